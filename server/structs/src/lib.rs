@@ -1,1 +1,14 @@
-//! structs
+//! Data structures of the keyspace: the table and its one-block entries, and the compact and large
+//! encodings of every type. Knows nothing of commands, protocol, files or time.
+//!
+//! This is the only crate in which a module may opt in to `unsafe`; each such module says why.
+
+#![deny(unsafe_code)]
+
+pub mod glob;
+pub mod intset;
+pub mod listpack;
+pub mod quicklist;
+pub mod rank_tree;
+pub mod size;
+pub mod stream;

@@ -1,0 +1,1 @@
+//! Glob patterns as KEYS, SCAN, CONFIG GET and the ACL match them.

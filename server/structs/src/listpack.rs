@@ -1,0 +1,1 @@
+//! A list of strings and integers in one block.

@@ -1,0 +1,1 @@
+//! An ordered index with ranks.
