@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod entry;
 pub mod glob;
 pub mod intset;
 pub mod listpack;
@@ -12,3 +13,4 @@ pub mod quicklist;
 pub mod rank_tree;
 pub mod size;
 pub mod stream;
+pub mod table;
