@@ -7,10 +7,15 @@
 
 pub mod entry;
 pub mod glob;
+pub mod hash;
 pub mod intset;
+pub mod list;
 pub mod listpack;
 pub mod quicklist;
 pub mod rank_tree;
+pub mod set;
 pub mod size;
+pub mod sorted_set;
 pub mod stream;
 pub mod table;
+pub mod value;

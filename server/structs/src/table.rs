@@ -640,7 +640,8 @@ impl<'a, V: Payload> EntryMut<'a, V> {
     }
 
     /// Takes the object out for changing it; it goes back when the guard is dropped.
-    pub fn object_mut(&mut self) -> Option<ObjectMut<'_, V>> {
+    #[must_use]
+    pub fn into_object_mut(self) -> Option<ObjectMut<'a, V>> {
         let block = self.block();
         if !block.is_object() {
             return None;
@@ -648,30 +649,13 @@ impl<'a, V: Payload> EntryMut<'a, V> {
         // SAFETY: the guard is the only user of the word until its drop packs it again.
         let value = unsafe { V::unpack(block.byte(0), block.word()) };
         let before = value.heap_bytes();
-        Some(ObjectMut {
-            value: ManuallyDrop::new(value),
-            block,
-            bytes: &mut self.table.bytes,
-            before,
-        })
+        Some(ObjectMut { entry: self, value: ManuallyDrop::new(value), before })
     }
 
-    /// The same, for as long as the table's borrow.
-    #[must_use]
-    pub fn into_object_mut(self) -> Option<ObjectMut<'a, V>> {
-        let block = self.block();
-        if !block.is_object() {
-            return None;
-        }
-        // SAFETY: as in `object_mut`.
-        let value = unsafe { V::unpack(block.byte(0), block.word()) };
-        let before = value.heap_bytes();
-        Some(ObjectMut {
-            value: ManuallyDrop::new(value),
-            block,
-            bytes: &mut self.table.bytes,
-            before,
-        })
+    /// Changes the object in place; `None` if the value is not an object.
+    pub fn with_object<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
+        let same = EntryMut { table: &mut *self.table, slot: self.slot, hash: self.hash };
+        Some(change(&mut *same.into_object_mut()?))
     }
 
     /// Takes the entry out of the table.
@@ -711,10 +695,45 @@ impl Block {
 
 /// An object of an entry, open for changes.
 pub struct ObjectMut<'a, V: Payload> {
+    entry: EntryMut<'a, V>,
     value: ManuallyDrop<V>,
-    block: Block,
-    bytes: &'a mut usize,
     before: usize,
+}
+
+impl<'a, V: Payload> ObjectMut<'a, V> {
+    /// The entry around the object; its value is the one from before the object was opened.
+    #[must_use]
+    pub fn entry(&self) -> EntryRef<'_, V> {
+        self.entry.as_ref()
+    }
+
+    /// Takes the entry out of the table, with the object as it is now.
+    #[must_use]
+    pub fn remove(self) -> Entry<V> {
+        self.into_entry().remove()
+    }
+
+    /// Puts the object back and keeps the entry open.
+    #[must_use]
+    pub fn into_entry(self) -> EntryMut<'a, V> {
+        let mut this = ManuallyDrop::new(self);
+        this.put_back();
+        let EntryMut { table, slot, hash } = &mut this.entry;
+        let table: *mut Table<V> = *table;
+        // SAFETY: `this` is never dropped or used again, so the exclusive borrow moves on.
+        EntryMut { table: unsafe { &mut *table }, slot: *slot, hash: *hash }
+    }
+
+    fn put_back(&mut self) {
+        let after = self.value.heap_bytes();
+        self.entry.table.bytes = self.entry.table.bytes + after - self.before;
+        // SAFETY: the value is taken once (here, from `drop` or `into_entry`), and its word goes
+        // back to the entry.
+        let (kind, word) = unsafe { ManuallyDrop::take(&mut self.value) }.pack();
+        let block = self.entry.block();
+        block.set_kind(kind);
+        block.set_word(word);
+    }
 }
 
 impl<V: Payload> std::ops::Deref for ObjectMut<'_, V> {
@@ -733,11 +752,7 @@ impl<V: Payload> std::ops::DerefMut for ObjectMut<'_, V> {
 
 impl<V: Payload> Drop for ObjectMut<'_, V> {
     fn drop(&mut self) {
-        *self.bytes = *self.bytes + self.value.heap_bytes() - self.before;
-        // SAFETY: the value is taken once, here, and its word goes back to the entry.
-        let (kind, word) = unsafe { ManuallyDrop::take(&mut self.value) }.pack();
-        self.block.set_kind(kind);
-        self.block.set_word(word);
+        self.put_back();
     }
 }
 
