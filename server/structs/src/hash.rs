@@ -12,6 +12,15 @@ impl Hash {
     }
 
     #[must_use]
+    pub fn next_expiry(&self) -> Option<u64> {
+        None
+    }
+
+    pub fn expire(&mut self, _now_ms: u64) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         true
     }
