@@ -8,6 +8,7 @@
 pub mod glob;
 pub mod intset;
 pub mod listpack;
+pub mod longdouble;
 pub mod quicklist;
 pub mod rank_tree;
 pub mod size;
