@@ -9,14 +9,17 @@
 //! entry (as in Redis, after MINID came upon deleted entries), until it is trimmed away.
 
 mod block;
+mod error;
 mod id;
+mod range;
 
 use std::collections::VecDeque;
-use std::fmt;
 
 use block::{Block, Found};
 pub use block::{Entry, Fields, Piece};
+pub use error::{AppendError, SetIdError};
 pub use id::{IdError, NewId, StreamId};
+pub use range::{Backward, Forward};
 
 use crate::size::size_class;
 
@@ -62,58 +65,6 @@ impl BlockLimits {
         }
     }
 }
-
-/// Why an entry could not be added.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AppendError {
-    ZeroId,
-    Exhausted,
-    NotAboveLast,
-    TooLarge,
-}
-
-impl fmt::Display for AppendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ZeroId => "The ID specified in XADD must be greater than 0-0",
-            Self::Exhausted => {
-                "The stream has exhausted the last possible ID, unable to add more items"
-            }
-            Self::NotAboveLast => {
-                "The ID specified in XADD is equal or smaller than the target stream top item"
-            }
-            Self::TooLarge => "Elements are too large to be stored",
-        })
-    }
-}
-
-impl std::error::Error for AppendError {}
-
-/// Why the last ID could not be set.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SetIdError {
-    BelowMaxDeleted,
-    BelowTopItem,
-    AddedBelowLength,
-}
-
-impl fmt::Display for SetIdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BelowMaxDeleted => {
-                "The ID specified in XSETID is smaller than current max_deleted_entry_id"
-            }
-            Self::BelowTopItem => {
-                "The ID specified in XSETID is smaller than the target stream top item"
-            }
-            Self::AddedBelowLength => {
-                "The entries_added specified in XSETID is smaller than the target stream length"
-            }
-        })
-    }
-}
-
-impl std::error::Error for SetIdError {}
 
 /// What to keep when trimming.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -282,22 +233,6 @@ impl Stream {
         }
     }
 
-    /// The entries with IDs from `start` to `end`, both included, in ascending order.
-    #[must_use]
-    pub fn range(&self, start: StreamId, end: StreamId) -> Forward<'_> {
-        let place = self.place_of(start).unwrap_or(Place { page: 0, index: 0 });
-        let at = self.block(place).map_or(0, Block::start);
-        Forward { stream: self, place, at, start, end }
-    }
-
-    /// The same entries in descending order.
-    #[must_use]
-    pub fn range_reversed(&self, start: StreamId, end: StreamId) -> Backward<'_> {
-        let place = self.place_of(end);
-        let at = place.and_then(|place| self.block(place)).map_or(0, Block::end);
-        Backward { stream: self, place, at, start, end }
-    }
-
     /// The entry with this ID.
     #[must_use]
     pub fn get(&self, id: StreamId) -> Option<Entry<'_>> {
@@ -436,21 +371,6 @@ impl Stream {
         let index = self.pages[page].partition_point(|block| block.first <= id) - 1;
         Some(Place { page, index })
     }
-
-    fn place_after(&self, place: Place) -> Place {
-        match place.index + 1 < self.pages[place.page].len() {
-            true => Place { index: place.index + 1, ..place },
-            false => Place { page: place.page + 1, index: 0 },
-        }
-    }
-
-    fn place_before(&self, place: Place) -> Option<Place> {
-        if let Some(index) = place.index.checked_sub(1) {
-            return Some(Place { index, ..place });
-        }
-        let page = place.page.checked_sub(1)?;
-        Some(Place { page, index: self.pages[page].len() - 1 })
-    }
 }
 
 fn page_bytes(page: &Vec<Block>) -> usize {
@@ -465,74 +385,6 @@ fn is_full(block: &Block, text_bytes: usize, limits: BlockLimits) -> bool {
     };
     bytes_max <= block.listpack_bytes() + text_bytes
         || (limits.entries != 0 && limits.entries <= block.live + block.deleted)
-}
-
-/// Entries in ascending order.
-#[derive(Clone, Debug)]
-pub struct Forward<'a> {
-    stream: &'a Stream,
-    place: Place,
-    /// Where in the block the next entry starts.
-    at: usize,
-    start: StreamId,
-    end: StreamId,
-}
-
-impl<'a> Iterator for Forward<'a> {
-    type Item = Entry<'a>;
-
-    fn next(&mut self) -> Option<Entry<'a>> {
-        let mut block = self.stream.block(self.place)?;
-        loop {
-            let Some(found) = block.entry_from(self.at) else {
-                self.place = self.stream.place_after(self.place);
-                block = self.stream.block(self.place)?;
-                self.at = block.start();
-                continue;
-            };
-            if self.end < found.entry.id {
-                return None;
-            }
-            self.at = found.end;
-            if !found.is_deleted && self.start <= found.entry.id {
-                return Some(found.entry);
-            }
-        }
-    }
-}
-
-/// Entries in descending order.
-#[derive(Clone, Debug)]
-pub struct Backward<'a> {
-    stream: &'a Stream,
-    place: Option<Place>,
-    /// Where in the block the next entry ends.
-    at: usize,
-    start: StreamId,
-    end: StreamId,
-}
-
-impl<'a> Iterator for Backward<'a> {
-    type Item = Entry<'a>;
-
-    fn next(&mut self) -> Option<Entry<'a>> {
-        let mut block = self.stream.block(self.place?)?;
-        loop {
-            let Some(found) = block.entry_before(self.at) else {
-                self.place = self.stream.place_before(self.place?);
-                block = self.stream.block(self.place?)?;
-                self.at = block.end();
-                continue;
-            };
-            if found.entry.id < self.start {
-                return None;
-            }
-            self.at = found.start;
-            if !found.is_deleted && found.entry.id <= self.end {
-                return Some(found.entry);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
