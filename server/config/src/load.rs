@@ -490,10 +490,18 @@ mod tests {
 
     #[test]
     fn reads_all_that_adds_up_and_passes_over_what_is_obsolete() {
-        let stdin = "rename-command FLUSHALL ''\nrename-command GET get2\nlua-replicate-commands no\n\
-                     client-output-buffer-limit normal 1 2 3\nclient-output-buffer-limit pubsub 4 5 6\n\
-                     replicaof a 1\nreplicaof no one\nprimaryauth x\nlua-time-limit 7\n";
-        let start = start_in(Path::new("/"), &["-"], stdin).unwrap();
+        let lines = [
+            "rename-command FLUSHALL ''",
+            "rename-command GET get2",
+            "lua-replicate-commands no",
+            "client-output-buffer-limit normal 1 2 3",
+            "client-output-buffer-limit pubsub 4 5 6",
+            "replicaof a 1",
+            "replicaof no one",
+            "primaryauth x",
+            "lua-time-limit 7",
+        ];
+        let start = start_in(Path::new("/"), &["-"], &lines.join("\n")).unwrap();
         assert_eq!(start.renames.len(), 2);
         assert_eq!(start.renames[1].number, 2);
         assert_eq!(start.config.client_output_buffer_limit.normal.hard_bytes, 1);
