@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::malformed::Malformed;
 use crate::thin::{IntsetFormat, ThinBlock};
+use crate::value::Thin;
 
 const HEADER: usize = 8;
 
@@ -14,6 +15,23 @@ const HEADER: usize = 8;
 #[derive(Clone)]
 pub struct Intset {
     block: ThinBlock<IntsetFormat>,
+}
+
+// SAFETY: the word is the address of the block, which is given away and taken back whole.
+#[allow(unsafe_code)]
+unsafe impl Thin for Intset {
+    fn into_thin(self) -> (u8, u64) {
+        (0, self.block.into_word())
+    }
+
+    unsafe fn from_thin(_encoding: u8, word: u64) -> Self {
+        // SAFETY: the caller passes on a word of `into_thin`, once.
+        Self { block: unsafe { ThinBlock::from_word(word) } }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.block.heap_bytes()
+    }
 }
 
 /// The integers, by their width.

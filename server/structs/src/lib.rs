@@ -11,6 +11,7 @@ pub mod hash;
 pub mod intset;
 pub mod list;
 pub mod listpack;
+pub mod longdouble;
 pub mod lzf;
 pub mod malformed;
 pub mod quicklist;
@@ -19,7 +20,9 @@ pub mod set;
 pub mod size;
 pub mod sorted_set;
 pub mod stream;
+pub mod table;
 mod thin;
+pub mod value;
 
 /// Property tests run in full natively, and a little under Miri, which is a thousand times slower.
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub use iter::{Entries, Iter};
 
 use crate::malformed::Malformed;
 use crate::thin::{ListpackFormat, ThinBlock};
+use crate::value::Thin;
 
 /// Bytes before the first entry.
 pub(crate) const HEADER: usize = 6;
@@ -35,6 +36,23 @@ pub const SAFE_BYTES_MAX: usize = 1 << 30;
 #[derive(Clone)]
 pub struct Listpack {
     block: ThinBlock<ListpackFormat>,
+}
+
+// SAFETY: the word is the address of the block, which is given away and taken back whole.
+#[allow(unsafe_code)]
+unsafe impl Thin for Listpack {
+    fn into_thin(self) -> (u8, u64) {
+        (0, self.block.into_word())
+    }
+
+    unsafe fn from_thin(_encoding: u8, word: u64) -> Self {
+        // SAFETY: the caller passes on a word of `into_thin`, once.
+        Self { block: unsafe { ThinBlock::from_word(word) } }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.block.heap_bytes()
+    }
 }
 
 /// Where an entry begins. Any change to the listpack before it makes it stale: what is then found

@@ -13,6 +13,7 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
 use crate::size::size_class;
@@ -101,6 +102,19 @@ impl<F: Format> ThinBlock<F> {
             ptr::copy_nonoverlapping(header.as_ptr(), start.as_ptr(), F::HEADER);
             ptr::write_bytes(start.add(F::HEADER).as_ptr(), 0, total - F::HEADER);
         }
+        Self { start, format: PhantomData }
+    }
+
+    /// Gives the block away as one word.
+    pub(crate) fn into_word(self) -> u64 {
+        ManuallyDrop::new(self).start.as_ptr() as u64
+    }
+
+    /// # Safety
+    ///
+    /// The word comes from `into_word` of the same format, and is taken back once.
+    pub(crate) unsafe fn from_word(word: u64) -> Self {
+        let start = NonNull::new(word as *mut u8).expect("a block has an address");
         Self { start, format: PhantomData }
     }
 
