@@ -64,6 +64,12 @@ impl<'k> Db<'k> {
         }
     }
 
+    /// Releases the locks; what is left to settle comes back.
+    #[must_use]
+    pub fn finish(self) -> (Changes, Dropped) {
+        (self.changes, self.dropped)
+    }
+
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
