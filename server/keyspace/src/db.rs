@@ -459,7 +459,7 @@ fn typed_ref<T: Aggregate>(
 const LARGE: usize = 16 * 1024;
 
 /// Frees a small entry at once; keeps what a large one holds for freeing elsewhere.
-fn retire(entry: Entry<Value>, dropped: &mut Dropped) {
+pub(crate) fn retire(entry: Entry<Value>, dropped: &mut Dropped) {
     if entry.heap_bytes() < LARGE {
         return;
     }
