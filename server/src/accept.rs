@@ -6,8 +6,8 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
@@ -156,8 +156,8 @@ fn admit(
     };
     if let Some(refusal) = refusal {
         counters.connections_rejected.add(1);
-        let speaks_plain =
-            listener.kind == Kind::Unix || settings.transit_encryption == TransitEncryption::Disabled;
+        let speaks_plain = listener.kind == Kind::Unix
+            || settings.transit_encryption == TransitEncryption::Disabled;
         if !wait_to_refuse(database, speaks_plain) {
             if speaks_plain || settings.transit_encryption == TransitEncryption::Preferred {
                 let _ = io::Write::write(&mut stream, refusal.text());
@@ -213,8 +213,7 @@ fn prepare(
     let _ = tcp.set_nodelay(true);
     if let Some(idle) = keepalive {
         let interval = (idle / 3).max(Duration::from_secs(1));
-        let keepalive =
-            TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3);
+        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3);
         let _ = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
     }
     let local = tcp.local_addr().map_or_else(|_| String::new(), |address| address.to_string());

@@ -141,7 +141,7 @@ mod tests {
         struct Wide([u8; 24]);
 
         let blocks: Vec<Box<Wide>> = (0..1000).map(|i| Box::new(Wide([i as u8; 24]))).collect();
-        assert!(blocks.iter().all(|block| &raw const **block as usize % 16 == 0));
+        assert!(blocks.iter().all(|block| (&raw const **block as usize).is_multiple_of(16)));
         assert!(blocks.iter().enumerate().all(|(i, block)| block.0[23] == i as u8));
     }
 

@@ -208,6 +208,14 @@ impl Listeners {
         self.open.iter().filter_map(address).collect()
     }
 
+    /// The path of the unix socket, if there is one.
+    pub fn unix_path(&self) -> Option<String> {
+        self.open.iter().find_map(|open| match &open.place {
+            Place::Unix(path) => Some(path.display().to_string()),
+            _ => None,
+        })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }

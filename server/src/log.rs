@@ -62,7 +62,8 @@ pub fn write(level: Level, text: std::fmt::Arguments<'_>) {
     }
     let now_ms = clock::wall_ms();
     let role = ROLE.load(Ordering::Relaxed);
-    let line = format_line(std::process::id(), role, now_ms, timezone::offset_s(now_ms), level, text);
+    let line =
+        format_line(std::process::id(), role, now_ms, timezone::offset_s(now_ms), level, text);
     write_raw(&line);
 }
 
@@ -117,19 +118,27 @@ fn format_line(
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
+/// The text is not made where nobody will read it.
+macro_rules! at {
+    ($level:ident, $($text:tt)*) => {
+        if $crate::log::enabled($crate::log::Level::$level) {
+            $crate::log::write($crate::log::Level::$level, format_args!($($text)*));
+        }
+    };
+}
 macro_rules! debug {
-    ($($text:tt)*) => { $crate::log::write($crate::log::Level::Debug, format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::log::at!(Debug, $($text)*) };
 }
 macro_rules! verbose {
-    ($($text:tt)*) => { $crate::log::write($crate::log::Level::Verbose, format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::log::at!(Verbose, $($text)*) };
 }
 macro_rules! notice {
-    ($($text:tt)*) => { $crate::log::write($crate::log::Level::Notice, format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::log::at!(Notice, $($text)*) };
 }
 macro_rules! warning {
-    ($($text:tt)*) => { $crate::log::write($crate::log::Level::Warning, format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::log::at!(Warning, $($text)*) };
 }
-pub(crate) use {debug, notice, verbose, warning};
+pub(crate) use {at, debug, notice, verbose, warning};
 
 #[cfg(test)]
 mod tests {

@@ -35,9 +35,6 @@ const HANDSHAKES_PER_TURN: usize = 4;
 /// Replies are flushed before the end of the turn when they come to this.
 const REPLY_BYTES_PER_TURN: usize = 1 << 20;
 
-/// The reply buffer is given back down to this after a turn that needed more.
-const REPLY_BYTES_KEPT: usize = 1 << 20;
-
 /// How long a shutdown waits for clients to take what they are owed.
 const FAREWELL_MS: u64 = 500;
 
@@ -155,7 +152,7 @@ impl Reactor {
             self.tick();
             self.flush();
         }
-        self.service.end_turn(REPLY_BYTES_KEPT);
+        self.service.end_turn();
     }
 
     /// How long the poll may wait.

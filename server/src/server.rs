@@ -1,20 +1,31 @@
-//! The process: its databases, its reactors, and how it is asked to end.
+//! The process: its databases, its reactors, its configuration, and how it is asked to end.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 
-use parking_lot::RwLock;
+use carnelian_config::{Config, Line};
+use parking_lot::{Mutex, RwLock};
 
 use crate::database::Database;
-use crate::mailbox::Mailbox;
+use crate::listener::{Change, Listener};
+use crate::mailbox::{Mailbox, Message};
 
 /// What all reactors share.
 pub struct Server {
+    /// As it stands; `configure::change` puts another into effect.
+    pub config: RwLock<Arc<Config>>,
     pub databases: RwLock<Vec<Arc<Database>>>,
     /// One for each reactor. The first also accepts.
     pub mailboxes: Box<[Arc<Mailbox>]>,
     pub identity: Identity,
+    /// `rename-command` lines, for the registry.
+    pub renames: Vec<Line>,
+    /// Ticks of a reactor in a second.
+    pub(crate) hz: AtomicU32,
+    /// Held while the configuration is changed: one change at a time.
+    pub(crate) changing: Mutex<()>,
     requests: Sender<Request>,
 }
 
@@ -27,6 +38,7 @@ pub struct Identity {
     pub executable: PathBuf,
     /// Absolute; none when started without a file.
     pub config_file: Option<PathBuf>,
+    /// systemd waits to be told that the server is ready.
     pub supervised: bool,
 }
 
@@ -40,13 +52,50 @@ pub enum Request {
 }
 
 impl Server {
-    pub fn new(mailboxes: Box<[Arc<Mailbox>]>, identity: Identity, requests: Sender<Request>) -> Self {
-        Self { databases: RwLock::default(), mailboxes, identity, requests }
+    pub fn new(
+        config: Config,
+        renames: Vec<Line>,
+        mailboxes: Box<[Arc<Mailbox>]>,
+        identity: Identity,
+        requests: Sender<Request>,
+    ) -> Self {
+        Self {
+            hz: AtomicU32::new(config.hz),
+            config: RwLock::new(Arc::new(config)),
+            databases: RwLock::default(),
+            mailboxes,
+            identity,
+            renames,
+            changing: Mutex::default(),
+            requests,
+        }
+    }
+
+    /// The configuration as it stands.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read())
+    }
+
+    pub fn hz(&self) -> u32 {
+        self.hz.load(Ordering::Relaxed)
     }
 
     /// Asks for an orderly end of the process. Returns at once.
     pub fn request_shutdown(&self) {
         // A main thread that no longer listens is already ending the process.
         let _ = self.requests.send(Request::Shutdown);
+    }
+
+    /// Tells the accepting reactor of a change in a database's listeners.
+    pub fn pass_on(&self, database: &Arc<Database>, change: Change) {
+        let listener =
+            |(id, kind, socket)| Listener { id, database: Arc::clone(database), kind, socket };
+        let accepting = &self.mailboxes[0];
+        if !change.removed.is_empty() {
+            accepting.post(Message::Unlisten(change.removed));
+        }
+        if !change.added.is_empty() {
+            accepting.post(Message::Listen(change.added.into_iter().map(listener).collect()));
+        }
     }
 }

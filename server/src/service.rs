@@ -39,6 +39,10 @@ const OUTPUT_PAUSE_BYTES: usize = 256 << 20;
 /// A client that has not authenticated is owed no more than this.
 const UNAUTHENTICATED_OUTPUT_BYTES: usize = 16 << 10;
 
+/// What the shared buffers keep of their size after a turn that needed more.
+const SCRATCH_BYTES_KEPT: usize = 1 << 20;
+const SCRATCH_ARGUMENTS_KEPT: usize = 1 << 16;
+
 /// One reactor's buffers for the connection that is being served, and the context its commands run in.
 pub struct Service {
     pub worker: Worker,
@@ -132,6 +136,18 @@ impl Service {
         self.commands_until_clock = CLOCK_COMMANDS;
     }
 
+    /// The turn is over, and all replies have been flushed: gives memory back that one turn needed.
+    pub fn end_turn(&mut self) {
+        debug_assert!(self.replies.is_empty());
+        for buffer in [&mut self.replies, &mut self.records, &mut self.decrypted] {
+            buffer.clear();
+            buffer.shrink_to(SCRATCH_BYTES_KEPT);
+        }
+        self.arguments.shrink_to(SCRATCH_ARGUMENTS_KEPT);
+        self.spans.clear();
+        self.spans.shrink_to(SCRATCH_ARGUMENTS_KEPT);
+    }
+
     /// Reads once from the connection and runs what is there.
     pub fn serve(&mut self, connection: &mut Connection) -> After {
         if connection.closing() || connection.flags.paused {
@@ -162,8 +178,16 @@ impl Service {
         if !connection.staged.is_empty() && self.flush(connection) == After::Close {
             return After::Close;
         }
-        connection.staged = self.replies.len()..self.replies.len();
-        let after = serve(self, connection);
+        let start = self.replies.len();
+        connection.staged = start..start;
+        // A bug that one client runs into costs it the connection, and nobody else anything.
+        let served = catch_unwind(AssertUnwindSafe(|| serve(self, connection)));
+        let after = served.unwrap_or_else(|_| {
+            log::warning!("Closing the client that ran into a bug: {}", connection.describe());
+            self.replies.truncate(connection.staged.start);
+            self.received.resize(READ_BYTES, 0);
+            After::Close
+        });
         connection.staged.end = self.replies.len();
         after
     }
@@ -275,8 +299,8 @@ impl Service {
     /// Reads records, and runs what they hold.
     fn receive_tls(&mut self, connection: &mut Connection) -> After {
         let mut received = std::mem::take(&mut self.received);
-        let is_first = matches!(connection.transport, Transport::Handshake(_))
-            && !connection.input.is_empty();
+        let is_first =
+            matches!(connection.transport, Transport::Handshake(_)) && !connection.input.is_empty();
         let read = match is_first {
             // The bytes that told that this is TLS.
             true => Received::Bytes(connection.input.move_to(&mut received)),
@@ -345,6 +369,13 @@ impl Service {
             && let Transport::Handshake(session) =
                 std::mem::replace(&mut connection.transport, Transport::Sniff)
         {
+            log::debug!(
+                "TLS handshake finished: {} {} {} (addr={})",
+                session.protocol(),
+                session.cipher(),
+                session.group(),
+                connection.session.shared.address
+            );
             connection.transport = Transport::Tls(session);
             self.worker.counters(&connection.session.database).handshakes.add(1);
             if let Some(refusal) = connection.refusal {
@@ -538,7 +569,8 @@ impl Service {
                 }
             };
             let batch = Batch { arguments: &arguments[skip..], ends: &self.ends[ran..] };
-            let outcome = self.run_commands(connection, &batch);
+            let session = &mut connection.session;
+            let outcome = dispatch::run_batch(&mut self.worker, session, &batch, &mut self.replies);
             let done = outcome.ran.clamp(1, count);
             let taken = self.ends[ran + done - 1];
             ran += done;
@@ -563,19 +595,6 @@ impl Service {
         shared.commands.store(commands, Ordering::Relaxed);
         self.worker.counters(&connection.session.database).commands_processed.add(ran as u64);
         (ran, next)
-    }
-
-    /// Calls the commands. A bug in one costs its client the connection, and nobody else anything.
-    fn run_commands(&mut self, connection: &mut Connection, batch: &Batch<'_>) -> Outcome {
-        let start = self.replies.len();
-        let session = &mut connection.session;
-        let (worker, replies) = (&mut self.worker, &mut self.replies);
-        let run = AssertUnwindSafe(|| dispatch::run_batch(worker, session, batch, replies));
-        catch_unwind(run).unwrap_or_else(|_| {
-            log::warning!("A command panicked; closing its client: {}", connection.describe());
-            self.replies.truncate(start);
-            Outcome { ran: batch.len(), next: Next::Close }
-        })
     }
 
     /// Sends replies in the middle of a turn, since there are many.
@@ -654,6 +673,17 @@ impl Service {
     pub fn drain(&mut self, connection: &mut Connection) -> After {
         connection.flags.blocked = false;
         self.flush(connection)
+    }
+
+    /// Tells the peer that the connection ends, as far as the socket takes it.
+    pub fn say_goodbye(&mut self, connection: &mut Connection) {
+        if let Transport::Tls(session) = &mut connection.transport {
+            self.records.clear();
+            session.close_notify(&mut self.records);
+            connection.output.push(&self.records);
+        }
+        // Whatever goes wrong now, the connection is over.
+        let _ = connection.output.write_to(&mut connection.stream);
     }
 
     /// Encrypts and queues what is staged, to be written with what comes after.

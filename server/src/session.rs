@@ -129,6 +129,10 @@ pub struct Worker {
 }
 
 impl Worker {
+    pub fn new(reactor: usize, server: Arc<Server>) -> Self {
+        Self { reactor, server, clock: Clock::new(), random: fastrand::Rng::new() }
+    }
+
     /// This reactor's own counters of a database.
     #[inline]
     pub fn counters<'a>(&self, database: &'a Database) -> &'a Counters {
@@ -153,7 +157,7 @@ mod tests {
         let mut kept: Vec<&'static [u8]> = Vec::new();
         let mut address = std::ptr::null();
         for round in 0..5 {
-            let bytes = vec![round; 8];
+            let bytes = [round; 8];
             let mut slices = recycle(kept);
             if round == 0 {
                 slices.reserve_exact(100);

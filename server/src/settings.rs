@@ -2,10 +2,16 @@
 //!
 //! Made anew from the directives whenever one changes, and read by the reactors without a lock.
 
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use carnelian_tls::TransitEncryption;
+use carnelian_config::{self as config, ClientCertificates, Config};
+use carnelian_tls::{
+    AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
+};
 
+use crate::listener::Endpoints;
 use crate::session::ClientClass;
 
 #[derive(Clone, Debug)]
@@ -30,22 +36,96 @@ pub struct Settings {
     pub hz: u32,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    pub fn new(config: &Config) -> Self {
+        let seconds = |count: u32| (count != 0).then(|| Duration::from_secs(count.into()));
         Self {
-            clients_max: 10_000,
-            idle_timeout: None,
-            tcp_keepalive: Some(Duration::from_secs(300)),
-            bulk_bytes_max: 512 << 20,
-            query_bytes_max: 1 << 30,
-            output_limits: OutputLimits::default(),
-            protected_mode: true,
-            password: None,
-            transit_encryption: TransitEncryption::Preferred,
-            handshake_timeout: Some(Duration::from_secs(10)),
-            hz: 10,
+            clients_max: config.maxclients as usize,
+            idle_timeout: seconds(config.timeout),
+            tcp_keepalive: seconds(config.tcp_keepalive),
+            bulk_bytes_max: bytes(config.proto_max_bulk_len),
+            query_bytes_max: bytes(config.client_query_buffer_limit),
+            output_limits: OutputLimits::new(&config.client_output_buffer_limit),
+            protected_mode: config.protected_mode,
+            password: (!config.requirepass.is_empty())
+                .then(|| config.requirepass.clone().into_boxed_slice()),
+            transit_encryption: match config.transit_encryption_mode {
+                config::TransitEncryption::Preferred => TransitEncryption::Preferred,
+                config::TransitEncryption::Required => TransitEncryption::Required,
+                config::TransitEncryption::Disabled => TransitEncryption::Disabled,
+            },
+            handshake_timeout: (config.tls_handshake_timeout != 0)
+                .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
+            hz: config.hz.max(1),
         }
     }
+}
+
+/// Where a configuration has its database listen.
+pub fn endpoints(config: &Config) -> Endpoints {
+    Endpoints {
+        bind: config.bind.clone(),
+        port: config.port,
+        tls_port: config.tls_port,
+        unix_socket: given(&config.unixsocket).map(|path| config.dir.join(path)),
+        unix_permissions: config.unixsocketperm,
+        backlog: config.tcp_backlog,
+    }
+}
+
+/// What a configuration says about TLS. Without a certificate of the operator's, one of our own making is
+/// used, which lies in `dir`.
+pub fn tls(config: &Config) -> Result<carnelian_tls::Settings, ConfigError> {
+    let in_dir = |path: &PathBuf| given(path).map(|path| config.dir.join(path));
+    let identity = match in_dir(&config.tls_cert_file) {
+        Some(certificate) => Identity::Files {
+            // One file may hold both.
+            key: in_dir(&config.tls_key_file).unwrap_or_else(|| certificate.clone()),
+            certificate,
+            key_password: (!config.tls_key_file_pass.is_empty()).then(|| {
+                Secret::new(String::from_utf8_lossy(&config.tls_key_file_pass).into_owned())
+            }),
+        },
+        None => {
+            let bound: Vec<IpAddr> = config
+                .bind
+                .iter()
+                .filter_map(|text| text.strip_prefix('-').unwrap_or(text).parse().ok())
+                .collect();
+            Identity::SelfMade {
+                folder: config.dir.clone(),
+                names: SubjectAltNames::for_listening(&bound, &config.tls_san)?,
+            }
+        }
+    };
+    Ok(carnelian_tls::Settings {
+        auth_clients: match config.tls_auth_clients {
+            ClientCertificates::No => AuthClients::No,
+            ClientCertificates::Required => AuthClients::Yes,
+            ClientCertificates::Optional => AuthClients::Optional,
+        },
+        ca_cert_file: in_dir(&config.tls_ca_cert_file),
+        ca_cert_dir: in_dir(&config.tls_ca_cert_dir),
+        protocols: config.tls_protocols.clone(),
+        ciphers: config.tls_ciphers.clone(),
+        ciphersuites: config.tls_ciphersuites.clone(),
+        prefer_server_ciphers: config.tls_prefer_server_ciphers,
+        session_caching: SessionCaching {
+            enabled: config.tls_session_caching,
+            size: config.tls_session_cache_size as usize,
+            timeout: Duration::from_secs(config.tls_session_cache_timeout.into()),
+        },
+        ..carnelian_tls::Settings::new(identity)
+    })
+}
+
+/// A path that was set.
+pub fn given(path: &Path) -> Option<&Path> {
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+fn bytes(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// `client-output-buffer-limit` of each class.
@@ -57,23 +137,25 @@ pub struct OutputLimits {
 }
 
 impl OutputLimits {
+    fn new(limits: &config::OutputLimits) -> Self {
+        let limit = |limit: &config::OutputLimit| OutputLimit {
+            hard_bytes: bytes(limit.hard_bytes),
+            soft_bytes: bytes(limit.soft_bytes),
+            soft_seconds: limit.soft_seconds,
+        };
+        Self {
+            normal: limit(&limits.normal),
+            replica: limit(&limits.replica),
+            pubsub: limit(&limits.pubsub),
+        }
+    }
+
     pub fn of(&self, class: ClientClass) -> &OutputLimit {
         match class {
             ClientClass::Normal => &self.normal,
             ClientClass::Replica => &self.replica,
             ClientClass::PubSub => &self.pubsub,
         }
-    }
-}
-
-impl Default for OutputLimits {
-    fn default() -> Self {
-        let limit = |hard_mib: usize, soft_mib: usize, soft_seconds| OutputLimit {
-            hard_bytes: hard_mib << 20,
-            soft_bytes: soft_mib << 20,
-            soft_seconds,
-        };
-        Self { normal: limit(0, 0, 0), replica: limit(256, 64, 60), pubsub: limit(32, 8, 60) }
     }
 }
 

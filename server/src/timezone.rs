@@ -265,11 +265,8 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Option<u32> {
-        let end = self
-            .text
-            .iter()
-            .position(|byte| !byte.is_ascii_digit())
-            .unwrap_or(self.text.len());
+        let end =
+            self.text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(self.text.len());
         let digits = std::str::from_utf8(&self.text[..end]).ok()?;
         self.text = &self.text[end..];
         digits.parse().ok().filter(|number| *number < 1000)
