@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
+use crate::expire;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 
@@ -49,11 +50,15 @@ pub fn run_batch(
                 index += 1;
             }
             Ok(entry) => match entry.handler {
-                Handler::Data(_) if entry.scope == Scope::Keys && session.reply == ReplyMode::On => {
+                Handler::Data(_)
+                    if entry.scope == Scope::Keys && session.reply == ReplyMode::On =>
+                {
                     index += run_together(worker, session, registry, batch, index, entry, out);
                 }
                 Handler::Data(command) => {
+                    let before = out.len();
                     run_alone(worker, session, entry, command, words, out);
+                    settle_reply(session, out, before);
                     index += 1;
                 }
                 Handler::Server(command) => {
@@ -137,9 +142,7 @@ fn run_together(
             break;
         }
         match admit(registry, session, batch.command(next)) {
-            Ok(next)
-                if next.scope == Scope::Keys && matches!(next.handler, Handler::Data(_)) =>
-            {
+            Ok(next) if next.scope == Scope::Keys && matches!(next.handler, Handler::Data(_)) => {
                 entry = next;
             }
             _ => break,
@@ -163,8 +166,8 @@ fn run_together(
             break;
         }
     }
-    let Call { db, .. } = call;
-    finish(worker, database, db);
+    drop(run);
+    finish(worker, database, call);
     worker.scratch = scratch;
     ran
 }
@@ -186,13 +189,12 @@ fn prefetch(access: &mut Access<'_>, db: usize, hashes: &[u64]) {
 /// Runs one command under locks of its own.
 fn run_alone(
     worker: &mut Worker,
-    session: &mut Session,
+    session: &Session,
     entry: &Entry,
     command: &DataCommand,
     words: &[&[u8]],
     out: &mut Vec<u8>,
 ) {
-    let before = out.len();
     let database = &*session.database;
     let mut wanted = SegmentSet::default();
     match entry.scope {
@@ -207,9 +209,7 @@ fn run_alone(
     let access = database.keyspace.lock(wanted);
     let mut call = call(worker, session, access, &settings.environment, out);
     Run::begin(worker, database).command(&mut call, entry, command, words);
-    let Call { db, .. } = call;
-    finish(worker, database, db);
-    settle_reply(session, out, before);
+    finish(worker, database, call);
 }
 
 fn call<'c>(
@@ -302,8 +302,8 @@ impl Drop for Run<'_> {
 }
 
 /// Books what a run left behind, after its locks are released.
-fn finish(worker: &Worker, database: &Database, db: Db<'_>) {
-    let (changes, dropped) = db.finish();
+fn finish(worker: &Worker, database: &Database, call: Call<'_>) {
+    let (changes, dropped) = call.db.finish();
     let counters = worker.counters(database);
     let Changes { hits, misses, expired_keys, expired_fields, .. } = changes;
     for (counter, amount) in [
@@ -420,4 +420,14 @@ fn unknown_sub(container: &Entry, word: &[u8]) -> Refusal {
         String::from_utf8_lossy(&word[..word.len().min(128)]),
         container.name().to_uppercase()
     ))
+}
+
+/// What is due by time, on every reactor, `hz` times a second.
+pub fn tick(worker: &mut Worker) {
+    let server = Arc::clone(&worker.server);
+    for database in server.databases.read().iter() {
+        let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
+        expire::sweep(worker, database, &mut sweep);
+        worker.sweeps.insert(database.uid, sweep);
+    }
 }

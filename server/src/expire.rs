@@ -25,20 +25,19 @@ pub struct Sweep {
     /// The segment to go on with, counted among this reactor's own.
     segment: usize,
     /// Where each table was left, by segment and logical database.
-    cursors: Vec<Cursor>,
+    cursors: Vec<Vec<Cursor>>,
 }
 
 /// Sweeps for at most a slice of time. Whether there is much left to do.
 pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> bool {
     let begin_ns = worker.clock.elapsed_ns();
     let reactors = worker.server.mailboxes.len();
-    let databases = database.keyspace.databases();
     let mine = SEGMENTS.div_ceil(reactors);
-    sweep.cursors.resize(SEGMENTS * databases, Cursor(0));
+    sweep.cursors.resize_with(SEGMENTS, Vec::new);
     for _ in 0..mine {
         let segment = (sweep.segment * reactors + worker.reactor) % SEGMENTS;
         sweep.segment = (sweep.segment + 1) % mine;
-        let cursors = &mut sweep.cursors[segment * databases..][..databases];
+        let cursors = &mut sweep.cursors[segment];
         loop {
             let mut report = ExpireReport::default();
             let now_ms = worker.clock.now_ms();

@@ -35,7 +35,11 @@ pub enum KeyShape {
     /// The first argument alone.
     First,
     /// From a word to the one `last` says (from the end if negative), every `step`.
-    Range { first: usize, last: i32, step: usize },
+    Range {
+        first: usize,
+        last: i32,
+        step: usize,
+    },
     /// By the specifications.
     Specs,
 }
@@ -193,7 +197,8 @@ impl Registry {
             let word = fact!(subcommand, name);
             self.entries[id].subcommands.push((word, sub_id));
         }
-        let renamed = renames.iter().rev().find(|(old, _)| old.eq_ignore_ascii_case(name.as_bytes()));
+        let renamed =
+            renames.iter().rev().find(|(old, _)| old.eq_ignore_ascii_case(name.as_bytes()));
         let visible: &[u8] = renamed.map_or(name.as_bytes(), |(_, new)| new);
         if !visible.is_empty() {
             self.enter(visible, id);

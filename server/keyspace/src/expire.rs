@@ -29,18 +29,19 @@ impl std::fmt::Debug for Dropped {
 
 impl Keyspace {
     /// Sweeps some buckets of each table of one segment, going on from `cursors` (one for each
-    /// logical database), and removes keys that expired at or before `now_ms`; then up to `hashes`
+    /// logical database in use), and removes keys that expired at or before `now_ms`; then up to `hashes`
     /// hashes' expired fields.
     pub fn expire_some(
         &self,
         segment: usize,
-        cursors: &mut [Cursor],
+        cursors: &mut Vec<Cursor>,
         buckets: usize,
         hashes: usize,
         now_ms: u64,
         report: &mut ExpireReport,
     ) {
         let mut segment = self.segment(segment % SEGMENTS).lock();
+        cursors.resize(segment.databases(), Cursor(0));
         for (db, cursor) in cursors.iter_mut().enumerate() {
             *cursor = expire_keys(&mut segment, db, *cursor, buckets, now_ms, report);
         }
