@@ -14,6 +14,7 @@ mod walk;
 
 pub use fields::Fields;
 
+use crate::glob;
 use crate::listpack::{Element, Listpack};
 use crate::malformed::Malformed;
 use packed::Shape;
@@ -48,6 +49,12 @@ impl Field<'_> {
     #[must_use]
     pub fn is_expired(&self, now_ms: u64) -> bool {
         self.expiry.is_some_and(|at| at <= now_ms)
+    }
+
+    /// Whether the name matches a glob-style pattern.
+    #[must_use]
+    pub fn matches(&self, pattern: &[u8]) -> bool {
+        glob::matches(pattern, self.name.as_bytes(&mut itoa::Buffer::new()), false)
     }
 }
 
@@ -220,6 +227,12 @@ impl Hash {
             self.make_table();
         }
         new
+    }
+
+    /// Sets a field to a number, keeping its expiry; whether it is new.
+    pub fn set_integer(&mut self, field: &[u8], number: i64, limits: HashLimits) -> bool {
+        let mut buffer = itoa::Buffer::new();
+        self.set(field, buffer.format(number).as_bytes(), FieldExpiry::Keep, limits)
     }
 
     /// Removes a field, expired or not; whether it was there.

@@ -41,9 +41,11 @@ fn scanned(hash: &Hash, count: usize, now_ms: u64) -> BTreeSet<Vec<u8>> {
     let mut seen = BTreeSet::new();
     let mut cursor = 0;
     loop {
-        cursor = hash.scan(cursor, count, now_ms, |field| {
+        let stop = hash.scan_stop(cursor, count);
+        hash.scan(cursor, stop, now_ms, |field| {
             seen.insert(bytes(field.name));
         });
+        cursor = stop;
         if cursor == 0 {
             return seen;
         }
@@ -154,8 +156,12 @@ proptest! {
         for number in 0..100_u32 {
             hash.set(&number.to_le_bytes(), b"v", FieldExpiry::Clear, LIMITS);
         }
-        hash.scan(cursor, count, NOW, |_| {});
-        Hash::new().scan(cursor, count, NOW, |_| {});
+        for hash in [hash, Hash::new()] {
+            let stop = hash.scan_stop(cursor, count);
+            hash.scan(cursor, stop, NOW, |_| {});
+            // Not what it is meant for, but it must end.
+            hash.scan(cursor, cursor, NOW, |_| {});
+        }
     }
 }
 

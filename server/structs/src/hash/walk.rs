@@ -34,35 +34,40 @@ impl Hash {
         if self.is_due(now_ms) { self.live(now_ms).count() } else { self.len() }
     }
 
-    /// Visits live fields from a client's cursor on, of which any is good, until it has come by
-    /// `count` fields, and returns the next cursor; 0 is both the first and the end. A small hash
-    /// is visited whole. What is there from the first call to the last is visited.
-    pub fn scan(
-        &self,
-        cursor: u64,
-        count: usize,
-        now_ms: u64,
-        mut visit: impl FnMut(Field<'_>),
-    ) -> u64 {
-        let Self::Table(fields) = self else {
-            self.live(now_ms).for_each(visit);
-            return 0;
-        };
+    // A scan goes from cursor to cursor; 0 is both the first and the end, and any number from a
+    // client is good. What is there from the first step to the last is visited. A small hash is
+    // visited whole in one step.
+
+    /// Where a step of about `count` fields from `cursor` on stops.
+    #[must_use]
+    pub fn scan_stop(&self, cursor: u64, count: usize) -> u64 {
+        let Self::Table(fields) = self else { return 0 };
         // A table's cursor counts in the highest bits; reversed, it is a small number.
         let mut cursor = Cursor(cursor.reverse_bits());
         let (mut seen, mut buckets) = (0_usize, 0_usize);
         loop {
+            cursor = fields.table.scan(cursor, |_| seen += 1);
+            buckets += 1;
+            // A nearly empty table must not make one step walk for ever.
+            if cursor == Cursor(0) || count <= seen || count <= buckets / 10 {
+                return cursor.0.reverse_bits();
+            }
+        }
+    }
+
+    /// Visits the live fields from `cursor` to `stop`, where `scan_stop` said that the step ends.
+    pub fn scan(&self, cursor: u64, stop: u64, now_ms: u64, mut visit: impl FnMut(Field<'_>)) {
+        let Self::Table(fields) = self else { return self.live(now_ms).for_each(visit) };
+        let mut cursor = Cursor(cursor.reverse_bits());
+        loop {
             cursor = fields.table.scan(cursor, |entry| {
-                seen += 1;
                 let field = fields::view(entry);
                 if !field.is_expired(now_ms) {
                     visit(field);
                 }
             });
-            buckets += 1;
-            // A nearly empty table must not make one call walk for ever.
-            if cursor == Cursor(0) || count <= seen || count <= buckets / 10 {
-                return cursor.0.reverse_bits();
+            if cursor == Cursor(0) || cursor.0.reverse_bits() == stop {
+                return;
             }
         }
     }
