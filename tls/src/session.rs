@@ -82,8 +82,11 @@ impl TlsSession {
     }
 
     /// Takes all of `ciphertext`, which is overwritten in the course of it. Appends what it
-    /// contained to `plaintext` (never more bytes than came in) and what must be sent in answer to
-    /// `outgoing`; on an error this is the alert that tells the peer, to be written before closing.
+    /// completes to `plaintext` (at most as many bytes, and those of one record begun earlier) and
+    /// what must be sent in answer to `outgoing`.
+    ///
+    /// On an error `plaintext` has what came undamaged before it, and `outgoing` the alert that tells
+    /// the peer, to be written before closing; every later call returns the same error.
     pub fn receive(
         &mut self,
         ciphertext: &mut [u8],
