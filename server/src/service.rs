@@ -511,9 +511,11 @@ impl Service {
             if position == data.len() {
                 return Parsed { position, end: End::Incomplete { wanted: 0 } };
             }
-            let is_inline = data[position] != b'*';
-            if is_inline && !self.commands.is_empty() {
-                // Unescaping changes the bytes, so an inline command cannot be parsed a second time: it
+            // One that came in pieces is not searched for quotes again at each piece.
+            let is_quoted = data[position] != b'*'
+                && (connection.parser.is_partial() || has_quotes(&data[position..]));
+            if is_quoted && !self.commands.is_empty() {
+                // Unescaping changes the bytes, so such a command cannot be parsed a second time: it
                 // gets a batch of its own, which always runs.
                 break;
             }
@@ -524,7 +526,7 @@ impl Service {
                         self.ends.push(self.spans.len());
                     }
                     position += consumed;
-                    if is_inline && arguments != 0 {
+                    if is_quoted && arguments != 0 {
                         break;
                     }
                 }
@@ -777,6 +779,11 @@ impl Service {
             false => After::Wait,
         }
     }
+}
+
+/// Whether there are quotes in the first line.
+fn has_quotes(data: &[u8]) -> bool {
+    data.iter().take_while(|byte| **byte != b'\n').any(|byte| matches!(byte, b'"' | b'\''))
 }
 
 /// Whether a request is so long that it is received where it stays.
