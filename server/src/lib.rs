@@ -29,4 +29,6 @@ pub mod settings;
 mod signals;
 mod slab;
 mod tasks;
+#[cfg(test)]
+mod testing;
 mod timezone;
