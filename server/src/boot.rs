@@ -12,16 +12,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use carnelian_config::{
     ClientCertificates, Config, DirectiveId, Start, StartError, Supervised, Task,
 };
-use carnelian_tls::Acceptor;
 
 use crate::configure::level;
 use crate::database::Database;
+use crate::encryption::Encryption;
 use crate::listener::Change;
 use crate::log::{self, Role};
 use crate::mailbox::{Mailbox, Message};
@@ -282,13 +281,8 @@ fn seats(asked_for: usize) -> Result<Vec<Seat>> {
 }
 
 fn open_database(config: &Config, reactors: usize) -> Result<Arc<Database>> {
-    let acceptor = settings::tls(config)
-        .and_then(|settings| Acceptor::new(&settings, SystemTime::now()))
-        .context("Failed to configure TLS")?;
-    for note in &acceptor.configuration().notes {
-        log::notice!("TLS: {note}");
-    }
-    Ok(Arc::new(Database::new(1, Settings::new(config), acceptor, reactors)))
+    let encryption = Encryption::new(config).context("Failed to configure TLS")?;
+    Ok(Arc::new(Database::new(1, Settings::new(config), encryption, reactors)))
 }
 
 fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {
@@ -358,7 +352,8 @@ fn show_banner(config: &Config, in_background: bool) {
 
 /// The two commands that a newcomer needs, as they work here.
 fn show_first_steps(config: &Config, database: &Database) {
-    let authority = database.tls.configuration().client_ca_file.clone();
+    let configuration = database.tls.configuration();
+    let authority = configuration.and_then(|configuration| configuration.client_ca_file.clone());
     let mut text = format!("\n    redis-cli -p {}\n", config.port);
     if let Some(path) = authority {
         let path = quote_for_shell(&path.display().to_string());

@@ -6,10 +6,10 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use carnelian_tls::Acceptor;
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
+use crate::encryption::Encryption;
 use crate::listener::Listeners;
 use crate::settings::Settings;
 
@@ -19,14 +19,14 @@ pub struct Database {
     pub settings: ArcSwap<Settings>,
     pub clients: Clients,
     pub stats: Stats,
-    pub tls: Acceptor,
+    pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
     /// Connections that wait to be told that they are turned away.
     pub refused: AtomicUsize,
 }
 
 impl Database {
-    pub fn new(uid: u32, settings: Settings, tls: Acceptor, reactors: usize) -> Self {
+    pub fn new(uid: u32, settings: Settings, tls: Encryption, reactors: usize) -> Self {
         Self {
             uid,
             settings: ArcSwap::from_pointee(settings),

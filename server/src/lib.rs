@@ -15,6 +15,7 @@ pub mod configure;
 pub mod connection;
 pub mod database;
 pub mod dispatch;
+pub mod encryption;
 mod input;
 pub mod listener;
 pub mod log;

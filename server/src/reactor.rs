@@ -176,7 +176,8 @@ impl Reactor {
             return;
         }
         let Some(connection) = self.connections.get_mut(token) else { return };
-        if event.is_writable() && connection.flags.blocked {
+        let may_write = event.is_writable() || event.is_write_closed() || event.is_error();
+        if may_write && connection.flags.blocked {
             let after = self.service.drain(connection);
             if self.follow(token, after) == Presence::Gone {
                 return;
@@ -620,14 +621,14 @@ mod tests {
     #[test]
     fn a_certificate_that_cannot_be_read_is_refused_and_the_old_one_stays() {
         let bench = Bench::start(Config::default());
-        let before = bench.database.tls.configuration().certificates.len();
+        let before = bench.database.tls.configuration().unwrap().certificates.len();
         let error = configure::change(&bench.server, &bench.database, |config| {
             config.set(&[(b"tls-cert-file", b"/no/such.pem")], Permission::Ordinary)
         })
         .unwrap_err()
         .to_string();
         assert!(error.contains("/no/such.pem"), "{error}");
-        assert_eq!(bench.database.tls.configuration().certificates.len(), before);
+        assert_eq!(bench.database.tls.configuration().unwrap().certificates.len(), before);
         assert!(bench.server.config().tls_cert_file.as_os_str().is_empty());
     }
 }

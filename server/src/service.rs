@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use carnelian_resp::{Limits, Progress, Span};
-use carnelian_tls::{Admission, TlsError};
+use carnelian_tls::{Admission, TLS_REFUSED, TlsError};
 
 use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::dispatch;
@@ -245,24 +245,28 @@ impl Service {
                 }
             }
             Admission::Tls => match connection.session.database.tls.start() {
-                Ok(session) => {
+                Some(Ok(session)) => {
                     connection.transport = Transport::Handshake(Box::new(session));
                     connection.session.tls = true;
                     connection.session.shared.tls.store(true, Ordering::Relaxed);
                     connection.input.append(received);
                     After::Handshake
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     log::warning!("Error accepting a client connection: {error}");
                     After::Close
                 }
+                None => self.turn_back(connection, TLS_REFUSED),
             },
-            Admission::Refuse(text) => {
-                connection.transport = Transport::Plain;
-                self.worker.counters(&connection.session.database).connections_rejected.add(1);
-                self.say_last(connection, text)
-            }
+            Admission::Refuse(text) => self.turn_back(connection, text),
         }
+    }
+
+    /// Answers a connection that may not come in with bytes that are not encrypted.
+    fn turn_back(&mut self, connection: &mut Connection, text: &[u8]) -> After {
+        connection.transport = Transport::Plain;
+        self.worker.counters(&connection.session.database).connections_rejected.add(1);
+        self.say_last(connection, text)
     }
 
     fn receive_plain(&mut self, connection: &mut Connection) -> After {

@@ -5,12 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use carnelian_config::Config;
-use carnelian_tls::Acceptor;
 
 use crate::database::Database;
+use crate::encryption::Encryption;
 use crate::mailbox::Message;
 use crate::reactor::{Reactor, Seat};
 use crate::server::{Identity, Server};
@@ -37,8 +37,8 @@ impl Bench {
 
         let seats: Vec<_> = (0..Self::REACTORS).map(|_| Seat::new().unwrap()).collect();
         let mailboxes = seats.iter().map(|seat| Arc::clone(seat.mailbox())).collect();
-        let acceptor = Acceptor::new(&settings::tls(&config).unwrap(), SystemTime::now()).unwrap();
-        let database = Database::new(1, Settings::new(&config), acceptor, Self::REACTORS);
+        let encryption = Encryption::new(&config).unwrap();
+        let database = Database::new(1, Settings::new(&config), encryption, Self::REACTORS);
         let database = Arc::new(database);
         let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
         listened.unwrap();
