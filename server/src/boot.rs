@@ -15,17 +15,20 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use carnelian_config::{
-    ClientCertificates, Config, DirectiveId, Start, StartError, Supervised, Task,
+    ClientCertificates, Config, DirectiveId, Line, Start, StartError, Supervised, Task,
 };
+use carnelian_keyspace::Keyspace;
 
 use crate::configure::level;
-use crate::database::Database;
+use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
 use crate::listener::Change;
 use crate::log::{self, Role};
 use crate::mailbox::{Mailbox, Message};
 use crate::process::{self, PidFile};
 use crate::reactor::{Reactor, Seat};
+use crate::reclaim::Reclaimer;
+use crate::registry::Registry;
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
@@ -216,11 +219,13 @@ impl Running {
         signals::watch(sender.clone()).context("Can't watch signals")?;
 
         log::set_role(Role::Primary);
-        let database = open_database(&config, seats.len())?;
+        let registry = registry(&renames)?;
+        let reclaimer = Reclaimer::start().context("Can't start the reclaiming thread")?;
+        let database = open_database(&config, &registry, seats.len())?;
         let mailboxes: Box<[Arc<Mailbox>]> =
             seats.iter().map(|seat| Arc::clone(seat.mailbox())).collect();
         let identity = identity(config_file, supervised);
-        let server = Server::new(config, renames, mailboxes, identity, sender);
+        let server = Server::new(config, registry, reclaimer, renames, mailboxes, identity, sender);
         let server = Arc::new(server);
         server.databases.write().push(Arc::clone(&database));
         let config = server.config();
@@ -280,9 +285,27 @@ fn seats(asked_for: usize) -> Result<Vec<Seat>> {
     (0..count).map(|_| Seat::new().context("Can't make an event loop")).collect()
 }
 
-fn open_database(config: &Config, reactors: usize) -> Result<Arc<Database>> {
+/// The commands, under the names that `rename-command` gives them.
+fn registry(renames: &[Line]) -> Result<Registry, StartError> {
+    let known = Registry::new(&[]);
+    let mut pairs = Vec::with_capacity(renames.len());
+    for line in renames {
+        let [_, old, new] = line.words.as_slice() else {
+            return Err(line.error("wrong number of arguments"));
+        };
+        if known.find(old).is_none() {
+            return Err(line.error("No such command in rename-command"));
+        }
+        pairs.push((old.clone(), new.clone()));
+    }
+    Ok(Registry::new(&pairs))
+}
+
+fn open_database(config: &Config, registry: &Registry, reactors: usize) -> Result<Arc<Database>> {
     let encryption = Encryption::new(config).context("Failed to configure TLS")?;
-    Ok(Arc::new(Database::new(1, Settings::new(config), encryption, reactors)))
+    let keyspace = Keyspace::new(config.databases as usize);
+    let stats = Stats::new(reactors, registry.entries().len());
+    Ok(Arc::new(Database::new(1, Settings::new(config), encryption, keyspace, stats)))
 }
 
 fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {

@@ -57,6 +57,12 @@ impl Clock {
         self.monotonic_us
     }
 
+    /// Nanoseconds since this clock was made, read now: to time commands.
+    #[inline]
+    pub fn elapsed_ns(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+
     /// Microseconds since this clock was made, read now: to time a single command.
     #[inline]
     pub fn elapsed_us(&self) -> u64 {

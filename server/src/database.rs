@@ -3,9 +3,11 @@
 //! All that belongs to a database hangs off one value and nothing of it is global, so that several
 //! may live in one process, and come and go while it runs.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use carnelian_keyspace::Keyspace;
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
@@ -19,6 +21,7 @@ pub struct Database {
     pub settings: ArcSwap<Settings>,
     pub clients: Clients,
     pub stats: Stats,
+    pub keyspace: Keyspace,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
     /// Connections that wait to be told that they are turned away.
@@ -26,12 +29,19 @@ pub struct Database {
 }
 
 impl Database {
-    pub fn new(uid: u32, settings: Settings, tls: Encryption, reactors: usize) -> Self {
+    pub fn new(
+        uid: u32,
+        settings: Settings,
+        tls: Encryption,
+        keyspace: Keyspace,
+        stats: Stats,
+    ) -> Self {
         Self {
             uid,
             settings: ArcSwap::from_pointee(settings),
             clients: Clients::default(),
-            stats: Stats::new(reactors),
+            stats,
+            keyspace,
             tls,
             listeners: Mutex::default(),
             refused: AtomicUsize::new(0),
@@ -45,7 +55,6 @@ pub struct Stats {
 }
 
 /// What one reactor has counted. Only that reactor writes, so `Counter::add` is a plain store.
-#[derive(Default)]
 #[repr(align(128))]
 pub struct Counters {
     pub connections_received: Counter,
@@ -59,11 +68,88 @@ pub struct Counters {
     pub query_limit_disconnections: Counter,
     pub handshakes: Counter,
     pub handshakes_failed: Counter,
+    pub keyspace_hits: Counter,
+    pub keyspace_misses: Counter,
+    pub expired_keys: Counter,
+    pub expired_fields: Counter,
+    /// Changes to the data, as `rdb_changes_since_last_save` counts them.
+    pub dirty: Counter,
+    /// By the command's place in the registry.
+    pub commands: Box<[CommandFigures]>,
+    /// Error replies by their code. Behind a lock, since errors are rare and their codes unbounded.
+    errors: Mutex<BTreeMap<String, u64>>,
+}
+
+/// What one reactor has counted of one command.
+#[derive(Default)]
+pub struct CommandFigures {
+    pub calls: Counter,
+    pub nanoseconds: Counter,
+    /// Refused before it ran.
+    pub rejected: Counter,
+    /// Ran and answered with an error.
+    pub failed: Counter,
+}
+
+/// Error codes that are counted one by one; a client that makes up more is not followed.
+const ERROR_CODES_MAX: usize = 128;
+
+impl Counters {
+    fn new(commands: usize) -> Self {
+        Self {
+            connections_received: Counter::default(),
+            connections_rejected: Counter::default(),
+            net_input_bytes: Counter::default(),
+            net_output_bytes: Counter::default(),
+            reads_processed: Counter::default(),
+            writes_processed: Counter::default(),
+            commands_processed: Counter::default(),
+            output_limit_disconnections: Counter::default(),
+            query_limit_disconnections: Counter::default(),
+            handshakes: Counter::default(),
+            handshakes_failed: Counter::default(),
+            keyspace_hits: Counter::default(),
+            keyspace_misses: Counter::default(),
+            expired_keys: Counter::default(),
+            expired_fields: Counter::default(),
+            dirty: Counter::default(),
+            commands: (0..commands).map(|_| CommandFigures::default()).collect(),
+            errors: Mutex::default(),
+        }
+    }
+
+    /// Counts an error reply, given without its leading `-`.
+    pub fn count_error(&self, text: &str) {
+        let code = text.split(' ').next().unwrap_or_default();
+        let mut errors = self.errors.lock();
+        if let Some(count) = errors.get_mut(code) {
+            *count += 1;
+        } else if errors.len() < ERROR_CODES_MAX {
+            errors.insert(code.to_owned(), 1);
+        }
+    }
 }
 
 impl Stats {
-    fn new(reactors: usize) -> Self {
-        Self { reactors: (0..reactors).map(|_| Counters::default()).collect() }
+    /// Figures for so many reactors and commands.
+    pub fn new(reactors: usize, commands: usize) -> Self {
+        Self { reactors: (0..reactors).map(|_| Counters::new(commands)).collect() }
+    }
+
+    /// The sum of one figure of one command over the reactors.
+    pub fn sum_of(&self, command: usize, figure: impl Fn(&CommandFigures) -> &Counter) -> u64 {
+        self.sum(|counters| figure(&counters.commands[command]))
+    }
+
+    /// Error replies by their code.
+    pub fn errors(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for counters in &self.reactors {
+            for (code, count) in &*counters.errors.lock() {
+                *all.entry(code.clone()).or_default() += count;
+            }
+        }
+        all
     }
 
     #[inline]
@@ -79,34 +165,33 @@ impl Stats {
     /// CONFIG RESETSTAT. An increment on its way may survive it.
     pub fn reset(&self) {
         for counters in &self.reactors {
-            let Counters {
-                connections_received,
-                connections_rejected,
-                net_input_bytes,
-                net_output_bytes,
-                reads_processed,
-                writes_processed,
-                commands_processed,
-                output_limit_disconnections,
-                query_limit_disconnections,
-                handshakes,
-                handshakes_failed,
-            } = counters;
+            // `dirty` is no statistic: it tells what has not been saved.
             for counter in [
-                connections_received,
-                connections_rejected,
-                net_input_bytes,
-                net_output_bytes,
-                reads_processed,
-                writes_processed,
-                commands_processed,
-                output_limit_disconnections,
-                query_limit_disconnections,
-                handshakes,
-                handshakes_failed,
+                &counters.connections_received,
+                &counters.connections_rejected,
+                &counters.net_input_bytes,
+                &counters.net_output_bytes,
+                &counters.reads_processed,
+                &counters.writes_processed,
+                &counters.commands_processed,
+                &counters.output_limit_disconnections,
+                &counters.query_limit_disconnections,
+                &counters.handshakes,
+                &counters.handshakes_failed,
+                &counters.keyspace_hits,
+                &counters.keyspace_misses,
+                &counters.expired_keys,
+                &counters.expired_fields,
             ] {
-                counter.0.store(0, Ordering::Relaxed);
+                counter.reset();
             }
+            for figures in &counters.commands {
+                let CommandFigures { calls, nanoseconds, rejected, failed } = figures;
+                for counter in [calls, nanoseconds, rejected, failed] {
+                    counter.reset();
+                }
+            }
+            counters.errors.lock().clear();
         }
     }
 }
@@ -119,6 +204,10 @@ impl Counter {
     #[inline]
     pub fn add(&self, amount: u64) {
         self.0.store(self.value().wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 
     #[inline]

@@ -11,6 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::database::Database;
 use crate::listener::{Change, Listener};
 use crate::mailbox::{Mailbox, Message};
+use crate::reclaim::Reclaimer;
+use crate::registry::Registry;
 
 /// What all reactors share.
 pub struct Server {
@@ -20,6 +22,8 @@ pub struct Server {
     /// One for each reactor. The first also accepts.
     pub mailboxes: Box<[Arc<Mailbox>]>,
     pub identity: Identity,
+    pub registry: Registry,
+    pub reclaimer: Reclaimer,
     /// `rename-command` lines, for the registry.
     pub renames: Vec<Line>,
     /// Ticks of a reactor in a second.
@@ -54,6 +58,8 @@ pub enum Request {
 impl Server {
     pub fn new(
         config: Config,
+        registry: Registry,
+        reclaimer: Reclaimer,
         renames: Vec<Line>,
         mailboxes: Box<[Arc<Mailbox>]>,
         identity: Identity,
@@ -65,6 +71,8 @@ impl Server {
             databases: RwLock::default(),
             mailboxes,
             identity,
+            registry,
+            reclaimer,
             renames,
             changing: Mutex::default(),
             requests,

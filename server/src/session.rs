@@ -1,6 +1,7 @@
 //! What passes between the connections and the commands: the client's session, a batch of parsed commands, and
 //! the reactor's own context.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carnelian_resp::Protocol;
@@ -8,6 +9,8 @@ use carnelian_resp::Protocol;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
+use crate::dispatch::Scratch;
+use crate::expire::Sweep;
 use crate::server::Server;
 
 /// What commands may know and change of the client they run for.
@@ -19,6 +22,8 @@ pub struct Session {
     pub protocol: Protocol,
     pub authenticated: bool,
     pub reply: ReplyMode,
+    /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
+    pub no_touch: bool,
     pub class: ClientClass,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
@@ -37,6 +42,7 @@ impl Session {
             protocol: Protocol::Resp2,
             authenticated,
             reply: ReplyMode::On,
+            no_touch: false,
             class: ClientClass::Normal,
             close_after_reply: false,
             loopback,
@@ -51,8 +57,10 @@ pub enum ReplyMode {
     #[default]
     On,
     Off,
-    /// The next command is not replied to, whatever it is.
+    /// Neither this command nor the next is replied to: CLIENT REPLY SKIP has just run.
     SkipNext,
+    /// This command is not replied to; the next one is.
+    Skipping,
 }
 
 /// Whose limits of `client-output-buffer-limit` hold.
@@ -126,11 +134,21 @@ pub struct Worker {
     /// Read when the turn began, or the batch.
     pub clock: Clock,
     pub random: fastrand::Rng,
+    pub scratch: Scratch,
+    /// Where the sweep for expired keys stands, by the database's uid.
+    pub sweeps: BTreeMap<u32, Sweep>,
 }
 
 impl Worker {
     pub fn new(reactor: usize, server: Arc<Server>) -> Self {
-        Self { reactor, server, clock: Clock::new(), random: fastrand::Rng::new() }
+        Self {
+            reactor,
+            server,
+            clock: Clock::new(),
+            random: fastrand::Rng::new(),
+            scratch: Scratch::default(),
+            sweeps: BTreeMap::new(),
+        }
     }
 
     /// This reactor's own counters of a database.

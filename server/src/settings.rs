@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use carnelian_commands::Environment;
 use carnelian_config::{self as config, ClientCertificates, Config};
+use carnelian_keyspace::{AccessPolicy, Limits};
 use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
 };
@@ -34,6 +36,8 @@ pub struct Settings {
     pub handshake_timeout: Option<Duration>,
     /// Ticks of a reactor in a second.
     pub hz: u32,
+    /// What commands on data go by.
+    pub environment: Environment,
 }
 
 impl Settings {
@@ -57,7 +61,43 @@ impl Settings {
             handshake_timeout: (config.tls_handshake_timeout != 0)
                 .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
             hz: config.hz.max(1),
+            environment: environment(config),
         }
+    }
+}
+
+fn environment(config: &Config) -> Environment {
+    use carnelian_config::EvictionPolicy;
+
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let built_in = Limits::default();
+    Environment {
+        limits: Limits {
+            hash_max_listpack_entries: size(config.hash_max_listpack_entries),
+            hash_max_listpack_value: size(config.hash_max_listpack_value),
+            list_max_listpack_size: config.list_max_listpack_size,
+            list_compress_depth: config.list_compress_depth.try_into().unwrap_or(u16::MAX),
+            set_max_intset_entries: size(config.set_max_intset_entries),
+            set_max_listpack_entries: size(config.set_max_listpack_entries),
+            set_max_listpack_value: size(config.set_max_listpack_value),
+            zset_max_listpack_entries: size(config.zset_max_listpack_entries),
+            zset_max_listpack_value: size(config.zset_max_listpack_value),
+            stream_node_max_bytes: size(config.stream_node_max_bytes),
+            stream_node_max_entries: size(config.stream_node_max_entries),
+            max_string: bytes(config.proto_max_bulk_len),
+            lazy_user_del: config.lazyfree_lazy_user_del,
+            lazy_user_flush: config.lazyfree_lazy_user_flush,
+            lazy_server_del: config.lazyfree_lazy_server_del,
+            ..built_in
+        },
+        policy: match config.maxmemory_policy {
+            EvictionPolicy::AllkeysLfu | EvictionPolicy::VolatileLfu => AccessPolicy::Lfu {
+                log_factor: config.lfu_log_factor,
+                decay_minutes: config.lfu_decay_time,
+            },
+            _ => AccessPolicy::Lru,
+        },
+        lfu_decay_minutes: config.lfu_decay_time,
     }
 }
 

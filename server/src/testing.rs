@@ -8,11 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use carnelian_config::Config;
+use carnelian_keyspace::Keyspace;
 
-use crate::database::Database;
+use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
 use crate::mailbox::Message;
 use crate::reactor::{Reactor, Seat};
+use crate::reclaim::Reclaimer;
+use crate::registry::Registry;
 use crate::server::{Identity, Server};
 use crate::settings::{self, Settings};
 
@@ -38,8 +41,11 @@ impl Bench {
         let seats: Vec<_> = (0..Self::REACTORS).map(|_| Seat::new().unwrap()).collect();
         let mailboxes = seats.iter().map(|seat| Arc::clone(seat.mailbox())).collect();
         let encryption = Encryption::new(&config).unwrap();
-        let database = Database::new(1, Settings::new(&config), encryption, Self::REACTORS);
-        let database = Arc::new(database);
+        let registry = Registry::new(&[]);
+        let keyspace = Keyspace::new(config.databases as usize);
+        let stats = Stats::new(Self::REACTORS, registry.entries().len());
+        let settings = Settings::new(&config);
+        let database = Arc::new(Database::new(1, settings, encryption, keyspace, stats));
         let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
         listened.unwrap();
         let identity = Identity {
@@ -51,7 +57,10 @@ impl Bench {
             supervised: false,
         };
         let (sender, _) = channel();
-        let server = Arc::new(Server::new(config, Vec::new(), mailboxes, identity, sender));
+        let reclaimer = Reclaimer::start().unwrap();
+        let server =
+            Server::new(config, registry, reclaimer, Vec::new(), mailboxes, identity, sender);
+        let server = Arc::new(server);
         server.databases.write().push(Arc::clone(&database));
         let spawn = |(index, seat)| {
             let server = Arc::clone(&server);

@@ -1,1 +1,41 @@
-//! commands
+//! The commands on data: each a small synchronous function beside its table entry.
+//!
+//! Handlers do no I/O and read no clock; what they need comes in through [`Call`], and what replicas
+//! and the append-only file should see goes out as an [`Effect`].
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+#[cfg(test)]
+mod bench;
+pub mod bitmap;
+mod call;
+mod command;
+mod effect;
+mod error;
+pub mod generic;
+pub mod hash;
+mod key_spec;
+pub mod list;
+pub mod set;
+pub mod sorted_set;
+pub mod stream;
+pub mod string;
+
+pub use call::{Call, Environment};
+pub use command::{Categories, Command, DataCommand, Flags, Group, Run, Scope};
+pub use effect::{Effect, Rewrite};
+pub use error::CommandError;
+pub use key_spec::{Begin, Find, KeyError, KeyFlags, KeySpec, key_positions};
+
+/// Every command of this crate, by family.
+pub const TABLES: &[&[DataCommand]] = &[
+    string::TABLE,
+    bitmap::TABLE,
+    hash::TABLE,
+    list::TABLE,
+    set::TABLE,
+    sorted_set::TABLE,
+    stream::TABLE,
+    generic::TABLE,
+];

@@ -1,1 +1,29 @@
-//! keyspace
+//! The keyspace: segments of one lock and sixteen tables each, and the only ways to reach a key.
+//!
+//! Knows nothing of RESP, time, files or sockets; the time is passed in.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod aggregate;
+mod changes;
+mod clock;
+mod db;
+mod error;
+mod expire;
+mod limits;
+mod scan;
+mod segment;
+mod space;
+
+pub use access::{Access, SegmentSet};
+pub use aggregate::{Aggregate, Mut, Ref};
+pub use carnelian_structs::value::{Kind, Text, Value};
+pub use changes::{Changes, Event, EventClass};
+pub use clock::{AccessPolicy, frequency, idle_seconds};
+pub use db::{Db, Expiry, Owned};
+pub use error::WrongType;
+pub use expire::ExpireReport;
+pub use limits::Limits;
+pub use segment::{SEGMENTS, Segment, segment_of};
+pub use space::{DatabaseStats, Dropped, Keyspace};

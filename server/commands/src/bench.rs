@@ -1,0 +1,78 @@
+//! A keyspace for unit tests: runs one handler at a time and returns its reply as text.
+
+use carnelian_keyspace::{Db, Keyspace};
+use carnelian_resp::{Protocol, Writer};
+
+use crate::{Call, Effect, Environment, Run, TABLES};
+
+pub struct Bench {
+    keyspace: Keyspace,
+    pub environment: Environment,
+    pub now_ms: u64,
+    pub protocol: Protocol,
+    /// Effects as a follower would receive them, in RESP.
+    pub effects: Vec<u8>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self {
+            keyspace: Keyspace::new(16),
+            environment: Environment::default(),
+            now_ms: 1_700_000_000_000,
+            protocol: Protocol::Resp2,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Runs a request written with single spaces, and returns the effect and the reply.
+    pub fn run(&mut self, run: Run, request: &str) -> (Effect, String) {
+        let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        self.run_words(run, &words)
+    }
+
+    pub fn run_words(&mut self, run: Run, words: &[&[u8]]) -> (Effect, String) {
+        let mut out = Vec::new();
+        let access = self.keyspace.lock_all();
+        let mut db = Db::new(access, 0, self.now_ms, self.environment.policy);
+        db.changes.following = true;
+        let environment = self.environment;
+        let mut call = Call {
+            args: words,
+            db,
+            reply: Writer::new(&mut out, self.protocol),
+            environment: &environment,
+        };
+        let (effect, error) = match run(&mut call) {
+            Ok(effect) => (effect, None),
+            Err(error) => (Effect::None, Some(error)),
+        };
+        drop(call);
+        if let Effect::Rewrite(rewrite) = &effect {
+            self.effects.extend_from_slice(rewrite.as_bytes());
+        }
+        let reply = error.map_or_else(
+            || String::from_utf8_lossy(&out).into_owned(),
+            |error| format!("-{error}\r\n"),
+        );
+        (effect, reply)
+    }
+
+    /// Runs a request by the name of its command; only the reply.
+    pub fn reply(&mut self, request: &str) -> String {
+        let name = request.split(' ').next().expect("a request has a name").to_lowercase();
+        let command = TABLES
+            .iter()
+            .flat_map(|table| table.iter())
+            .find(|command| command.name == name)
+            .unwrap_or_else(|| panic!("no command {name}"));
+        self.run(command.run, request).1
+    }
+
+    /// Asserts one reply, with `\r\n` between lines left out: `"$1 a"` for `$1\r\na\r\n`.
+    #[track_caller]
+    pub fn expect(&mut self, request: &str, reply: &str) {
+        let got = self.reply(request);
+        assert_eq!(got.trim_end().replace("\r\n", " "), reply, "for {request}");
+    }
+}

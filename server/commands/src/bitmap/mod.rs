@@ -1,0 +1,5 @@
+//! Bitmaps: strings as arrays of bits.
+
+use crate::command::DataCommand;
+
+pub const TABLE: &[DataCommand] = &[];

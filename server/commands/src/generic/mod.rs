@@ -1,0 +1,5 @@
+//! Keys of any type.
+
+use crate::command::DataCommand;
+
+pub const TABLE: &[DataCommand] = &[];

@@ -1,0 +1,5 @@
+//! Hashes: fields and values.
+
+use crate::command::DataCommand;
+
+pub const TABLE: &[DataCommand] = &[];

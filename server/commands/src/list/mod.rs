@@ -1,0 +1,5 @@
+//! Lists.
+
+use crate::command::DataCommand;
+
+pub const TABLE: &[DataCommand] = &[];

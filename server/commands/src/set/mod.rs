@@ -1,0 +1,5 @@
+//! Sets.
+
+use crate::command::DataCommand;
+
+pub const TABLE: &[DataCommand] = &[];

@@ -1,0 +1,5 @@
+//! Sorted sets.
+
+use crate::command::DataCommand;
+
+pub const TABLE: &[DataCommand] = &[];

@@ -1,0 +1,5 @@
+//! Streams.
+
+use crate::command::DataCommand;
+
+pub const TABLE: &[DataCommand] = &[];

@@ -1,0 +1,74 @@
+//! What a batch changed and others have to hear of: counters, watched keys, events, expired keys.
+
+/// The class of a keyspace event, as `notify-keyspace-events` groups them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventClass {
+    Generic = 1 << 2,
+    String = 1 << 3,
+    List = 1 << 4,
+    Set = 1 << 5,
+    Hash = 1 << 6,
+    SortedSet = 1 << 7,
+    Expired = 1 << 8,
+    Evicted = 1 << 9,
+    Stream = 1 << 10,
+    KeyMiss = 1 << 11,
+    New = 1 << 14,
+}
+
+/// A keyspace event: `event` happened to `key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub class: EventClass,
+    pub name: &'static str,
+    pub db: usize,
+    pub key: Box<[u8]>,
+}
+
+/// Collected while commands run, read by the dispatcher after each.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Changes since the dispatcher last looked, as `rdb_changes_since_last_save` counts them.
+    pub dirty: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub expired_keys: u64,
+    pub expired_fields: u64,
+    /// Event classes somebody listens to; others cost nothing.
+    pub listening: u32,
+    pub events: Vec<Event>,
+    /// Whether keys opened for writing are to be listed (for WATCH, tracking, blocked clients).
+    pub watching: bool,
+    pub touched: Vec<(usize, Box<[u8]>)>,
+    /// Whether somebody follows the effects (a replica, the append-only file, a test).
+    pub following: bool,
+    /// Keys found expired and removed, to be followed as deletions.
+    pub expired: Vec<(usize, Box<[u8]>)>,
+    /// Hash fields found expired and removed.
+    pub expired_hash_fields: Vec<(usize, Box<[u8]>, Vec<Vec<u8>>)>,
+}
+
+impl Changes {
+    #[inline]
+    pub fn notify(&mut self, class: EventClass, name: &'static str, db: usize, key: &[u8]) {
+        if self.listening & class as u32 != 0 {
+            self.events.push(Event { class, name, db, key: key.into() });
+        }
+    }
+
+    #[inline]
+    pub fn touch(&mut self, db: usize, key: &[u8]) {
+        if self.watching {
+            self.touched.push((db, key.into()));
+        }
+    }
+
+    pub(crate) fn key_expired(&mut self, db: usize, key: &[u8]) {
+        self.expired_keys += 1;
+        self.touch(db, key);
+        self.notify(EventClass::Expired, "expired", db, key);
+        if self.following {
+            self.expired.push((db, key.into()));
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! One logical database, seen by a command: every key is reached through here.
+
+use std::marker::PhantomData;
+
+use carnelian_structs::entry::{Entry, EntryRef};
+use carnelian_structs::table::EntryMut;
+use carnelian_structs::value::{Kind, Text, Value, string_entry};
+
+use crate::access::Access;
+use crate::aggregate::{Aggregate, Mut, Ref};
+use crate::changes::Changes;
+use crate::clock::{AccessClock, AccessPolicy};
+use crate::error::WrongType;
+use crate::segment::segment_of;
+use crate::space::Dropped;
+
+/// What a write does to the expiry of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    Clear,
+    Keep,
+    /// Milliseconds of the Unix epoch.
+    At(u64),
+}
+
+/// A key's whole entry, taken out of the keyspace.
+pub struct Owned(pub(crate) Entry<Value>);
+
+impl Owned {
+    #[must_use]
+    pub fn look(&self) -> EntryRef<'_, Value> {
+        self.0.as_ref()
+    }
+
+    #[must_use]
+    pub fn expiry(&self) -> Option<u64> {
+        self.0.as_ref().expiry()
+    }
+}
+
+/// The keys of one logical database, for as long as a batch holds its locks.
+pub struct Db<'k> {
+    pub(crate) access: Access<'k>,
+    pub(crate) index: usize,
+    pub(crate) now_ms: u64,
+    pub(crate) clock: AccessClock,
+    /// CLIENT NO-TOUCH: reads leave the access clock alone.
+    pub no_touch: bool,
+    pub changes: Changes,
+    pub dropped: Dropped,
+}
+
+impl<'k> Db<'k> {
+    #[must_use]
+    pub fn new(access: Access<'k>, index: usize, now_ms: u64, policy: AccessPolicy) -> Self {
+        Self {
+            access,
+            index,
+            now_ms,
+            clock: AccessClock::new(policy, now_ms),
+            no_touch: false,
+            changes: Changes::default(),
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// Releases the locks; what is left to settle comes back.
+    #[must_use]
+    pub fn finish(self) -> (Changes, Dropped) {
+        (self.changes, self.dropped)
+    }
+
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Moves to another logical database, under the same locks.
+    pub fn select(&mut self, index: usize) {
+        self.index = index;
+    }
+
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// How many logical databases there are.
+    #[must_use]
+    pub fn databases(&self) -> usize {
+        self.access.keyspace().databases()
+    }
+
+    pub fn access(&mut self) -> &mut Access<'k> {
+        &mut self.access
+    }
+
+    /// The live entry of a key, without counting the access.
+    fn live(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        let table = self.access.segment_mut(segment_of(hash)).table_mut(self.index);
+        let entry = table.find_mut(hash, key)?;
+        if let Some(at) = entry.as_ref().expiry()
+            && at <= self.now_ms
+        {
+            retire(entry.remove(), &mut self.dropped);
+            self.changes.key_expired(self.index, key);
+            return None;
+        }
+        Some(entry)
+    }
+
+    /// The live entry of a key, for a read: counted as a hit or miss, and as an access.
+    fn read(&mut self, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        let hash = self.access.keyspace().hash(key);
+        let table = self.access.segment_mut(segment_of(hash)).table_mut(self.index);
+        let Some(mut entry) = table.find_mut(hash, key) else {
+            self.changes.misses += 1;
+            return None;
+        };
+        if let Some(at) = entry.as_ref().expiry()
+            && at <= self.now_ms
+        {
+            retire(entry.remove(), &mut self.dropped);
+            self.changes.key_expired(self.index, key);
+            self.changes.misses += 1;
+            return None;
+        }
+        self.changes.hits += 1;
+        if !self.no_touch {
+            let bits = entry.as_ref().access();
+            let touched = self.clock.touched(bits);
+            if touched != bits {
+                entry.set_access(touched);
+            }
+        }
+        Some(entry)
+    }
+
+    /// The live entry of a key, for a write: counted as an access only.
+    fn write(&mut self, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        let hash = self.access.keyspace().hash(key);
+        let clock = self.clock;
+        let mut entry = self.live(hash, key)?;
+        let bits = entry.as_ref().access();
+        entry.set_access(clock.touched(bits));
+        Some(entry)
+    }
+
+    /// A look at a key's entry that leaves no trace: no hit, miss or access is counted.
+    pub fn look(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
+        let hash = self.access.keyspace().hash(key);
+        Some(self.live(hash, key)?.into_ref())
+    }
+
+    /// A look at a key's entry, counted as a read.
+    pub fn get(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
+        Some(self.read(key)?.into_ref())
+    }
+
+    /// The same through a shared borrow, so that several keys can be read side by side. Call
+    /// [`Db::settle`] on them before: this one does not remove what has expired.
+    #[must_use]
+    pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
+        let hash = self.access.keyspace().hash(key);
+        let entry = self.access.segment(segment_of(hash)).table(self.index)?.find(hash, key)?;
+        if entry.expiry().is_some_and(|at| at <= self.now_ms) { None } else { Some(entry) }
+    }
+
+    /// Counts a read of a key and removes it if it has expired. Whether it is there.
+    pub fn settle(&mut self, key: &[u8]) -> bool {
+        self.read(key).is_some()
+    }
+
+    #[must_use]
+    pub fn peek_as<T: Aggregate>(&self, key: &[u8]) -> Result<Option<Ref<'_, T>>, WrongType> {
+        typed_ref(self.peek(key))
+    }
+
+    pub fn exists(&mut self, key: &[u8]) -> bool {
+        let hash = self.access.keyspace().hash(key);
+        self.live(hash, key).is_some()
+    }
+
+    pub fn kind(&mut self, key: &[u8]) -> Option<Kind> {
+        self.look(key).map(EntryRef::value_kind)
+    }
+
+    // --- strings ---
+
+    /// The string at a key, for reading.
+    pub fn string(&mut self, key: &[u8]) -> Result<Option<Text<'_>>, WrongType> {
+        let Some(entry) = self.get(key) else { return Ok(None) };
+        entry.text().map(Some).ok_or(WrongType)
+    }
+
+    /// The string at a key that is about to be written: no hit or miss is counted.
+    pub fn string_for_write(&mut self, key: &[u8]) -> Result<Option<Text<'_>>, WrongType> {
+        let Some(entry) = self.write(key) else { return Ok(None) };
+        entry.into_ref().text().map(Some).ok_or(WrongType)
+    }
+
+    /// Makes `key` a string, whatever it was.
+    pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+        let hash = self.access.keyspace().hash(key);
+        let index = self.index;
+        self.changes.touch(index, key);
+        let fresh = self.clock.fresh();
+        let Some(mut entry) = self.live(hash, key) else {
+            let at = if let Expiry::At(at) = expiry { Some(at) } else { None };
+            let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
+            table.insert(hash, string_entry(key, value, at)).set_access(fresh);
+            self.changes.notify(crate::EventClass::New, "new", index, key);
+            return;
+        };
+        entry.set_access(fresh);
+        entry.set_text(value);
+        match expiry {
+            Expiry::Keep => {}
+            Expiry::Clear => entry.set_expiry(None),
+            Expiry::At(at) => entry.set_expiry(Some(at)),
+        }
+    }
+
+    /// Makes `key` an integer, keeping its expiry.
+    pub fn set_integer(&mut self, key: &[u8], number: i64) {
+        self.changes.touch(self.index, key);
+        if let Some(mut entry) = self.write(key) {
+            entry.set_integer(number);
+            return;
+        }
+        self.set_string(key, itoa::Buffer::new().format(number).as_bytes(), Expiry::Clear);
+    }
+
+    /// Adds to the integer at a key in place, in one lookup. `add` gets the old value (0 if there
+    /// is none) and returns the new one; its error, and a value that is no integer, change nothing.
+    pub fn update_integer<E>(
+        &mut self,
+        key: &[u8],
+        not_integer: impl FnOnce(&[u8]) -> Result<i64, E>,
+        add: impl FnOnce(i64) -> Result<i64, E>,
+    ) -> Result<Result<i64, E>, WrongType> {
+        let Some(mut entry) = self.write(key) else {
+            let new = match add(0) {
+                Ok(new) => new,
+                Err(error) => return Ok(Err(error)),
+            };
+            self.set_integer(key, new);
+            return Ok(Ok(new));
+        };
+        let old = match entry.as_ref().text().ok_or(WrongType)? {
+            Text::Integer(number) => Ok(number),
+            Text::Bytes(bytes) => not_integer(bytes),
+        };
+        let result = old.and_then(add);
+        if let Ok(new) = result {
+            entry.set_integer(new);
+            self.changes.touch(self.index, key);
+        }
+        Ok(result)
+    }
+
+    /// Gives the string at `key` (made empty if missing) the length `length(old)` and lets
+    /// `change` write its bytes; new bytes are zero. Encoding becomes raw, the expiry stays.
+    pub fn change_string<R>(
+        &mut self,
+        key: &[u8],
+        length: impl FnOnce(usize) -> usize,
+        change: impl FnOnce(&mut [u8]) -> R,
+    ) -> Result<R, WrongType> {
+        self.changes.touch(self.index, key);
+        if !self.exists(key) {
+            self.set_string(key, b"", Expiry::Clear);
+        }
+        let mut entry = self.write(key).expect("it was just found or made");
+        entry.change_text(length, change).ok_or(WrongType)
+    }
+
+    // --- aggregates ---
+
+    /// A list, set, sorted set, hash or stream, for reading.
+    pub fn read_as<T: Aggregate>(&mut self, key: &[u8]) -> Result<Option<Ref<'_, T>>, WrongType> {
+        typed_ref(self.get(key))
+    }
+
+    /// The same, for writing; `None` if the key is missing.
+    pub fn write_as<T: Aggregate>(&mut self, key: &[u8]) -> Result<Option<Mut<'_, T>>, WrongType> {
+        let hash = self.access.keyspace().hash(key);
+        let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
+        let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
+        let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
+        if let Some(at) = entry.as_ref().expiry()
+            && at <= now_ms
+        {
+            retire(entry.remove(), &mut self.dropped);
+            self.changes.key_expired(index, key);
+            return Ok(None);
+        }
+        if entry.as_ref().value_kind() != T::KIND {
+            return Err(WrongType);
+        }
+        let bits = entry.as_ref().access();
+        entry.set_access(clock.touched(bits));
+        let object = entry.into_object_mut().expect("an aggregate is an object");
+        let next_expiry = T::of(&object).expect("the kind was checked").next_expiry();
+        Ok(Some(Mut {
+            object: Some(object),
+            changes: &mut self.changes,
+            field_expiries,
+            db: index,
+            next_expiry,
+            of: PhantomData,
+        }))
+    }
+
+    /// The same; a missing key is made with `make`.
+    pub fn write_or_insert<T: Aggregate>(
+        &mut self,
+        key: &[u8],
+        make: impl FnOnce() -> T,
+    ) -> Result<Mut<'_, T>, WrongType> {
+        let hash = self.access.keyspace().hash(key);
+        let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
+        let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
+        // Looked up twice when missing: a borrow cannot be handed out from one arm only.
+        let found = match table.find(hash, key) {
+            Some(entry) if entry.expiry().is_some_and(|at| at <= now_ms) => {
+                let entry = table.remove(hash, key).expect("it was just found");
+                retire(entry, &mut self.dropped);
+                self.changes.key_expired(index, key);
+                false
+            }
+            Some(entry) if entry.value_kind() != T::KIND => return Err(WrongType),
+            Some(_) => true,
+            None => false,
+        };
+        let entry = if found {
+            let mut entry = table.find_mut(hash, key).expect("it was just found");
+            let bits = entry.as_ref().access();
+            entry.set_access(clock.touched(bits));
+            entry
+        } else {
+            let mut entry = table.insert(hash, Entry::object(key, make().into_value(), None));
+            entry.set_access(clock.fresh());
+            self.changes.notify(crate::EventClass::New, "new", index, key);
+            entry
+        };
+        let object = entry.into_object_mut().expect("an aggregate is an object");
+        let next_expiry = T::of(&object).expect("the kind was checked").next_expiry();
+        Ok(Mut {
+            object: Some(object),
+            changes: &mut self.changes,
+            field_expiries,
+            db: index,
+            next_expiry,
+            of: PhantomData,
+        })
+    }
+
+    /// Makes `key` hold `value`, whatever it held before. An empty value only removes the key.
+    pub fn put<T: Aggregate>(&mut self, key: &[u8], value: T, expiry: Option<u64>) {
+        if value.is_spent() {
+            self.remove(key);
+            return;
+        }
+        let next = value.next_expiry();
+        self.insert(key, Owned(Entry::object(key, value.into_value(), expiry)));
+        if let Some(at) = next {
+            let hash = self.access.keyspace().hash(key);
+            let segment = self.access.segment_mut(segment_of(hash));
+            segment.field_expiries.insert((at, self.index, key.into()));
+        }
+    }
+
+    // --- whole entries ---
+
+    /// Takes a key out, whatever it is.
+    pub fn take(&mut self, key: &[u8]) -> Option<Owned> {
+        let hash = self.access.keyspace().hash(key);
+        let taken = self.live(hash, key)?.remove();
+        self.changes.touch(self.index, key);
+        Some(Owned(taken))
+    }
+
+    /// Puts an entry under `key`, whatever was there. Expiry and access bits come with it.
+    pub fn insert(&mut self, key: &[u8], owned: Owned) {
+        let hash = self.access.keyspace().hash(key);
+        let index = self.index;
+        self.changes.touch(index, key);
+        let look = owned.0.as_ref();
+        let (expiry, fresh) = (look.expiry(), look.access() == 0);
+        let entry = if look.key() == key { owned.0 } else { owned.0.rebuilt(key, expiry) };
+        let next = entry.as_ref().object().and_then(|object| match &*object {
+            Value::Hash(hash) => hash.next_expiry(),
+            _ => None,
+        });
+        let clock = self.clock;
+        let segment = self.access.segment_mut(segment_of(hash));
+        if let Some(at) = next {
+            segment.field_expiries.insert((at, index, key.into()));
+        }
+        let table = segment.table_mut(index);
+        if let Some(old) = table.remove(hash, key) {
+            retire(old, &mut self.dropped);
+        } else {
+            self.changes.notify(crate::EventClass::New, "new", index, key);
+        }
+        let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
+        let mut entry = table.insert(hash, entry);
+        if fresh {
+            entry.set_access(clock.fresh());
+        }
+    }
+
+    /// Removes a key. Large values are left in `dropped` for freeing elsewhere.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        let Some(owned) = self.take(key) else { return false };
+        retire(owned.0, &mut self.dropped);
+        true
+    }
+
+    // --- expiry ---
+
+    /// `None` if the key is missing; else its expiry, if it has one.
+    #[expect(clippy::option_option, reason = "missing and lasting keys answer differently")]
+    pub fn expiry(&mut self, key: &[u8]) -> Option<Option<u64>> {
+        Some(self.look(key)?.expiry())
+    }
+
+    /// Sets or clears a key's expiry. Whether the key is there.
+    pub fn set_expiry(&mut self, key: &[u8], at_ms: Option<u64>) -> bool {
+        let hash = self.access.keyspace().hash(key);
+        let Some(mut entry) = self.live(hash, key) else { return false };
+        entry.set_expiry(at_ms);
+        self.changes.touch(self.index, key);
+        true
+    }
+
+    /// Sets the access bits, for RESTORE and OBJECT FREQ tests.
+    pub fn set_access_bits(&mut self, key: &[u8], bits: u32) {
+        let hash = self.access.keyspace().hash(key);
+        if let Some(mut entry) = self.live(hash, key) {
+            entry.set_access(bits);
+        }
+    }
+}
+
+fn typed_ref<T: Aggregate>(
+    entry: Option<EntryRef<'_, Value>>,
+) -> Result<Option<Ref<'_, T>>, WrongType> {
+    let Some(entry) = entry else { return Ok(None) };
+    if entry.value_kind() != T::KIND {
+        return Err(WrongType);
+    }
+    let object = entry.object().expect("an aggregate is an object");
+    Ok(Some(Ref { object, of: PhantomData }))
+}
+
+/// Objects above this size are freed in the background.
+const LARGE: usize = 16 * 1024;
+
+/// Frees a small entry at once; keeps what a large one holds for freeing elsewhere.
+pub(crate) fn retire(entry: Entry<Value>, dropped: &mut Dropped) {
+    if entry.heap_bytes() < LARGE {
+        return;
+    }
+    dropped.values.extend(entry.into_object());
+}

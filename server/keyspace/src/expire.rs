@@ -1,0 +1,130 @@
+//! Active expiry: removing what nobody asks for any more, a little at a time.
+//!
+//! Slots carry a bit "expires", so a sweep reads only bucket lines until it meets a key that can
+//! expire; a table without such keys is skipped whole.
+
+use carnelian_structs::table::Cursor;
+
+use crate::changes::Changes;
+use crate::db::retire;
+use crate::segment::{SEGMENTS, Segment};
+use crate::space::{Dropped, Keyspace};
+
+/// What one call removed.
+#[derive(Debug, Default)]
+pub struct ExpireReport {
+    /// Keys looked at.
+    pub sampled: usize,
+    /// Keys removed.
+    pub expired: usize,
+    pub changes: Changes,
+    pub dropped: Dropped,
+}
+
+impl std::fmt::Debug for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dropped({})", self.len())
+    }
+}
+
+impl Keyspace {
+    /// Sweeps some buckets of each table of one segment, going on from `cursors` (one for each
+    /// logical database in use), and removes keys that expired at or before `now_ms`; then up to `hashes`
+    /// hashes' expired fields.
+    pub fn expire_some(
+        &self,
+        segment: usize,
+        cursors: &mut Vec<Cursor>,
+        buckets: usize,
+        hashes: usize,
+        now_ms: u64,
+        report: &mut ExpireReport,
+    ) {
+        let mut segment = self.segment(segment % SEGMENTS).lock();
+        cursors.resize(segment.databases(), Cursor(0));
+        for (db, cursor) in cursors.iter_mut().enumerate() {
+            *cursor = expire_keys(&mut segment, db, *cursor, buckets, now_ms, report);
+        }
+        for _ in 0..hashes {
+            match segment.field_expiries.first() {
+                Some(line) if line.0 <= now_ms => {}
+                _ => return,
+            }
+            let Some((_, db, key)) = segment.field_expiries.pop_first() else { return };
+            expire_hash(&mut segment, db, &key, now_ms, report);
+        }
+    }
+}
+
+fn expire_keys(
+    segment: &mut Segment,
+    db: usize,
+    mut cursor: Cursor,
+    buckets: usize,
+    now_ms: u64,
+    report: &mut ExpireReport,
+) -> Cursor {
+    let Some(table) = segment.table(db).filter(|table| table.expiring() != 0) else {
+        return Cursor(0);
+    };
+    let mut due: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..buckets {
+        cursor = table.scan_expiring(cursor, |entry| {
+            report.sampled += 1;
+            if entry.expiry().is_some_and(|at| at <= now_ms) {
+                due.push(entry.key().to_vec());
+            }
+        });
+        if cursor == Cursor(0) {
+            break;
+        }
+    }
+    let table = segment.table_mut(db);
+    for key in due {
+        let hash = table.hash(&key);
+        if let Some(entry) = table.remove(hash, &key) {
+            report.expired += 1;
+            report.changes.key_expired(db, &key);
+            retire(entry, &mut report.dropped);
+        }
+    }
+    cursor
+}
+
+fn expire_hash(
+    segment: &mut Segment,
+    db: usize,
+    key: &[u8],
+    now_ms: u64,
+    report: &mut ExpireReport,
+) {
+    use carnelian_structs::value::Value;
+
+    let (table, field_expiries) = segment.parts(db);
+    let hash = table.hash(key);
+    let Some(entry) = table.find_mut(hash, key) else { return };
+    let Some(mut object) = entry.into_object_mut() else { return };
+    let Value::Hash(fields) = &mut *object else { return };
+    let gone = fields.expire(now_ms);
+    if let Some(at) = fields.next_expiry() {
+        field_expiries.insert((at, db, key.into()));
+    }
+    let spent = fields.is_empty();
+    if spent {
+        drop(object.remove());
+    } else {
+        drop(object);
+    }
+    if gone.is_empty() {
+        return;
+    }
+    report.changes.expired_fields += gone.len() as u64;
+    report.changes.touch(db, key);
+    report.changes.notify(crate::EventClass::Hash, "hexpired", db, key);
+    if spent {
+        report.changes.notify(crate::EventClass::Generic, "del", db, key);
+    }
+    if report.changes.following {
+        report.changes.expired_hash_fields.push((db, key.into(), gone));
+    }
+}

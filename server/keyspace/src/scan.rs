@@ -1,0 +1,151 @@
+//! Walks over a logical database: SCAN, KEYS, RANDOMKEY, FLUSHDB, SWAPDB.
+
+use carnelian_structs::entry::EntryRef;
+use carnelian_structs::table::Cursor;
+use carnelian_structs::value::Value;
+
+use crate::db::Db;
+use crate::segment::SEGMENTS;
+
+/// A client's cursor is the segment above 48 bits of the place in its table. A table's places are
+/// multiples of 2^16 as long as it has fewer than 2^48 buckets.
+const PLACE_BITS: u32 = 48;
+
+impl Db<'_> {
+    /// Visits the keys of the next buckets until at least `count` were seen, and returns the next
+    /// cursor (0 at the end). Expired keys are not shown and not removed.
+    pub fn scan(
+        &mut self,
+        cursor: u64,
+        count: usize,
+        mut visit: impl FnMut(EntryRef<'_, Value>),
+    ) -> u64 {
+        let (index, now_ms) = (self.index, self.now_ms);
+        let mut segment = (cursor >> PLACE_BITS) as usize;
+        let mut place = Cursor(cursor << (64 - PLACE_BITS));
+        let (mut seen, mut buckets) = (0, 0);
+        while segment < SEGMENTS {
+            let step = self.access.visit(segment, |segment| {
+                let table = segment.table(index)?;
+                loop {
+                    place = table.scan(place, |entry| {
+                        seen += 1;
+                        if entry.expiry().is_none_or(|at| now_ms < at) {
+                            visit(entry);
+                        }
+                    });
+                    buckets += 1;
+                    // Nearly empty tables must not make one call walk for ever.
+                    if place == Cursor(0) || count <= seen || 10 * count <= buckets {
+                        return Some(());
+                    }
+                }
+            });
+            if step.is_none() || place == Cursor(0) {
+                segment += 1;
+                place = Cursor(0);
+            }
+            if count <= seen || 10 * count <= buckets {
+                break;
+            }
+        }
+        if SEGMENTS <= segment {
+            return 0;
+        }
+        (segment as u64) << PLACE_BITS | place.0 >> (64 - PLACE_BITS)
+    }
+
+    /// Visits every live key.
+    pub fn for_each(&mut self, mut visit: impl FnMut(EntryRef<'_, Value>)) {
+        let (index, now_ms) = (self.index, self.now_ms);
+        for segment in 0..SEGMENTS {
+            self.access.visit(segment, |segment| {
+                let Some(table) = segment.table(index) else { return };
+                for entry in table.iter().filter(|e| e.expiry().is_none_or(|at| now_ms < at)) {
+                    visit(entry);
+                }
+            });
+        }
+    }
+
+    /// How many keys there are, expired ones that are still there included.
+    pub fn len(&mut self) -> usize {
+        let index = self.index;
+        (0..SEGMENTS)
+            .map(|segment| {
+                self.access.visit(segment, |segment| segment.table(index).map_or(0, |t| t.len()))
+            })
+            .sum()
+    }
+
+    pub fn is_empty(&mut self) -> bool {
+        self.len() == 0
+    }
+
+    /// A random live key. Segments are weighed by their size, so the choice is uniform.
+    pub fn random_key(&mut self) -> Option<Vec<u8>> {
+        let (index, now_ms) = (self.index, self.now_ms);
+        // When nearly all keys have expired unseen, give up rather than search for ever.
+        for _ in 0..100 {
+            let sizes: Vec<usize> = (0..SEGMENTS)
+                .map(|segment| {
+                    self.access
+                        .visit(segment, |segment| segment.table(index).map_or(0, |t| t.len()))
+                })
+                .collect();
+            let total: usize = sizes.iter().sum();
+            if total == 0 {
+                return None;
+            }
+            let mut rank = fastrand::usize(0..total);
+            let segment = sizes.iter().position(|&size| {
+                let here = rank < size;
+                rank = rank.wrapping_sub(if here { 0 } else { size });
+                here
+            })?;
+            let found = self.access.visit(segment, |segment| {
+                let entry = segment.table(index)?.random(|| fastrand::u64(..))?;
+                entry.expiry().is_none_or(|at| now_ms < at).then(|| entry.key().to_vec())
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        let mut any = None;
+        self.for_each(|entry| {
+            any.get_or_insert_with(|| entry.key().to_vec());
+        });
+        any
+    }
+
+    /// Takes all keys of one logical database; they are freed with `dropped`. How many there were.
+    /// Needs all locks.
+    pub fn flush(&mut self, db: usize) -> usize {
+        assert!(self.access.holds_all(), "a flush holds every lock");
+        let mut keys = 0;
+        for segment in 0..SEGMENTS {
+            let segment = self.access.segment_mut(segment);
+            if segment.table(db).is_none_or(|table| table.is_empty()) {
+                continue;
+            }
+            let table = segment.take_table(db);
+            segment.field_expiries.retain(|line| line.1 != db);
+            keys += table.len();
+            if self.changes.watching {
+                for entry in table.iter() {
+                    self.changes.touch(db, entry.key());
+                }
+            }
+            self.dropped.tables.push(table);
+        }
+        keys
+    }
+
+    /// Exchanges two logical databases. Needs all locks.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        assert!(self.access.holds_all(), "a swap holds every lock");
+        for segment in 0..SEGMENTS {
+            self.access.segment_mut(segment).swap_tables(a, b);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The keyspace of one database: its segments, and what walks over all of them.
+
+use ahash::RandomState;
+use carnelian_structs::table::{Table, hash_key};
+use carnelian_structs::value::Value;
+use parking_lot::Mutex;
+
+use crate::access::{Access, SegmentSet};
+use crate::segment::{SEGMENTS, Segment, segment_of};
+
+/// A segment on cache lines of its own, so that neighbours' locks do not share one.
+#[repr(align(128))]
+struct Padded(Mutex<Segment>);
+
+/// All keys of a database.
+pub struct Keyspace {
+    segments: Box<[Padded]>,
+    hasher: RandomState,
+    databases: usize,
+}
+
+/// Keys of one logical database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseStats {
+    pub keys: usize,
+    pub expires: usize,
+    pub heap_bytes: usize,
+    pub buckets: usize,
+}
+
+/// Data that was taken out of the keyspace and is yet to be freed, wherever there is time for it.
+#[derive(Default)]
+pub struct Dropped {
+    pub tables: Vec<Table<Value>>,
+    pub values: Vec<Value>,
+}
+
+impl Dropped {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.values.is_empty()
+    }
+
+    /// Keys and values in here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len() + self.tables.iter().map(Table::len).sum::<usize>()
+    }
+}
+
+impl Keyspace {
+    /// An empty keyspace with `databases` logical databases.
+    #[must_use]
+    pub fn new(databases: usize) -> Self {
+        let hasher = RandomState::new();
+        let segments =
+            (0..SEGMENTS).map(|_| Padded(Mutex::new(Segment::new(hasher.clone())))).collect();
+        Self { segments, hasher, databases }
+    }
+
+    /// How many logical databases SELECT may choose from.
+    #[must_use]
+    pub fn databases(&self) -> usize {
+        self.databases
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        hash_key(&self.hasher, key)
+    }
+
+    pub(crate) fn segment(&self, index: usize) -> &Mutex<Segment> {
+        &self.segments[index].0
+    }
+
+    /// Locks some segments, in ascending order.
+    #[must_use]
+    pub fn lock(&self, wanted: SegmentSet) -> Access<'_> {
+        Access::lock(self, wanted)
+    }
+
+    /// Locks the segments of some keys.
+    #[must_use]
+    pub fn lock_keys<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>) -> Access<'_> {
+        let mut wanted = SegmentSet::default();
+        for key in keys {
+            wanted.insert(segment_of(self.hash(key)));
+        }
+        self.lock(wanted)
+    }
+
+    /// Locks everything.
+    #[must_use]
+    pub fn lock_all(&self) -> Access<'_> {
+        self.lock(SegmentSet::all())
+    }
+
+    /// Figures of one logical database, one segment after another.
+    #[must_use]
+    pub fn stats(&self, db: usize) -> DatabaseStats {
+        let mut stats = DatabaseStats::default();
+        for segment in &self.segments {
+            if let Some(table) = segment.0.lock().table(db) {
+                stats.keys += table.len();
+                stats.expires += table.expiring();
+                stats.heap_bytes += table.heap_bytes();
+                stats.buckets += table.buckets();
+            }
+        }
+        stats
+    }
+
+    /// Bytes of all data, one segment after another.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.0.lock().heap_bytes()).sum()
+    }
+}

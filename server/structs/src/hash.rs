@@ -1,0 +1,41 @@
+//! A hash: fields and values, some with an expiry.
+#![allow(unsafe_code)]
+
+use crate::value::Thin;
+
+pub struct Hash(Box<()>);
+
+impl Hash {
+    #[must_use]
+    pub fn encoding(&self) -> &'static str {
+        "listpack"
+    }
+
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<u64> {
+        None
+    }
+
+    pub fn expire(&mut self, _now_ms: u64) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        true
+    }
+}
+
+// SAFETY: placeholder.
+unsafe impl Thin for Hash {
+    fn into_thin(self) -> (u8, u64) {
+        (0, Box::into_raw(self.0) as u64)
+    }
+    unsafe fn from_thin(_: u8, word: u64) -> Self {
+        // SAFETY: placeholder.
+        Self(unsafe { Box::from_raw(word as *mut ()) })
+    }
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}

@@ -1,0 +1,1005 @@
+//! The table: thin entries in cache-line buckets, grown one bucket at a time.
+//!
+//! A bucket is one cache line of eight slots. A slot is an entry's address with 15 bits of the
+//! key's hash and one bit "expires" in its unused top bits, so a lookup reads the bucket's line
+//! and, nearly always, just the entry it wants. A ninth entry moves to an overflow bucket.
+//!
+//! Growth is linear hashing: when the average bucket holds more than `LOAD` entries, the next
+//! bucket in turn is split in two. No step costs more than one bucket, whatever the size, and the
+//! fill stays even. Shrinking runs the same steps backwards. Buckets live in pages so that growth
+//! never copies the directory's contents.
+//!
+//! Scanning visits buckets in the order of their bit-reversed index, in which a split or a merge
+//! only refines or joins neighbouring ranges: an element present from start to end of a scan is
+//! returned at least once.
+//!
+//! Invariants: `len` is the number of occupied slots; `expiring` those whose top bit is set, which
+//! is so exactly when their entry has an expiry; `bytes` the allocator's bytes of all buckets,
+//! entries and objects; an overflow bucket is never empty.
+//!
+//! This module owns entries by raw address, which safe Rust cannot express.
+#![allow(unsafe_code)]
+
+use std::hash::{BuildHasher, Hasher};
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ptr::{NonNull, copy_nonoverlapping};
+
+use ahash::RandomState;
+use smallvec::SmallVec;
+
+use crate::entry::{Block, Entry, EntryRef, INLINE_MAX, Payload};
+use crate::size::size_class;
+
+const SLOTS: usize = 8;
+/// Average entries a bucket above which the table grows.
+const LOAD: usize = 6;
+/// Average entries a bucket below which it shrinks.
+const LOAD_MIN: usize = 2;
+const PAGE: usize = 256;
+const ADDRESS: u64 = (1 << 48) - 1;
+const EXPIRES: u64 = 1 << 63;
+const TAG_SHIFT: u32 = 48;
+/// Marks the last slot of a bucket as the address of an overflow bucket.
+const CHAIN: u64 = 0x7fff << TAG_SHIFT;
+const BUCKET_BYTES: usize = size_of::<Bucket>();
+
+#[repr(align(64))]
+struct Bucket {
+    slots: [u64; SLOTS],
+}
+
+impl Bucket {
+    const EMPTY: Self = Self { slots: [0; SLOTS] };
+
+    fn overflow(&self) -> Option<NonNull<Self>> {
+        let last = self.slots[SLOTS - 1];
+        if last & !ADDRESS & !EXPIRES == CHAIN {
+            NonNull::new((last & ADDRESS) as *mut Self)
+        } else {
+            None
+        }
+    }
+
+    /// The slots that hold entries, were they all occupied.
+    fn entry_slots(&self) -> usize {
+        if self.overflow().is_some() { SLOTS - 1 } else { SLOTS }
+    }
+}
+
+/// The slot words of one bucket and its overflow.
+type Words = SmallVec<[u64; 2 * SLOTS]>;
+
+/// Where a scan stands; 0 is both the start and the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(pub u64);
+
+/// A set of entries by key.
+pub struct Table<V: Payload> {
+    pages: Vec<Box<[Bucket]>>,
+    /// Buckets in use: `2^level <= buckets < 2^(level+1)`.
+    buckets: usize,
+    level: u32,
+    len: usize,
+    expiring: usize,
+    bytes: usize,
+    hasher: RandomState,
+    owns: PhantomData<V>,
+}
+
+// SAFETY: the table owns its entries; the raw addresses are never shared.
+unsafe impl<V: Payload + Send> Send for Table<V> {}
+// SAFETY: shared access only reads.
+unsafe impl<V: Payload + Sync> Sync for Table<V> {}
+
+impl<V: Payload> Default for Table<V> {
+    fn default() -> Self {
+        Self::new(RandomState::new())
+    }
+}
+
+impl<V: Payload> Table<V> {
+    /// An empty table; nothing is allocated before the first insertion.
+    #[must_use]
+    pub fn new(hasher: RandomState) -> Self {
+        Self {
+            pages: Vec::new(),
+            buckets: 0,
+            level: 0,
+            len: 0,
+            expiring: 0,
+            bytes: 0,
+            hasher,
+            owns: PhantomData,
+        }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Entries that have an expiry.
+    #[must_use]
+    pub fn expiring(&self) -> usize {
+        self.expiring
+    }
+
+    /// Bytes reserved for buckets, entries and what they own.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Buckets and slots in use, for statistics.
+    #[must_use]
+    pub fn buckets(&self) -> usize {
+        self.buckets
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        hash_key(&self.hasher, key)
+    }
+
+    /// Starts loading the bucket of `hash`.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        if self.buckets != 0 {
+            prefetch(std::ptr::from_ref(self.bucket(self.index(hash))).cast());
+        }
+    }
+
+    /// Starts loading the entry of `hash`, once its bucket is there.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        if self.buckets == 0 {
+            return;
+        }
+        let tag = tag_of(hash);
+        for &slot in &self.bucket(self.index(hash)).slots {
+            if slot & !ADDRESS & !EXPIRES == tag {
+                let address = (slot & ADDRESS) as *const u8;
+                prefetch(address);
+                // An entry of the usual size may straddle two lines.
+                prefetch(address.wrapping_add(56));
+            }
+        }
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_, V>> {
+        let slot = self.locate(hash, key)?;
+        // SAFETY: `locate` returns a live slot of this table, borrowed for as long as `self`.
+        let slot = unsafe { *slot.as_ref() };
+        Some(self.entry_at(slot))
+    }
+
+    #[inline]
+    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_, V>> {
+        let slot = self.locate(hash, key)?;
+        Some(EntryMut { table: self, slot, hash })
+    }
+
+    /// Adds an entry whose key is not in the table.
+    pub fn insert(&mut self, hash: u64, entry: Entry<V>) -> EntryMut<'_, V> {
+        debug_assert!(self.find(hash, entry.as_ref().key()).is_none(), "keys are unique");
+        if self.buckets * LOAD <= self.len {
+            self.grow();
+        }
+        self.bytes += entry.heap_bytes();
+        self.len += 1;
+        let expires = entry.as_ref().expiry().is_some();
+        self.expiring += usize::from(expires);
+        let word = slot_word(entry.into_raw(), hash, expires);
+        let slot = self.place(self.index(hash), word);
+        EntryMut { table: self, slot, hash }
+    }
+
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry<V>> {
+        Some(self.find_mut(hash, key)?.remove())
+    }
+
+    /// Removes every entry and gives back all memory.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.hasher.clone());
+    }
+
+    /// A uniformly random entry. `random` gives uniform 64-bit numbers.
+    pub fn random(&self, mut random: impl FnMut() -> u64) -> Option<EntryRef<'_, V>> {
+        if self.len == 0 {
+            return None;
+        }
+        // Rejection keeps the choice uniform: every bucket offers the same number of places,
+        // occupied or not. A chain longer than that is all but impossible, and then only slightly
+        // favours its head.
+        const PLACES: u64 = 2 * SLOTS as u64;
+        let mut tries = 0_u32;
+        loop {
+            let number = random();
+            let index = ((number >> 32) * self.buckets as u64 >> 32) as usize;
+            let mut place = (number & (PLACES - 1)) as usize;
+            tries += 1;
+            if tries > 4096 {
+                place = 0;
+            }
+            let found = self.chain(index).filter(|&&slot| slot != 0).nth(place);
+            if let Some(&slot) = found {
+                return Some(self.entry_at(slot));
+            }
+        }
+    }
+
+    /// Visits one bucket (and its overflow) and returns where to go on; `Cursor(0)` at the end.
+    pub fn scan(&self, cursor: Cursor, mut visit: impl FnMut(EntryRef<'_, V>)) -> Cursor {
+        if self.buckets == 0 {
+            return Cursor(0);
+        }
+        let (index, next) = self.scan_step(cursor);
+        for &slot in self.chain(index) {
+            if slot != 0 {
+                visit(self.entry_at(slot));
+            }
+        }
+        next
+    }
+
+    /// Visits the entries of one bucket that have an expiry, without touching the others' memory.
+    pub fn scan_expiring(&self, cursor: Cursor, mut visit: impl FnMut(EntryRef<'_, V>)) -> Cursor {
+        if self.buckets == 0 {
+            return Cursor(0);
+        }
+        let (index, next) = self.scan_step(cursor);
+        for &slot in self.chain(index) {
+            if slot & EXPIRES != 0 {
+                visit(self.entry_at(slot));
+            }
+        }
+        next
+    }
+
+    /// All entries, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_, V>> {
+        (0..self.buckets)
+            .flat_map(|index| self.chain(index))
+            .filter(|&&slot| slot != 0)
+            .map(|&slot| self.entry_at(slot))
+    }
+
+    /// Removes the entries for which `keep` says no.
+    pub fn retain(&mut self, mut keep: impl FnMut(EntryRef<'_, V>) -> bool) {
+        let doomed: Vec<(u64, Vec<u8>)> = self
+            .iter()
+            .filter(|&entry| !keep(entry))
+            .map(|entry| (self.hash(entry.key()), entry.key().to_vec()))
+            .collect();
+        for (hash, key) in doomed {
+            self.remove(hash, &key);
+        }
+    }
+
+    #[inline]
+    fn locate(&self, hash: u64, key: &[u8]) -> Option<NonNull<u64>> {
+        if self.buckets == 0 {
+            return None;
+        }
+        let tag = tag_of(hash);
+        let mut bucket = self.bucket(self.index(hash));
+        loop {
+            for slot in &bucket.slots {
+                if *slot & !ADDRESS & !EXPIRES == tag && self.entry_at(*slot).key() == key {
+                    return Some(NonNull::from(slot));
+                }
+            }
+            // SAFETY: an overflow address is that of a live bucket owned by this table.
+            bucket = unsafe { bucket.overflow()?.as_ref() };
+        }
+    }
+
+    #[inline]
+    fn index(&self, hash: u64) -> usize {
+        let wide = hash as usize & ((2 << self.level) - 1);
+        if wide < self.buckets { wide } else { hash as usize & ((1 << self.level) - 1) }
+    }
+
+    #[inline]
+    fn bucket(&self, index: usize) -> &Bucket {
+        &self.pages[index / PAGE][index % PAGE]
+    }
+
+    fn bucket_mut(&mut self, index: usize) -> &mut Bucket {
+        &mut self.pages[index / PAGE][index % PAGE]
+    }
+
+    fn entry_at(&self, slot: u64) -> EntryRef<'_, V> {
+        let raw = NonNull::new((slot & ADDRESS) as *mut u8).expect("the slot is occupied");
+        // SAFETY: an occupied slot holds the address of an entry this table owns, and `self` is
+        // borrowed for as long as the look lasts.
+        unsafe { EntryRef::from_raw(raw) }
+    }
+
+    /// All entry slots of a bucket and its overflow, empty ones included.
+    fn chain(&self, index: usize) -> impl Iterator<Item = &u64> {
+        let mut next = Some(self.bucket(index));
+        std::iter::from_fn(move || {
+            let bucket = next?;
+            // SAFETY: an overflow address is that of a live bucket owned by this table.
+            next = bucket.overflow().map(|overflow| unsafe { overflow.as_ref() });
+            Some(&bucket.slots[..bucket.entry_slots()])
+        })
+        .flatten()
+    }
+
+    fn scan_step(&self, cursor: Cursor) -> (usize, Cursor) {
+        let index = self.index(cursor.0.reverse_bits());
+        // The bucket covers all hashes that end in its index: one range of reversed hashes.
+        let split = index >= 1 << self.level || index + (1 << self.level) < self.buckets;
+        let bits = self.level + u32::from(split);
+        if bits == 0 {
+            return (index, Cursor(0));
+        }
+        let width = 1_u64 << (64 - bits);
+        let start = cursor.0 & !(width - 1);
+        (index, Cursor(start.wrapping_add(width)))
+    }
+
+    /// Puts a slot word into the first free place of a bucket.
+    fn place(&mut self, index: usize, word: u64) -> NonNull<u64> {
+        let mut added = 0;
+        let mut bucket = self.bucket_mut(index);
+        let slot = loop {
+            let entry_slots = bucket.entry_slots();
+            if let Some(free) = bucket.slots[..entry_slots].iter().position(|&slot| slot == 0) {
+                break &mut bucket.slots[free];
+            }
+            if let Some(mut overflow) = bucket.overflow() {
+                // SAFETY: an overflow address is that of a live bucket owned by this table.
+                bucket = unsafe { overflow.as_mut() };
+                continue;
+            }
+            let mut child = Box::new(Bucket::EMPTY);
+            added += BUCKET_BYTES;
+            child.slots[0] = bucket.slots[SLOTS - 1];
+            let child = Box::into_raw(child);
+            bucket.slots[SLOTS - 1] = CHAIN | child as u64;
+            // SAFETY: the child was just made and is owned by the chain from here on.
+            bucket = unsafe { &mut *child };
+        };
+        *slot = word;
+        let slot = NonNull::from(slot);
+        self.bytes += added;
+        slot
+    }
+
+    /// Takes all slot words out of a bucket, frees its overflow, and leaves it empty.
+    fn drain(&mut self, index: usize) -> Words {
+        let words = self.chain(index).copied().filter(|&slot| slot != 0).collect();
+        let mut overflow = self.bucket(index).overflow();
+        self.bucket_mut(index).slots = [0; SLOTS];
+        while let Some(bucket) = overflow {
+            // SAFETY: overflow buckets come from `Box::into_raw`, and the only reference to this
+            // one was just dropped.
+            overflow = unsafe { Box::from_raw(bucket.as_ptr()) }.overflow();
+            self.bytes -= BUCKET_BYTES;
+        }
+        words
+    }
+
+    /// Adds one bucket and moves its share of entries there.
+    fn grow(&mut self) {
+        let new = self.buckets;
+        self.reserve_bucket(new);
+        self.buckets += 1;
+        self.level = self.buckets.ilog2();
+        if new == 0 {
+            return;
+        }
+        let words = self.drain(parent(new));
+        for word in &words {
+            prefetch((word & ADDRESS) as *const u8);
+        }
+        for word in words {
+            let hash = self.hash(self.entry_at(word).key());
+            self.place(self.index(hash), word);
+        }
+    }
+
+    /// Joins the last bucket with the one it was split from.
+    fn shrink(&mut self) {
+        if self.buckets <= 1 {
+            return;
+        }
+        let last = self.buckets - 1;
+        let words = self.drain(last);
+        self.buckets = last;
+        self.level = last.ilog2();
+        for word in words {
+            self.place(parent(last), word);
+        }
+        self.release_pages();
+    }
+
+    fn reserve_bucket(&mut self, index: usize) {
+        let (page, place) = (index / PAGE, index % PAGE);
+        if page == 0 {
+            // The first page grows with the table, so that small tables stay small.
+            let have = self.pages.first().map_or(0, |page| page.len());
+            if place < have {
+                return;
+            }
+            let wanted = (have * 2).clamp(1, PAGE);
+            let mut grown: Vec<Bucket> = Vec::with_capacity(wanted);
+            if let Some(old) = self.pages.pop() {
+                grown.extend(Vec::from(old));
+            }
+            grown.resize_with(wanted, || Bucket::EMPTY);
+            self.bytes += (wanted - have) * BUCKET_BYTES;
+            self.pages.push(grown.into_boxed_slice());
+        } else if page == self.pages.len() {
+            let fresh: Vec<Bucket> = std::iter::repeat_with(|| Bucket::EMPTY).take(PAGE).collect();
+            self.bytes += PAGE * BUCKET_BYTES;
+            self.pages.push(fresh.into_boxed_slice());
+        }
+    }
+
+    fn release_pages(&mut self) {
+        // One spare page stays, so that a size that swings around a border does not thrash.
+        let wanted = self.buckets.div_ceil(PAGE) + 1;
+        while self.pages.len() > wanted {
+            let page = self.pages.pop().expect("there are more pages than wanted");
+            self.bytes -= page.len() * BUCKET_BYTES;
+        }
+        if self.buckets <= PAGE / 2 && self.pages.len() == 2 {
+            let page = self.pages.pop().expect("there are two pages");
+            self.bytes -= page.len() * BUCKET_BYTES;
+        }
+        if self.pages.len() == 1 && self.buckets * 4 <= self.pages[0].len() {
+            let mut page = Vec::from(self.pages.pop().expect("there is one page"));
+            let before = page.len();
+            page.truncate(before / 2);
+            self.bytes -= (before - page.len()) * BUCKET_BYTES;
+            self.pages.push(page.into_boxed_slice());
+        }
+    }
+
+    /// Frees the slot and keeps the chain dense, so that overflow buckets go as soon as they can.
+    fn vacate(&mut self, index: usize, slot: NonNull<u64>) {
+        // SAFETY: the slot belongs to this table, which is borrowed mutably.
+        unsafe { *slot.as_ptr() = 0 };
+        if self.bucket(index).overflow().is_none() {
+            return;
+        }
+        for word in self.drain(index) {
+            self.place(index, word);
+        }
+    }
+}
+
+impl<V: Payload> Drop for Table<V> {
+    fn drop(&mut self) {
+        for index in 0..self.buckets {
+            for word in self.drain(index) {
+                let raw = NonNull::new((word & ADDRESS) as *mut u8).expect("the slot is occupied");
+                // SAFETY: the slot owned the entry and has just been emptied.
+                drop(unsafe { Entry::<V>::from_raw(raw) });
+            }
+        }
+    }
+}
+
+/// An entry in its table, open for changes. All accounting of the table follows from here.
+pub struct EntryMut<'a, V: Payload> {
+    table: &'a mut Table<V>,
+    slot: NonNull<u64>,
+    hash: u64,
+}
+
+impl<'a, V: Payload> EntryMut<'a, V> {
+    fn block(&self) -> Block {
+        // SAFETY: the slot stays in place while the table is borrowed.
+        let word = unsafe { *self.slot.as_ptr() };
+        Block(NonNull::new((word & ADDRESS) as *mut u8).expect("the slot is occupied"))
+    }
+
+    fn set_block(&mut self, block: Block) {
+        let word = slot_word(block.0, self.hash, block.expiry().is_some());
+        // SAFETY: the slot stays in place while the table is borrowed.
+        unsafe { *self.slot.as_ptr() = word };
+    }
+
+    #[must_use]
+    pub fn as_ref(&self) -> EntryRef<'_, V> {
+        // SAFETY: the entry lives in the table, which is borrowed.
+        unsafe { EntryRef::from_raw(self.block().0) }
+    }
+
+    /// A look that lasts as long as the table's borrow.
+    #[must_use]
+    pub fn into_ref(self) -> EntryRef<'a, V> {
+        // SAFETY: the entry lives in the table, which is borrowed for `'a`.
+        unsafe { EntryRef::from_raw(self.block().0) }
+    }
+
+    pub fn set_access(&mut self, access: u32) {
+        self.block().set_access(access);
+    }
+
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.block().version()
+    }
+
+    /// Two bits a snapshot uses to tell what it has seen.
+    pub fn set_version(&mut self, version: u8) {
+        self.block().set_version(version);
+    }
+
+    /// Replaces the value by bytes in place (at most [`INLINE_MAX`]); key, expiry and access stay.
+    pub fn set_inline(&mut self, kind: u8, value: &[u8]) {
+        assert!(value.len() <= INLINE_MAX, "an inline value fits its length field");
+        let block = self.room_for(kind, value.len());
+        // SAFETY: `room_for` left a payload of exactly this length.
+        unsafe { copy_nonoverlapping(value.as_ptr(), block.payload(), value.len()) };
+    }
+
+    /// Grows or shrinks an in-place value, keeping its bytes; new ones are zero. Returns the value.
+    pub fn resize_inline(&mut self, kind: u8, length: usize) -> &mut [u8] {
+        assert!(length <= INLINE_MAX, "an inline value fits its length field");
+        let old = self.block();
+        assert!(!old.is_object(), "only an in-place value is resized");
+        let kept = old.payload_len().min(length);
+        let block = if old.fits(length) {
+            old.relabel(kind, length);
+            old
+        } else {
+            let block = old.with_room(kind, length);
+            // SAFETY: both payloads have at least `kept` bytes, in different blocks.
+            unsafe { copy_nonoverlapping(old.payload(), block.payload(), kept) };
+            self.table.bytes += size_class(block.size());
+            self.table.bytes -= size_class(old.size());
+            self.set_block(block);
+            old.free();
+            block
+        };
+        // SAFETY: the payload is `length` bytes; those past `kept` are initialised here.
+        unsafe {
+            block.payload().add(kept).write_bytes(0, length - kept);
+            std::slice::from_raw_parts_mut(block.payload(), length)
+        }
+    }
+
+    /// The bytes of an in-place value.
+    pub fn inline_mut(&mut self) -> Option<&mut [u8]> {
+        let block = self.block();
+        if block.is_object() {
+            return None;
+        }
+        // SAFETY: the payload of an inline entry is `payload_len` initialised bytes, and the
+        // entry is borrowed mutably.
+        Some(unsafe { std::slice::from_raw_parts_mut(block.payload(), block.payload_len()) })
+    }
+
+    /// Changes only the kind of an in-place value.
+    pub fn set_kind(&mut self, kind: u8) {
+        debug_assert!(!self.block().is_object(), "an object's kind is its own");
+        self.block().set_kind(kind);
+    }
+
+    /// Replaces the value by an object; key, expiry and access stay.
+    pub fn set_object(&mut self, value: V) {
+        let added = value.heap_bytes();
+        let block = self.room_for(0, 8);
+        let (kind, word) = value.pack();
+        let raw = block.with_object_flag(kind);
+        raw.set_word(word);
+        self.table.bytes += added;
+    }
+
+    /// A payload of `length` bytes, not yet written; the old value is gone.
+    fn room_for(&mut self, kind: u8, length: usize) -> Block {
+        let old = self.block();
+        // SAFETY: the object is dropped here and its flag goes with the block or below.
+        if let Some(object) = unsafe { old.take_object::<V>() } {
+            self.table.bytes -= object.heap_bytes();
+            old.clear_object_flag();
+            drop(object);
+        }
+        if old.fits(length) {
+            old.relabel(kind, length);
+            return old;
+        }
+        let block = old.with_room(kind, length);
+        self.table.bytes += size_class(block.size());
+        self.table.bytes -= size_class(old.size());
+        self.set_block(block);
+        old.free();
+        block
+    }
+
+    /// Sets or clears the expiry.
+    pub fn set_expiry(&mut self, expiry: Option<u64>) {
+        let old = self.block();
+        match (old.expiry(), expiry) {
+            (Some(_), Some(at)) => return old.replace_expiry(at),
+            (None, None) => return,
+            (Some(_), None) => self.table.expiring -= 1,
+            (None, Some(_)) => self.table.expiring += 1,
+        }
+        let block = old.with_expiry(expiry);
+        self.table.bytes += size_class(block.size());
+        self.table.bytes -= size_class(old.size());
+        self.set_block(block);
+        old.free();
+    }
+
+    /// Takes the object out for changing it; it goes back when the guard is dropped.
+    #[must_use]
+    pub fn into_object_mut(self) -> Option<ObjectMut<'a, V>> {
+        let block = self.block();
+        if !block.is_object() {
+            return None;
+        }
+        // SAFETY: the guard is the only user of the word until its drop packs it again.
+        let value = unsafe { V::unpack(block.byte(0), block.word()) };
+        let before = value.heap_bytes();
+        Some(ObjectMut { entry: self, value: ManuallyDrop::new(value), before })
+    }
+
+    /// Changes the object in place; `None` if the value is not an object.
+    pub fn with_object<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
+        let same = EntryMut { table: &mut *self.table, slot: self.slot, hash: self.hash };
+        Some(change(&mut *same.into_object_mut()?))
+    }
+
+    /// Takes the entry out of the table.
+    #[must_use]
+    pub fn remove(self) -> Entry<V> {
+        let block = self.block();
+        // SAFETY: the slot is vacated below, so the entry has one owner again.
+        let entry = unsafe { Entry::<V>::from_raw(block.0) };
+        self.table.bytes -= entry.heap_bytes();
+        self.table.len -= 1;
+        self.table.expiring -= usize::from(block.expiry().is_some());
+        let index = self.table.index(self.hash);
+        self.table.vacate(index, self.slot);
+        if self.table.len < self.table.buckets * LOAD_MIN {
+            self.table.shrink();
+        }
+        entry
+    }
+}
+
+impl Block {
+    fn clear_object_flag(self) {
+        self.set_flags(self.flags() & !4);
+    }
+
+    fn with_object_flag(self, kind: u8) -> Self {
+        self.set_kind(kind);
+        self.set_flags(self.flags() | 4);
+        self
+    }
+
+    fn set_flags(self, flags: u8) {
+        // SAFETY: byte 1 is part of every header.
+        unsafe { self.0.as_ptr().add(1).write(flags) };
+    }
+}
+
+/// An object of an entry, open for changes.
+pub struct ObjectMut<'a, V: Payload> {
+    entry: EntryMut<'a, V>,
+    value: ManuallyDrop<V>,
+    before: usize,
+}
+
+impl<'a, V: Payload> ObjectMut<'a, V> {
+    /// The entry around the object; its value is the one from before the object was opened.
+    #[must_use]
+    pub fn entry(&self) -> EntryRef<'_, V> {
+        self.entry.as_ref()
+    }
+
+    /// Takes the entry out of the table, with the object as it is now.
+    #[must_use]
+    pub fn remove(self) -> Entry<V> {
+        self.into_entry().remove()
+    }
+
+    /// Puts the object back and keeps the entry open.
+    #[must_use]
+    pub fn into_entry(self) -> EntryMut<'a, V> {
+        let mut this = ManuallyDrop::new(self);
+        this.put_back();
+        let EntryMut { table, slot, hash } = &mut this.entry;
+        let table: *mut Table<V> = *table;
+        // SAFETY: `this` is never dropped or used again, so the exclusive borrow moves on.
+        EntryMut { table: unsafe { &mut *table }, slot: *slot, hash: *hash }
+    }
+
+    fn put_back(&mut self) {
+        let after = self.value.heap_bytes();
+        self.entry.table.bytes = self.entry.table.bytes + after - self.before;
+        // SAFETY: the value is taken once (here, from `drop` or `into_entry`), and its word goes
+        // back to the entry.
+        let (kind, word) = unsafe { ManuallyDrop::take(&mut self.value) }.pack();
+        let block = self.entry.block();
+        block.set_kind(kind);
+        block.set_word(word);
+    }
+}
+
+impl<V: Payload> std::ops::Deref for ObjectMut<'_, V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.value
+    }
+}
+
+impl<V: Payload> std::ops::DerefMut for ObjectMut<'_, V> {
+    fn deref_mut(&mut self) -> &mut V {
+        &mut self.value
+    }
+}
+
+impl<V: Payload> Drop for ObjectMut<'_, V> {
+    fn drop(&mut self) {
+        self.put_back();
+    }
+}
+
+/// The hash that picks a key's place.
+#[inline]
+#[must_use]
+pub fn hash_key(hasher: &RandomState, key: &[u8]) -> u64 {
+    let mut state = hasher.build_hasher();
+    state.write(key);
+    state.finish()
+}
+
+/// The bucket from which a bucket was split.
+fn parent(bucket: usize) -> usize {
+    bucket - (1 << bucket.ilog2())
+}
+
+fn tag_of(hash: u64) -> u64 {
+    // Bits the bucket index and the segment do not use. No tag looks like an empty slot (0) or an
+    // overflow (all ones).
+    (hash >> 41 & 0x7fff).clamp(1, 0x7ffe) << TAG_SHIFT
+}
+
+fn slot_word(raw: NonNull<u8>, hash: u64, expires: bool) -> u64 {
+    let address = raw.as_ptr() as u64;
+    debug_assert_eq!(address & !ADDRESS, 0, "user addresses have 48 bits");
+    address | tag_of(hash) | if expires { EXPIRES } else { 0 }
+}
+
+#[inline]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect on memory, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::NoObject;
+
+    type Small = Table<NoObject>;
+
+    impl<V: Payload> Table<V> {
+        /// The invariants of the module's head, checked by walking everything.
+        fn check(&self) {
+            let entries: Vec<_> = self.iter().collect();
+            assert_eq!(entries.len(), self.len);
+            assert_eq!(entries.iter().filter(|e| e.expiry().is_some()).count(), self.expiring);
+            let overflow: usize = (0..self.buckets)
+                .map(|index| {
+                    let mut chain = 0;
+                    let mut next = self.bucket(index).overflow();
+                    while let Some(bucket) = next {
+                        // SAFETY: an overflow address is that of a live bucket.
+                        let bucket = unsafe { bucket.as_ref() };
+                        assert!(bucket.slots.iter().any(|&slot| slot != 0));
+                        chain += 1;
+                        next = bucket.overflow();
+                    }
+                    chain
+                })
+                .sum();
+            let pages: usize = self.pages.iter().map(|page| page.len()).sum();
+            let entry_bytes: usize = entries.iter().map(|e| e.heap_bytes()).sum();
+            assert_eq!(self.bytes, (pages + overflow) * BUCKET_BYTES + entry_bytes);
+            for entry in entries {
+                assert!(self.find(self.hash(entry.key()), entry.key()).is_some());
+            }
+        }
+    }
+
+    fn put(table: &mut Small, key: &[u8], value: &[u8], expiry: Option<u64>) {
+        let hash = table.hash(key);
+        if let Some(mut entry) = table.find_mut(hash, key) {
+            entry.set_inline(1, value);
+            entry.set_expiry(expiry);
+        } else {
+            table.insert(hash, Entry::inline(1, key, value, expiry));
+        }
+    }
+
+    fn number(table: usize) -> Vec<u8> {
+        format!("key:{table}").into_bytes()
+    }
+
+    #[test]
+    fn growing_and_shrinking_keeps_every_entry() {
+        let mut table = Small::default();
+        for n in 0..20_000 {
+            put(&mut table, &number(n), b"value", (n % 3 == 0).then_some(7));
+        }
+        table.check();
+        for n in 0..19_990 {
+            let key = number(n);
+            let hash = table.hash(&key);
+            assert_eq!(table.remove(hash, &key).expect("it is there").as_ref().key(), key);
+            if n % 1000 == 0 {
+                table.check();
+            }
+        }
+        table.check();
+        assert_eq!(table.len(), 10);
+        assert!(table.heap_bytes() < 64 * 1024, "memory went back: {}", table.heap_bytes());
+    }
+
+    #[test]
+    fn the_table_takes_at_most_15_bytes_an_entry() {
+        let mut table = Small::default();
+        let mut worst = 0.0_f64;
+        for n in 0..100_000 {
+            put(&mut table, &number(n), b"", None);
+            if n > 20_000 && n % 100 == 0 {
+                let entries: usize = table.iter().map(|e| e.heap_bytes()).sum();
+                worst = worst.max((table.bytes - entries) as f64 / n as f64);
+                if n % 5000 == 0 {
+                    println!("{n}: {}", (table.bytes - entries) as f64 / n as f64);
+                }
+            }
+        }
+        assert!(worst < 15.0, "{worst}");
+    }
+
+    #[test]
+    fn a_scan_returns_all_that_stayed_while_the_table_grows_and_shrinks() {
+        let mut table = Small::default();
+        for n in 0..3000 {
+            put(&mut table, &number(n), b"", None);
+        }
+        let mut seen = HashSet::new();
+        let mut cursor = Cursor(0);
+        let mut step = 0;
+        loop {
+            cursor = table.scan(cursor, |entry| {
+                seen.insert(entry.key().to_vec());
+            });
+            step += 1;
+            // Grow for a while, then shrink below the first size, under the scan's feet.
+            for n in 0..20 {
+                let key = format!("extra:{}", step % 150 * 20 + n).into_bytes();
+                if step < 150 {
+                    put(&mut table, &key, b"", None);
+                } else {
+                    let hash = table.hash(&key);
+                    table.remove(hash, &key);
+                }
+            }
+            if cursor == Cursor(0) {
+                break;
+            }
+        }
+        for n in 0..3000 {
+            assert!(seen.contains(&number(n)), "{n} was missed");
+        }
+    }
+
+    #[test]
+    fn random_reaches_every_entry() {
+        let mut table = Small::default();
+        for n in 0..200 {
+            put(&mut table, &number(n), b"", None);
+        }
+        let mut state = 88_172_645_463_325_252_u64;
+        let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
+        for _ in 0..40_000 {
+            let entry = table.random(|| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state
+            });
+            *counts.entry(entry.expect("not empty").key().to_vec()).or_default() += 1;
+        }
+        assert_eq!(counts.len(), 200);
+        assert!(counts.values().all(|&n| (120..290).contains(&n)), "{counts:?}");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Put(u8, Vec<u8>, Option<u64>),
+        Resize(u8, usize),
+        Expire(u8, Option<u64>),
+        Remove(u8),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            (any::<u8>(), proptest::collection::vec(any::<u8>(), 0..100), any::<Option<u64>>())
+                .prop_map(|(k, v, e)| Op::Put(k, v, e)),
+            (any::<u8>(), 0_usize..300).prop_map(|(k, n)| Op::Resize(k, n)),
+            (any::<u8>(), any::<Option<u64>>()).prop_map(|(k, e)| Op::Expire(k, e)),
+            any::<u8>().prop_map(Op::Remove),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_agrees_with_a_map(ops in proptest::collection::vec(op(), 0..600)) {
+            let mut table = Small::default();
+            let mut model: HashMap<Vec<u8>, (Vec<u8>, Option<u64>)> = HashMap::new();
+            for op in ops {
+                match op {
+                    Op::Put(k, value, expiry) => {
+                        put(&mut table, &number(k.into()), &value, expiry);
+                        model.insert(number(k.into()), (value, expiry));
+                    }
+                    Op::Resize(k, length) => {
+                        let key = number(k.into());
+                        let hash = table.hash(&key);
+                        if let Some(mut entry) = table.find_mut(hash, &key) {
+                            entry.resize_inline(2, length);
+                            model.get_mut(&key).expect("both have it").0.resize(length, 0);
+                        }
+                    }
+                    Op::Expire(k, expiry) => {
+                        let key = number(k.into());
+                        let hash = table.hash(&key);
+                        if let Some(mut entry) = table.find_mut(hash, &key) {
+                            entry.set_expiry(expiry);
+                            model.get_mut(&key).expect("both have it").1 = expiry;
+                        }
+                    }
+                    Op::Remove(k) => {
+                        let key = number(k.into());
+                        let hash = table.hash(&key);
+                        prop_assert_eq!(
+                            table.remove(hash, &key).is_some(),
+                            model.remove(&key).is_some()
+                        );
+                    }
+                }
+            }
+            table.check();
+            prop_assert_eq!(table.len(), model.len());
+            for (key, (value, expiry)) in model {
+                let entry = table.find(table.hash(&key), &key).expect("the model has it");
+                prop_assert_eq!(entry.bytes(), Some(value.as_slice()));
+                prop_assert_eq!(entry.expiry(), expiry);
+            }
+        }
+    }
+}
