@@ -227,3 +227,248 @@ impl ResolvesServerCert for Leaves {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rustls::crypto::aws_lc_rs::cipher_suite as suite;
+    use rustls::{ClientConfig, version};
+
+    use super::*;
+    use crate::issue::{KeyKind, SubjectAltNames};
+    use crate::settings::Secret;
+    use crate::testing::{BOTH, ClientOptions, Openssl, Pair, accept, authority, self_made};
+
+    /// Writes a new pair signed by `authority` as `server.crt` and `server.key`.
+    fn write_pair(authority: &ClientAuthority, folder: &Path) -> CertificateDer<'static> {
+        let names = SubjectAltNames::of(["localhost"]).unwrap();
+        let made = authority.issue_server(&names, KeyKind::EcdsaP256, SystemTime::now()).unwrap();
+        fs::write(folder.join("server.crt"), made.certificate_pem).unwrap();
+        fs::write(folder.join("own.key"), made.key_pem).unwrap();
+        made.certificate
+    }
+
+    fn from_files(folder: &Path) -> Settings {
+        Settings::new(Identity::Files {
+            certificate: folder.join("server.crt"),
+            key: folder.join("own.key"),
+            key_password: None,
+        })
+    }
+
+    fn shown(acceptor: &Acceptor, client: &Arc<ClientConfig>) -> CertificateDer<'static> {
+        let mut pair = Pair::new(acceptor, client);
+        pair.ping();
+        pair.client.peer_certificates().unwrap()[0].clone()
+    }
+
+    #[test]
+    fn a_new_certificate_is_shown_to_new_connections_only() {
+        let (folder, authority) = authority();
+        let client = ClientOptions::default().config(authority.certificate());
+        let first = write_pair(&authority, folder.path());
+        let acceptor = accept(&from_files(folder.path()));
+        let mut before = Pair::new(&acceptor, &client);
+        before.ping();
+        assert_eq!(shown(&acceptor, &client), first);
+
+        let second = write_pair(&authority, folder.path());
+        acceptor.reload(&from_files(folder.path()), SystemTime::now()).unwrap();
+        assert_eq!(shown(&acceptor, &client), second);
+        assert_ne!(first, second);
+        before.ping();
+        let info = CertificateInfo::of(&second).unwrap();
+        assert_eq!(acceptor.configuration().certificates, [info]);
+    }
+
+    #[test]
+    fn a_reload_that_fails_says_why_and_changes_nothing() {
+        let (folder, authority) = authority();
+        let client = ClientOptions::default().config(authority.certificate());
+        let good = write_pair(&authority, folder.path());
+        let acceptor = accept(&from_files(folder.path()));
+        let path = |name: &str| folder.path().join(name);
+        let other = tempfile::tempdir().unwrap();
+        write_pair(&authority, other.path());
+        fs::copy(other.path().join("own.key"), path("other.key")).unwrap();
+        fs::write(path("rubbish"), "rubbish").unwrap();
+
+        let files = |certificate: &str, key: &str| {
+            Settings::new(Identity::Files {
+                certificate: path(certificate),
+                key: path(key),
+                key_password: None,
+            })
+        };
+        let good_files = || files("server.crt", "own.key");
+        let cases = [
+            (files("none", "own.key"), "none: cannot read: No such file"),
+            (files("server.crt", "none"), "none: cannot read"),
+            (files("rubbish", "own.key"), "rubbish: no certificate"),
+            (files("server.crt", "rubbish"), "rubbish: no private key"),
+            (files("server.crt", "other.key"), "do not belong together"),
+            (files("own.key", "own.key"), "own.key: no certificate"),
+            (Settings { protocols: "TLSv1.1".into(), ..good_files() }, "tls-protocols: TLSv1.1 is"),
+            (Settings { ciphers: "RC4".into(), ..good_files() }, "tls-ciphers: none of 'RC4'"),
+            (Settings { ciphersuites: "X".into(), ..good_files() }, "tls-ciphersuites: none of"),
+            (Settings { auth_clients: AuthClients::Yes, ..good_files() }, "must be specified"),
+            (Settings { ca_cert_file: Some(path("none")), ..good_files() }, "none: cannot read"),
+            (
+                Settings {
+                    auth_clients: AuthClients::Optional,
+                    ca_cert_file: Some(path("rubbish")),
+                    ..good_files()
+                },
+                "rubbish: no certificate",
+            ),
+        ];
+        for (settings, expected) in cases {
+            let error = acceptor.reload(&settings, SystemTime::now()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} / {expected}");
+            assert_eq!(shown(&acceptor, &client), good);
+        }
+    }
+
+    /// Connects twice; whether the second connection resumed the first one's session.
+    fn resumes(acceptor: &Acceptor, client: &Arc<ClientConfig>) -> bool {
+        Pair::new(acceptor, client).ping();
+        let mut second = Pair::new(acceptor, client);
+        second.ping();
+        second.server.is_resumed()
+    }
+
+    #[test]
+    fn sessions_resume_until_the_configuration_changes() {
+        for version in BOTH {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = self_made(folder.path());
+            let acceptor = accept(&settings);
+            let ca = store::certificates(&folder.path().join("client-ca.pem")).unwrap();
+            let client =
+                ClientOptions { versions: &[version], ..ClientOptions::default() }.config(&ca[0]);
+            assert!(resumes(&acceptor, &client));
+
+            acceptor.reload(&settings, SystemTime::now()).unwrap();
+            let mut after = Pair::new(&acceptor, &client);
+            after.ping();
+            assert!(!after.server.is_resumed());
+            assert!(resumes(&acceptor, &client));
+        }
+    }
+
+    #[test]
+    fn sessions_do_not_resume_when_caching_is_off_or_too_short() {
+        for version in BOTH {
+            let folder = tempfile::tempdir().unwrap();
+            let mut settings = self_made(folder.path());
+            settings.session_caching.enabled = false;
+            let acceptor = accept(&settings);
+            let ca = store::certificates(&folder.path().join("client-ca.pem")).unwrap();
+            let client =
+                ClientOptions { versions: &[version], ..ClientOptions::default() }.config(&ca[0]);
+            assert!(!resumes(&acceptor, &client));
+
+            settings.session_caching.enabled = true;
+            settings.session_caching.timeout = Duration::ZERO;
+            acceptor.reload(&settings, SystemTime::now()).unwrap();
+            Pair::new(&acceptor, &client).ping();
+            std::thread::sleep(Duration::from_millis(1_100));
+            let mut second = Pair::new(&acceptor, &client);
+            second.ping();
+            assert!(!second.server.is_resumed());
+        }
+    }
+
+    #[test]
+    fn one_ticket_is_sent_and_it_is_small() {
+        let folder = tempfile::tempdir().unwrap();
+        let acceptor = accept(&self_made(folder.path()));
+        let ca = store::certificates(&folder.path().join("client-ca.pem")).unwrap();
+        let client = ClientOptions::default().config(&ca[0]);
+        let mut pair = Pair::new(&acceptor, &client);
+        let hello = pair.client_bytes();
+        pair.give_server(&hello).unwrap();
+        pair.give_client().unwrap();
+        let finished = pair.client_bytes();
+        pair.give_server(&finished).unwrap();
+        assert!(pair.to_client.len() < 300, "{}", pair.to_client.len());
+        pair.give_client().unwrap();
+        assert_eq!(pair.client.tls13_tickets_received(), 1);
+    }
+
+    #[test]
+    fn the_leaf_is_chosen_by_what_the_client_can_verify() {
+        let folder = tempfile::tempdir().unwrap();
+        let acceptor = accept(&self_made(folder.path()));
+        let ca = store::certificates(&folder.path().join("client-ca.pem")).unwrap();
+        let configuration = acceptor.configuration();
+        let [ecdsa, rsa] = &configuration.certificates[..] else { panic!() };
+        let cases = [
+            (None, ecdsa),
+            (Some(suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256), rsa),
+            (Some(suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), ecdsa),
+            (Some(suite::TLS13_CHACHA20_POLY1305_SHA256), ecdsa),
+        ];
+        for (suite, expected) in cases {
+            let versions: &[_] = match suite.map(|suite| suite.tls13().is_some()) {
+                None => BOTH,
+                Some(true) => &[&version::TLS13],
+                Some(false) => &[&version::TLS12],
+            };
+            let suites = suite.map(|suite| vec![suite]);
+            let options = ClientOptions { versions, suites, ..ClientOptions::default() };
+            let found = shown(&acceptor, &options.config(&ca[0]));
+            assert_eq!(&CertificateInfo::of(&found).unwrap(), expected);
+        }
+        assert!(configuration.notes.iter().any(|note| note.starts_with("made the client CA")));
+        assert_eq!(configuration.client_ca_file, Some(folder.path().join("client-ca.pem")));
+    }
+
+    #[test]
+    fn protocols_and_ciphers_are_those_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            protocols: "TLSv1.2".into(),
+            ciphers: "ECDHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA".into(),
+            prefer_server_ciphers: true,
+            ..self_made(folder.path())
+        };
+        let acceptor = accept(&settings);
+        let notes = &acceptor.configuration().notes;
+        assert!(notes.contains(&"tls-ciphers: not supported and left out: AES128-SHA".into()));
+        let ca = store::certificates(&folder.path().join("client-ca.pem")).unwrap();
+        let client = ClientOptions::default().config(&ca[0]);
+        let mut pair = Pair::new(&acceptor, &client);
+        pair.ping();
+        assert_eq!(pair.server.protocol(), "TLSv1.2");
+        assert_eq!(pair.server.cipher(), "ECDHE-ECDSA-AES128-GCM-SHA256");
+
+        let versions = &[&version::TLS13][..];
+        let client = ClientOptions { versions, ..ClientOptions::default() }.config(&ca[0]);
+        let error = Pair::new(&acceptor, &client).run().unwrap_err();
+        assert!(matches!(error, TlsError::Incompatible(_)), "{error}");
+    }
+
+    #[test]
+    fn certificates_of_version_1_and_encrypted_keys_serve() {
+        let Some(openssl) = Openssl::new() else { return };
+        openssl.run("genrsa -out ca.key 2048");
+        openssl.run("req -x509 -new -key ca.key -subj /CN=ca -days 9 -out ca.crt");
+        openssl.run("genrsa -out plain.key 2048");
+        openssl.run("req -new -subj /CN=localhost -key plain.key -out a.csr");
+        openssl.run("x509 -req -in a.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt");
+        openssl.run("rsa -in plain.key -aes256 -passout pass:1234 -out own.key");
+
+        let mut settings = from_files(openssl.folder());
+        let error = Acceptor::new(&settings, SystemTime::now()).err().unwrap().to_string();
+        assert!(error.contains("own.key") && error.contains("tls-key-file-pass"), "{error}");
+        if let Identity::Files { key_password, .. } = &mut settings.identity {
+            *key_password = Some(Secret::new("1234"));
+        }
+        let acceptor = accept(&settings);
+        assert!(acceptor.start().is_ok());
+    }
+}

@@ -97,10 +97,13 @@ pub enum TlsError {
     #[error("nothing in common with the peer: {0}")]
     Incompatible(rustls::Error),
 
+    #[error("peer offers {0} at best, which is no longer supported")]
+    OldProtocol(&'static str),
+
     #[error("peer did not return a certificate")]
     NoCertificate,
 
-    #[error("peer's certificate refused: {0}")]
+    #[error("peer's certificate refused: {}", certificate_words(.0))]
     Certificate(rustls::Error),
 
     #[error("peer ended the connection with the alert {0:?}")]
@@ -150,6 +153,25 @@ impl From<rustls::Error> for TlsError {
             | E::DecryptError => Self::Misbehaved(error),
             _ => Self::Engine(error),
         }
+    }
+}
+
+/// The engine's errors about certificates print as its types are written.
+fn certificate_words(error: &rustls::Error) -> String {
+    use rustls::CertificateError as E;
+    let rustls::Error::InvalidCertificate(error) = error else { return error.to_string() };
+    match error {
+        E::UnknownIssuer => "no trusted authority signed it".into(),
+        E::BadSignature => "its signature is wrong".into(),
+        E::BadEncoding => "it is damaged".into(),
+        E::Expired | E::ExpiredContext { .. } => "it has expired".into(),
+        E::NotValidYet | E::NotValidYetContext { .. } => "it is not valid yet".into(),
+        E::Revoked => "it has been revoked".into(),
+        E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
+            "its extended key usage does not allow use by a client".into()
+        }
+        E::Other(other) => other.0.to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -16,9 +16,10 @@ use rustls::HandshakeKind;
 use rustls::ProtocolVersion;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    WriteTraffic,
 };
 
 use crate::ciphers;
@@ -71,14 +72,21 @@ pub struct Received {
 }
 
 impl TlsSession {
+    /// About what an open session takes of the C library's memory, where no Rust allocator sees it:
+    /// the contexts of its two ciphers, measured.
+    pub const FOREIGN_BYTES: usize = 1_536;
+
     pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
         let engine = UnbufferedServerConnection::new(config).map_err(TlsError::Engine)?;
         Ok(Self { engine, held: Vec::new(), whole: 0, stage: Stage::Handshake })
     }
 
     /// Takes all of `ciphertext`, which is overwritten in the course of it. Appends what it
-    /// contained to `plaintext` (never more bytes than came in) and what must be sent in answer to
-    /// `outgoing`; on an error this is the alert that tells the peer, to be written before closing.
+    /// completes to `plaintext` (at most as many bytes, and those of one record begun earlier) and
+    /// what must be sent in answer to `outgoing`.
+    ///
+    /// On an error `plaintext` has what came undamaged before it, and `outgoing` the alert that tells
+    /// the peer, to be written before closing; every later call returns the same error.
     pub fn receive(
         &mut self,
         ciphertext: &mut [u8],
@@ -192,7 +200,8 @@ impl TlsSession {
             } else if self.held.len() - self.whole != HEADER_BYTES {
                 continue; // neither a header nor a record is complete: the engine could say nothing
             }
-            let used = drive(&mut self.engine, &mut self.stage, &mut self.held, buffers)?;
+            let used = drive(&mut self.engine, &mut self.stage, &mut self.held, buffers)
+                .map_err(|error| explain(error, &self.held))?;
             self.held.drain(..used);
             self.whole = self.whole.saturating_sub(used);
             self.check_held()?;
@@ -202,7 +211,8 @@ impl TlsSession {
             return Ok(());
         }
         let whole = last_boundary(input);
-        let used = drive(&mut self.engine, &mut self.stage, input, buffers)?;
+        let used = drive(&mut self.engine, &mut self.stage, input, buffers)
+            .map_err(|error| explain(error, input))?;
         self.held.extend_from_slice(&input[used..]);
         self.whole = whole.saturating_sub(used);
         self.check_held()
@@ -220,15 +230,28 @@ impl TlsSession {
         self.whole = 0;
     }
 
-    /// Calls `write` with the engine's writer and at least `room` bytes at the end of `outgoing`.
+    /// Calls `write` with the engine's writer and at least `room` bytes at the end of `outgoing`. An
+    /// error is final.
     fn with_writer(
         &mut self,
         outgoing: &mut Vec<u8>,
+        room: usize,
+        write: impl FnMut(&mut Writer<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<(), TlsError> {
+        let result = self.try_writer(outgoing, room, write);
+        if let Err(error) = &result {
+            flush_alerts(&mut self.engine, outgoing);
+            self.stage = Stage::Failed(error.clone());
+            self.let_go();
+        }
+        result
+    }
+
+    fn try_writer(
+        &mut self,
+        outgoing: &mut Vec<u8>,
         mut room: usize,
-        mut write: impl FnMut(
-            &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
-            &mut [u8],
-        ) -> Result<usize, EncryptError>,
+        mut write: impl FnMut(&mut Writer<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), TlsError> {
         loop {
             // The engine wants to see what it has not let go of, or its notes about it are wrong.
@@ -262,6 +285,8 @@ impl TlsSession {
         }
     }
 }
+
+type Writer<'a> = WriteTraffic<'a, ServerConnectionData>;
 
 /// Where results go.
 struct Buffers<'a> {
@@ -320,6 +345,19 @@ fn drive(
     }
 }
 
+/// Finds clearer words for what the engine says of hellos from before TLS 1.2: whichever of the
+/// extensions they lack it missed first.
+fn explain(error: TlsError, input: &[u8]) -> TlsError {
+    const CLIENT_HELLO: u8 = 1;
+    match (error, input) {
+        (
+            TlsError::Incompatible(_),
+            [0x16, _, _, _, _, CLIENT_HELLO, _, _, _, 3, minor @ 0..=2, ..],
+        ) => TlsError::OldProtocol(["SSLv3", "TLSv1", "TLSv1.1"][usize::from(*minor)]),
+        (error, _) => error,
+    }
+}
+
 /// Moves what the engine still wants the peer to know to `outgoing`.
 ///
 /// Asks first whether there is anything: after an error the engine must not be let near its input.
@@ -364,3 +402,6 @@ fn last_boundary(input: &[u8]) -> usize {
     }
     end
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
 use tempfile::TempDir;
 
@@ -69,7 +70,14 @@ impl ClientOptions<'_> {
             .unwrap()
             .with_root_certificates(roots);
         Arc::new(match self.identity {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+            // Not `with_client_auth_cert`, which refuses certificates of version 1.
+            Some((chain, key)) => {
+                let key = CertifiedKey::new(
+                    chain,
+                    crate::provider().key_provider.load_private_key(key).unwrap(),
+                );
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
+            }
             None => builder.with_no_client_auth(),
         })
     }
@@ -191,7 +199,7 @@ impl Openssl {
 
     pub(crate) fn run_with_input(&self, arguments: &str, input: &[u8]) {
         let mut child = Command::new("openssl")
-            .args(arguments.split(' ').map(|argument| argument.replace('_', " ")))
+            .args(arguments.split(' ').map(|argument| argument.replace('~', " ")))
             .current_dir(self.folder())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

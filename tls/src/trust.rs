@@ -342,3 +342,220 @@ fn check_netscape_type(certificate: &CertificateDer<'_>) -> Result<(), Error> {
 #[derive(Debug, thiserror::Error)]
 #[error("its nsCertType does not allow use by a client")]
 struct NotForClients;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::version;
+
+    use super::*;
+    use crate::issue::KeyKind;
+    use crate::settings::Settings;
+    use crate::testing::{ClientOptions, Openssl, Pair, accept, authority, self_made};
+    use crate::{TlsError, private_key};
+
+    /// Certificates as Redis's test script makes them, and a few more.
+    struct Made {
+        openssl: Openssl,
+        /// For the server's own identity.
+        own: tempfile::TempDir,
+    }
+
+    impl Made {
+        fn new() -> Option<Self> {
+            let openssl = Openssl::new()?;
+            let extensions = "[server_cert]\nkeyUsage = digitalSignature, keyEncipherment\n\
+                              nsCertType = server\n\
+                              [client_cert]\nkeyUsage = digitalSignature, keyEncipherment\n\
+                              nsCertType = client\n";
+            fs::write(openssl.folder().join("openssl.cnf"), extensions).unwrap();
+            let made = Self { openssl, own: tempfile::tempdir().unwrap() };
+            made.authority("ca", "Certificate~Authority");
+            made.leaf("server", "ca", "-extfile openssl.cnf -extensions server_cert -days 365");
+            made.leaf("client", "ca", "-extfile openssl.cnf -extensions client_cert -days 365");
+            made.leaf("generic", "ca", "-days 365");
+            Some(made)
+        }
+
+        fn authority(&self, name: &str, common_name: &str) {
+            self.openssl.run(&format!("genrsa -out {name}.key 2048"));
+            self.openssl.run(&format!(
+                "req -x509 -new -nodes -sha256 -key {name}.key -days 3650 \
+                 -subj /O=Redis~Test/CN={common_name} -out {name}.crt"
+            ));
+        }
+
+        fn leaf(&self, name: &str, ca: &str, options: &str) {
+            self.openssl.run(&format!("genrsa -out {name}.key 2048"));
+            self.openssl.run(&format!(
+                "req -new -sha256 -subj /O=Redis~Test/CN={name} -key {name}.key -out {name}.csr"
+            ));
+            self.openssl.run(&format!(
+                "x509 -req -sha256 -in {name}.csr -CA {ca}.crt -CAkey {ca}.key -CAserial ca.txt \
+                 -CAcreateserial {options} -out {name}.crt"
+            ));
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.openssl.folder().join(name)
+        }
+
+        fn settings(&self, auth_clients: AuthClients) -> Settings {
+            Settings {
+                auth_clients,
+                ca_cert_file: Some(self.path("ca.crt")),
+                ..self_made(self.own.path())
+            }
+        }
+
+        fn identity(&self, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+            let chain = store::certificates(&self.path(&format!("{name}.crt"))).unwrap();
+            (chain, private_key::load(&self.path(&format!("{name}.key")), None).unwrap())
+        }
+
+        /// Whether a client with this certificate gets in, over TLS 1.3 and 1.2 alike.
+        fn try_client(&self, settings: &Settings, name: Option<&str>) -> Result<(), TlsError> {
+            let acceptor = accept(settings);
+            let ca = store::certificates(&self.own.path().join("client-ca.pem")).unwrap();
+            let mut results = [&version::TLS13, &version::TLS12].map(|version| {
+                let identity = name.map(|name| self.identity(name));
+                let versions = &[version][..];
+                let client = ClientOptions { versions, identity, suites: None }.config(&ca[0]);
+                let mut pair = Pair::new(&acceptor, &client);
+                pair.run()?;
+                pair.ping();
+                assert_eq!(pair.server.peer_certificates().is_some(), name.is_some());
+                Ok(())
+            });
+            let text = |result: &Result<(), TlsError>| format!("{result:?}");
+            assert_eq!(text(&results[0]), text(&results[1]));
+            std::mem::replace(&mut results[0], Ok(()))
+        }
+    }
+
+    #[test]
+    fn clients_certified_by_rediss_script_get_in() {
+        let Some(made) = Made::new() else { return };
+        let settings = made.settings(AuthClients::Yes);
+        made.try_client(&settings, Some("client")).unwrap();
+        let generic = store::certificates(&made.path("generic.crt")).unwrap();
+        let version = crate::CertificateInfo::of(&generic[0]).unwrap().version;
+        assert!(version == 1 || version == 3, "newer versions of OpenSSL add extensions");
+        made.try_client(&settings, Some("generic")).unwrap();
+
+        let error = made.try_client(&settings, Some("server")).unwrap_err();
+        assert!(error.to_string().contains("nsCertType"), "{error}");
+        let error = made.try_client(&settings, None).unwrap_err();
+        assert_eq!(error.to_string(), "peer did not return a certificate");
+    }
+
+    #[test]
+    fn optional_takes_none_but_no_wrong_one_and_no_does_not_ask() {
+        let Some(made) = Made::new() else { return };
+        made.authority("other", "Certificate~Authority");
+        made.leaf("stranger", "other", "-days 365");
+        made.leaf("stranger3", "other", "-days 365 -extfile openssl.cnf -extensions client_cert");
+
+        let optional = made.settings(AuthClients::Optional);
+        made.try_client(&optional, None).unwrap();
+        made.try_client(&optional, Some("client")).unwrap();
+        for stranger in ["stranger", "stranger3"] {
+            let error = made.try_client(&optional, Some(stranger)).unwrap_err();
+            assert!(matches!(error, TlsError::Certificate(_)), "{error}");
+        }
+
+        let settings = made.settings(AuthClients::No);
+        made.try_client(&settings, None).unwrap();
+    }
+
+    #[test]
+    fn expired_damaged_and_unsigned_ones_are_refused() {
+        let Some(made) = Made::new() else { return };
+        let settings = made.settings(AuthClients::Yes);
+        made.leaf("old", "ca", "-days -1");
+        made.leaf("old3", "ca", "-days -1 -extfile openssl.cnf -extensions client_cert");
+        for old in ["old", "old3"] {
+            let error = made.try_client(&settings, Some(old)).unwrap_err();
+            assert!(error.to_string().to_lowercase().contains("expired"), "{error}");
+        }
+
+        // A version 1 certificate with one bit of what is signed turned over.
+        let (mut chain, _) = made.identity("generic");
+        let mut damaged = chain[0].to_vec();
+        let place = damaged.windows(7).position(|bytes| bytes == b"generic").unwrap();
+        damaged[place] ^= 1;
+        chain[0] = damaged.into();
+        let trusted = store::certificates(&made.path("ca.crt")).unwrap();
+        let verifier = verifier(AuthClients::Yes, &trusted).unwrap();
+        let error = verifier.verify_client_cert(&chain[0], &[], UnixTime::now()).unwrap_err();
+        assert_eq!(error, CertificateError::BadSignature.into());
+    }
+
+    #[test]
+    fn a_self_signed_certificate_is_trusted_when_listed() {
+        let Some(made) = Made::new() else { return };
+        made.authority("alone", "alone");
+        let mut settings = made.settings(AuthClients::Yes);
+        let error = made.try_client(&settings, Some("alone")).unwrap_err();
+        assert!(matches!(error, TlsError::Certificate(_)), "{error}");
+        settings.ca_cert_file = Some(made.path("alone.crt"));
+        made.try_client(&settings, Some("alone")).unwrap();
+        assert!(made.try_client(&settings, Some("client")).is_err());
+    }
+
+    #[test]
+    fn folders_of_authorities_are_read_around_what_is_none() {
+        let Some(made) = Made::new() else { return };
+        let folder = made.path("trusted");
+        fs::create_dir(&folder).unwrap();
+        fs::create_dir(folder.join("deeper")).unwrap();
+        let read = |file: Option<&Path>| Trusted::read(file, Some(&folder));
+        let error = read(None).err().unwrap().to_string();
+        assert!(error.contains("trusted: no certificate authority"), "{error}");
+
+        fs::write(folder.join("README"), "nothing here").unwrap();
+        fs::write(folder.join("cut.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
+        fs::copy(made.path("ca.crt"), folder.join("ca.pem")).unwrap();
+        std::os::unix::fs::symlink("ca.pem", folder.join("0123abcd.0")).unwrap();
+        std::os::unix::fs::symlink("gone.pem", folder.join("0123abcd.1")).unwrap();
+        let trusted = read(Some(&made.path("ca.crt"))).unwrap();
+        assert_eq!(trusted.certificates.len(), 1);
+        assert_eq!(trusted.notes.len(), 1);
+        assert!(trusted.notes[0].contains("cut.pem: damaged PEM"));
+
+        let settings = Settings {
+            ca_cert_file: None,
+            ca_cert_dir: Some(folder),
+            ..made.settings(AuthClients::Yes)
+        };
+        made.try_client(&settings, Some("client")).unwrap();
+    }
+
+    #[test]
+    fn with_no_authority_named_a_self_made_identity_trusts_its_own() {
+        let (folder, authority) = authority();
+        let now = std::time::SystemTime::now();
+        let issued = authority.issue_client("app", KeyKind::EcdsaP256, now).unwrap();
+        let settings = Settings { auth_clients: AuthClients::Yes, ..self_made(folder.path()) };
+        let acceptor = accept(&settings);
+        let client = ClientOptions::identity_of(&issued).config(authority.certificate());
+        let mut pair = Pair::new(&acceptor, &client);
+        pair.ping();
+        let peer = &pair.server.peer_certificates().unwrap()[0];
+        assert_eq!(crate::common_name_of(peer).as_deref(), Some("app"));
+    }
+
+    #[test]
+    fn every_cut_of_a_version_1_certificate_is_refused() {
+        let Some(made) = Made::new() else { return };
+        let generic = store::certificates(&made.path("generic.crt")).unwrap().remove(0);
+        let trusted = store::certificates(&made.path("ca.crt")).unwrap();
+        let verifier = verifier(AuthClients::Yes, &trusted).unwrap();
+        for length in 0..generic.len() {
+            let cut = CertificateDer::from(&generic[..length]);
+            assert!(verifier.verify_client_cert(&cut, &[], UnixTime::now()).is_err());
+        }
+    }
+}

@@ -3,9 +3,7 @@
 //! A list grows out of its listpack before elements are added, judged by what is to be added, and
 //! goes back to one after it has shrunk to half of the limit.
 
-use crate::listpack::{
-    Direction, Element, Encoded, Iter as ListpackIter, Listpack, from_either_end,
-};
+use crate::listpack::{Direction, Element, Encoded, Iter as ListpackIter, Listpack};
 use crate::quicklist::Iter as QuicklistIter;
 pub use crate::quicklist::{End, ListLimits, Positions, Quicklist, Side, StoredNode};
 use crate::size::size_class;
@@ -181,15 +179,12 @@ impl List {
     }
 
     /// Shows `f` up to `count` elements from `start` on (LRANGE).
-    pub fn for_range(&self, start: usize, count: usize, mut f: impl FnMut(Element<'_>)) {
-        match self.iter_from(start, Direction::Forward) {
-            Iter::Listpack { elements, .. } => elements.take(count).for_each(f),
-            Iter::Quicklist(mut elements) => {
-                for _ in 0..count {
-                    let Some(element) = elements.next() else { break };
-                    f(element);
-                }
+    pub fn for_range(&self, start: usize, count: usize, f: impl FnMut(Element<'_>)) {
+        match self {
+            Self::Listpack(listpack) => {
+                listpack.iter_from(start, Direction::Forward).take(count).for_each(f);
             }
+            Self::Quicklist(quicklist) => quicklist.for_range(start, count, f),
         }
     }
 
@@ -210,21 +205,22 @@ impl List {
     /// Puts `element` in the place of the one at `index`, counted from the back if negative; false
     /// if there is none.
     pub fn set(&mut self, index: i64, element: &[u8], limits: ListLimits) -> bool {
-        if from_either_end(index, self.len()).is_none() {
-            return false;
-        }
+        // Before the index is looked for, as Redis does.
         self.before_growing(element.len(), 1, limits);
         match self {
             Self::Listpack(listpack) => {
                 let Some(position) = listpack.seek(index) else { return false };
                 listpack.replace(position, element);
+                true
             }
             Self::Quicklist(quicklist) => {
-                quicklist.set(index, element, limits);
-                self.try_listpack(limits, true);
+                let done = quicklist.set(index, element, limits);
+                if done {
+                    self.try_listpack(limits, true);
+                }
+                done
             }
         }
-        true
     }
 
     /// Inserts beside the first element that equals `pivot`; false if there is none (LINSERT).

@@ -15,7 +15,7 @@ mod iter;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use entry::{END, backlen, decode, entry_before, entry_bytes};
+use entry::{END, Probe, backlen, decode, entry_before, entry_bytes, entry_bytes_from};
 pub use entry::{Element, Encoded, parse_integer};
 pub use iter::{Entries, Iter};
 
@@ -289,22 +289,20 @@ impl Listpack {
         skip: usize,
     ) -> Option<(Position, usize)> {
         let bytes = self.as_bytes();
-        let end = self.end();
+        let probe = Probe::new(needle);
         let (mut at, mut passed) = (start.0, 0);
-        while at < end {
-            if needle.matches(bytes, at) {
+        loop {
+            let first = *bytes.get(at)?;
+            // The end looks like no element, and its size is 1.
+            if probe.matches(bytes, at, first) {
                 return Some((Position(at), passed));
             }
-            at += entry_bytes(bytes, at);
+            at += entry_bytes_from(bytes, at, first);
             for _ in 0..skip {
-                if end <= at {
-                    return None;
-                }
-                at += entry_bytes(bytes, at);
+                at += entry_bytes_from(bytes, at, *bytes.get(at)?);
             }
             passed += 1 + skip;
         }
-        None
     }
 
     /// Calls `f` with index and position of every element that equals `needle`, from the first or

@@ -241,6 +241,28 @@ impl Quicklist {
         Iter::new(&self.nodes, place, direction)
     }
 
+    /// Shows `f` up to `count` elements from `start` on.
+    pub fn for_range(&self, start: usize, count: usize, mut f: impl FnMut(Element<'_>)) {
+        if self.len <= start {
+            return;
+        }
+        let Place { node, mut offset } = self.place(start);
+        let mut left = count;
+        for node in self.nodes.range(node..) {
+            if left == 0 {
+                return;
+            }
+            match node.view().content() {
+                Ok(listpack) => {
+                    listpack.iter_from(offset, Direction::Forward).take(left).for_each(&mut f);
+                }
+                Err(element) => f(Element::String(element)),
+            }
+            left = left.saturating_sub(node.count() - offset);
+            offset = 0;
+        }
+    }
+
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
         self.iter_from(0, Direction::Forward)

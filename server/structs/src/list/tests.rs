@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::listpack::from_either_end;
 
 fn texts(list: &List) -> Vec<Vec<u8>> {
     let mut texts = Vec::new();

@@ -38,7 +38,12 @@ impl<'a> Element<'a> {
     }
 
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.as_bytes(&mut itoa::Buffer::new()));
+        match *self {
+            Self::String(string) => out.extend_from_slice(string),
+            Self::Integer(value) => {
+                out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+            }
+        }
     }
 
     #[must_use]
@@ -223,31 +228,67 @@ impl<'a> Encoded<'a> {
     }
 
     /// Whether the entry at `at`, a valid one, is this element.
-    #[inline]
+    #[inline(never)]
     pub(super) fn matches(&self, bytes: &[u8], at: usize) -> bool {
-        if bytes.get(at) != Some(&self.head[0]) {
-            return false;
+        let head = self.head();
+        bytes.get(at..).is_some_and(|stored| {
+            stored.starts_with(head) && stored[head.len()..].starts_with(self.payload)
+        })
+    }
+
+    /// The byte at `index` of the stored form.
+    fn byte(&self, index: usize) -> u8 {
+        let head = self.head();
+        match index.checked_sub(head.len()) {
+            None => head[index],
+            Some(index) => self.payload[index],
         }
-        let start = at + usize::from(self.head_bytes);
-        let Some(payload) = bytes.get(start..start + self.payload.len()) else { return false };
-        bytes[at + 1..start] == self.head[1..usize::from(self.head_bytes)]
-            && same(payload, self.payload)
     }
 }
 
-/// Equality of two strings of one length, looking at the ends first: names in one aggregate tend to
-/// differ in their last bytes, and most are too short to be worth a call of `memcmp`.
-#[inline]
-fn same(a: &[u8], b: &[u8]) -> bool {
-    if let (Some(a_end), Some(b_end)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) {
-        return a_end == b_end
-            && a.first_chunk::<8>() == b.first_chunk::<8>()
-            && (a.len() <= 16 || a == b);
+/// An element to look for in many entries: one word of its stored form rules out nearly all.
+///
+/// The word is the last, not the first: names in one aggregate tend to differ in their last bytes.
+pub(super) struct Probe<'a> {
+    encoded: &'a Encoded<'a>,
+    first: u8,
+    /// Where the word begins in the stored form.
+    offset: usize,
+    word: u64,
+    /// What of the word counts; all of it unless the stored form is shorter.
+    mask: u64,
+}
+
+impl<'a> Probe<'a> {
+    pub(super) fn new(encoded: &'a Encoded<'a>) -> Self {
+        let length = encoded.bytes();
+        let offset = length.saturating_sub(8);
+        let (mut word, mut mask) = ([0; 8], [0; 8]);
+        for index in 0..length.min(8) {
+            word[index] = encoded.byte(offset + index);
+            mask[index] = 0xFF;
+        }
+        Self {
+            encoded,
+            first: encoded.head[0],
+            offset,
+            word: u64::from_le_bytes(word),
+            mask: u64::from_le_bytes(mask),
+        }
     }
-    if let (Some(a_end), Some(b_end)) = (a.last_chunk::<4>(), b.last_chunk::<4>()) {
-        return a_end == b_end && a.first_chunk::<4>() == b.first_chunk::<4>();
+
+    /// Whether the entry at `at`, whose first byte is `first`, is the one.
+    #[inline]
+    pub(super) fn matches(&self, bytes: &[u8], at: usize, first: u8) -> bool {
+        if first != self.first {
+            return false;
+        }
+        match bytes.get(at + self.offset..).and_then(<[u8]>::first_chunk::<8>) {
+            Some(word) if (u64::from_le_bytes(*word) ^ self.word) & self.mask != 0 => false,
+            // At the very end there is no whole word.
+            _ => self.encoded.matches(bytes, at),
+        }
     }
-    a.iter().eq(b)
 }
 
 /// The size of whole entries, backlen included, by their first byte; 0 where that does not tell.
@@ -274,12 +315,24 @@ static ENTRY_BYTES: [u8; 256] = {
 /// with a stale position ends.
 #[inline]
 pub(super) fn entry_bytes(bytes: &[u8], at: usize) -> usize {
-    match ENTRY_BYTES[usize::from(bytes[at])] {
-        0 => long_entry_bytes(bytes, at),
-        size => usize::from(size),
+    entry_bytes_from(bytes, at, bytes[at])
+}
+
+/// The same for who has read the first byte already.
+#[inline]
+pub(super) fn entry_bytes_from(bytes: &[u8], at: usize, first: u8) -> usize {
+    // Branches before the table: guessed right, they spare a walk the wait for one more load.
+    match first {
+        0..0x80 => 2,
+        0x80..0xC0 => usize::from(first & 0x3F) + 2,
+        _ => match ENTRY_BYTES[usize::from(first)] {
+            0 => long_entry_bytes(bytes, at),
+            size => usize::from(size),
+        },
     }
 }
 
+#[inline(never)]
 fn long_entry_bytes(bytes: &[u8], at: usize) -> usize {
     match encoded_bytes(bytes, at) {
         Some(size) => size + backlen_bytes(size),
@@ -313,36 +366,46 @@ pub(super) fn encoded_bytes(bytes: &[u8], at: usize) -> Option<usize> {
 #[inline]
 pub(super) fn decode(bytes: &[u8], at: usize) -> (Element<'_>, usize) {
     let first = bytes[at];
-    let size = entry_bytes(bytes, at);
-    let element = match first {
-        0..0x80 => Element::Integer(i64::from(first)),
-        0x80..0xC0 => Element::String(&bytes[at + 1..at + 1 + usize::from(first & 0x3F)]),
+    match first {
+        0..0x80 => (Element::Integer(i64::from(first)), 2),
+        0x80..0xC0 => {
+            let length = usize::from(first & 0x3F);
+            (Element::String(&bytes[at + 1..at + 1 + length]), length + 2)
+        }
+        _ => decode_other(bytes, at),
+    }
+}
+
+#[inline(never)]
+fn decode_other(bytes: &[u8], at: usize) -> (Element<'_>, usize) {
+    let first = bytes[at];
+    let string = |head: usize, length: usize| {
+        let from = at + head;
+        let size = head + length;
+        (Element::String(&bytes[from..from + length]), size + backlen_bytes(size))
+    };
+    let integer = |value: i64, size| (Element::Integer(value), size);
+    match first {
         0xC0..0xE0 => {
             // Thirteen bits, moved to the top and back to carry their sign.
             let raw = u16::from_be_bytes([first, bytes[at + 1]]) << 3;
-            Element::Integer(i64::from(raw as i16 >> 3))
+            integer(i64::from(raw as i16 >> 3), 3)
         }
-        0xE0..0xF0 => {
-            let length = usize::from(first & 0x0F) << 8 | usize::from(bytes[at + 1]);
-            Element::String(&bytes[at + 2..at + 2 + length])
-        }
-        0xF0 => {
-            let length = little_endian(bytes, at + 1, 4) as usize;
-            Element::String(&bytes[at + 5..at + 5 + length])
-        }
-        0xF1 => Element::Integer(i64::from(little_endian(bytes, at + 1, 2) as i16)),
-        0xF2 => Element::Integer(i64::from((little_endian(bytes, at + 1, 3) as i32) << 8 >> 8)),
-        0xF3 => Element::Integer(i64::from(little_endian(bytes, at + 1, 4) as i32)),
-        0xF4 => Element::Integer(little_endian(bytes, at + 1, 8) as i64),
-        _ => Element::String(&[]),
-    };
-    (element, size)
+        0xE0..0xF0 => string(2, usize::from(first & 0x0F) << 8 | usize::from(bytes[at + 1])),
+        0xF0 => string(5, little_endian::<4>(bytes, at + 1) as usize),
+        0xF1 => integer(i64::from(little_endian::<2>(bytes, at + 1) as i16), 4),
+        0xF2 => integer(i64::from((little_endian::<3>(bytes, at + 1) as i32) << 8 >> 8), 5),
+        0xF3 => integer(i64::from(little_endian::<4>(bytes, at + 1) as i32), 6),
+        0xF4 => integer(little_endian::<8>(bytes, at + 1) as i64, 10),
+        // Only a stale position leads here.
+        _ => (Element::String(&[]), 1),
+    }
 }
 
 #[inline]
-fn little_endian(bytes: &[u8], at: usize, width: usize) -> u64 {
+fn little_endian<const WIDTH: usize>(bytes: &[u8], at: usize) -> u64 {
     let mut value = [0; 8];
-    value[..width].copy_from_slice(&bytes[at..at + width]);
+    value[..WIDTH].copy_from_slice(&bytes[at..at + WIDTH]);
     u64::from_le_bytes(value)
 }
 
@@ -443,16 +506,21 @@ mod tests {
         }
 
         #[test]
-        fn same_is_equality(a: Vec<u8>, b: Vec<u8>, cut in 0_usize..40) {
-            let a = &a[..cut.min(a.len())];
-            prop_assert!(same(a, a));
-            if a.len() == b.len() {
-                prop_assert_eq!(same(a, &b), a == b);
-            }
-            let mut changed = a.to_vec();
+        fn a_probe_finds_what_is_equal(elements: [Vec<u8>; 2], cut in 0_usize..20, at_end: bool) {
+            let element = &elements[0][..cut.min(elements[0].len())];
+            let mut changed = element.to_vec();
             if let Some(byte) = changed.get_mut(cut / 2) {
                 *byte ^= 1;
-                prop_assert!(!same(a, &changed));
+            }
+            for other in [element, &elements[1], &changed] {
+                let stored = Encoded::new(other);
+                let mut bytes = [stored.head(), stored.payload()].concat();
+                if !at_end {
+                    bytes.extend([0; 9]);
+                }
+                let needle = Encoded::new(element);
+                prop_assert_eq!(needle.matches(&bytes, 0), other == element);
+                prop_assert_eq!(Probe::new(&needle).matches(&bytes, 0, bytes[0]), other == element);
             }
         }
     }

@@ -102,6 +102,7 @@ fn find_skips_values() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours of it")]
 fn more_elements_than_the_header_counts() {
     let count = 70_000;
     let mut listpack = Listpack::from_elements((0..count).map(|_| b"1"));

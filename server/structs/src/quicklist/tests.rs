@@ -113,6 +113,7 @@ fn inner_nodes_are_compressed_and_read_all_the_same() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours of it")]
 fn memory_is_mostly_payload() {
     let limits = limits(-2, 0);
     let mut list = Quicklist::new(limits);
