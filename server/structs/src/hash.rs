@@ -146,7 +146,6 @@ impl Hash {
     }
 
     /// `None` if the field is not there or has expired; else its expiry, if it has one.
-    #[expect(clippy::option_option, reason = "missing and lasting fields answer differently")]
     #[must_use]
     pub fn expiry(&self, field: &[u8], now_ms: u64) -> Option<Option<u64>> {
         let expiry = match self {

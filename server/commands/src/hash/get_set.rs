@@ -234,8 +234,11 @@ impl<'w> SetRequest<'w> {
     /// What follows `FIELDS count` at `words[at]`.
     fn pairs(words: &'w [&'w [u8]], at: usize) -> Result<&'w [&'w [u8]], CommandError> {
         let arity = || CommandError::Arity("hsetex".into());
-        let count = args::integer(words.get(at + 1).ok_or_else(arity)?).ok();
-        let count = count
+        if words.len() < at + 4 {
+            return Err(arity());
+        }
+        let count = args::integer(words[at + 1])
+            .ok()
             .filter(|count| (1..=i64::from(i32::MAX)).contains(count))
             .ok_or(CommandError::text("ERR invalid number of fields"))?;
         let pairs = &words[at + 2..];
@@ -504,6 +507,7 @@ mod tests {
             ("HSETEX h FIELDS 1 a 1 EX 10", arity),
             ("HSETEX h EX 10 FXX FIELDS", arity),
             ("HSETEX h KEEPTTL FXX FIELDS 1", arity),
+            ("HSETEX h KEEPTTL FIELDS 0 a", arity),
             ("HSETEX h FIELDS 0 a 1", number),
             ("HSETEX h FIELDS -1 a 1", number),
             ("HSETEX h FIELDS 2147483648 a 1", number),

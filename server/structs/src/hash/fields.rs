@@ -24,6 +24,7 @@ const NEVER: u64 = u64::MAX;
 const DEADLINE_BYTES: usize = 24;
 
 /// A value too long for its entry.
+#[expect(clippy::box_collection, reason = "a payload is one word")]
 pub(super) struct LongValue(Box<Vec<u8>>);
 
 /// Of a value in place; a long one has the next.

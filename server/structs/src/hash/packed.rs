@@ -117,7 +117,7 @@ pub(super) fn set_triplet(
     let found = find(triplets, Shape::Triplets, field);
     if let Some(found) = found {
         let old = triplet(triplets, found).expiry;
-        if expiry == FieldExpiry::Keep || stored(old) == stored(asked) {
+        if expiry == FieldExpiry::Keep || (old.is_none() && asked.is_none()) {
             let place = triplets.next(found).expect("a field has a value");
             triplets.replace(place, value);
             return false;
@@ -131,7 +131,7 @@ pub(super) fn set_triplet(
 pub(super) fn set_expiry(triplets: &mut Listpack, field: &[u8], expiry: Option<u64>) -> bool {
     let Some(found) = find(triplets, Shape::Triplets, field) else { return false };
     let old = triplet(triplets, found);
-    if stored(old.expiry) == stored(expiry) {
+    if old.expiry.is_none() && expiry.is_none() {
         return true;
     }
     // The value moves with its field, and cannot be borrowed meanwhile.
