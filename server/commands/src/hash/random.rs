@@ -68,7 +68,6 @@ fn hrandfield(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let (now_ms, longest) = (call.now_ms(), call.limits().max_string);
     let mut hash = call.db.read_as::<Hash>(key)?;
     if hash.as_ref().is_some_and(|hash| hash.is_due(now_ms)) {
-        drop(hash);
         call.db.expire_fields(key);
         hash = call.db.read_as::<Hash>(key)?;
     }
