@@ -1,0 +1,2 @@
+//! `cargo run -p carnelian-tests --bin differential`
+fn main() {}
