@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 
 /// An authority with its certificate in `NAME.crt`.
@@ -25,7 +25,7 @@ pub struct Identity {
 
 impl Authority {
     pub fn new(folder: &Path, name: &str) -> Self {
-        let key = KeyPair::generate().expect("a key pair");
+        let key = new_key();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -36,23 +36,28 @@ impl Authority {
         Self { folder: folder.to_owned(), certificate, issuer: Issuer::new(params, key) }
     }
 
-    /// A server certificate for localhost, with its files named after `name`.
+    /// A server certificate (P-256) for localhost, with its files named after `name`.
     pub fn server(&self, name: &str) -> Identity {
-        self.sign(name, ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(name, &new_key(), ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// The same with an RSA key of 2048 bits.
+    pub fn rsa_server(&self, name: &str) -> Identity {
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048);
+        self.sign(name, &key.expect("an RSA key"), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// A client certificate.
     pub fn client(&self, name: &str) -> Identity {
-        self.sign(name, ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(name, &new_key(), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
+    fn sign(&self, name: &str, key: &KeyPair, usage: ExtendedKeyUsagePurpose) -> Identity {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         let mut params = CertificateParams::new(names).expect("well-formed names");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().expect("a key pair");
-        let signed = params.signed_by(&key, &self.issuer).expect("a signed certificate");
+        let signed = params.signed_by(key, &self.issuer).expect("a signed certificate");
         let identity = Identity {
             certificate: self.folder.join(format!("{name}.crt")),
             key: self.folder.join(format!("{name}.key")),
@@ -63,4 +68,8 @@ impl Authority {
             .expect("permissions of our own file");
         identity
     }
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate().expect("a key pair")
 }

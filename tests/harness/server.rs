@@ -1,6 +1,7 @@
 //! Starting and ending one server process: own folder, own port, own log.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -26,13 +27,15 @@ pub struct Server {
 
 /// Everything needed to start the same server again.
 struct Plan {
+    wrapper: Vec<String>,
     program: PathBuf,
     args: Vec<String>,
     config: Option<PathBuf>,
     port: u16,
     tls_port: u16,
     folder: TempDir,
-    tls: Option<PeerTls>,
+    /// Certificates given to the server; without them Carnelian makes its own.
+    tls: Option<Certificates>,
     ready: Ready,
 }
 
@@ -45,18 +48,21 @@ pub enum Ready {
     Log(&'static str),
 }
 
-/// Certificates made for a server that does not make its own.
-struct PeerTls {
-    authority: Authority,
-    server: Identity,
+/// What a server presents, and the authority that signed it.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    pub authority: PathBuf,
+    pub server: Identity,
 }
 
 /// What to start and how.
 pub struct Starter {
+    wrapper: Vec<String>,
     program: PathBuf,
     args: Vec<String>,
     config: Option<String>,
     tls: bool,
+    certificates: Option<Certificates>,
     ready: Ready,
 }
 
@@ -116,10 +122,12 @@ impl Server {
     /// Starts another program that takes redis-server's arguments.
     pub fn starter_of(program: &Path) -> Starter {
         Starter {
+            wrapper: Vec::new(),
             program: program.to_owned(),
             args: Vec::new(),
             config: None,
             tls: false,
+            certificates: None,
             ready: Ready::Answer,
         }
     }
@@ -149,7 +157,7 @@ impl Server {
     /// What TLS clients should trust.
     pub fn ca(&self) -> PathBuf {
         match &self.plan.tls {
-            Some(tls) => tls.authority.certificate.clone(),
+            Some(tls) => tls.authority.clone(),
             None => self.folder().join("client-ca.pem"),
         }
     }
@@ -237,6 +245,19 @@ impl Starter {
         self
     }
 
+    /// Presents these certificates instead of made-up ones.
+    pub fn certificates(mut self, certificates: &Certificates) -> Self {
+        self.certificates = Some(certificates.clone());
+        self.tls = true;
+        self
+    }
+
+    /// Starts through another program that becomes the server, such as `taskset -c 0`.
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     pub fn ready_when(mut self, ready: Ready) -> Self {
         self.ready = ready;
         self
@@ -256,24 +277,40 @@ impl Starter {
         let port = free_port();
         let mut tls_port = port;
         let args = self.args;
-        let mut tls = None;
+        let mut tls = self.certificates;
         if self.tls && !program_is_carnelian(&self.program) {
             tls_port = free_port();
-            let authority = Authority::new(folder.path(), "test-ca");
-            let server = authority.server("test-server");
-            tls = Some(PeerTls { authority, server });
+            tls = tls.or_else(|| Some(Certificates::made_in(folder.path())));
         }
         let config = self.config.map(|text| {
             let path = folder.path().join("server.conf");
             fs::write(&path, text).expect("a writable folder");
             path
         });
-        let mut plan =
-            Plan { program: self.program, args, config, port, tls_port, folder, tls, ready };
+        let mut plan = Plan {
+            wrapper: self.wrapper,
+            program: self.program,
+            args,
+            config,
+            port,
+            tls_port,
+            folder,
+            tls,
+            ready,
+        };
         plan.args = plan.arguments();
         let (child, outcome) = plan.launch();
         let server = Server { child, plan };
         outcome.map(|()| server)
+    }
+}
+
+impl Certificates {
+    /// An authority of its own and one server certificate.
+    pub fn made_in(folder: &Path) -> Self {
+        let authority = Authority::new(folder, "test-ca");
+        let server = authority.server("test-server");
+        Self { authority: authority.certificate, server }
     }
 }
 
@@ -288,10 +325,12 @@ impl Plan {
             "--enable-debug-command yes".into(),
         ];
         if let Some(tls) = &self.tls {
-            args.push(format!("--tls-port {}", self.tls_port));
+            if self.tls_port != self.port {
+                args.push(format!("--tls-port {}", self.tls_port));
+            }
             args.push(format!("--tls-cert-file {}", tls.server.certificate.display()));
             args.push(format!("--tls-key-file {}", tls.server.key.display()));
-            args.push(format!("--tls-ca-cert-file {}", tls.authority.certificate.display()));
+            args.push(format!("--tls-ca-cert-file {}", tls.authority.display()));
             args.push("--tls-auth-clients no".into());
         }
         let mut words: Vec<String> =
@@ -307,8 +346,10 @@ impl Plan {
             .append(true)
             .open(self.folder.path().join("output.log"))
             .expect("a writable folder");
-        let mut command = Command::new(&self.program);
-        command.args(&self.config).args(&self.args);
+        let mut words = self.wrapper.iter().map(OsString::from).collect::<Vec<_>>();
+        words.push(self.program.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(&self.config).args(&self.args);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let mut child = command.spawn().expect("the server's program can be started");
         let outcome = self.wait_for_answer(&mut child);
