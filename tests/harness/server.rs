@@ -350,6 +350,8 @@ impl Plan {
         words.push(self.program.clone().into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(&self.config).args(&self.args);
+        // SORT ALPHA follows the locale.
+        command.env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let mut child = command.spawn().expect("the server's program can be started");
         let outcome = self.wait_for_answer(&mut child);
