@@ -55,8 +55,8 @@ pub fn run(client: &Path, server: &Server, workload: &Workload, requests: u64) -
     let fields: Vec<&str> = line.split("\",\"").map(|field| field.trim_matches('"')).collect();
     ensure!(
         output.status.success() && fields.len() == 8,
-        "the benchmark client failed: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
+        "the benchmark client failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(Sample {
         cpu_us: spent as f64 / 1000.0 / requests as f64,
@@ -99,7 +99,8 @@ fn receive(socket: &mut TcpStream, received: &mut usize, until: usize) -> Result
         let length = socket.read(&mut chunk)?;
         ensure!(length > 0, "the server closed while it was filled");
         let bytes = &chunk[..length];
-        ensure!(bytes[0] != b'-', "refused: {}", bytes.escape_ascii());
+        let end = bytes.iter().position(|byte| *byte == b'\r').unwrap_or(length);
+        ensure!(bytes[0] != b'-', "refused: {}", bytes[..end].escape_ascii());
         *received += bytes.iter().filter(|byte| **byte == b'\n').count();
     }
     Ok(())

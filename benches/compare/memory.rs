@@ -118,23 +118,27 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             continue;
         }
         let count = if quick { shape.count / 5 } else { shape.count };
-        let mut measured = Vec::new();
-        for candidate in &bench.candidates {
-            let server = bench.start(candidate, Setup::USUAL);
-            measured.push(fill_and_weigh(&server, shape, count)?);
-        }
-        // Both the kernel's count and the server's own have to meet the target: the worse decides.
-        let ratio = |field: usize| {
-            let best = measured[1..].iter().map(|bytes| bytes[field]).fold(f64::NAN, f64::min);
-            measured[0][field] / best
-        };
-        let verdict = Verdict { ratio: ratio(0).max(ratio(1)), target: Some(shape.target) };
-        let mut cells = vec![format!("{name} ({})", short(count))];
-        cells.extend(measured.iter().map(|[rss, used]| format!("{rss:.1} ({used:.1})")));
-        cells.extend(verdict.cells());
-        report.row(cells);
+        report.row_or_reason(&name, cells(bench, shape, &name, count));
     }
     Ok(())
+}
+
+fn cells(bench: &Bench, shape: &Shape, name: &str, count: u64) -> Result<Vec<String>> {
+    let mut measured = Vec::new();
+    for candidate in &bench.candidates {
+        let server = bench.start(candidate, Setup::USUAL);
+        measured.push(fill_and_weigh(&server, shape, count)?);
+    }
+    // Both the kernel's count and the server's own have to meet the target: the worse decides.
+    let ratio = |field: usize| {
+        let best = measured[1..].iter().map(|bytes| bytes[field]).fold(f64::NAN, f64::min);
+        measured[0][field] / best
+    };
+    let verdict = Verdict { ratio: ratio(0).max(ratio(1)), target: Some(shape.target) };
+    let mut cells = vec![format!("{name} ({})", short(count))];
+    cells.extend(measured.iter().map(|[rss, used]| format!("{rss:.1} ({used:.1})")));
+    cells.extend(verdict.cells());
+    Ok(cells)
 }
 
 /// Bytes per item by the kernel's count and by the server's.
@@ -145,13 +149,13 @@ fn fill_and_weigh(server: &Server, shape: &Shape, count: u64) -> Result<[f64; 2]
         encode(&["SET", "warm", &number.to_string()], frames);
     })?;
     let resident = cpu::resident_bytes(server.pid())?;
-    let used = used_memory(&mut control);
+    let used = used_memory(&mut control)?;
     load::fill(server, count, shape.lines, shape.command)?;
     // Tables that are still being moved hold two copies.
     sleep(Duration::from_secs(2));
     let per_item = |after: u64, before: u64| after.saturating_sub(before) as f64 / count as f64;
     let resident = per_item(cpu::resident_bytes(server.pid())?, resident);
-    Ok([resident, per_item(used_memory(&mut control), used)])
+    Ok([resident, per_item(used_memory(&mut control)?, used)])
 }
 
 /// 16 bytes.

@@ -112,6 +112,8 @@ impl Candidate {
 }
 
 /// `used_memory` as the server counts it.
-pub fn used_memory(client: &mut Client) -> u64 {
-    client.info("used_memory").parse().expect("a number of bytes")
+pub fn used_memory(client: &mut Client) -> Result<u64> {
+    let info = client.call("INFO memory").text();
+    let value = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+    Ok(value.context("INFO has no used_memory")?.parse()?)
 }

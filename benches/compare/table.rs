@@ -37,6 +37,17 @@ impl Report {
         self.tables.last_mut().expect("a table was begun").rows.push(cells);
     }
 
+    /// A row that could not be measured says why; the others go on.
+    pub fn row_or_reason(&mut self, name: &str, cells: anyhow::Result<Vec<String>>) {
+        match cells {
+            Ok(cells) => self.row(cells),
+            Err(error) => {
+                let reason = format!("{error:#}").replace(['\n', '|'], " ");
+                self.row(vec![name.to_owned(), format!("failed: {reason}")]);
+            }
+        }
+    }
+
     pub fn markdown(&self) -> String {
         let mut text = format!("{}\n", self.heading);
         for table in self.tables.iter().filter(|table| !table.rows.is_empty()) {

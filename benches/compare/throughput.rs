@@ -18,6 +18,8 @@ struct Row {
     target: Option<f64>,
     /// A key that would grow from run to run, removed before each.
     grows: Option<&'static str>,
+    /// Fills what the workload reads, beside the usual keys.
+    prepare: Option<fn(&Server) -> Result<()>>,
 }
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -41,11 +43,10 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         let servers = bench.start_all(Setup::USUAL);
         for server in &servers {
             load::fill_benchmark_keys(server, keys)?;
-            fill_list(server)?;
         }
         for row in &rows {
-            let samples = measure(bench, &servers, row)?;
-            report.row(cells(row, &samples));
+            let samples = measure(bench, &servers, row);
+            report.row_or_reason(&row.name, samples.map(|samples| cells(row, &samples)));
         }
     }
     Ok(())
@@ -73,6 +74,7 @@ fn get_and_set(bench: &Bench, keys: u64) -> Vec<Row> {
                     },
                     target: Some(if tls { tls_target } else { plain_target }),
                     grows: None,
+                    prepare: None,
                 });
             }
         }
@@ -97,6 +99,7 @@ fn other_commands(bench: &Bench) -> Vec<Row> {
             workload: workload(&["-t", &name.to_lowercase()], 16),
             target: Some(0.70),
             grows,
+            prepare: None,
         });
     }
     for pipeline in if bench.options.quick { vec![16] } else { vec![1, 16] } {
@@ -105,12 +108,14 @@ fn other_commands(bench: &Bench) -> Vec<Row> {
             workload: workload(&["-t", "mset"], pipeline),
             target: Some(0.80),
             grows: None,
+            prepare: None,
         });
         rows.push(Row {
             name: format!("LRANGE_100 P={pipeline}"),
             workload: workload(&["LRANGE", LIST, "0", "99"], pipeline),
             target: Some(0.80),
             grows: None,
+            prepare: Some(fill_list),
         });
     }
     rows
@@ -121,6 +126,7 @@ const LIST: &str = "bench:list";
 
 fn fill_list(server: &Server) -> Result<()> {
     let element = "x".repeat(64);
+    server.connect().call(&format!("DEL {LIST}"));
     load::fill(server, 1000, 1, |_, frames| encode(&["RPUSH", LIST, &element], frames))
 }
 
@@ -128,6 +134,9 @@ fn fill_list(server: &Server) -> Result<()> {
 fn measure(bench: &Bench, servers: &[Server], row: &Row) -> Result<Vec<Vec<Sample>>> {
     let mut requests = Vec::new();
     for server in servers {
+        if let Some(prepare) = row.prepare {
+            prepare(server)?;
+        }
         // A first run warms up and tells how many requests take the wanted time.
         let first = if row.workload.pipeline == 1 { 20_000 } else { 100_000 };
         let sample = load::run(&bench.client, server, &row.workload, first)?;
@@ -196,17 +205,19 @@ pub fn two_reactors(bench: &Bench, report: &mut Report) -> Result<()> {
         servers.push(server);
     }
     for row in &rows {
-        let samples = measure(bench, &servers, row)?;
-        let cpu = each(&samples, |sample| sample.cpu_us);
-        let throughput = ratio_where_more_is_better(&each(&samples, |sample| sample.per_second));
-        let verdict = Verdict { ratio: ratio_where_less_is_better(&cpu), target: row.target };
-        let mut cells = vec![row.name.clone()];
-        cells.extend(
-            cpu.iter().rev().map(|rounds| format!("{:.2}", median(rounds.iter().copied()))),
-        );
-        cells.extend(verdict.cells());
-        cells.push(format!("{throughput:.2}"));
-        report.row(cells);
+        let samples = measure(bench, &servers, row);
+        report.row_or_reason(&row.name, samples.map(|samples| reactor_cells(row, &samples)));
     }
     Ok(())
+}
+
+fn reactor_cells(row: &Row, samples: &[Vec<Sample>]) -> Vec<String> {
+    let cpu = each(samples, |sample| sample.cpu_us);
+    let throughput = ratio_where_more_is_better(&each(samples, |sample| sample.per_second));
+    let verdict = Verdict { ratio: ratio_where_less_is_better(&cpu), target: row.target };
+    let mut cells = vec![row.name.clone()];
+    cells.extend(cpu.iter().rev().map(|rounds| format!("{:.2}", median(rounds.iter().copied()))));
+    cells.extend(verdict.cells());
+    cells.push(format!("{throughput:.2}"));
+    cells
 }
