@@ -84,7 +84,7 @@ fn program_is_carnelian(program: &Path) -> bool {
 }
 
 /// The server under test: `CARNELIAN_SERVER`, or the workspace's binary, built if it is not up to date.
-fn program() -> &'static Path {
+pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| match env::var_os("CARNELIAN_SERVER") {
         Some(path) => path.into(),
