@@ -7,6 +7,11 @@ pub struct Set(Box<()>);
 
 impl Set {
     #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    #[must_use]
     pub fn encoding(&self) -> &'static str {
         "listpack"
     }
