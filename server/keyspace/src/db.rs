@@ -64,6 +64,12 @@ impl<'k> Db<'k> {
         }
     }
 
+    /// Releases the locks; what is left to settle comes back.
+    #[must_use]
+    pub fn finish(self) -> (Changes, Dropped) {
+        (self.changes, self.dropped)
+    }
+
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
@@ -492,7 +498,7 @@ fn typed_ref<T: Aggregate>(
 const LARGE: usize = 16 * 1024;
 
 /// Frees a small entry at once; keeps what a large one holds for freeing elsewhere.
-fn retire(entry: Entry<Value>, dropped: &mut Dropped) {
+pub(crate) fn retire(entry: Entry<Value>, dropped: &mut Dropped) {
     if entry.heap_bytes() < LARGE {
         return;
     }

@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn usage_counts_the_value_and_its_key() {
         let mut bench = Bench::new();
-        let mut ask = |request: &str, bench: &mut Bench| {
+        let ask = |request: &str, bench: &mut Bench| {
             bench.run(memory_usage, request).1.trim_end().replace("\r\n", " ")
         };
         assert_eq!(ask("MEMORY USAGE k", &mut bench), "$-1");
