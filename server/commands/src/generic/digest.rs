@@ -6,6 +6,7 @@
 
 use carnelian_keyspace::{Db, Kind, Value};
 use carnelian_structs::entry::EntryRef;
+use carnelian_structs::listpack::Element;
 use carnelian_structs::stream::{Stream, StreamId};
 use sha1::{Digest as _, Sha1};
 
@@ -53,12 +54,19 @@ impl Digest {
 
     fn mix_elements(&mut self, value: &Value) {
         match value {
+            Value::String(text) => self.mix(text),
+            Value::List(list) => {
+                let (mut elements, mut bytes) = (list.iter(), Vec::new());
+                while let Some(element) = elements.next() {
+                    self.mix(bytes_of(&element, &mut bytes));
+                }
+            }
+            Value::Set(set) => {
+                let mut bytes = Vec::new();
+                set.iter().for_each(|member| self.add(bytes_of(&member, &mut bytes)));
+            }
             Value::Stream(stream) => self.mix_stream(stream),
-            Value::String(_)
-            | Value::List(_)
-            | Value::Set(_)
-            | Value::SortedSet(_)
-            | Value::Hash(_) => {}
+            Value::SortedSet(_) | Value::Hash(_) => {}
         }
     }
 
@@ -71,6 +79,13 @@ impl Digest {
             }
         }
     }
+}
+
+/// The text of an element, written to `bytes`.
+fn bytes_of<'b>(element: &Element<'_>, bytes: &'b mut Vec<u8>) -> &'b [u8] {
+    bytes.clear();
+    element.write_to(bytes);
+    bytes
 }
 
 /// The number Redis gives a type; 5 is for types of modules.

@@ -53,22 +53,22 @@ const fn entry(
 
 /// `EXPIRE key seconds [NX | XX | GT | LT]`
 fn expire(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    change(call, Time { command: "expire", unit_ms: 1000, relative: true })
+    change(call, &Time { command: "expire", unit_ms: 1000, relative: true })
 }
 
 /// `PEXPIRE key milliseconds [NX | XX | GT | LT]`
 fn pexpire(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    change(call, Time { command: "pexpire", unit_ms: 1, relative: true })
+    change(call, &Time { command: "pexpire", unit_ms: 1, relative: true })
 }
 
 /// `EXPIREAT key unix-time-seconds [NX | XX | GT | LT]`
 fn expireat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    change(call, Time { command: "expireat", unit_ms: 1000, relative: false })
+    change(call, &Time { command: "expireat", unit_ms: 1000, relative: false })
 }
 
 /// `PEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT]`
 fn pexpireat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    change(call, Time { command: "pexpireat", unit_ms: 1, relative: false })
+    change(call, &Time { command: "pexpireat", unit_ms: 1, relative: false })
 }
 
 /// How a command gives its moment.
@@ -146,7 +146,7 @@ impl Conditions {
 
 /// Replicas run on their own clock, so they are sent the absolute time: a slow link must not make
 /// a key live longer there. Conditions were settled here and are not sent.
-fn change(call: &mut Call<'_>, time: Time) -> Result<Effect, CommandError> {
+fn change(call: &mut Call<'_>, time: &Time) -> Result<Effect, CommandError> {
     let key = call.args[1];
     let conditions = Conditions::parse(&call.args[3..])?;
     let at = time.absolute(call.args[2], call.now_ms())?;

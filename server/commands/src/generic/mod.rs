@@ -9,6 +9,7 @@ mod object;
 mod presence;
 mod rename;
 mod scan;
+mod sort;
 mod ttl;
 mod wait;
 
@@ -43,6 +44,8 @@ pub const TABLE: &[DataCommand] = &[
     scan::KEYS,
     scan::RANDOMKEY,
     scan::DBSIZE,
+    sort::SORT,
+    sort::SORT_RO,
     object::OBJECT,
     flush::FLUSHDB,
     flush::FLUSHALL,
