@@ -4,23 +4,23 @@
 //! of descriptors it waits for the next tick, since the listener would otherwise be ready at once again.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use carnelian_tls::TransitEncryption;
 use mio::{Interest, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::clients::Origin;
 use crate::connection::{Accepted, Refusal, Stream};
 use crate::database::Database;
-use crate::listener::{Acceptor, Kind, Listener};
+use crate::listener::{Acceptor, Kind, Listener, reason};
 use crate::log;
 use crate::reactor::LISTENER_BIT;
 use crate::session::Worker;
-use carnelian_tls::TransitEncryption;
 
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 128;
@@ -109,7 +109,10 @@ impl Doors {
                         io::ErrorKind::WouldBlock => door.knocked = false,
                         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                         _ => {
-                            log::warning!("Accepting client connection: accept: {error}");
+                            log::warning!(
+                                "Accepting client connection: accept: {}",
+                                reason(&error)
+                            );
                             door.stuck = true;
                         }
                     },
@@ -122,7 +125,7 @@ impl Doors {
 
 impl Acceptor {
     /// A connection, and the peer's address unless it is on a unix socket.
-    fn accept(&self) -> io::Result<(Stream, Option<std::net::SocketAddr>)> {
+    fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
@@ -138,7 +141,7 @@ fn admit(
     worker: &Worker,
     listener: &Listener,
     mut stream: Stream,
-    peer: Option<std::net::SocketAddr>,
+    peer: Option<SocketAddr>,
     reactor: usize,
 ) -> Option<Accepted> {
     let database = &listener.database;
@@ -200,7 +203,7 @@ fn wait_to_refuse(database: &Database, speaks_plain: bool) -> bool {
 /// Sets a socket up; returns both its addresses as clients are told.
 fn prepare(
     stream: &Stream,
-    peer: Option<std::net::SocketAddr>,
+    peer: Option<SocketAddr>,
     keepalive: Option<Duration>,
     database: &Database,
 ) -> (String, String) {

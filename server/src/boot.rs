@@ -12,17 +12,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use carnelian_config::{
     ClientCertificates, Config, DirectiveId, Line, Start, StartError, Supervised, Task,
 };
 use carnelian_keyspace::Keyspace;
-use carnelian_tls::Acceptor;
 
 use crate::configure::level;
 use crate::database::{Database, Stats};
+use crate::encryption::Encryption;
 use crate::listener::Change;
 use crate::log::{self, Role};
 use crate::mailbox::{Mailbox, Message};
@@ -303,15 +302,10 @@ fn registry(renames: &[Line]) -> Result<Registry, StartError> {
 }
 
 fn open_database(config: &Config, registry: &Registry, reactors: usize) -> Result<Arc<Database>> {
-    let acceptor = settings::tls(config)
-        .and_then(|settings| Acceptor::new(&settings, SystemTime::now()))
-        .context("Failed to configure TLS")?;
-    for note in &acceptor.configuration().notes {
-        log::notice!("TLS: {note}");
-    }
+    let encryption = Encryption::new(config).context("Failed to configure TLS")?;
     let keyspace = Keyspace::new(config.databases as usize);
     let stats = Stats::new(reactors, registry.entries().len());
-    Ok(Arc::new(Database::new(1, Settings::new(config), acceptor, keyspace, stats)))
+    Ok(Arc::new(Database::new(1, Settings::new(config), encryption, keyspace, stats)))
 }
 
 fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {
@@ -381,7 +375,8 @@ fn show_banner(config: &Config, in_background: bool) {
 
 /// The two commands that a newcomer needs, as they work here.
 fn show_first_steps(config: &Config, database: &Database) {
-    let authority = database.tls.configuration().client_ca_file.clone();
+    let configuration = database.tls.configuration();
+    let authority = configuration.and_then(|configuration| configuration.client_ca_file.clone());
     let mut text = format!("\n    redis-cli -p {}\n", config.port);
     if let Some(path) = authority {
         let path = quote_for_shell(&path.display().to_string());

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use carnelian_config::{Config, DirectiveId, LogLevel, SetError};
 
@@ -84,15 +83,10 @@ const TLS: &[DirectiveId] = &[
 ];
 
 fn reload_tls(database: &Database, config: &Config) -> Result<(), String> {
-    let reload = || database.tls.reload(&settings::tls(config)?, SystemTime::now());
-    reload().map_err(|error| {
+    database.tls.reload(config).map_err(|error| {
         log::warning!("Failed to configure TLS: {error}");
         format!("Unable to update TLS configuration: {error}")
-    })?;
-    for note in &database.tls.configuration().notes {
-        log::notice!("TLS: {note}");
-    }
-    Ok(())
+    })
 }
 
 /// Listens on other addresses, or on those of before.

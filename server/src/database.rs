@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use carnelian_keyspace::Keyspace;
-use carnelian_tls::Acceptor;
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
+use crate::encryption::Encryption;
 use crate::listener::Listeners;
 use crate::settings::Settings;
 
@@ -22,7 +22,7 @@ pub struct Database {
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
-    pub tls: Acceptor,
+    pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
     /// Connections that wait to be told that they are turned away.
     pub refused: AtomicUsize,
@@ -32,7 +32,7 @@ impl Database {
     pub fn new(
         uid: u32,
         settings: Settings,
-        tls: Acceptor,
+        tls: Encryption,
         keyspace: Keyspace,
         stats: Stats,
     ) -> Self {

@@ -42,6 +42,10 @@ pub fn run_batch(
     let registry = &server.registry;
     let start = out.len();
     let mut index = 0;
+    if !session.authenticated && session.database.settings.load().password.is_none() {
+        // The password was taken away meanwhile.
+        session.authenticated = true;
+    }
     while index < batch.len() {
         let words = batch.command(index);
         match admit(registry, session, words) {

@@ -16,6 +16,7 @@ pub mod configure;
 pub mod connection;
 pub mod database;
 pub mod dispatch;
+pub mod encryption;
 mod expire;
 mod input;
 pub mod listener;
@@ -33,4 +34,6 @@ pub mod settings;
 mod signals;
 mod slab;
 mod tasks;
+#[cfg(test)]
+mod testing;
 mod timezone;

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::listener::reason;
 use crate::log;
 
 /// Descriptors for all that is not a client: listeners, files, polls, and connections that wait to be
@@ -91,7 +92,7 @@ impl PidFile {
         match fs::write(&path, format!("{}\n", std::process::id())) {
             Ok(()) => Some(Self { path }),
             Err(error) => {
-                log::warning!("Failed to write PID file: {error}");
+                log::warning!("Failed to write PID file: {}", reason(&error));
                 None
             }
         }

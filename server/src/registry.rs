@@ -249,6 +249,11 @@ impl Registry {
         &self.entries[id]
     }
 
+    /// Whether a client can name the command.
+    pub fn is_visible(&self, entry: &Entry) -> bool {
+        self.names[entry.id].is_some()
+    }
+
     /// Commands that a client can name, subcommands not counted.
     pub fn visible(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| self.names[entry.id].is_some())

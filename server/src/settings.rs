@@ -114,8 +114,8 @@ pub fn endpoints(config: &Config) -> Endpoints {
 }
 
 /// What a configuration says about TLS. Without a certificate of the operator's, one of our own making is
-/// used, which lies in `dir`.
-pub fn tls(config: &Config) -> Result<carnelian_tls::Settings, ConfigError> {
+/// used, which lies in `folder`.
+pub fn tls(config: &Config, folder: &Path) -> Result<carnelian_tls::Settings, ConfigError> {
     let in_dir = |path: &PathBuf| given(path).map(|path| config.dir.join(path));
     let identity = match in_dir(&config.tls_cert_file) {
         Some(certificate) => Identity::Files {
@@ -133,7 +133,7 @@ pub fn tls(config: &Config) -> Result<carnelian_tls::Settings, ConfigError> {
                 .filter_map(|text| text.strip_prefix('-').unwrap_or(text).parse().ok())
                 .collect();
             Identity::SelfMade {
-                folder: config.dir.clone(),
+                folder: folder.to_owned(),
                 names: SubjectAltNames::for_listening(&bound, &config.tls_san)?,
             }
         }

@@ -123,6 +123,7 @@ impl Config {
     /// Values that are taken for hints and brought within reason.
     pub(crate) fn settle(&mut self) {
         self.hz = self.hz.clamp(1, 500);
+        self.repl_backlog_size = self.repl_backlog_size.max(16 << 10);
     }
 }
 

@@ -107,7 +107,7 @@ macro_rules! directives {
         pub struct Config {
             $(pub $field: $type,)*
             /// Directives that an included file has set: a rewritten file must set them after it.
-            pub(crate) included: std::collections::BTreeSet<DirectiveId>,
+            pub included: std::collections::BTreeSet<DirectiveId>,
         }
 
         impl Default for Config {

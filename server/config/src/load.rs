@@ -64,7 +64,8 @@ pub(crate) fn load_in(
         loader.start.config_file = Some(path);
         arguments = rest;
     }
-    if reads_stdin(arguments, loader.start.config_file.is_some()) {
+    let (arguments, from_stdin) = take_dashes(arguments, loader.start.config_file.is_none());
+    if from_stdin {
         end_line(&mut text);
         read_all(stdin, &mut text).map_err(|reason| StartError::unreadable("-", reason))?;
     }
@@ -77,10 +78,22 @@ pub(crate) fn load_in(
     loader.finish()
 }
 
-/// Whether one of the words is a dash that stands for standard input: the first or last of all.
-fn reads_stdin(arguments: &[OsString], after_file: bool) -> bool {
-    let is_dash = |word: Option<&OsString>| word.is_some_and(|word| word == "-");
-    is_dash(arguments.last()) || !after_file && is_dash(arguments.first())
+/// The arguments without the dashes that stand for standard input, and whether there was one. Such
+/// a dash comes first of all or last.
+fn take_dashes(mut arguments: &[OsString], is_start: bool) -> (&[OsString], bool) {
+    let count = arguments.len();
+    if let [first, rest @ ..] = arguments
+        && is_start
+        && first == "-"
+    {
+        arguments = rest;
+    }
+    if let [rest @ .., last] = arguments
+        && last == "-"
+    {
+        arguments = rest;
+    }
+    (arguments, arguments.len() < count)
 }
 
 fn end_line(text: &mut Vec<u8>) {
@@ -98,9 +111,6 @@ fn option_lines(arguments: &[OsString]) -> Vec<u8> {
     let mut has_value = true;
     for (place, word) in arguments.iter().enumerate() {
         let word = word.as_bytes();
-        if word == b"-" && (place == 0 || place + 1 == arguments.len()) {
-            continue;
-        }
         let Some(name) = word.strip_prefix(b"--").filter(|_| has_value) else {
             lines.extend(words::quote(word));
             lines.push(b' ');
@@ -112,7 +122,7 @@ fn option_lines(arguments: &[OsString]) -> Vec<u8> {
         }
         lines.extend(name);
         lines.push(b' ');
-        has_value = words::split(name).is_none_or(|words| words.len() != 1);
+        has_value = words::split(word).is_none_or(|words| words.len() != 1);
         // `--save` without a value is the one option that may stand alone.
         let next = arguments.get(place + 1).map(|word| word.as_bytes());
         let alone = next.is_none_or(|next| next.starts_with(b"--"));
@@ -187,10 +197,7 @@ impl Loader {
             self.start.modules.push(line);
         } else if is("sentinel") {
             return Err(line.error("sentinel directive while not in sentinel mode"));
-        } else if name.contains(&b'.') {
-            if count < 2 {
-                return Err(line.error("Module config specified without value"));
-            }
+        } else if name.contains(&b'.') && count >= 2 {
             self.start.module_settings.push(line);
         } else {
             return Err(line.error("Bad directive or wrong number of arguments"));
@@ -402,7 +409,6 @@ mod tests {
                 r#"oom-score-adj-values "1""#,
                 "wrong number of arguments",
             ),
-            (&["--a.b"], "a.b", "Module config specified without value"),
         ] {
             assert_eq!(start(arguments).unwrap_err(), block(line, reason), "{arguments:?}");
         }

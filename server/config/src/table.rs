@@ -253,7 +253,7 @@ directives! {
     replica_announced: bool = "yes", Kind::Bool, AnyTime, Later;
     replica_announce_ip: String = "", TEXT, AnyTime, Later, "slave-announce-ip";
     replica_announce_port: u16 = "0", int(0, 65535), AnyTime, Later, "slave-announce-port";
-    replica_full_sync_buffer_limit: u64 = "0", memory(0, u64::MAX), AnyTime, Later;
+    replica_full_sync_buffer_limit: u64 = "0", memory(0, SIZE_MAX), AnyTime, Later;
     repl_diskless_sync: bool = "yes", Kind::Bool, AnyTime, Later;
     repl_diskless_sync_delay: u32 = "5", int(0, I32_MAX), AnyTime, Later;
     repl_diskless_sync_max_replicas: u32 = "0", int(0, I32_MAX), AnyTime, Later;
@@ -313,13 +313,13 @@ directives! {
     aof_disable_auto_gc: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
     cluster_message_gossip_perc: u32 = "10", int(1, 100), AnyTime + HIDDEN, Later;
     cluster_ping_interval: u64 = "0", int(0, I64_MAX), AnyTime + HIDDEN, Later;
-    enable_debug_assert: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
+    enable_debug_assert: bool = "no", Kind::Bool, StartOnly + HIDDEN, Later;
     io_threads_always_active: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
     key_load_delay: i32 = "0", int(I32_MIN, I32_MAX), AnyTime + HIDDEN, Later;
     loading_process_events_interval_bytes: u32 = "524288",
         int(1024, I32_MAX), AnyTime + HIDDEN, Later;
-    lua_enable_deprecated_api: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
-    lua_enable_insecure_api: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
+    lua_enable_deprecated_api: bool = "no", Kind::Bool, StartOnly + HIDDEN, Later;
+    lua_enable_insecure_api: bool = "no", Kind::Bool, AnyTime + PROTECTED + HIDDEN, Later;
     min_io_threads_avoid_copy_reply: u32 = "7", int(0, I32_MAX), AnyTime + HIDDEN, Later;
     min_string_size_avoid_copy_reply: u32 = "16384", int(0, I32_MAX), AnyTime + HIDDEN, Later;
     min_string_size_avoid_copy_reply_threaded: u32 = "65536",

@@ -153,7 +153,11 @@ impl Value for Vec<u8> {
 /// A file, or nothing if empty; or the working folder.
 impl Value for PathBuf {
     fn read(_: &Kind, words: &[&[u8]]) -> Result<Self, Reason> {
-        Ok(OsStr::from_bytes(kind::only(words)?).into())
+        let path = kind::only(words)?;
+        if path.contains(&0) {
+            return Err(ZERO_BYTE.into());
+        }
+        Ok(OsStr::from_bytes(path).into())
     }
 
     /// A folder is relative to the one before it, as `chdir` would have it.
@@ -217,8 +221,15 @@ impl Value for Vec<String> {
     }
 }
 
+const ZERO_BYTE: &str = "argument must not contain a zero byte";
+
+/// Text for the system, certificates and the like; passwords may be any bytes.
 pub(crate) fn utf8(word: &[u8]) -> Result<&str, Reason> {
-    std::str::from_utf8(word).map_err(|_| "argument must be valid UTF-8".into())
+    match std::str::from_utf8(word) {
+        Ok(text) if text.contains('\0') => Err(ZERO_BYTE.into()),
+        Ok(text) => Ok(text),
+        Err(_) => Err("argument must be valid UTF-8".into()),
+    }
 }
 
 #[cfg(test)]
@@ -235,6 +246,14 @@ mod tests {
     fn a_number_too_large_for_its_type_is_refused() {
         let kind = Kind::Integer { min: 0, max: i64::MAX };
         assert!(u16::read(&kind, &[b"65536"]).is_err());
+    }
+
+    #[test]
+    fn what_no_system_call_would_take_is_refused() {
+        assert!(PathBuf::read(&Kind::Path, &[b"a\0"]).is_err());
+        assert!(String::read(&Kind::Text(|_| Ok(())), &[b"a\0"]).is_err());
+        assert!(String::read(&Kind::Text(|_| Ok(())), &[b"\xff"]).is_err());
+        assert_eq!(Vec::<u8>::read(&Kind::Secret, &[b"\xff\0"]), Ok(b"\xff\0".to_vec()));
     }
 
     #[test]

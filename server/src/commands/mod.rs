@@ -1,7 +1,9 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
+mod command;
 mod connection;
 
+use carnelian_commands::{CommandError, Effect};
 use carnelian_resp::Writer;
 
 use crate::registry::{Entry, Registry, ServerCommand};
@@ -20,4 +22,23 @@ pub struct Context<'c> {
 }
 
 /// Every command of the server's own, by family.
-pub const TABLES: &[&[ServerCommand]] = &[connection::TABLE];
+pub const TABLES: &[&[ServerCommand]] = &[connection::TABLE, command::TABLE];
+
+/// HELP of a container: its subcommands, as the table describes them.
+fn help(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let registry = context.registry;
+    let container = context.entry.container.map_or(context.entry, |id| registry.entry(id));
+    let mut lines = vec![format!(
+        "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        container.name().to_uppercase()
+    )];
+    for &(name, id) in &container.subcommands {
+        lines.push(name.to_uppercase());
+        lines.push(format!("    {}", registry.entry(id).summary()));
+    }
+    context.reply.array(lines.len());
+    for line in lines {
+        context.reply.simple(&line);
+    }
+    Ok(Effect::None)
+}
