@@ -358,6 +358,24 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_returns_a_part_of_the_whole_order() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let items: Vec<usize> = (0..200).collect();
+        let weights: Vec<u8> = items.iter().map(|_| random.u8(0..20)).collect();
+        let compare = |a: &usize, b: &usize| weights[*a].cmp(&weights[*b]);
+        for descending in [false, true] {
+            let mut whole = items.clone();
+            whole.sort_by(|a, b| if descending { compare(b, a) } else { compare(a, b) });
+            for _ in 0..200 {
+                let start = random.usize(0..=200);
+                let range = start..random.usize(start..=200);
+                let part = in_order(items.clone(), range.clone(), descending, compare);
+                assert_eq!(part, whole[range]);
+            }
+        }
+    }
+
+    #[test]
     fn numbers_are_read_as_redis_reads_them() {
         for (text, number) in [
             ("", 0.0),
