@@ -11,6 +11,7 @@ pub mod hash;
 pub mod intset;
 pub mod list;
 pub mod listpack;
+pub mod longdouble;
 pub mod quicklist;
 pub mod rank_tree;
 pub mod set;
