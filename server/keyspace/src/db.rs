@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use carnelian_structs::entry::{Entry, EntryRef};
 use carnelian_structs::table::EntryMut;
-use carnelian_structs::value::{Kind, Text, Value, string_entry};
+use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, string_entry};
 
 use crate::access::Access;
 use crate::aggregate::{Aggregate, Mut, Ref};
@@ -13,6 +13,7 @@ use crate::clock::{AccessClock, AccessPolicy};
 use crate::error::WrongType;
 use crate::segment::segment_of;
 use crate::space::Dropped;
+use crate::string::StringMut;
 
 /// What a write does to the expiry of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +261,7 @@ impl<'k> Db<'k> {
                 Ok(new) => new,
                 Err(error) => return Ok(Err(error)),
             };
-            self.set_integer(key, new);
+            self.set_string(key, itoa::Buffer::new().format(new).as_bytes(), Expiry::Clear);
             return Ok(Ok(new));
         };
         let old = match entry.as_ref().text().ok_or(WrongType)? {
@@ -289,6 +290,38 @@ impl<'k> Db<'k> {
         }
         let mut entry = self.write(key).expect("it was just found or made");
         entry.change_text(length, change).ok_or(WrongType)
+    }
+
+    /// The string at a key, for changing it in place; `None` if the key is missing.
+    pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, WrongType> {
+        let hash = self.access.keyspace().hash(key);
+        let (clock, index) = (self.clock, self.index);
+        let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
+        let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
+        let look = entry.as_ref();
+        if look.expiry().is_some_and(|at| at <= self.now_ms) {
+            retire(entry.remove(), &mut self.dropped);
+            self.changes.key_expired(index, key);
+            return Ok(None);
+        }
+        if look.value_kind() != Kind::String {
+            return Err(WrongType);
+        }
+        let touched = clock.touched(look.access());
+        entry.set_access(touched);
+        Ok(Some(StringMut { entry, changes: &mut self.changes, db: index }))
+    }
+
+    /// Makes `key` a raw string without expiry, whatever it was. Long strings are not copied.
+    pub fn put_string(&mut self, key: &[u8], text: Vec<u8>) {
+        self.set_string(key, b"", Expiry::Clear);
+        let hash = self.access.keyspace().hash(key);
+        let mut entry = self.live(hash, key).expect("it was just set");
+        if text.len() <= IN_PLACE_MAX {
+            entry.change_text(|_| text.len(), |bytes| bytes.copy_from_slice(&text));
+        } else {
+            entry.set_object(Value::String(Box::new(text)));
+        }
     }
 
     // --- aggregates ---
