@@ -77,4 +77,26 @@ impl Changes {
             self.expired.push((db, key.into()));
         }
     }
+
+    /// Fields of a hash were found expired and removed, the key with them if `spent`.
+    pub(crate) fn fields_expired(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        fields: Vec<Vec<u8>>,
+        spent: bool,
+    ) {
+        if fields.is_empty() {
+            return;
+        }
+        self.expired_fields += fields.len() as u64;
+        self.touch(db, key);
+        self.notify(EventClass::Hash, "hexpired", db, key);
+        if spent {
+            self.notify(EventClass::Generic, "del", db, key);
+        }
+        if self.following {
+            self.expired_hash_fields.push((db, key.into(), fields));
+        }
+    }
 }

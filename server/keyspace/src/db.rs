@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use carnelian_structs::entry::{Entry, EntryRef};
+use carnelian_structs::hash::Hash;
 use carnelian_structs::table::EntryMut;
 use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, string_entry};
 
@@ -505,6 +506,19 @@ impl<'k> Db<'k> {
         entry.set_expiry(new);
         self.changes.touch(self.index, key);
         Some(true)
+    }
+
+    /// Removes the expired fields of a hash, and the key with the last of them.
+    pub fn expire_fields(&mut self, key: &[u8]) {
+        let (index, now_ms) = (self.index, self.now_ms);
+        let Ok(Some(mut hash)) = self.write_as::<Hash>(key) else { return };
+        let mut gone = Vec::new();
+        while hash.is_due(now_ms) {
+            gone.append(&mut hash.expire(now_ms));
+        }
+        let spent = hash.is_empty();
+        drop(hash);
+        self.changes.fields_expired(index, key, gone, spent);
     }
 
     /// Sets the access bits, for RESTORE and OBJECT FREQ tests.

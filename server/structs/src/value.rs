@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::entry::{Content, Entry, EntryRef, INLINE_MAX, Payload};
-use crate::hash::Hash;
+use crate::hash::{Fields, Hash};
 use crate::list::{List, Quicklist};
 use crate::listpack::Listpack;
 use crate::set::Set;
@@ -120,6 +120,12 @@ macro_rules! thin_enum {
 thin_enum!(List {
     0 => Listpack(Listpack),
     1 => Quicklist(Box<Quicklist>),
+});
+
+thin_enum!(Hash {
+    0 => Listpack(Listpack),
+    1 => ListpackEx(Listpack),
+    2 => Table(Box<Fields>),
 });
 
 /// A value that does not lie in its entry.
