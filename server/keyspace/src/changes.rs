@@ -63,6 +63,12 @@ impl Changes {
         }
     }
 
+    #[inline]
+    pub(crate) fn key_missed(&mut self, db: usize, key: &[u8]) {
+        self.misses += 1;
+        self.notify(EventClass::KeyMiss, "keymiss", db, key);
+    }
+
     pub(crate) fn key_expired(&mut self, db: usize, key: &[u8]) {
         self.expired_keys += 1;
         self.touch(db, key);
