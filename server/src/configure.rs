@@ -59,7 +59,7 @@ pub fn change(
 
     log::set_threshold(level(next.loglevel));
     server.hz.store(next.hz.max(1), Ordering::Relaxed);
-    database.settings.store(Arc::new(Settings::new(&next)));
+    database.set_settings(Settings::new(&next));
     *server.config.write() = Arc::new(next);
     Ok(())
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect, Environment, Flags, Scope};
-use carnelian_keyspace::{Access, Changes, Db, Dropped, SegmentSet, segment_of};
+use carnelian_keyspace::{Access, Aftermath, Changes, Db, Dropped, SegmentSet, segment_of};
 use carnelian_resp::Writer;
 use smallvec::SmallVec;
 
@@ -15,8 +15,12 @@ use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
 use crate::expire;
+use crate::log;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
+
+/// One in so many runs of cheap commands is timed.
+const SAMPLED: u64 = 16;
 
 /// Keys a run may lock together: enough to hide the memory's latency, few enough that another
 /// reactor does not wait long.
@@ -29,6 +33,9 @@ pub struct Scratch {
     ids: Vec<usize>,
     /// The hashes of a run's keys.
     hashes: Vec<u64>,
+    aftermath: Aftermath,
+    /// Counts runs, to choose those whose time is taken.
+    runs: u64,
 }
 
 /// Runs the commands of a batch in order, appending their replies.
@@ -42,13 +49,24 @@ pub fn run_batch(
     let registry = &server.registry;
     let start = out.len();
     let mut index = 0;
-    if !session.authenticated && session.database.settings.load().password.is_none() {
+    if !session.authenticated && session.settings.password.is_none() {
         // The password was taken away meanwhile.
         session.authenticated = true;
     }
     while index < batch.len() {
         let words = batch.command(index);
         match admit(registry, session, words) {
+            Err(Refusal::Http) => {
+                log::warning!(
+                    "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or \
+                     Host: commands to this server. This is likely due to an attacker attempting \
+                     to use Cross Protocol Scripting to compromise your instance. Connection from \
+                     {} aborted.",
+                    session.shared.address
+                );
+                session.close_after_reply = true;
+                index += 1;
+            }
             Err(refusal) => {
                 refuse(worker, session, &refusal, out);
                 index += 1;
@@ -89,6 +107,8 @@ enum Refusal {
     Unknown(String),
     Arity(usize),
     NoAuth(usize),
+    /// A web browser was made to talk to us.
+    Http,
 }
 
 /// Finds the command a request names, and checks all that does not depend on the data.
@@ -153,15 +173,15 @@ fn run_together(
         }
     }
 
-    let settings = database.settings.load();
     let mut access = keyspace.lock(wanted);
     if 1 < scratch.hashes.len() {
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
-    let mut call = call(worker, session, access, &settings.environment, out);
-    let mut run = Run::begin(worker, database);
+    let Scratch { ids, aftermath, runs, .. } = &mut scratch;
+    let mut call = call(worker, session, access, aftermath, out);
+    let mut run = Run::begin(worker, database, runs);
     let mut ran = 0;
-    for &id in &scratch.ids {
+    for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
         run.command(&mut call, entry, command, batch.command(index + ran));
@@ -171,7 +191,8 @@ fn run_together(
         }
     }
     drop(run);
-    finish(worker, database, call);
+    drop(call);
+    settle(worker, database, &mut scratch.aftermath);
     worker.scratch = scratch;
     ran
 }
@@ -209,22 +230,25 @@ fn run_alone(
         Scope::Walk => {}
         Scope::Everything => wanted = SegmentSet::all(),
     }
-    let settings = database.settings.load();
+    let mut scratch = std::mem::take(&mut worker.scratch);
     let access = database.keyspace.lock(wanted);
-    let mut call = call(worker, session, access, &settings.environment, out);
-    Run::begin(worker, database).command(&mut call, entry, command, words);
-    finish(worker, database, call);
+    let mut call = call(worker, session, access, &mut scratch.aftermath, out);
+    Run::begin(worker, database, &mut scratch.runs).command(&mut call, entry, command, words);
+    drop(call);
+    settle(worker, database, &mut scratch.aftermath);
+    worker.scratch = scratch;
 }
 
 fn call<'c>(
     worker: &Worker,
-    session: &Session,
+    session: &'c Session,
     access: Access<'c>,
-    environment: &'c Environment,
+    aftermath: &'c mut Aftermath,
     out: &'c mut Vec<u8>,
 ) -> Call<'c> {
-    let mut db =
-        Db::new(access, usize::from(session.db), worker.clock.now_ms(), environment.policy);
+    let environment: &Environment = &session.settings.environment;
+    let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
+    let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
     db.no_touch = session.no_touch;
     Call { args: &[], db, reply: Writer::new(out, session.protocol), environment }
 }
@@ -232,22 +256,28 @@ fn call<'c>(
 /// One run of commands: who ran, and how long it took.
 ///
 /// Reading the clock costs as much as a small command, so cheap commands share the time between
-/// two readings equally, and only the others are timed one by one.
+/// two readings equally, and of runs with nothing else only one in `SAMPLED` is timed, and counts
+/// that much more. All others are timed one by one.
 struct Run<'r> {
     clock: &'r Clock,
     counters: &'r Counters,
+    /// Whether the cheap commands of this run are timed.
+    is_sampled: bool,
     last_ns: u64,
     /// Commands run since the last reading.
     unsettled: SmallVec<[usize; 32]>,
 }
 
 impl<'r> Run<'r> {
-    fn begin(worker: &'r Worker, database: &'r Database) -> Self {
+    fn begin(worker: &'r Worker, database: &'r Database, runs: &mut u64) -> Self {
         let clock = &worker.clock;
+        let is_sampled = *runs % SAMPLED == 0;
+        *runs += 1;
         Self {
             clock,
             counters: worker.counters(database),
-            last_ns: clock.elapsed_ns(),
+            is_sampled,
+            last_ns: if is_sampled { clock.elapsed_ns() } else { 0 },
             unsettled: SmallVec::new(),
         }
     }
@@ -262,6 +292,7 @@ impl<'r> Run<'r> {
     ) {
         if entry.timed {
             self.settle();
+            self.last_ns = self.clock.elapsed_ns();
         }
         let before = call.reply.len();
         let figures = &self.counters.commands[entry.id];
@@ -280,18 +311,22 @@ impl<'r> Run<'r> {
             }
         }
         figures.calls.add(1);
-        self.unsettled.push(entry.id);
         if entry.timed {
-            self.settle();
+            let now_ns = self.clock.elapsed_ns();
+            figures.nanoseconds.add(now_ns.saturating_sub(self.last_ns));
+            self.last_ns = now_ns;
+        } else if self.is_sampled {
+            self.unsettled.push(entry.id);
         }
     }
 
+    /// Shares the time since the last reading among the cheap commands that ran since.
     fn settle(&mut self) {
         if self.unsettled.is_empty() {
             return;
         }
         let now = self.clock.elapsed_ns();
-        let share = now.saturating_sub(self.last_ns) / self.unsettled.len() as u64;
+        let share = now.saturating_sub(self.last_ns) * SAMPLED / self.unsettled.len() as u64;
         for id in self.unsettled.drain(..) {
             self.counters.commands[id].nanoseconds.add(share);
         }
@@ -306,10 +341,13 @@ impl Drop for Run<'_> {
 }
 
 /// Books what a run left behind, after its locks are released.
-fn finish(worker: &Worker, database: &Database, call: Call<'_>) {
-    let (changes, dropped) = call.db.finish();
+fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
+    let changes = &mut aftermath.changes;
+    if !aftermath.dropped.is_empty() {
+        free(worker, std::mem::take(&mut aftermath.dropped));
+    }
     let counters = worker.counters(database);
-    let Changes { hits, misses, expired_keys, expired_fields, .. } = changes;
+    let Changes { hits, misses, expired_keys, expired_fields, .. } = *changes;
     for (counter, amount) in [
         (&counters.keyspace_hits, hits),
         (&counters.keyspace_misses, misses),
@@ -320,7 +358,7 @@ fn finish(worker: &Worker, database: &Database, call: Call<'_>) {
             counter.add(amount);
         }
     }
-    free(worker, dropped);
+    changes.clear();
 }
 
 /// Hands large data to the thread that frees it.
@@ -390,6 +428,8 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
             CommandError::Arity(registry.entry(*id).full_name.clone().into()).to_string()
         }
         Refusal::NoAuth(_) => "NOAUTH Authentication required.".to_owned(),
+        // Ends the connection without a word.
+        Refusal::Http => return,
     };
     if let Refusal::Arity(id) | Refusal::NoAuth(id) = refusal {
         counters.commands[*id].rejected.add(1);
@@ -400,6 +440,9 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
 }
 
 fn unknown(words: &[&[u8]]) -> Refusal {
+    if words[0].eq_ignore_ascii_case(b"POST") || words[0].eq_ignore_ascii_case(b"Host:") {
+        return Refusal::Http;
+    }
     // As Redis words it: 128 bytes of the name, and of all arguments together.
     let cut = |word: &[u8], max: usize| {
         String::from_utf8_lossy(&word[..word.len().min(max)]).into_owned()

@@ -1,6 +1,6 @@
 //! A keyspace for unit tests: runs one handler at a time and returns its reply as text.
 
-use carnelian_keyspace::{Db, Keyspace};
+use carnelian_keyspace::{Aftermath, Db, Keyspace};
 use carnelian_resp::{Protocol, Writer};
 
 use crate::{Call, Effect, Environment, Run, TABLES};
@@ -34,8 +34,9 @@ impl Bench {
     pub fn run_words(&mut self, run: Run, words: &[&[u8]]) -> (Effect, String) {
         let mut out = Vec::new();
         let access = self.keyspace.lock_all();
-        let mut db = Db::new(access, 0, self.now_ms, self.environment.policy);
-        db.changes.following = true;
+        let mut aftermath = Aftermath::default();
+        aftermath.changes.following = true;
+        let db = Db::new(access, 0, self.now_ms, self.environment.policy, &mut aftermath);
         let environment = self.environment;
         let mut call = Call {
             args: words,

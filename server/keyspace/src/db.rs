@@ -48,28 +48,36 @@ pub struct Db<'k> {
     pub(crate) clock: AccessClock,
     /// CLIENT NO-TOUCH: reads leave the access clock alone.
     pub no_touch: bool,
+    pub changes: &'k mut Changes,
+    pub dropped: &'k mut Dropped,
+}
+
+/// What a batch leaves behind for others to settle, kept from batch to batch.
+#[derive(Default)]
+pub struct Aftermath {
     pub changes: Changes,
     pub dropped: Dropped,
 }
 
 impl<'k> Db<'k> {
     #[must_use]
-    pub fn new(access: Access<'k>, index: usize, now_ms: u64, policy: AccessPolicy) -> Self {
+    #[inline]
+    pub fn new(
+        access: Access<'k>,
+        index: usize,
+        now_ms: u64,
+        policy: AccessPolicy,
+        aftermath: &'k mut Aftermath,
+    ) -> Self {
         Self {
             access,
             index,
             now_ms,
             clock: AccessClock::new(policy, now_ms),
             no_touch: false,
-            changes: Changes::default(),
-            dropped: Dropped::default(),
+            changes: &mut aftermath.changes,
+            dropped: &mut aftermath.dropped,
         }
-    }
-
-    /// Releases the locks; what is left to settle comes back.
-    #[must_use]
-    pub fn finish(self) -> (Changes, Dropped) {
-        (self.changes, self.dropped)
     }
 
     #[must_use]
@@ -104,7 +112,7 @@ impl<'k> Db<'k> {
         if let Some(at) = entry.as_ref().expiry()
             && at <= self.now_ms
         {
-            retire(entry.remove(), &mut self.dropped);
+            retire(entry.remove(), self.dropped);
             self.changes.key_expired(self.index, key);
             return None;
         }
@@ -128,7 +136,7 @@ impl<'k> Db<'k> {
         if let Some(at) = entry.as_ref().expiry()
             && at <= self.now_ms
         {
-            retire(entry.remove(), &mut self.dropped);
+            retire(entry.remove(), self.dropped);
             self.changes.key_expired(self.index, key);
             self.changes.key_missed(self.index, key);
             return None;
@@ -301,7 +309,7 @@ impl<'k> Db<'k> {
         let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
         let look = entry.as_ref();
         if look.expiry().is_some_and(|at| at <= self.now_ms) {
-            retire(entry.remove(), &mut self.dropped);
+            retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
             return Ok(None);
         }
@@ -310,7 +318,7 @@ impl<'k> Db<'k> {
         }
         let touched = clock.touched(look.access());
         entry.set_access(touched);
-        Ok(Some(StringMut { entry, changes: &mut self.changes, db: index }))
+        Ok(Some(StringMut { entry, changes: &mut *self.changes, db: index }))
     }
 
     /// Makes `key` a raw string without expiry, whatever it was. Long strings are not copied.
@@ -341,7 +349,7 @@ impl<'k> Db<'k> {
         if let Some(at) = entry.as_ref().expiry()
             && at <= now_ms
         {
-            retire(entry.remove(), &mut self.dropped);
+            retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
             return Ok(None);
         }
@@ -354,7 +362,7 @@ impl<'k> Db<'k> {
         let next_expiry = T::of(&object).expect("the kind was checked").next_expiry();
         Ok(Some(Mut {
             object: Some(object),
-            changes: &mut self.changes,
+            changes: &mut *self.changes,
             field_expiries,
             db: index,
             next_expiry,
@@ -375,7 +383,7 @@ impl<'k> Db<'k> {
         let found = match table.find(hash, key) {
             Some(entry) if entry.expiry().is_some_and(|at| at <= now_ms) => {
                 let entry = table.remove(hash, key).expect("it was just found");
-                retire(entry, &mut self.dropped);
+                retire(entry, self.dropped);
                 self.changes.key_expired(index, key);
                 false
             }
@@ -398,7 +406,7 @@ impl<'k> Db<'k> {
         let next_expiry = T::of(&object).expect("the kind was checked").next_expiry();
         Ok(Mut {
             object: Some(object),
-            changes: &mut self.changes,
+            changes: &mut *self.changes,
             field_expiries,
             db: index,
             next_expiry,
@@ -450,7 +458,7 @@ impl<'k> Db<'k> {
         }
         let table = segment.table_mut(index);
         if let Some(old) = table.remove(hash, key) {
-            retire(old, &mut self.dropped);
+            retire(old, self.dropped);
         } else {
             self.changes.notify(crate::EventClass::New, "new", index, key);
         }
@@ -469,7 +477,7 @@ impl<'k> Db<'k> {
     /// Removes a key. Large values are left in `dropped` for freeing elsewhere.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let Some(owned) = self.take(key) else { return false };
-        retire(owned.0, &mut self.dropped);
+        retire(owned.0, self.dropped);
         true
     }
 
