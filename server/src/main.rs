@@ -1,1 +1,5 @@
-fn main() {}
+//! The program: see `boot`.
+
+fn main() -> std::process::ExitCode {
+    carnelian_server::boot::main()
+}

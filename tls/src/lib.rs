@@ -1,1 +1,43 @@
-//! tls
+//! TLS towards clients: the client CA and what it signs, settings and their checking, the choice
+//! between TLS and plaintext on a shared port, configurations that are swapped under live traffic,
+//! and sessions as a reactor drives them.
+//!
+//! All of it is plain rustls over byte slices: no sockets, no threads, no async. It knows nothing of
+//! commands and keys.
+
+#![forbid(unsafe_code)]
+
+mod acceptor;
+mod ca;
+mod ciphers;
+mod der;
+mod describe;
+mod detect;
+mod error;
+mod issue;
+mod private_key;
+mod provider;
+mod session;
+mod settings;
+mod store;
+#[cfg(test)]
+mod testing;
+mod tickets;
+mod trust;
+
+pub use acceptor::{Acceptor, Configuration};
+pub use ca::{CA_CERTIFICATE, CA_KEY, ClientAuthority, Leaf, ServerLeaves};
+pub use describe::{CertificateInfo, NotACertificate, common_name_of, hex};
+pub use detect::{
+    Admission, ENCRYPTION_REQUIRED, HANDSHAKE_RECORD, Speech, TLS_REFUSED, TransitEncryption,
+    UnknownMode,
+};
+pub use error::{ConfigError, Fault, TlsError};
+pub use issue::{Issued, KeyKind, SubjectAltNames};
+pub use provider::provider;
+pub use session::{Received, TlsSession};
+pub use settings::{Identity, Secret, Settings};
+pub use tickets::SessionCaching;
+pub use trust::AuthClients;
+
+pub use rustls;

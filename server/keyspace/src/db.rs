@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use carnelian_structs::entry::{Entry, EntryRef};
+use carnelian_structs::hash::Hash;
 use carnelian_structs::table::EntryMut;
 use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, strict_integer, string_entry};
 
@@ -65,6 +66,12 @@ impl<'k> Db<'k> {
         }
     }
 
+    /// Releases the locks; what is left to settle comes back.
+    #[must_use]
+    pub fn finish(self) -> (Changes, Dropped) {
+        (self.changes, self.dropped)
+    }
+
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
@@ -106,10 +113,16 @@ impl<'k> Db<'k> {
 
     /// The live entry of a key, for a read: counted as a hit or miss, and as an access.
     fn read(&mut self, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        self.read_and(!self.no_touch, key)
+    }
+
+    /// The same, counted as an access only if `touch`.
+    #[inline]
+    fn read_and(&mut self, touch: bool, key: &[u8]) -> Option<EntryMut<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
         let table = self.access.segment_mut(segment_of(hash)).table_mut(self.index);
         let Some(mut entry) = table.find_mut(hash, key) else {
-            self.changes.misses += 1;
+            self.changes.key_missed(self.index, key);
             return None;
         };
         if let Some(at) = entry.as_ref().expiry()
@@ -117,11 +130,11 @@ impl<'k> Db<'k> {
         {
             retire(entry.remove(), &mut self.dropped);
             self.changes.key_expired(self.index, key);
-            self.changes.misses += 1;
+            self.changes.key_missed(self.index, key);
             return None;
         }
         self.changes.hits += 1;
-        if !self.no_touch {
+        if touch {
             let bits = entry.as_ref().access();
             let touched = self.clock.touched(bits);
             if touched != bits {
@@ -150,6 +163,16 @@ impl<'k> Db<'k> {
     /// A look at a key's entry, counted as a read.
     pub fn get(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
         Some(self.read(key)?.into_ref())
+    }
+
+    /// A look at a key's entry, counted as a hit or miss but not as an access (EXISTS, TTL, TYPE).
+    pub fn glance(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
+        Some(self.read_and(false, key)?.into_ref())
+    }
+
+    /// Counts a read of a key and an access, whatever CLIENT NO-TOUCH says. Whether it is there.
+    pub fn touch(&mut self, key: &[u8]) -> bool {
+        self.read_and(true, key).is_some()
     }
 
     /// The same through a shared borrow, so that several keys can be read side by side. Call
@@ -451,6 +474,11 @@ impl<'k> Db<'k> {
         }
     }
 
+    /// An entry for `copy` with the value and the expiry of `key`; counted as a read of `key`.
+    pub fn duplicate(&mut self, key: &[u8], copy: &[u8]) -> Option<Owned> {
+        Some(Owned(self.get(key)?.duplicate(copy)))
+    }
+
     /// Removes a key. Large values are left in `dropped` for freeing elsewhere.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let Some(owned) = self.take(key) else { return false };
@@ -473,6 +501,37 @@ impl<'k> Db<'k> {
         entry.set_expiry(at_ms);
         self.changes.touch(self.index, key);
         true
+    }
+
+    /// Lets `decide` see a key's expiry and say what becomes of it, in one lookup. `None` if the
+    /// key is missing, else whether the expiry was written.
+    pub fn update_expiry(
+        &mut self,
+        key: &[u8],
+        decide: impl FnOnce(Option<u64>) -> Expiry,
+    ) -> Option<bool> {
+        let mut entry = self.write(key)?;
+        let new = match decide(entry.as_ref().expiry()) {
+            Expiry::Keep => return Some(false),
+            Expiry::Clear => None,
+            Expiry::At(at) => Some(at),
+        };
+        entry.set_expiry(new);
+        self.changes.touch(self.index, key);
+        Some(true)
+    }
+
+    /// Removes the expired fields of a hash, and the key with the last of them.
+    pub fn expire_fields(&mut self, key: &[u8]) {
+        let (index, now_ms) = (self.index, self.now_ms);
+        let Ok(Some(mut hash)) = self.write_as::<Hash>(key) else { return };
+        let mut gone = Vec::new();
+        while hash.is_due(now_ms) {
+            gone.append(&mut hash.expire(now_ms));
+        }
+        let spent = hash.is_empty();
+        drop(hash);
+        self.changes.fields_expired(index, key, gone, spent);
     }
 
     /// Sets the access bits, for RESTORE and OBJECT FREQ tests.
@@ -499,7 +558,7 @@ fn typed_ref<T: Aggregate>(
 const LARGE: usize = 16 * 1024;
 
 /// Frees a small entry at once; keeps what a large one holds for freeing elsewhere.
-fn retire(entry: Entry<Value>, dropped: &mut Dropped) {
+pub(crate) fn retire(entry: Entry<Value>, dropped: &mut Dropped) {
     if entry.heap_bytes() < LARGE {
         return;
     }

@@ -6,6 +6,7 @@
 use carnelian_structs::table::Cursor;
 
 use crate::changes::Changes;
+use crate::db::retire;
 use crate::segment::{SEGMENTS, Segment};
 use crate::space::{Dropped, Keyspace};
 
@@ -27,57 +28,24 @@ impl std::fmt::Debug for Dropped {
 }
 
 impl Keyspace {
-    /// Sweeps `buckets` buckets of one segment and logical database from `cursor`, removing keys
-    /// that expired at or before `now_ms`. Returns where to go on.
+    /// Sweeps some buckets of each table of one segment, going on from `cursors` (one for each
+    /// logical database in use), and removes keys that expired at or before `now_ms`; then up to `hashes`
+    /// hashes' expired fields.
     pub fn expire_some(
         &self,
         segment: usize,
-        db: usize,
-        cursor: Cursor,
+        cursors: &mut Vec<Cursor>,
         buckets: usize,
-        now_ms: u64,
-        report: &mut ExpireReport,
-    ) -> Cursor {
-        let mut segment = self.segment(segment % SEGMENTS).lock();
-        let mut cursor = cursor;
-        let mut due: Vec<Vec<u8>> = Vec::new();
-        let Some(table) = segment.table(db) else { return Cursor(0) };
-        if table.expiring() == 0 {
-            return Cursor(0);
-        }
-        for _ in 0..buckets {
-            cursor = table.scan_expiring(cursor, |entry| {
-                report.sampled += 1;
-                if entry.expiry().is_some_and(|at| at <= now_ms) {
-                    due.push(entry.key().to_vec());
-                }
-            });
-            if cursor == Cursor(0) {
-                break;
-            }
-        }
-        for key in due {
-            let table = segment.table_mut(db);
-            let hash = table.hash(&key);
-            if let Some(entry) = table.remove(hash, &key) {
-                report.expired += 1;
-                report.changes.key_expired(db, &key);
-                report.dropped.values.extend(entry.into_object());
-            }
-        }
-        cursor
-    }
-
-    /// Removes expired hash fields of one segment, at most `limit` hashes.
-    pub fn expire_fields(
-        &self,
-        segment: usize,
-        limit: usize,
+        hashes: usize,
         now_ms: u64,
         report: &mut ExpireReport,
     ) {
         let mut segment = self.segment(segment % SEGMENTS).lock();
-        for _ in 0..limit {
+        cursors.resize(segment.databases(), Cursor(0));
+        for (db, cursor) in cursors.iter_mut().enumerate() {
+            *cursor = expire_keys(&mut segment, db, *cursor, buckets, now_ms, report);
+        }
+        for _ in 0..hashes {
             match segment.field_expiries.first() {
                 Some(line) if line.0 <= now_ms => {}
                 _ => return,
@@ -86,6 +54,41 @@ impl Keyspace {
             expire_hash(&mut segment, db, &key, now_ms, report);
         }
     }
+}
+
+fn expire_keys(
+    segment: &mut Segment,
+    db: usize,
+    mut cursor: Cursor,
+    buckets: usize,
+    now_ms: u64,
+    report: &mut ExpireReport,
+) -> Cursor {
+    let Some(table) = segment.table(db).filter(|table| table.expiring() != 0) else {
+        return Cursor(0);
+    };
+    let mut due: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..buckets {
+        cursor = table.scan_expiring(cursor, |entry| {
+            report.sampled += 1;
+            if entry.expiry().is_some_and(|at| at <= now_ms) {
+                due.push(entry.key().to_vec());
+            }
+        });
+        if cursor == Cursor(0) {
+            break;
+        }
+    }
+    let table = segment.table_mut(db);
+    for key in due {
+        let hash = table.hash(&key);
+        if let Some(entry) = table.remove(hash, &key) {
+            report.expired += 1;
+            report.changes.key_expired(db, &key);
+            retire(entry, &mut report.dropped);
+        }
+    }
+    cursor
 }
 
 fn expire_hash(
@@ -112,16 +115,5 @@ fn expire_hash(
     } else {
         drop(object);
     }
-    if gone.is_empty() {
-        return;
-    }
-    report.changes.expired_fields += gone.len() as u64;
-    report.changes.touch(db, key);
-    report.changes.notify(crate::EventClass::Hash, "hexpired", db, key);
-    if spent {
-        report.changes.notify(crate::EventClass::Generic, "del", db, key);
-    }
-    if report.changes.following {
-        report.changes.expired_hash_fields.push((db, key.into(), gone));
-    }
+    report.changes.fields_expired(db, key, gone, spent);
 }

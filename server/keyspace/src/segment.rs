@@ -45,6 +45,11 @@ impl Segment {
         &mut self.tables[db]
     }
 
+    /// Logical databases that have had a key here, and all below them.
+    pub(crate) fn databases(&self) -> usize {
+        self.tables.len()
+    }
+
     /// The table and, beside it, the hash-field expiries.
     pub(crate) fn parts(
         &mut self,

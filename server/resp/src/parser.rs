@@ -352,6 +352,7 @@ struct HeaderLine {
     bytes: usize,
 }
 
+#[derive(Clone, Copy)]
 enum Header {
     Count,
     Length,

@@ -12,6 +12,8 @@ pub mod intset;
 pub mod list;
 pub mod listpack;
 pub mod longdouble;
+pub mod lzf;
+pub mod malformed;
 pub mod quicklist;
 pub mod rank_tree;
 pub mod set;
@@ -19,4 +21,15 @@ pub mod size;
 pub mod sorted_set;
 pub mod stream;
 pub mod table;
+mod thin;
 pub mod value;
+
+/// Property tests run in full natively, and a little under Miri, which is a thousand times slower.
+#[cfg(test)]
+pub(crate) fn test_config() -> proptest::test_runner::Config {
+    proptest::test_runner::Config {
+        cases: if cfg!(miri) { 4 } else { 256 },
+        failure_persistence: None,
+        ..Default::default()
+    }
+}

@@ -203,8 +203,11 @@ impl<T: Copy> RankTree<T> {
     }
 
     fn find(&self, score: f64, mut order: impl FnMut(T) -> Ordering) -> Option<(usize, T)> {
-        let rank = self.partition_point(|s, i| stands(s, i, score, &mut order).is_lt());
-        let (found_score, item) = self.nth(rank)?;
+        let (rank, leaf, at) = self.seek(|s, i| stands(s, i, score, &mut order).is_lt())?;
+        let (found_score, item) = match at < leaf.len {
+            true => (leaf.scores[at], leaf.items[at]),
+            false => self.nth(rank)?, // it would be the first of the next leaf
+        };
         stands(found_score, item, score, &mut order).is_eq().then_some((rank, item))
     }
 
@@ -240,12 +243,21 @@ impl<T: Copy> RankTree<T> {
     /// The rank of the first element that is not `before`, where all that are before come first.
     /// With a set of one score and a comparison of members this is a lexical bound.
     #[must_use]
-    pub fn partition_point(&self, mut before: impl FnMut(f64, T) -> bool) -> usize {
-        let Some(mut node) = self.root.as_ref() else { return 0 };
+    pub fn partition_point(&self, before: impl FnMut(f64, T) -> bool) -> usize {
+        self.seek(before).map_or(0, |(rank, ..)| rank)
+    }
+
+    /// A rank as of `partition_point`, with the leaf in which the search ended and the place
+    /// there, which may be its end.
+    fn seek(&self, mut before: impl FnMut(f64, T) -> bool) -> Option<(usize, &Leaf<T>, usize)> {
+        let mut node = self.root.as_ref()?;
         let mut rank = 0;
         loop {
             match node {
-                Node::Leaf(leaf) => return rank + leaf.partition_point(&mut before),
+                Node::Leaf(leaf) => {
+                    let at = leaf.partition_point(&mut before);
+                    return Some((rank + at, leaf, at));
+                }
                 Node::Inner(inner) => {
                     let child = inner.child_for(&mut before);
                     rank += inner.counts[..child].iter().sum::<usize>();

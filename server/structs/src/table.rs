@@ -74,6 +74,23 @@ type Words = SmallVec<[u64; 2 * SLOTS]>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub u64);
 
+impl Cursor {
+    /// Places are multiples of this as long as a table has fewer than 2^48 buckets.
+    const CLIENT_SHIFT: u32 = 16;
+
+    /// A cursor as a client gives it back: any number is safe.
+    #[must_use]
+    pub const fn from_client(cursor: u64) -> Self {
+        Self(cursor << Self::CLIENT_SHIFT)
+    }
+
+    /// The cursor as a number that clients with signed integers can hold.
+    #[must_use]
+    pub const fn to_client(self) -> u64 {
+        self.0 >> Self::CLIENT_SHIFT
+    }
+}
+
 /// A set of entries by key.
 pub struct Table<V: Payload> {
     pages: Vec<Box<[Bucket]>>,

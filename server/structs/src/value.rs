@@ -6,9 +6,10 @@
 //! Packing turns owned pointers into words and back, which is why this module uses `unsafe`.
 #![allow(unsafe_code)]
 
-use crate::entry::{Entry, EntryRef, INLINE_MAX, Payload};
-use crate::hash::Hash;
-use crate::list::List;
+use crate::entry::{Content, Entry, EntryRef, INLINE_MAX, Payload};
+use crate::hash::{Fields, Hash};
+use crate::list::{List, Quicklist};
+use crate::listpack::Listpack;
 use crate::set::Set;
 use crate::size::size_class;
 use crate::sorted_set::SortedSet;
@@ -54,6 +55,78 @@ pub unsafe trait Thin: Sized {
     /// Heap bytes owned, in O(1).
     fn heap_bytes(&self) -> usize;
 }
+
+// SAFETY: a box is one address, given away and taken back whole.
+unsafe impl<T: OwnBytes> Thin for Box<T> {
+    fn into_thin(self) -> (u8, u64) {
+        (0, Self::into_raw(self) as u64)
+    }
+
+    unsafe fn from_thin(_encoding: u8, word: u64) -> Self {
+        // SAFETY: the caller passes on a word of `into_thin`, once.
+        unsafe { Self::from_raw(word as *mut T) }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        size_class(size_of::<T>()) + self.own_bytes()
+    }
+}
+
+/// What a boxed structure has on the heap besides its box.
+pub trait OwnBytes {
+    fn own_bytes(&self) -> usize;
+}
+
+impl OwnBytes for Quicklist {
+    fn own_bytes(&self) -> usize {
+        self.heap_bytes()
+    }
+}
+
+/// Implements `Thin` for an enum each of whose variants holds one thin value: the variants'
+/// numbers are the encodings.
+#[macro_export]
+macro_rules! thin_enum {
+    ($type:ident { $($number:literal => $variant:ident($inner:ty),)* }) => {
+        // SAFETY: each number stands for one variant, whose value keeps the same promise.
+        unsafe impl $crate::value::Thin for $type {
+            fn into_thin(self) -> (u8, u64) {
+                match self {
+                    $(Self::$variant(inner) => {
+                        ($number, $crate::value::Thin::into_thin(inner).1)
+                    })*
+                }
+            }
+
+            unsafe fn from_thin(encoding: u8, word: u64) -> Self {
+                match encoding {
+                    // SAFETY: the number tells which variant the word came from.
+                    $($number => Self::$variant(unsafe {
+                        <$inner as $crate::value::Thin>::from_thin(0, word)
+                    }),)*
+                    other => unreachable!("no encoding has the number {other}"),
+                }
+            }
+
+            fn heap_bytes(&self) -> usize {
+                match self {
+                    $(Self::$variant(inner) => $crate::value::Thin::heap_bytes(inner),)*
+                }
+            }
+        }
+    };
+}
+
+thin_enum!(List {
+    0 => Listpack(Listpack),
+    1 => Quicklist(Box<Quicklist>),
+});
+
+thin_enum!(Hash {
+    0 => Listpack(Listpack),
+    1 => ListpackEx(Listpack),
+    2 => Table(Box<Fields>),
+});
 
 /// A value that does not lie in its entry.
 pub enum Value {
@@ -127,7 +200,7 @@ unsafe impl Payload for Value {
     fn heap_bytes(&self) -> usize {
         match self {
             Self::String(text) => size_class(size_of::<Vec<u8>>()) + size_class(text.capacity()),
-            Self::List(list) => list.heap_bytes(),
+            Self::List(list) => Thin::heap_bytes(list),
             Self::Set(set) => set.heap_bytes(),
             Self::SortedSet(sorted) => sorted.heap_bytes(),
             Self::Hash(hash) => hash.heap_bytes(),
@@ -146,6 +219,19 @@ impl Value {
             Self::SortedSet(_) => Kind::SortedSet,
             Self::Hash(_) => Kind::Hash,
             Self::Stream(_) => Kind::Stream,
+        }
+    }
+
+    /// A deep copy.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        match self {
+            Self::String(text) => Self::String(text.clone()),
+            Self::List(list) => Self::List(list.clone()),
+            Self::Set(set) => Self::Set(set.duplicate()),
+            Self::SortedSet(sorted) => Self::SortedSet(sorted.duplicate()),
+            Self::Hash(hash) => Self::Hash(hash.duplicate()),
+            Self::Stream(stream) => Self::Stream(stream.clone()),
         }
     }
 }
@@ -272,6 +358,16 @@ impl<'a> EntryRef<'a, Value> {
                 Some(Text::Bytes(unsafe { (*text).as_slice() }))
             }
             _ => None,
+        }
+    }
+
+    /// An entry of its own with the same value and expiry under another key. The access bits are
+    /// those of a new entry.
+    #[must_use]
+    pub fn duplicate(self, key: &[u8]) -> Entry<Value> {
+        match self.content() {
+            Content::Inline(bytes) => Entry::inline(self.kind(), key, bytes, self.expiry()),
+            Content::Object(value) => Entry::object(key, value.duplicate(), self.expiry()),
         }
     }
 

@@ -1,0 +1,162 @@
+//! The process's memory: jemalloc, with alignments passed in full.
+//!
+//! Our jemalloc is built with 8-byte steps between small size classes (`.cargo/config.toml`), so
+//! that a 56-byte entry takes 56 bytes. A plain `malloc` then promises 8-byte alignment and no more,
+//! while the usual Rust binding takes 16 for granted and leaves the alignment out of the call up to
+//! there. So this crate has its own few lines, which name every alignment above 8.
+//!
+//! The only module of this crate with `unsafe` in it.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::c_int;
+
+use jemalloc_sys::{MALLOCX_ZERO, calloc, malloc, mallocx, rallocx, realloc, sdallocx};
+
+/// The alignment that jemalloc gives without being asked, as `LG_QUANTUM` says.
+const ALIGNMENT_OF_MALLOC: usize = 8;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+struct Jemalloc;
+
+/// Bytes that the program holds: what Redis calls `used_memory`.
+pub fn used_memory() -> usize {
+    advance();
+    jemalloc_ctl::stats::allocated::read().unwrap_or(0)
+}
+
+/// Bytes of physical memory that the allocator's pages take.
+pub fn resident() -> usize {
+    advance();
+    jemalloc_ctl::stats::resident::read().unwrap_or(0)
+}
+
+/// Bytes in pages that hold at least one live allocation.
+pub fn active() -> usize {
+    advance();
+    jemalloc_ctl::stats::active::read().unwrap_or(0)
+}
+
+/// Lets jemalloc return unused pages from a thread of its own instead of during an allocation.
+pub fn purge_in_background(enabled: bool) {
+    // A build of jemalloc without such threads refuses: it then purges as it goes.
+    let _ = jemalloc_ctl::background_thread::write(enabled);
+}
+
+/// jemalloc's figures are those of the last epoch.
+fn advance() {
+    let _ = jemalloc_ctl::epoch::advance();
+}
+
+/// The `MALLOCX_ALIGN` part of a call's flags; none where `malloc` aligns well enough.
+#[inline(always)]
+const fn flags(layout: Layout) -> c_int {
+    if layout.align() <= ALIGNMENT_OF_MALLOC { 0 } else { layout.align().trailing_zeros() as c_int }
+}
+
+// SAFETY: every block comes from jemalloc with at least the asked size and alignment, a failed
+// allocation is a null pointer, and a block is given back to the allocator it came from. jemalloc does not
+// unwind.
+unsafe impl GlobalAlloc for Jemalloc {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let flags = flags(layout);
+        if flags == 0 {
+            // SAFETY: any size is allowed; the caller checks for null.
+            return unsafe { malloc(layout.size()).cast() };
+        }
+        // SAFETY: the size is not zero, as `GlobalAlloc` asks of its caller.
+        unsafe { mallocx(layout.size(), flags).cast() }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let flags = flags(layout);
+        if flags == 0 {
+            // SAFETY: as in `alloc`.
+            return unsafe { calloc(1, layout.size()).cast() };
+        }
+        // SAFETY: as in `alloc`.
+        unsafe { mallocx(layout.size(), flags | MALLOCX_ZERO).cast() }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller gives the block and the layout it was allocated with; the flags follow from the
+        // layout, so they are the same as then.
+        unsafe { sdallocx(block.cast(), layout.size(), flags(layout)) };
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let flags = flags(layout);
+        if flags == 0 {
+            // SAFETY: the block is live and `size` is not zero, by the contract of `GlobalAlloc`.
+            return unsafe { realloc(block.cast(), size).cast() };
+        }
+        // SAFETY: as above; the flags ask for the same alignment as before.
+        unsafe { rallocx(block.cast(), size, flags).cast() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_alignment_is_kept_through_growing_and_shrinking() {
+        for shift in 0..=12 {
+            let align = 1 << shift;
+            for size in [1, 7, 8, 9, 24, 40, 56, 100, 4096, 5000, 100_000] {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                // SAFETY: sizes are not zero, and each block is used with the layout it has.
+                unsafe {
+                    let block = ALLOCATOR.alloc(layout);
+                    assert_eq!(block as usize % align, 0, "alloc {size} at {align}");
+                    block.write_bytes(7, size);
+
+                    let grown = ALLOCATOR.realloc(block, layout, 3 * size + 1);
+                    assert_eq!(grown as usize % align, 0, "realloc {size} at {align}");
+                    assert!((0..size).all(|i| *grown.add(i) == 7));
+                    let layout = Layout::from_size_align(3 * size + 1, align).unwrap();
+
+                    let shrunk = ALLOCATOR.realloc(grown, layout, size);
+                    assert_eq!(shrunk as usize % align, 0, "shrink {size} at {align}");
+                    ALLOCATOR.dealloc(shrunk, Layout::from_size_align(size, align).unwrap());
+
+                    let layout = Layout::from_size_align(size, align).unwrap();
+                    let zeroed = ALLOCATOR.alloc_zeroed(layout);
+                    assert_eq!(zeroed as usize % align, 0, "zeroed {size} at {align}");
+                    assert!((0..size).all(|i| *zeroed.add(i) == 0));
+                    ALLOCATOR.dealloc(zeroed, layout);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_small_blocks_of_sixteen_byte_alignment_are_aligned() {
+        #[repr(align(16))]
+        struct Wide([u8; 24]);
+
+        let blocks: Vec<Box<Wide>> = (0..1000).map(|i| Box::new(Wide([i as u8; 24]))).collect();
+        assert!(blocks.iter().all(|block| (&raw const **block as usize).is_multiple_of(16)));
+        assert!(blocks.iter().enumerate().all(|(i, block)| block.0[23] == i as u8));
+    }
+
+    #[test]
+    fn small_blocks_come_in_steps_of_eight_bytes() {
+        // SAFETY: asks for a size class; allocates nothing.
+        assert_eq!(unsafe { jemalloc_sys::nallocx(56, 0) }, 56);
+    }
+
+    #[test]
+    fn used_memory_follows_what_is_held() {
+        let before = used_memory();
+        let held = vec![1u8; 64 << 20];
+        assert!(before + (60 << 20) < used_memory());
+        assert!(used_memory() <= resident() + held.len());
+        drop(held);
+    }
+}

@@ -1,0 +1,410 @@
+//! Starting and ending, in the order that programs which launch servers rely on.
+//!
+//! Listeners are bound before `Server initialized` is written, data is loaded before `Ready to accept`. The
+//! main thread then only waits to be told to end; the reactors do the work.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{IsTerminal, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use carnelian_config::{
+    ClientCertificates, Config, DirectiveId, Line, Start, StartError, Supervised, Task,
+};
+use carnelian_keyspace::Keyspace;
+
+use crate::configure::level;
+use crate::database::{Database, Stats};
+use crate::encryption::Encryption;
+use crate::listener::Change;
+use crate::log::{self, Role};
+use crate::mailbox::{Mailbox, Message};
+use crate::process::{self, PidFile};
+use crate::reactor::{Reactor, Seat};
+use crate::reclaim::Reclaimer;
+use crate::registry::Registry;
+use crate::server::{Identity, Request, Server};
+use crate::settings::{self, Settings, given};
+use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
+use crate::{allocator, clock, signals};
+
+/// Where a server that was started without arguments keeps its data.
+const DATA_FOLDER: &str = "carnelian-data";
+
+/// More reactors than this are not started unless asked for.
+const REACTORS_MAX: usize = 8;
+
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match Task::of(&arguments) {
+        Task::Version => tasks::print_version(),
+        Task::Help => tasks::print_usage(&program_name()),
+        Task::TestMemory(megabytes) => tasks::test_memory(megabytes),
+        Task::CheckSystem => tasks::check_system(),
+        Task::Serve => match serve(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                match error.downcast_ref::<StartError>() {
+                    Some(StartError::Unreadable { .. }) => log::warning!("{error}"),
+                    Some(error) => eprint!("{}", error.report(REDIS_VERSION)),
+                    None => log::warning!("{error:#}"),
+                }
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn serve(arguments: &[OsString]) -> Result<()> {
+    let input = read_standard_input(arguments)?;
+    let mut start = carnelian_config::load(arguments, &mut &input[..])?;
+    let is_bare = arguments.is_empty();
+    complete(&mut start, is_bare)?;
+    let config = &start.config;
+    std::env::set_current_dir(&config.dir)
+        .with_context(|| format!("Can't chdir to '{}'", config.dir.display()))?;
+    open_log(config)?;
+
+    let supervised = supervision(config);
+    let in_background = process::is_in_background();
+    if config.daemonize && !supervised && !in_background {
+        return process::start_in_background(arguments, &input)
+            .context("Could not start in the background");
+    }
+    log_panics();
+    announce(&start, is_bare);
+    allocator::purge_in_background(true);
+
+    start.config.maxclients = limit_clients(start.config.maxclients)?;
+    let running = Running::start(start, supervised, in_background, is_bare)?;
+    running.wait_for_the_end();
+    Ok(())
+}
+
+/// What the configuration leaves open.
+fn complete(start: &mut Start, is_bare: bool) -> Result<()> {
+    let config = &mut start.config;
+    if is_bare {
+        config.dir = config.dir.join(DATA_FOLDER);
+        config.bind = vec!["127.0.0.1".into(), "-::1".into()];
+        make_folder(&config.dir)?;
+    }
+    // Redis asks TLS clients for a certificate unless told not to, but it also refuses to start without
+    // the authorities that those would come from. Without them we ask for none.
+    let has_authorities =
+        given(&config.tls_ca_cert_file).is_some() || given(&config.tls_ca_cert_dir).is_some();
+    if !has_authorities && !start.given.contains(&DirectiveId::tls_auth_clients) {
+        config.tls_auth_clients = ClientCertificates::No;
+    }
+    if config.daemonize && given(&config.pidfile).is_none() {
+        config.pidfile = "/var/run/redis.pid".into();
+    }
+    Ok(())
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("Can't make the data folder '{}'", folder.display()))
+}
+
+/// All of standard input, if it is to be read as configuration.
+fn read_standard_input(arguments: &[OsString]) -> Result<Vec<u8>> {
+    /// No configuration is as long as this.
+    const BYTES_MAX: u64 = 16 << 20;
+
+    let mut input = Vec::new();
+    if arguments.iter().any(|argument| argument == "-") {
+        let stdin = std::io::stdin().lock();
+        stdin.take(BYTES_MAX).read_to_end(&mut input).context("Can't read standard input")?;
+    }
+    Ok(input)
+}
+
+fn open_log(config: &Config) -> Result<(), StartError> {
+    log::set_threshold(level(config.loglevel));
+    let Some(path) = given(&config.logfile) else { return Ok(()) };
+    let path = config.dir.join(path);
+    // Found out now, where there is somebody to tell.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .map_err(|error| StartError::whole(format!("Can't open the log file: {error}")))?;
+    log::write_to(Some(path));
+    Ok(())
+}
+
+fn supervision(config: &Config) -> bool {
+    match config.supervised {
+        Supervised::Systemd | Supervised::Auto => process::is_supervised_by_systemd(),
+        // Told all the same if there is somebody to tell, but it does not keep us in the foreground.
+        Supervised::Upstart | Supervised::No => false,
+    }
+}
+
+/// Panics go to the log, like everything else that operators have to know.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        log::warning!("BUG: thread {}: {info}", thread.name().unwrap_or("?"));
+    }));
+}
+
+fn announce(start: &Start, is_bare: bool) {
+    log::notice!("oO0OoO0OoO0Oo Carnelian is starting oO0OoO0OoO0Oo");
+    log::notice!(
+        "Carnelian version={CARNELIAN_VERSION}, redis version={REDIS_VERSION}, bits={}, pid={}, \
+         just started",
+        usize::BITS,
+        std::process::id()
+    );
+    if is_bare {
+        log::warning!(
+            "Warning: no config file specified, using the default config. In order to specify a \
+             config file use {} /path/to/redis.conf",
+            program_name()
+        );
+    } else {
+        log::notice!("Configuration loaded");
+    }
+    for warning in &start.warnings {
+        log::warning!("{warning}");
+    }
+    if !start.later.is_empty() {
+        log::warning!("Accepted, but without effect in this version: {}", start.later.join(", "));
+    }
+}
+
+/// Raises the limit on open files, or lowers the number of clients to what it allows.
+fn limit_clients(wanted: u32) -> Result<u32> {
+    let possible = process::raise_descriptor_limit(wanted);
+    if possible == 0 {
+        anyhow::bail!(
+            "Your current 'ulimit -n' is not enough for the server to start. Please increase your \
+             open file limit. Exiting."
+        );
+    }
+    if possible < wanted {
+        log::warning!(
+            "You requested maxclients of {wanted}, which the limit on open files does not allow. \
+             maxclients has been reduced to {possible} to compensate for low ulimit. If you need \
+             higher maxclients increase 'ulimit -n'."
+        );
+    }
+    Ok(possible)
+}
+
+/// A server that has been started.
+struct Running {
+    server: Arc<Server>,
+    reactors: Vec<JoinHandle<()>>,
+    requests: Receiver<Request>,
+    pid_file: Option<PidFile>,
+}
+
+impl Running {
+    fn start(start: Start, supervised: bool, in_background: bool, is_bare: bool) -> Result<Self> {
+        let Start { config, config_file, renames, .. } = start;
+        let seats = seats(config.io_threads as usize)?;
+        let (sender, requests) = channel();
+        signals::watch(sender.clone()).context("Can't watch signals")?;
+
+        log::set_role(Role::Primary);
+        let registry = registry(&renames)?;
+        let reclaimer = Reclaimer::start().context("Can't start the reclaiming thread")?;
+        let database = open_database(&config, &registry, seats.len())?;
+        let mailboxes: Box<[Arc<Mailbox>]> =
+            seats.iter().map(|seat| Arc::clone(seat.mailbox())).collect();
+        let identity = identity(config_file, supervised);
+        let server = Server::new(config, registry, reclaimer, renames, mailboxes, identity, sender);
+        let server = Arc::new(server);
+        server.databases.write().push(Arc::clone(&database));
+        let config = server.config();
+
+        let pid_file = match given(&config.pidfile) {
+            Some(path) => PidFile::create(config.dir.join(path)),
+            None => None,
+        };
+        show_banner(&config, in_background);
+        process::warn_of_small_backlog(config.tcp_backlog);
+        let change = listen(&config, &database)?;
+        log::notice!("Server initialized");
+
+        let mut reactors = Vec::with_capacity(seats.len());
+        for (index, seat) in seats.into_iter().enumerate() {
+            reactors.push(spawn(seat, index, Arc::clone(&server))?);
+        }
+        server.pass_on(&database, change);
+        for kind in database.listeners.lock().kinds() {
+            log::notice!("Ready to accept connections {}", kind.name());
+        }
+        process::notify_supervisor("STATUS=Ready to accept connections\nREADY=1\n");
+        if is_bare {
+            show_first_steps(&config, &database);
+        }
+        Ok(Self { server, reactors, requests, pid_file })
+    }
+
+    /// Returns when the server has ended in order.
+    fn wait_for_the_end(self) {
+        // The server holds a sender, so there is always somebody who may still ask.
+        let _ = self.requests.recv();
+        log::notice!("User requested shutdown...");
+        process::notify_supervisor("STOPPING=1\n");
+        for mailbox in &self.server.mailboxes {
+            mailbox.post(Message::Shutdown);
+        }
+        for reactor in self.reactors {
+            let _ = reactor.join();
+        }
+        if let Some(file) = self.pid_file {
+            file.remove();
+        }
+        for database in &*self.server.databases.read() {
+            database.listeners.lock().close();
+        }
+        log::warning!("Carnelian is now ready to exit, bye bye...");
+    }
+}
+
+fn seats(asked_for: usize) -> Result<Vec<Seat>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = match asked_for {
+        0 => cores.min(REACTORS_MAX),
+        count => count,
+    };
+    (0..count).map(|_| Seat::new().context("Can't make an event loop")).collect()
+}
+
+/// The commands, under the names that `rename-command` gives them.
+fn registry(renames: &[Line]) -> Result<Registry, StartError> {
+    let known = Registry::new(&[]);
+    let mut pairs = Vec::with_capacity(renames.len());
+    for line in renames {
+        let [_, old, new] = line.words.as_slice() else {
+            return Err(line.error("wrong number of arguments"));
+        };
+        if known.find(old).is_none() {
+            return Err(line.error("No such command in rename-command"));
+        }
+        pairs.push((old.clone(), new.clone()));
+    }
+    Ok(Registry::new(&pairs))
+}
+
+fn open_database(config: &Config, registry: &Registry, reactors: usize) -> Result<Arc<Database>> {
+    let encryption = Encryption::new(config).context("Failed to configure TLS")?;
+    let keyspace = Keyspace::new(config.databases as usize);
+    let stats = Stats::new(reactors, registry.entries().len());
+    Ok(Arc::new(Database::new(1, Settings::new(config), encryption, keyspace, stats)))
+}
+
+fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {
+    Identity {
+        process_id: std::process::id(),
+        run_id: process::new_run_id(),
+        started_ms: clock::wall_ms(),
+        executable: std::env::current_exe().unwrap_or_default(),
+        config_file,
+        supervised,
+    }
+}
+
+fn listen(config: &Config, database: &Database) -> Result<Change> {
+    let mut listeners = database.listeners.lock();
+    let (change, result) = listeners.change(&settings::endpoints(config));
+    if let Err(error) = result {
+        anyhow::bail!(
+            "Failed listening on port {} ({}), aborting.",
+            error.port(),
+            error.kind().name()
+        );
+    }
+    if listeners.is_empty() {
+        anyhow::bail!("Configured to not listen anywhere, exiting.");
+    }
+    Ok(change)
+}
+
+fn spawn(seat: Seat, index: usize, server: Arc<Server>) -> Result<JoinHandle<()>> {
+    let run = move || {
+        let reactor = Reactor::new(seat, index, server);
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reactor.run()));
+        if ran.is_err() {
+            // Its clients would hang for ever, and a supervisor would not notice.
+            log::warning!("Reactor {index} ended by a bug; exiting.");
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new()
+        .name(format!("reactor-{index}"))
+        .spawn(run)
+        .context("Can't start a thread")
+}
+
+fn show_banner(config: &Config, in_background: bool) {
+    let to_terminal = given(&config.logfile).is_none() && std::io::stdout().is_terminal();
+    let port = if config.port != 0 { config.port } else { config.tls_port };
+    if !config.always_show_logo && (in_background || !to_terminal) {
+        log::notice!("Running mode=standalone, port={port}.");
+        return;
+    }
+    log::write_raw(&format!(
+        "
+      ____
+    /\\__/\\     Carnelian {CARNELIAN_VERSION} (commands of Redis {REDIS_VERSION}) {} bit
+   /_/  \\_\\
+   \\ \\  / /    Running in standalone mode
+    \\ \\/ /     Port: {port}
+     \\__/      PID: {}
+
+",
+        usize::BITS,
+        std::process::id()
+    ));
+}
+
+/// The two commands that a newcomer needs, as they work here.
+fn show_first_steps(config: &Config, database: &Database) {
+    let configuration = database.tls.configuration();
+    let authority = configuration.and_then(|configuration| configuration.client_ca_file.clone());
+    let mut text = format!("\n    redis-cli -p {}\n", config.port);
+    if let Some(path) = authority {
+        let path = quote_for_shell(&path.display().to_string());
+        text += &format!("    redis-cli -p {} --tls --cacert {path}\n", config.port);
+    }
+    log::write_raw(&format!("{text}\n"));
+}
+
+fn quote_for_shell(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    match text.bytes().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+fn program_name() -> String {
+    let name = std::env::args_os().next().unwrap_or_else(|| "carnelian-server".into());
+    name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quote_for_shell("/home/me/x-1.pem"), "/home/me/x-1.pem");
+        assert_eq!(quote_for_shell("/it's here"), r"'/it'\''s here'");
+    }
+}

@@ -1,0 +1,185 @@
+//! The clients of a database, as seen from any thread: for CLIENT LIST, CLIENT KILL and INFO.
+//!
+//! Each connection shares one `ClientShared` with the rest of the server. Only its reactor writes
+//! the figures in it (plain stores, once a batch), so that anyone may read them without a lock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::mailbox::{Mailbox, Message};
+
+/// What is known of a client outside of its reactor.
+pub struct ClientShared {
+    pub id: u64,
+    /// Of the peer, `host:port` or the path of a unix socket and `:0`.
+    pub address: String,
+    /// Of our side.
+    pub local_address: String,
+    pub file_descriptor: i32,
+    pub created_ms: u64,
+    /// Index of the reactor that the connection lives on.
+    pub reactor: usize,
+    pub tls: AtomicBool,
+    pub last_interaction_ms: AtomicU64,
+    /// The logical database in use.
+    pub db: AtomicU32,
+    /// 2 or 3.
+    pub protocol: AtomicU8,
+    /// Place of the last command in the registry; `u32::MAX` before the first.
+    pub last_command: AtomicU32,
+    /// Bits that dispatch gives a meaning to.
+    pub flags: AtomicU32,
+    /// Bytes of requests kept for this connection.
+    pub query_bytes: AtomicUsize,
+    /// Bytes of replies that the peer has not taken yet.
+    pub output_bytes: AtomicUsize,
+    pub net_input_bytes: AtomicU64,
+    pub net_output_bytes: AtomicU64,
+    pub commands: AtomicU64,
+    pub names: Mutex<Names>,
+    /// Where the reactor keeps the connection; `u64::MAX` while it is not there.
+    pub(crate) place: AtomicU64,
+    mailbox: Arc<Mailbox>,
+}
+
+/// What a client calls itself, and the user it is.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    pub name: Box<[u8]>,
+    pub library_name: Box<[u8]>,
+    pub library_version: Box<[u8]>,
+    pub user: Box<[u8]>,
+}
+
+/// Where a connection comes from and goes to, for a new `ClientShared`.
+pub struct Origin {
+    pub address: String,
+    pub local_address: String,
+    pub file_descriptor: i32,
+    pub reactor: usize,
+    pub mailbox: Arc<Mailbox>,
+    pub now_ms: u64,
+}
+
+impl ClientShared {
+    /// Closes the connection, whichever reactor it is on.
+    pub fn kill(self: &Arc<Self>) {
+        self.mailbox.post(Message::Kill(Arc::clone(self)));
+    }
+
+    /// Sends bytes after the replies that are already on their way.
+    pub fn deliver(self: &Arc<Self>, bytes: Arc<[u8]>) {
+        self.mailbox.post(Message::Deliver(Arc::clone(self), bytes));
+    }
+}
+
+/// The clients of one database, in the order in which they came.
+#[derive(Default)]
+pub struct Clients {
+    last_id: AtomicU64,
+    count: AtomicUsize,
+    by_id: Mutex<BTreeMap<u64, Arc<ClientShared>>>,
+}
+
+impl Clients {
+    pub fn add(&self, origin: Origin) -> Arc<ClientShared> {
+        let client = self.unlisted(origin);
+        self.by_id.lock().insert(client.id, Arc::clone(&client));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        client
+    }
+
+    /// A client that does not count as one: it is about to be turned away.
+    pub fn unlisted(&self, origin: Origin) -> Arc<ClientShared> {
+        Arc::new(ClientShared {
+            id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            address: origin.address,
+            local_address: origin.local_address,
+            file_descriptor: origin.file_descriptor,
+            created_ms: origin.now_ms,
+            reactor: origin.reactor,
+            tls: AtomicBool::new(false),
+            last_interaction_ms: AtomicU64::new(origin.now_ms),
+            db: AtomicU32::new(0),
+            protocol: AtomicU8::new(2),
+            last_command: AtomicU32::new(u32::MAX),
+            flags: AtomicU32::new(0),
+            query_bytes: AtomicUsize::new(0),
+            output_bytes: AtomicUsize::new(0),
+            net_input_bytes: AtomicU64::new(0),
+            net_output_bytes: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            names: Mutex::default(),
+            place: AtomicU64::new(u64::MAX),
+            mailbox: origin.mailbox,
+        })
+    }
+
+    pub fn remove(&self, id: u64) {
+        if self.by_id.lock().remove(&id).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn find(&self, id: u64) -> Option<Arc<ClientShared>> {
+        self.by_id.lock().get(&id).cloned()
+    }
+
+    /// All clients, oldest first: a copy, so that no lock is held while they are looked at.
+    pub fn list(&self) -> Vec<Arc<ClientShared>> {
+        self.by_id.lock().values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::{Poll, Token};
+
+    use super::*;
+
+    fn origin(mailbox: &Arc<Mailbox>) -> Origin {
+        Origin {
+            address: "127.0.0.1:1".into(),
+            local_address: "127.0.0.1:6379".into(),
+            file_descriptor: 7,
+            reactor: 0,
+            mailbox: Arc::clone(mailbox),
+            now_ms: 1,
+        }
+    }
+
+    #[test]
+    fn clients_are_counted_found_and_listed_in_order() {
+        let poll = Poll::new().unwrap();
+        let mailbox = Arc::new(Mailbox::new(poll.registry(), Token(0)).unwrap());
+        let clients = Clients::default();
+        let first = clients.add(origin(&mailbox));
+        let second = clients.add(origin(&mailbox));
+        assert_eq!((first.id, second.id, clients.len()), (1, 2, 2));
+        assert_eq!(clients.list().iter().map(|client| client.id).collect::<Vec<_>>(), [1, 2]);
+
+        clients.remove(1);
+        clients.remove(1);
+        assert_eq!(clients.len(), 1);
+        assert!(clients.find(1).is_none());
+        assert_eq!(clients.add(origin(&mailbox)).id, 3, "an id is never given twice");
+
+        second.kill();
+        second.deliver(Arc::from(*b"+OK\r\n"));
+        let mut messages = Vec::new();
+        mailbox.take(&mut messages);
+        assert!(matches!(&messages[0], Message::Kill(client) if client.id == 2));
+        assert!(matches!(&messages[1], Message::Deliver(client, _) if client.id == 2));
+    }
+}

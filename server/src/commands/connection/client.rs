@@ -1,0 +1,315 @@
+//! CLIENT: what the server knows of its clients, and what a client may set for itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
+use carnelian_resp::number::parse_i64;
+
+use super::command;
+use super::list::{Filter, Kinds, line};
+use crate::clients::ClientShared;
+use crate::commands::{Context, help};
+use crate::registry::{ServerCommand, ServerRun};
+use crate::session::ReplyMode;
+
+const USUAL: Flags = Flags::LOADING.union(Flags::NOSCRIPT).union(Flags::STALE);
+const ADMIN: Flags = USUAL.union(Flags::ADMIN);
+/// Set on every node of a cluster by clients that know of them.
+const ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
+
+pub(super) const CLIENT: ServerCommand = ServerCommand {
+    categories: Categories::empty(),
+    subcommands: &[
+        sub("getname", "Returns the connection's name.", "2.6.9", 2, USUAL, getname),
+        sub(
+            "getredir",
+            "Returns the client that tracking redirects to.",
+            "6.0.0",
+            2,
+            USUAL,
+            getredir,
+        ),
+        sub(
+            "help",
+            "Lists the subcommands.",
+            "5.0.0",
+            2,
+            Flags::LOADING.union(Flags::STALE),
+            usage,
+        ),
+        sub("id", "Returns the connection's number.", "5.0.0", 2, USUAL, id),
+        ServerCommand {
+            tips: &["nondeterministic_output"],
+            ..sub("info", "Describes the connection.", "6.2.0", 2, USUAL, info)
+        },
+        ServerCommand {
+            complexity: "O(N) in the number of clients",
+            ..sub("kill", "Ends connections.", "2.4.0", -3, ADMIN, kill)
+        },
+        ServerCommand {
+            complexity: "O(N) in the number of clients",
+            tips: &["nondeterministic_output"],
+            ..sub("list", "Describes the connections.", "2.4.0", -2, ADMIN, list)
+        },
+        sub("no-evict", "Spares the connection from client eviction.", "7.0.0", 3, ADMIN, no_evict),
+        sub(
+            "no-touch",
+            "Keeps reads from renewing keys' access clocks.",
+            "7.2.0",
+            3,
+            USUAL,
+            no_touch,
+        ),
+        sub("reply", "Turns replies on or off.", "3.2.0", 3, USUAL, reply),
+        ServerCommand {
+            tips: ALL_NODES,
+            ..sub("setinfo", "Names the client's library.", "7.2.0", 4, USUAL, setinfo)
+        },
+        ServerCommand {
+            tips: ALL_NODES,
+            ..sub("setname", "Names the connection.", "2.6.9", 3, USUAL, setname)
+        },
+        sub("trackinginfo", "Tells how keys are tracked.", "6.2.0", 2, USUAL, trackinginfo),
+    ],
+    ..command("client", "Commands about connections.", "2.4.0", -2, Flags::empty(), usage)
+};
+
+const fn sub(
+    name: &'static str,
+    summary: &'static str,
+    since: &'static str,
+    arity: i32,
+    flags: Flags,
+    run: ServerRun,
+) -> ServerCommand {
+    command(name, summary, since, arity, flags, run)
+}
+
+/// `CLIENT HELP`
+fn usage(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    help(context)
+}
+
+/// `CLIENT ID`
+fn id(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.reply.integer(context.session.shared.id as i64);
+    Ok(Effect::None)
+}
+
+/// `CLIENT GETNAME`
+fn getname(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let names = context.session.shared.names.lock();
+    match &*names.name {
+        b"" => context.reply.null(),
+        name => context.reply.bulk(name),
+    }
+    Ok(Effect::None)
+}
+
+/// `CLIENT SETNAME name`
+fn setname(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let name = valid_name(context.args[2])?;
+    context.session.shared.names.lock().name = name;
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// A name that cannot break the lines of CLIENT LIST.
+pub(super) fn valid_name(name: &[u8]) -> Result<Box<[u8]>, CommandError> {
+    if is_printable(name) {
+        return Ok(name.into());
+    }
+    Err(CommandError::text(
+        "ERR Client names cannot contain spaces, newlines or special characters.",
+    ))
+}
+
+fn is_printable(word: &[u8]) -> bool {
+    word.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+/// `CLIENT SETINFO LIB-NAME name | LIB-VER version`
+fn setinfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let (attribute, value) = (context.args[2], context.args[3]);
+    let is_name = args::is(attribute, "LIB-NAME");
+    if !is_name && !args::is(attribute, "LIB-VER") {
+        let attribute = String::from_utf8_lossy(attribute);
+        return Err(CommandError::text(format!("ERR Unrecognized option '{attribute}'")));
+    }
+    if !is_printable(value) {
+        let attribute = if is_name { "lib-name" } else { "lib-ver" };
+        return Err(CommandError::text(format!(
+            "ERR {attribute} cannot contain spaces, newlines or special characters."
+        )));
+    }
+    let mut names = context.session.shared.names.lock();
+    if is_name {
+        names.library_name = value.into();
+    } else {
+        names.library_version = value.into();
+    }
+    drop(names);
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `CLIENT INFO`
+fn info(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.publish();
+    let now_ms = context.worker.clock.now_ms();
+    let mut text = line(&context.session.shared, context.registry, now_ms);
+    text.push(b'\n');
+    context.reply.verbatim(b"txt", &text);
+    Ok(Effect::None)
+}
+
+/// `CLIENT LIST [TYPE type] [ID id ...] [USER ...] [ADDR ...] [LADDR ...] [SKIPME ...] [MAXAGE ...]`
+fn list(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.publish();
+    let words = &context.args[2..];
+    let filter = match words {
+        [word, kind] if args::is(word, "TYPE") => {
+            Filter { kinds: Some(Kinds::parse(kind)?), ..Filter::default() }
+        }
+        [word, ids @ ..] if args::is(word, "ID") && !ids.is_empty() => {
+            let parse = |id: &&[u8]| {
+                parse_i64(id)
+                    .and_then(|id| u64::try_from(id).ok())
+                    .ok_or_else(|| CommandError::text("ERR Invalid client ID"))
+            };
+            let ids: Result<Vec<u64>, _> = ids.iter().map(parse).collect();
+            Filter { ids: Some(ids?), ..Filter::default() }
+        }
+        [] => Filter::default(),
+        _ => return Err(CommandError::Syntax),
+    };
+    let now_ms = context.worker.clock.now_ms();
+    let mut text = Vec::new();
+    for client in context.session.database.clients.list() {
+        if filter.matches(&client, now_ms) {
+            text.extend_from_slice(&line(&client, context.registry, now_ms));
+            text.push(b'\n');
+        }
+    }
+    context.reply.verbatim(b"txt", &text);
+    Ok(Effect::None)
+}
+
+/// `CLIENT KILL ip:port | option value ...`
+fn kill(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let clients = context.session.database.clients.list();
+    let me = Arc::clone(&context.session.shared);
+    if let [_, _, address] = context.args {
+        let found = clients.iter().find(|client| client.address.as_bytes() == *address);
+        let client = found.ok_or_else(|| CommandError::text("ERR No such client"))?;
+        end(context, &me, client);
+        context.reply.ok();
+        return Ok(Effect::None);
+    }
+    let filter = Filter::parse(&context.args[2..])?;
+    let now_ms = context.worker.clock.now_ms();
+    let mut killed = 0;
+    for client in &clients {
+        if filter.matches(client, now_ms) && !(filter.skip_me && client.id == me.id) {
+            end(context, &me, client);
+            killed += 1;
+        }
+    }
+    context.reply.integer(killed);
+    Ok(Effect::None)
+}
+
+/// Ends a connection; this one only after its reply.
+fn end(context: &mut Context<'_>, me: &ClientShared, client: &Arc<ClientShared>) {
+    if client.id == me.id {
+        context.session.close_after_reply = true;
+    } else {
+        client.kill();
+    }
+}
+
+/// `CLIENT REPLY ON | OFF | SKIP`
+fn reply(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let word = context.args[2];
+    let session = &mut *context.session;
+    if args::is(word, "ON") {
+        session.reply = ReplyMode::On;
+        context.reply.ok();
+    } else if args::is(word, "OFF") {
+        session.reply = ReplyMode::Off;
+    } else if args::is(word, "SKIP") {
+        if session.reply != ReplyMode::Off {
+            session.reply = ReplyMode::SkipNext;
+        }
+    } else {
+        return Err(CommandError::Syntax);
+    }
+    Ok(Effect::None)
+}
+
+fn switch(word: &[u8]) -> Result<bool, CommandError> {
+    if args::is(word, "ON") {
+        Ok(true)
+    } else if args::is(word, "OFF") {
+        Ok(false)
+    } else {
+        Err(CommandError::Syntax)
+    }
+}
+
+/// `CLIENT NO-TOUCH ON | OFF`
+fn no_touch(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.session.no_touch = switch(context.args[2])?;
+    context.set_flag(super::list::NO_TOUCH, context.session.no_touch);
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `CLIENT NO-EVICT ON | OFF`
+fn no_evict(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let is_on = switch(context.args[2])?;
+    context.set_flag(super::list::NO_EVICT, is_on);
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `CLIENT GETREDIR`: tracking is off, so there is nothing to redirect.
+fn getredir(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.reply.integer(-1);
+    Ok(Effect::None)
+}
+
+/// `CLIENT TRACKINGINFO`
+fn trackinginfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let reply = &mut context.reply;
+    reply.map(3);
+    reply.bulk(b"flags");
+    reply.set(1);
+    reply.bulk(b"off");
+    reply.bulk(b"redirect");
+    reply.integer(-1);
+    reply.bulk(b"prefixes");
+    reply.array(0);
+    Ok(Effect::None)
+}
+
+impl Context<'_> {
+    /// Brings what others see of this client up to date.
+    fn publish(&self) {
+        let session = &self.session;
+        let shared = &session.shared;
+        shared.db.store(u32::from(session.db), Ordering::Relaxed);
+        shared.protocol.store(session.protocol.version() as u8, Ordering::Relaxed);
+        shared.last_command.store(self.entry.id as u32, Ordering::Relaxed);
+    }
+
+    fn set_flag(&self, flag: u32, is_on: bool) {
+        let flags = &self.session.shared.flags;
+        if is_on {
+            flags.fetch_or(flag, Ordering::Relaxed);
+        } else {
+            flags.fetch_and(!flag, Ordering::Relaxed);
+        }
+    }
+}

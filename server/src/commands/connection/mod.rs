@@ -1,0 +1,265 @@
+//! Commands about the connection itself: who it is, what it speaks, which database it uses.
+
+mod client;
+mod list;
+
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_resp::Protocol;
+
+use crate::commands::Context;
+use crate::registry::{ServerCommand, ServerRun};
+use crate::session::{ReplyMode, Session};
+use crate::tasks::REDIS_VERSION;
+
+/// Allowed before AUTH, and while nothing else is.
+const ALWAYS: Flags = Flags::ALLOW_BUSY
+    .union(Flags::FAST)
+    .union(Flags::LOADING)
+    .union(Flags::NO_AUTH)
+    .union(Flags::NOSCRIPT)
+    .union(Flags::STALE);
+
+/// A command of this family: no keys, and the family's category.
+const fn command(
+    name: &'static str,
+    summary: &'static str,
+    since: &'static str,
+    arity: i32,
+    flags: Flags,
+    run: ServerRun,
+) -> ServerCommand {
+    ServerCommand {
+        name,
+        summary,
+        since,
+        group: Group::Connection,
+        complexity: "O(1)",
+        arity,
+        flags,
+        categories: Categories::CONNECTION,
+        keys: &[],
+        tips: &[],
+        scope: Scope::Keys,
+        subcommands: &[],
+        run,
+    }
+}
+
+pub const TABLE: &[ServerCommand] = &[
+    command("auth", "Tells who the client is.", "1.0.0", -2, ALWAYS, auth),
+    client::CLIENT,
+    command(
+        "echo",
+        "Answers with the message it was given.",
+        "1.0.0",
+        2,
+        Flags::FAST.union(Flags::LOADING).union(Flags::STALE),
+        echo,
+    ),
+    command(
+        "hello",
+        "Chooses the protocol, and may tell who the client is.",
+        "6.0.0",
+        -1,
+        ALWAYS,
+        hello,
+    ),
+    ServerCommand {
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        ..command(
+            "ping",
+            "Answers PONG, or the message it was given.",
+            "1.0.0",
+            -1,
+            Flags::FAST,
+            ping,
+        )
+    },
+    command("quit", "Ends the connection.", "1.0.0", -1, ALWAYS, quit),
+    command("reset", "Makes the connection as good as new.", "6.2.0", 1, ALWAYS, reset),
+    command(
+        "select",
+        "Changes the logical database of the connection.",
+        "1.0.0",
+        2,
+        Flags::FAST.union(Flags::LOADING).union(Flags::STALE),
+        select,
+    ),
+];
+
+/// `PING [message]`
+fn ping(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    match context.args {
+        [_] => context.reply.simple("PONG"),
+        [_, message] => context.reply.bulk(message),
+        _ => return Err(CommandError::Arity("ping".into())),
+    }
+    Ok(Effect::None)
+}
+
+/// `ECHO message`
+fn echo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.reply.bulk(context.args[1]);
+    Ok(Effect::None)
+}
+
+/// `SELECT index`
+fn select(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let index = args::integer(context.args[1])?;
+    let databases = context.session.database.keyspace.databases();
+    match u16::try_from(index) {
+        Ok(index) if usize::from(index) < databases => context.session.db = index,
+        _ => return Err(CommandError::DbOutOfRange),
+    }
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `QUIT`
+fn quit(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.session.close_after_reply = true;
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `RESET`
+fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let session = &mut *context.session;
+    session.db = 0;
+    session.protocol = Protocol::Resp2;
+    session.reply = ReplyMode::On;
+    session.no_touch = false;
+    session.authenticated = session.database.settings.load().password.is_none();
+    let mut names = session.shared.names.lock();
+    names.name = Box::default();
+    names.user = Box::default();
+    drop(names);
+    context.reply.set_protocol(Protocol::Resp2);
+    context.reply.simple("RESET");
+    Ok(Effect::None)
+}
+
+/// `AUTH [username] password`
+fn auth(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let (user, password) = match context.args {
+        [_, password] => {
+            if context.session.database.settings.load().password.is_none() {
+                return Err(CommandError::text(
+                    "ERR AUTH <password> called without any password configured for the default \
+                     user. Are you sure your configuration is correct?",
+                ));
+            }
+            (b"default".as_slice(), *password)
+        }
+        [_, user, password] => (*user, *password),
+        _ => return Err(CommandError::Syntax),
+    };
+    authenticate(context.session, user, password)?;
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+fn authenticate(session: &mut Session, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
+    let expected = session.database.settings.load().password.clone();
+    let is_right = expected.is_none_or(|expected| is_equal(&expected, password));
+    if user != b"default" || !is_right {
+        return Err(CommandError::text(
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        ));
+    }
+    session.authenticated = true;
+    Ok(())
+}
+
+/// Compares in a time that does not tell where the first difference is.
+fn is_equal(expected: &[u8], given: &[u8]) -> bool {
+    let mut difference = u8::from(expected.len() != given.len());
+    for (index, byte) in given.iter().enumerate() {
+        difference |= byte ^ expected.get(index).copied().unwrap_or(!byte);
+    }
+    difference == 0
+}
+
+/// `HELLO [protover [AUTH username password] [SETNAME name]]`
+fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let mut protocol = None;
+    if let Some(version) = context.args.get(1) {
+        let version = carnelian_resp::number::parse_i64(version).ok_or_else(|| {
+            CommandError::text("ERR Protocol version is not an integer or out of range")
+        })?;
+        protocol = Some(
+            Protocol::from_version(version)
+                .ok_or_else(|| CommandError::text("NOPROTO unsupported protocol version"))?,
+        );
+    }
+    let mut name = None;
+    let mut credentials = None;
+    let mut words = context.args.iter().skip(2);
+    while let Some(word) = words.next() {
+        if args::is(word, "AUTH")
+            && let (Some(user), Some(password)) = (words.next(), words.next())
+        {
+            credentials = Some((*user, *password));
+        } else if args::is(word, "SETNAME")
+            && let Some(wanted) = words.next()
+        {
+            name = Some(client::valid_name(wanted)?);
+        } else {
+            let option = String::from_utf8_lossy(word);
+            return Err(CommandError::text(format!("ERR Syntax error in HELLO option '{option}'")));
+        }
+    }
+    if let Some((user, password)) = credentials {
+        authenticate(context.session, user, password)?;
+    }
+    if !context.session.authenticated {
+        return Err(CommandError::text(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             select the RESP protocol version at the same time",
+        ));
+    }
+    if let Some(name) = name {
+        context.session.shared.names.lock().name = name;
+    }
+    if let Some(protocol) = protocol {
+        context.session.protocol = protocol;
+        context.reply.set_protocol(protocol);
+    }
+    describe(context);
+    Ok(Effect::None)
+}
+
+fn describe(context: &mut Context<'_>) {
+    let Context { session, reply, .. } = context;
+    reply.map(7);
+    // What clients switch features on by, with the level of the commands on offer.
+    for (field, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
+        reply.bulk(field.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"proto");
+    reply.integer(i64::from(session.protocol.version()));
+    reply.bulk(b"id");
+    reply.integer(session.shared.id as i64);
+    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+        reply.bulk(field.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"modules");
+    reply.array(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_equal;
+
+    #[test]
+    fn passwords_are_equal_only_when_they_are() {
+        assert!(is_equal(b"secret", b"secret"));
+        for wrong in ["", "secre", "secret1", "Secret", "xxxxxx"] {
+            assert!(!is_equal(b"secret", wrong.as_bytes()), "{wrong}");
+        }
+        assert!(is_equal(b"", b""));
+    }
+}

@@ -1,0 +1,44 @@
+//! The server's own commands: those that need the client, the configuration or the process.
+
+mod command;
+mod connection;
+
+use carnelian_commands::{CommandError, Effect};
+use carnelian_resp::Writer;
+
+use crate::registry::{Entry, Registry, ServerCommand};
+use crate::session::{Session, Worker};
+
+/// One command's world.
+pub struct Context<'c> {
+    /// The request, the command's name first.
+    pub args: &'c [&'c [u8]],
+    pub worker: &'c mut Worker,
+    pub session: &'c mut Session,
+    pub reply: Writer<'c>,
+    pub registry: &'c Registry,
+    /// The table entry under which it runs.
+    pub entry: &'c Entry,
+}
+
+/// Every command of the server's own, by family.
+pub const TABLES: &[&[ServerCommand]] = &[connection::TABLE, command::TABLE];
+
+/// HELP of a container: its subcommands, as the table describes them.
+fn help(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let registry = context.registry;
+    let container = context.entry.container.map_or(context.entry, |id| registry.entry(id));
+    let mut lines = vec![format!(
+        "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        container.name().to_uppercase()
+    )];
+    for &(name, id) in &container.subcommands {
+        lines.push(name.to_uppercase());
+        lines.push(format!("    {}", registry.entry(id).summary()));
+    }
+    context.reply.array(lines.len());
+    for line in lines {
+        context.reply.simple(&line);
+    }
+    Ok(Effect::None)
+}

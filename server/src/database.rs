@@ -1,0 +1,217 @@
+//! A database: an endpoint with its own settings, clients and figures.
+//!
+//! All that belongs to a database hangs off one value and nothing of it is global, so that several
+//! may live in one process, and come and go while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use carnelian_keyspace::Keyspace;
+use parking_lot::Mutex;
+
+use crate::clients::Clients;
+use crate::encryption::Encryption;
+use crate::listener::Listeners;
+use crate::settings::Settings;
+
+pub struct Database {
+    pub uid: u32,
+    /// Swapped whole when the configuration changes: readers see one state or the other.
+    pub settings: ArcSwap<Settings>,
+    pub clients: Clients,
+    pub stats: Stats,
+    pub keyspace: Keyspace,
+    pub tls: Encryption,
+    pub listeners: Mutex<Listeners>,
+    /// Connections that wait to be told that they are turned away.
+    pub refused: AtomicUsize,
+}
+
+impl Database {
+    pub fn new(
+        uid: u32,
+        settings: Settings,
+        tls: Encryption,
+        keyspace: Keyspace,
+        stats: Stats,
+    ) -> Self {
+        Self {
+            uid,
+            settings: ArcSwap::from_pointee(settings),
+            clients: Clients::default(),
+            stats,
+            keyspace,
+            tls,
+            listeners: Mutex::default(),
+            refused: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// The figures of a database. Each reactor counts in its own cache lines; readers add up.
+pub struct Stats {
+    reactors: Box<[Counters]>,
+}
+
+/// What one reactor has counted. Only that reactor writes, so `Counter::add` is a plain store.
+#[repr(align(128))]
+pub struct Counters {
+    pub connections_received: Counter,
+    pub connections_rejected: Counter,
+    pub net_input_bytes: Counter,
+    pub net_output_bytes: Counter,
+    pub reads_processed: Counter,
+    pub writes_processed: Counter,
+    pub commands_processed: Counter,
+    pub output_limit_disconnections: Counter,
+    pub query_limit_disconnections: Counter,
+    pub handshakes: Counter,
+    pub handshakes_failed: Counter,
+    pub keyspace_hits: Counter,
+    pub keyspace_misses: Counter,
+    pub expired_keys: Counter,
+    pub expired_fields: Counter,
+    /// Changes to the data, as `rdb_changes_since_last_save` counts them.
+    pub dirty: Counter,
+    /// By the command's place in the registry.
+    pub commands: Box<[CommandFigures]>,
+    /// Error replies by their code. Behind a lock, since errors are rare and their codes unbounded.
+    errors: Mutex<BTreeMap<String, u64>>,
+}
+
+/// What one reactor has counted of one command.
+#[derive(Default)]
+pub struct CommandFigures {
+    pub calls: Counter,
+    pub nanoseconds: Counter,
+    /// Refused before it ran.
+    pub rejected: Counter,
+    /// Ran and answered with an error.
+    pub failed: Counter,
+}
+
+/// Error codes that are counted one by one; a client that makes up more is not followed.
+const ERROR_CODES_MAX: usize = 128;
+
+impl Counters {
+    fn new(commands: usize) -> Self {
+        Self {
+            connections_received: Counter::default(),
+            connections_rejected: Counter::default(),
+            net_input_bytes: Counter::default(),
+            net_output_bytes: Counter::default(),
+            reads_processed: Counter::default(),
+            writes_processed: Counter::default(),
+            commands_processed: Counter::default(),
+            output_limit_disconnections: Counter::default(),
+            query_limit_disconnections: Counter::default(),
+            handshakes: Counter::default(),
+            handshakes_failed: Counter::default(),
+            keyspace_hits: Counter::default(),
+            keyspace_misses: Counter::default(),
+            expired_keys: Counter::default(),
+            expired_fields: Counter::default(),
+            dirty: Counter::default(),
+            commands: (0..commands).map(|_| CommandFigures::default()).collect(),
+            errors: Mutex::default(),
+        }
+    }
+
+    /// Counts an error reply, given without its leading `-`.
+    pub fn count_error(&self, text: &str) {
+        let code = text.split(' ').next().unwrap_or_default();
+        let mut errors = self.errors.lock();
+        if let Some(count) = errors.get_mut(code) {
+            *count += 1;
+        } else if errors.len() < ERROR_CODES_MAX {
+            errors.insert(code.to_owned(), 1);
+        }
+    }
+}
+
+impl Stats {
+    /// Figures for so many reactors and commands.
+    pub fn new(reactors: usize, commands: usize) -> Self {
+        Self { reactors: (0..reactors).map(|_| Counters::new(commands)).collect() }
+    }
+
+    /// The sum of one figure of one command over the reactors.
+    pub fn sum_of(&self, command: usize, figure: impl Fn(&CommandFigures) -> &Counter) -> u64 {
+        self.sum(|counters| figure(&counters.commands[command]))
+    }
+
+    /// Error replies by their code.
+    pub fn errors(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for counters in &self.reactors {
+            for (code, count) in &*counters.errors.lock() {
+                *all.entry(code.clone()).or_default() += count;
+            }
+        }
+        all
+    }
+
+    #[inline]
+    pub fn of(&self, reactor: usize) -> &Counters {
+        &self.reactors[reactor]
+    }
+
+    /// The sum of one figure over the reactors: `stats.sum(|counters| &counters.commands_processed)`.
+    pub fn sum(&self, figure: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.reactors.iter().map(|counters| figure(counters).value()).fold(0, u64::wrapping_add)
+    }
+
+    /// CONFIG RESETSTAT. An increment on its way may survive it.
+    pub fn reset(&self) {
+        for counters in &self.reactors {
+            // `dirty` is no statistic: it tells what has not been saved.
+            for counter in [
+                &counters.connections_received,
+                &counters.connections_rejected,
+                &counters.net_input_bytes,
+                &counters.net_output_bytes,
+                &counters.reads_processed,
+                &counters.writes_processed,
+                &counters.commands_processed,
+                &counters.output_limit_disconnections,
+                &counters.query_limit_disconnections,
+                &counters.handshakes,
+                &counters.handshakes_failed,
+                &counters.keyspace_hits,
+                &counters.keyspace_misses,
+                &counters.expired_keys,
+                &counters.expired_fields,
+            ] {
+                counter.reset();
+            }
+            for figures in &counters.commands {
+                let CommandFigures { calls, nanoseconds, rejected, failed } = figures;
+                for counter in [calls, nanoseconds, rejected, failed] {
+                    counter.reset();
+                }
+            }
+            counters.errors.lock().clear();
+        }
+    }
+}
+
+/// A number with one writer and any number of readers.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.value().wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,65 @@
+//! Active expiry: each reactor sweeps its share of the segments a little at a time.
+//!
+//! A pass over a table with nothing left to remove costs little and comes round slowly; where many
+//! keys turn out to be due, the sweep stays until they are few, within its share of the time.
+
+use carnelian_keyspace::{ExpireReport, SEGMENTS};
+use carnelian_structs::table::Cursor;
+
+use crate::database::Database;
+use crate::dispatch::free;
+use crate::session::Worker;
+
+/// The longest one call may take, so that no client waits for it noticeably.
+const SLICE_NS: u64 = 1_000_000;
+/// Buckets swept under one lock.
+const BUCKETS: usize = 32;
+/// Below this share of due keys among those looked at (one in ten) a table is left for later.
+const FEW: usize = 10;
+/// Hashes with due fields handled under one lock.
+const HASHES: usize = 16;
+
+/// Where a reactor's sweep of one database stands.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// The segment to go on with, counted among this reactor's own.
+    segment: usize,
+    /// Where each table was left, by segment and logical database.
+    cursors: Vec<Vec<Cursor>>,
+}
+
+/// Sweeps for at most a slice of time. Whether there is much left to do.
+pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> bool {
+    let begin_ns = worker.clock.elapsed_ns();
+    let reactors = worker.server.mailboxes.len();
+    let mine = SEGMENTS.div_ceil(reactors);
+    sweep.cursors.resize_with(SEGMENTS, Vec::new);
+    for _ in 0..mine {
+        let segment = (sweep.segment * reactors + worker.reactor) % SEGMENTS;
+        sweep.segment = (sweep.segment + 1) % mine;
+        let cursors = &mut sweep.cursors[segment];
+        loop {
+            let mut report = ExpireReport::default();
+            let now_ms = worker.clock.now_ms();
+            database.keyspace.expire_some(segment, cursors, BUCKETS, HASHES, now_ms, &mut report);
+            let many = report.sampled < report.expired * FEW;
+            book(worker, database, report);
+            if SLICE_NS <= worker.clock.elapsed_ns().saturating_sub(begin_ns) {
+                return many;
+            }
+            if !many {
+                break;
+            }
+        }
+    }
+    false
+}
+
+fn book(worker: &Worker, database: &Database, report: ExpireReport) {
+    if report.expired != 0 || report.changes.expired_fields != 0 {
+        let counters = worker.counters(database);
+        counters.expired_keys.add(report.expired as u64);
+        counters.expired_fields.add(report.changes.expired_fields);
+    }
+    free(worker, report.dropped);
+}

@@ -1,0 +1,102 @@
+//! How other threads reach a reactor: a queue of messages and a waker.
+//!
+//! Invariant: a queue that is not empty has had a wake-up since it was last emptied. So only the
+//! message that finds the queue empty pays for the system call.
+
+use std::io;
+use std::sync::Arc;
+
+use mio::{Registry, Token, Waker};
+use parking_lot::Mutex;
+
+use crate::clients::ClientShared;
+use crate::connection::Accepted;
+use crate::listener::Listener;
+
+pub enum Message {
+    /// A connection for this reactor to keep, from the one that accepts.
+    Accept(Box<Accepted>),
+    /// Close this client's connection now.
+    Kill(Arc<ClientShared>),
+    /// Append these bytes, complete replies, to what the client is owed.
+    Deliver(Arc<ClientShared>, Arc<[u8]>),
+    /// Take connections from these listeners too.
+    Listen(Vec<Listener>),
+    /// Stop taking connections from the listeners of these ids.
+    Unlisten(Vec<u64>),
+    /// Stop accepting, flush, close every connection and end the thread.
+    Shutdown,
+}
+
+pub struct Mailbox {
+    queue: Mutex<Vec<Message>>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    /// A mailbox whose messages show as events of `token`.
+    pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+        Ok(Self { queue: Mutex::default(), waker: Waker::new(registry, token)? })
+    }
+
+    pub fn post(&self, message: Message) {
+        let was_empty = {
+            let mut queue = self.queue.lock();
+            queue.push(message);
+            queue.len() == 1
+        };
+        if was_empty {
+            // Fails only where the kernel is out of memory; the reactor also looks at each tick.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Moves all waiting messages to the end of `into`, oldest first.
+    pub fn take(&self, into: &mut Vec<Message>) {
+        let mut queue = self.queue.lock();
+        if into.is_empty() {
+            std::mem::swap(&mut *queue, into);
+        } else {
+            into.append(&mut queue);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    #[test]
+    fn messages_arrive_in_order_with_one_wake_up_for_many() {
+        let mut poll = Poll::new().unwrap();
+        let mailbox = Mailbox::new(poll.registry(), Token(9)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..100).for_each(|id| mailbox.post(Message::Unlisten(vec![id]))));
+        });
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(events.iter().map(|event| event.token()).collect::<Vec<_>>(), [Token(9)]);
+
+        let mut messages = Vec::new();
+        mailbox.take(&mut messages);
+        let ids: Vec<u64> = messages
+            .iter()
+            .map(|message| match message {
+                Message::Unlisten(ids) => ids[0],
+                _ => unreachable!("only these were sent"),
+            })
+            .collect();
+        assert_eq!(ids, (0..100).collect::<Vec<_>>());
+
+        messages.clear();
+        mailbox.take(&mut messages);
+        assert!(messages.is_empty());
+        mailbox.post(Message::Shutdown);
+        poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+        assert!(!events.is_empty(), "the first message after emptying wakes again");
+    }
+}

@@ -1,0 +1,634 @@
+//! A reactor: a thread with its own poll, which serves a share of the connections.
+//!
+//! A connection lives on one reactor for its whole life. A turn is: wait for events, serve each connection
+//! that has some, flush every one that is owed replies, then accept, and take a bounded number of
+//! handshake steps, so that a storm of new clients does not starve those who are in. Nothing blocks but the wait.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+
+use crate::accept::Doors;
+use crate::connection::{Accepted, Connection, Transport};
+use crate::dispatch;
+use crate::log;
+use crate::mailbox::{Mailbox, Message};
+use crate::server::Server;
+use crate::service::{After, Service};
+use crate::session::{ClientClass, Worker};
+use crate::slab::Slab;
+
+/// Tokens of listeners have this bit; those of connections do not.
+pub const LISTENER_BIT: usize = 1 << 63;
+const MAILBOX: Token = Token(usize::MAX);
+
+const EVENTS_PER_WAIT: usize = 1024;
+
+/// Handshake steps in a turn: each may cost some tenths of a millisecond.
+const HANDSHAKES_PER_TURN: usize = 4;
+
+/// Replies are flushed before the end of the turn when they come to this.
+const REPLY_BYTES_PER_TURN: usize = 1 << 20;
+
+/// How long a shutdown waits for clients to take what they are owed.
+const FAREWELL_MS: u64 = 500;
+
+/// How long a connection may take to accept its last bytes.
+const CLOSING_MS: u64 = 30_000;
+
+/// How long a connection that is to be turned away may take to show what it speaks.
+const REFUSAL_MS: u64 = 1000;
+
+/// A poll and its mailbox, made before the thread that will use them.
+pub struct Seat {
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Seat {
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mailbox = Arc::new(Mailbox::new(poll.registry(), MAILBOX)?);
+        Ok(Self { poll, mailbox })
+    }
+
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+}
+
+pub struct Reactor {
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+    service: Service,
+    connections: Slab<Box<Connection>>,
+    doors: Doors,
+    /// Those that have more to do without an event.
+    ready: VecDeque<Token>,
+    /// Those whose handshake can go on.
+    shaking: VecDeque<Token>,
+    /// Those to flush at the end of the turn.
+    touched: Vec<Token>,
+    /// When (in the clock's monotonic milliseconds) which handshake must have ended.
+    handshake_deadlines: VecDeque<(u64, Token)>,
+    refusal_deadlines: VecDeque<(u64, Token)>,
+    messages: Vec<Message>,
+    has_mail: bool,
+    next_tick_ms: u64,
+    /// Where the tick goes on to look for idle clients.
+    cursor: usize,
+    /// When the last connection is closed at the latest; none while the server runs.
+    farewell_ms: Option<u64>,
+}
+
+impl Reactor {
+    pub fn new(seat: Seat, index: usize, server: Arc<Server>) -> Self {
+        let worker = Worker::new(index, server);
+        Self {
+            poll: seat.poll,
+            mailbox: seat.mailbox,
+            service: Service::new(worker),
+            connections: Slab::new(),
+            doors: Doors::default(),
+            ready: VecDeque::new(),
+            shaking: VecDeque::new(),
+            touched: Vec::new(),
+            handshake_deadlines: VecDeque::new(),
+            refusal_deadlines: VecDeque::new(),
+            messages: Vec::new(),
+            has_mail: true,
+            next_tick_ms: 0,
+            cursor: 0,
+            farewell_ms: None,
+        }
+    }
+
+    /// Runs until told to shut down.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+        while !self.is_over() {
+            let timeout = self.patience();
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    log::warning!("Reactor {}: epoll: {error}", self.service.worker.reactor);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            self.turn(&events);
+        }
+    }
+
+    fn turn(&mut self, events: &Events) {
+        self.service.begin_turn();
+        let waiting = self.ready.len();
+        for event in events {
+            self.take_event(event);
+        }
+        for _ in 0..waiting {
+            if let Some(token) = self.ready.pop_front() {
+                self.serve_again(token);
+            }
+        }
+        self.flush();
+        if self.has_mail {
+            self.read_mail();
+            self.flush();
+        }
+        if self.doors.is_knocked() {
+            self.accept();
+        }
+        if !self.shaking.is_empty() {
+            self.shake_some();
+            self.flush();
+        }
+        if self.next_tick_ms <= self.service.worker.clock.monotonic_ms() {
+            self.tick();
+            self.flush();
+        }
+        self.service.end_turn();
+    }
+
+    /// How long the poll may wait.
+    fn patience(&self) -> Duration {
+        if !self.ready.is_empty() || !self.shaking.is_empty() || self.doors.is_knocked() {
+            return Duration::ZERO;
+        }
+        // From when the turn began: a tick may be late by as long as the turn took.
+        let now_ms = self.service.worker.clock.monotonic_ms();
+        Duration::from_millis(self.next_tick_ms.saturating_sub(now_ms))
+    }
+
+    fn take_event(&mut self, event: &Event) {
+        let token = event.token();
+        if token == MAILBOX {
+            self.has_mail = true;
+            return;
+        }
+        if token.0 & LISTENER_BIT != 0 {
+            self.doors.knock(token);
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let may_write = event.is_writable() || event.is_write_closed() || event.is_error();
+        if may_write && connection.flags.blocked {
+            let after = self.service.drain(connection);
+            if self.follow(token, after) == Presence::Gone {
+                return;
+            }
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let flags = &mut connection.flags;
+        flags.hangup |= event.is_read_closed() || event.is_error();
+        if !event.is_readable() && !flags.hangup {
+            return;
+        }
+        flags.readable = true;
+        if !flags.ready {
+            let after = self.service.serve(connection);
+            self.follow(token, after);
+        }
+    }
+
+    fn serve_again(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.flags.ready = false;
+        let after = self.service.serve(connection);
+        self.follow(token, after);
+    }
+
+    /// Does what a connection needs after having been served or written to.
+    fn follow(&mut self, token: Token, after: After) -> Presence {
+        let Some(connection) = self.connections.get_mut(token) else { return Presence::Gone };
+        match after {
+            After::Close => {
+                self.close(token);
+                return Presence::Gone;
+            }
+            After::Again => {
+                if !std::mem::replace(&mut connection.flags.ready, true) {
+                    self.ready.push_back(token);
+                }
+            }
+            After::Handshake => {
+                if !std::mem::replace(&mut connection.flags.shaking, true) {
+                    self.shaking.push_back(token);
+                }
+            }
+            After::Wait => {}
+        }
+        let is_owed = !connection.staged.is_empty()
+            || connection.closing()
+            || !connection.output.is_empty() && !connection.flags.blocked;
+        if is_owed && !std::mem::replace(&mut connection.flags.touched, true) {
+            self.touched.push(token);
+        }
+        if REPLY_BYTES_PER_TURN < self.service.replies.len() {
+            self.flush();
+        }
+        Presence::Here
+    }
+
+    /// Writes to every connection that is owed something: once each.
+    fn flush(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for token in touched.drain(..) {
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.flags.touched = false;
+            match self.service.flush(connection) {
+                After::Close => self.close(token),
+                After::Again => {
+                    if !std::mem::replace(&mut connection.flags.ready, true) {
+                        self.ready.push_back(token);
+                    }
+                }
+                After::Wait | After::Handshake => {}
+            }
+        }
+        self.touched = touched;
+        self.service.replies.clear();
+    }
+
+    fn read_mail(&mut self) {
+        self.has_mail = false;
+        let mut messages = std::mem::take(&mut self.messages);
+        self.mailbox.take(&mut messages);
+        for message in messages.drain(..) {
+            match message {
+                Message::Accept(accepted) => self.welcome(*accepted),
+                Message::Kill(client) => {
+                    let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                    if self.connections.get_mut(token).is_some() {
+                        self.close(token);
+                    }
+                }
+                Message::Deliver(client, bytes) => {
+                    let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                    if let Some(connection) = self.connections.get_mut(token) {
+                        self.service.deliver(connection, bytes);
+                        self.follow(token, After::Wait);
+                    }
+                }
+                Message::Listen(listeners) => {
+                    for listener in listeners {
+                        self.doors.open(self.poll.registry(), listener);
+                    }
+                }
+                Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
+                Message::Shutdown => self.begin_farewell(),
+            }
+        }
+        self.messages = messages;
+    }
+
+    fn accept(&mut self) {
+        for accepted in self.doors.accept(&mut self.service.worker) {
+            let reactor = accepted.shared.reactor;
+            if reactor == self.service.worker.reactor {
+                self.welcome(accepted);
+            } else {
+                let mailboxes = &self.service.worker.server.mailboxes;
+                mailboxes[reactor].post(Message::Accept(Box::new(accepted)));
+            }
+        }
+    }
+
+    /// Takes a connection in.
+    fn welcome(&mut self, accepted: Accepted) {
+        let is_refused = accepted.refusal.is_some();
+        let shared = Arc::clone(&accepted.shared);
+        let token = self.connections.insert(Box::new(Connection::new(accepted)));
+        shared.place.store(token.0 as u64, Ordering::Relaxed);
+        let connection = self.connections.get_mut(token).expect("it was just put there");
+        if let Err(error) = connection.register(self.poll.registry(), token) {
+            log::warning!("Could not watch a client's connection: {error}");
+            self.close(token);
+            return;
+        }
+        if is_refused {
+            let deadline_ms = self.service.worker.clock.monotonic_ms() + REFUSAL_MS;
+            self.refusal_deadlines.push_back((deadline_ms, token));
+        }
+        if self.farewell_ms.is_some() {
+            self.close(token);
+        }
+    }
+
+    /// Takes some steps of handshakes, oldest first.
+    fn shake_some(&mut self) {
+        for _ in 0..HANDSHAKES_PER_TURN.min(self.shaking.len()) {
+            let Some(token) = self.shaking.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.flags.shaking = false;
+            let is_first = !connection.input.is_empty();
+            let after = self.service.shake(connection);
+            if is_first && let Transport::Handshake(_) = connection.transport {
+                let settings = connection.session.database.settings.load();
+                if let Some(timeout) = settings.handshake_timeout {
+                    let deadline_ms =
+                        self.service.worker.clock.monotonic_ms() + timeout.as_millis() as u64;
+                    self.handshake_deadlines.push_back((deadline_ms, token));
+                }
+            }
+            self.follow(token, after);
+        }
+    }
+
+    /// Ends a connection now: what it was owed and has not taken is lost, but it is told that this is the end.
+    fn close(&mut self, token: Token) {
+        let Some(mut connection) = self.connections.remove(token) else { return };
+        self.service.say_goodbye(&mut connection);
+        let session = &connection.session;
+        session.shared.place.store(u64::MAX, Ordering::Relaxed);
+        match connection.refusal {
+            Some(_) => {
+                session.database.refused.fetch_sub(1, Ordering::Relaxed);
+            }
+            None => session.database.clients.remove(session.shared.id),
+        }
+        log::verbose!("Client closed connection {}", connection.describe());
+    }
+
+    /// What is due by time: deadlines, idle clients, and the commands' own work.
+    fn tick(&mut self) {
+        let worker = &mut self.service.worker;
+        worker.clock.synchronize();
+        let now_ms = worker.clock.monotonic_ms();
+        let hz = u64::from(worker.server.hz());
+        self.next_tick_ms = now_ms + 1000 / hz.max(1);
+        self.has_mail = true;
+        dispatch::tick(worker);
+        self.doors.retry();
+        self.expire_handshakes(now_ms);
+        self.expire_refusals(now_ms);
+        self.look_for_idle(now_ms, hz);
+        if self.has_mail {
+            self.read_mail();
+        }
+    }
+
+    fn expire_handshakes(&mut self, now_ms: u64) {
+        while let Some((deadline_ms, token)) = self.handshake_deadlines.front().copied() {
+            if now_ms < deadline_ms {
+                return;
+            }
+            self.handshake_deadlines.pop_front();
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            if let Transport::Handshake(_) = connection.transport {
+                let session = &connection.session;
+                log::verbose!(
+                    "Error accepting a client connection: handshake timed out (addr={} laddr={})",
+                    session.shared.address,
+                    session.shared.local_address
+                );
+                self.service.worker.counters(&session.database).handshakes_failed.add(1);
+                self.close(token);
+            }
+        }
+    }
+
+    fn expire_refusals(&mut self, now_ms: u64) {
+        while let Some((deadline_ms, token)) = self.refusal_deadlines.front().copied() {
+            if now_ms < deadline_ms {
+                return;
+            }
+            self.refusal_deadlines.pop_front();
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            match (&connection.transport, connection.refusal) {
+                (Transport::Sniff, Some(refusal)) => {
+                    let after = self.service.turn_away(connection, refusal);
+                    self.follow(token, after);
+                }
+                _ => self.close(token),
+            }
+        }
+    }
+
+    /// Looks at a part of the clients, so that all have been seen within a second.
+    fn look_for_idle(&mut self, now_ms: u64, hz: u64) {
+        let share = (self.connections.len() as u64 / hz.max(1)).max(50) as usize;
+        for _ in 0..share.min(self.connections.len()) {
+            let Some((token, cursor)) = self.connections.next(self.cursor) else {
+                self.cursor = 0;
+                continue;
+            };
+            self.cursor = cursor;
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            if connection.closing_since_ms.is_some_and(|since_ms| since_ms + CLOSING_MS < now_ms)
+                || !connection.output.is_empty() && self.service.is_over_limit(connection)
+            {
+                self.close(token);
+                continue;
+            }
+            let session = &connection.session;
+            let Some(timeout) = session.database.settings.load().idle_timeout else { continue };
+            let last_ms = session.shared.last_interaction_ms.load(Ordering::Relaxed);
+            let idle_ms = self.service.worker.clock.now_ms().saturating_sub(last_ms);
+            if session.class == ClientClass::Normal && timeout.as_millis() < u128::from(idle_ms) {
+                log::verbose!("Closing idle client");
+                self.close(token);
+            }
+        }
+    }
+
+    fn begin_farewell(&mut self) {
+        self.doors.shut_all();
+        let now_ms = self.service.worker.clock.monotonic_ms();
+        self.farewell_ms = Some(now_ms + FAREWELL_MS);
+        for token in self.connections.tokens() {
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.close_when_flushed(now_ms);
+            self.follow(token, After::Wait);
+        }
+        self.next_tick_ms = now_ms + 10;
+    }
+
+    /// Whether the thread is to end; closes the last connections.
+    fn is_over(&mut self) -> bool {
+        let Some(deadline_ms) = self.farewell_ms else { return false };
+        let is_over = self.connections.len() == 0
+            || deadline_ms <= self.service.worker.clock.elapsed_us() / 1000;
+        if is_over {
+            for token in self.connections.tokens() {
+                self.close(token);
+            }
+        }
+        is_over
+    }
+}
+
+/// Whether a connection is still there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Presence {
+    Here,
+    Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::sync::Arc;
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
+    use carnelian_config::{Config, Permission};
+
+    use crate::clients::ClientShared;
+    use crate::configure;
+    use crate::testing::Bench;
+
+    /// The one client there is, once it has been accepted.
+    fn only_client(bench: &Bench) -> Arc<ClientShared> {
+        let clients = bench.database.clients.list();
+        assert_eq!(clients.len(), 1);
+        Arc::clone(&clients[0])
+    }
+
+    fn wait_until(what: &str, condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < Duration::from_secs(5), "{what}");
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn a_client_is_killed_from_another_thread() {
+        let bench = Bench::start(Config::default());
+        let mut stream = bench.connect();
+        bench.exchange(&mut stream, "PING\r\n", "+PONG\r\n");
+        only_client(&bench).kill();
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+        wait_until("the client is gone", || bench.database.clients.is_empty());
+    }
+
+    #[test]
+    fn what_others_deliver_comes_after_the_replies() {
+        let bench = Bench::start(Config::default());
+        let mut stream = bench.connect();
+        bench.exchange(&mut stream, "PING\r\n", "+PONG\r\n");
+        let client = only_client(&bench);
+        let long: Arc<[u8]> = format!("+{}\r\n", "x".repeat(1000)).into_bytes().into();
+        let mut expected = String::new();
+        for i in 0..100 {
+            client.deliver(format!("+{i}\r\n").into_bytes().into());
+            client.deliver(Arc::clone(&long));
+            expected += &format!("+{i}\r\n{}", std::str::from_utf8(&long).unwrap());
+        }
+        bench.exchange(&mut stream, "", &expected);
+        bench.exchange(&mut stream, "PING\r\n", "+PONG\r\n");
+    }
+
+    #[test]
+    fn all_reactors_get_clients_and_count_for_them() {
+        let bench = Bench::start(Config::default());
+        let mut streams: Vec<_> = (0..8).map(|_| bench.connect()).collect();
+        for stream in &mut streams {
+            bench.exchange(stream, "PING\r\nPING\r\n", "+PONG\r\n+PONG\r\n");
+        }
+        let stats = &bench.database.stats;
+        for reactor in 0..Bench::REACTORS {
+            assert_eq!(stats.of(reactor).commands_processed.value(), 8);
+        }
+        assert_eq!(stats.sum(|counters| &counters.connections_received), 8);
+        assert_eq!(stats.sum(|counters| &counters.net_input_bytes), 96);
+        stats.reset();
+        assert_eq!(stats.sum(|counters| &counters.net_input_bytes), 0);
+    }
+
+    #[test]
+    fn a_pipeline_of_any_depth_is_answered_in_order() {
+        let bench = Bench::start(Config::default());
+        let mut stream = bench.connect();
+        let mut requests = String::new();
+        let mut replies = String::new();
+        for i in 0..20_000 {
+            match i % 3 {
+                0 => requests += &format!("*2\r\n$4\r\nECHO\r\n$5\r\n{i:05}\r\n"),
+                1 => requests += &format!("ECHO {i:05}\r\n"),
+                _ => requests += &format!("ECHO \"\\x30{:04}\"\r\n\r\n", i % 10_000),
+            }
+            let shown = if i % 3 == 2 { i % 10_000 } else { i };
+            replies += &format!("$5\r\n{shown:05}\r\n");
+        }
+        let mut writer = stream.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || writer.write_all(requests.as_bytes()).unwrap());
+            bench.exchange(&mut stream, "", &replies);
+        });
+    }
+
+    #[test]
+    fn many_large_replies_leave_while_the_batch_goes_on() {
+        let bench = Bench::start(Config::default());
+        let mut stream = bench.connect();
+        let value = "v".repeat(100_000);
+        let request = format!("*2\r\n$4\r\nECHO\r\n$100000\r\n{value}\r\n").repeat(40);
+        let reply = format!("$100000\r\n{value}\r\n").repeat(40);
+        let mut writer = stream.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || writer.write_all(request.as_bytes()).unwrap());
+            bench.exchange(&mut stream, "", &reply);
+        });
+    }
+
+    #[test]
+    fn the_port_moves_and_stays_where_the_new_one_is_taken() {
+        let bench = Bench::start(Config::default());
+        let set = |name: &str, value: String| {
+            configure::change(&bench.server, &bench.database, |config| {
+                config.set(&[(name.as_bytes(), value.as_bytes())], Permission::Ordinary)
+            })
+            .map_err(|error| error.to_string())
+        };
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken_port = taken.local_addr().unwrap().port();
+        let error = set("port", taken_port.to_string()).unwrap_err();
+        assert!(error.ends_with(" - Unable to listen on this port"), "{error}");
+        bench.exchange(&mut bench.connect(), "PING\r\n", "+PONG\r\n");
+
+        drop(taken);
+        set("port", taken_port.to_string()).unwrap();
+        assert!(std::net::TcpStream::connect(("127.0.0.1", bench.port)).is_err());
+        let mut moved = std::net::TcpStream::connect(("127.0.0.1", taken_port)).unwrap();
+        bench.exchange(&mut moved, "PING\r\n", "+PONG\r\n");
+        assert_eq!(bench.server.config().port, taken_port);
+    }
+
+    #[test]
+    fn the_encryption_mode_changes_for_new_connections() {
+        let bench = Bench::start(Config::default());
+        let mut old = bench.connect();
+        bench.exchange(&mut old, "PING\r\n", "+PONG\r\n");
+        configure::change(&bench.server, &bench.database, |config| {
+            config.set(&[(b"transit-encryption-mode", b"required")], Permission::Ordinary)
+        })
+        .unwrap();
+        bench.exchange(&mut old, "PING\r\n", "+PONG\r\n");
+        let mut new = bench.connect();
+        new.write_all(b"PING\r\n").unwrap();
+        let mut said = String::new();
+        new.read_to_string(&mut said).unwrap();
+        assert!(said.starts_with("-ERR ") && said.contains("TLS"), "{said}");
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_read_is_refused_and_the_old_one_stays() {
+        let bench = Bench::start(Config::default());
+        let before = bench.database.tls.configuration().unwrap().certificates.len();
+        let error = configure::change(&bench.server, &bench.database, |config| {
+            config.set(&[(b"tls-cert-file", b"/no/such.pem")], Permission::Ordinary)
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("/no/such.pem"), "{error}");
+        assert_eq!(bench.database.tls.configuration().unwrap().certificates.len(), before);
+        assert!(bench.server.config().tls_cert_file.as_os_str().is_empty());
+    }
+}

@@ -1,0 +1,60 @@
+//! Freeing large data away from the reactors.
+//!
+//! Giving back a hash of a million fields takes as long as making it. One thread does that, so that
+//! no client waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+
+use carnelian_keyspace::Dropped;
+
+/// The way to the thread.
+pub struct Reclaimer {
+    sender: Sender<Dropped>,
+    figures: Arc<Figures>,
+}
+
+#[derive(Default)]
+struct Figures {
+    pending: AtomicUsize,
+    freed: AtomicUsize,
+}
+
+impl Reclaimer {
+    /// Starts the thread; it ends when the reclaimer is dropped.
+    pub fn start() -> std::io::Result<Self> {
+        let (sender, receiver) = channel::<Dropped>();
+        let figures = Arc::new(Figures::default());
+        let counted = Arc::clone(&figures);
+        std::thread::Builder::new().name("reclaim".into()).spawn(move || {
+            for dropped in receiver {
+                let objects = dropped.len();
+                drop(dropped);
+                counted.pending.fetch_sub(objects, Ordering::Relaxed);
+                counted.freed.fetch_add(objects, Ordering::Relaxed);
+            }
+        })?;
+        Ok(Self { sender, figures })
+    }
+
+    pub fn free(&self, dropped: Dropped) {
+        self.figures.pending.fetch_add(dropped.len(), Ordering::Relaxed);
+        // Without the thread (the process is ending) the data is freed right here.
+        let _ = self.sender.send(dropped);
+    }
+
+    /// Keys and values that wait (`lazyfree_pending_objects`).
+    pub fn pending(&self) -> usize {
+        self.figures.pending.load(Ordering::Relaxed)
+    }
+
+    /// Keys and values freed so far (`lazyfreed_objects`).
+    pub fn freed(&self) -> usize {
+        self.figures.freed.load(Ordering::Relaxed)
+    }
+
+    pub fn reset_freed(&self) {
+        self.figures.freed.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,109 @@
+//! The process: its databases, its reactors, its configuration, and how it is asked to end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
+
+use carnelian_config::{Config, Line};
+use parking_lot::{Mutex, RwLock};
+
+use crate::database::Database;
+use crate::listener::{Change, Listener};
+use crate::mailbox::{Mailbox, Message};
+use crate::reclaim::Reclaimer;
+use crate::registry::Registry;
+
+/// What all reactors share.
+pub struct Server {
+    /// As it stands; `configure::change` puts another into effect.
+    pub config: RwLock<Arc<Config>>,
+    pub databases: RwLock<Vec<Arc<Database>>>,
+    /// One for each reactor. The first also accepts.
+    pub mailboxes: Box<[Arc<Mailbox>]>,
+    pub identity: Identity,
+    pub registry: Registry,
+    pub reclaimer: Reclaimer,
+    /// `rename-command` lines, for the registry.
+    pub renames: Vec<Line>,
+    /// Ticks of a reactor in a second.
+    pub(crate) hz: AtomicU32,
+    /// Held while the configuration is changed: one change at a time.
+    pub(crate) changing: Mutex<()>,
+    requests: Sender<Request>,
+}
+
+/// What INFO tells of the process.
+pub struct Identity {
+    pub process_id: u32,
+    /// 40 hexadecimal digits, new at each start.
+    pub run_id: String,
+    pub started_ms: u64,
+    pub executable: PathBuf,
+    /// Absolute; none when started without a file.
+    pub config_file: Option<PathBuf>,
+    /// systemd waits to be told that the server is ready.
+    pub supervised: bool,
+}
+
+/// Something for the main thread to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Request {
+    /// The SHUTDOWN command.
+    Shutdown,
+    /// SIGTERM or SIGINT, under its name.
+    Signal(&'static str),
+}
+
+impl Server {
+    pub fn new(
+        config: Config,
+        registry: Registry,
+        reclaimer: Reclaimer,
+        renames: Vec<Line>,
+        mailboxes: Box<[Arc<Mailbox>]>,
+        identity: Identity,
+        requests: Sender<Request>,
+    ) -> Self {
+        Self {
+            hz: AtomicU32::new(config.hz),
+            config: RwLock::new(Arc::new(config)),
+            databases: RwLock::default(),
+            mailboxes,
+            identity,
+            registry,
+            reclaimer,
+            renames,
+            changing: Mutex::default(),
+            requests,
+        }
+    }
+
+    /// The configuration as it stands.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read())
+    }
+
+    pub fn hz(&self) -> u32 {
+        self.hz.load(Ordering::Relaxed)
+    }
+
+    /// Asks for an orderly end of the process. Returns at once.
+    pub fn request_shutdown(&self) {
+        // A main thread that no longer listens is already ending the process.
+        let _ = self.requests.send(Request::Shutdown);
+    }
+
+    /// Tells the accepting reactor of a change in a database's listeners.
+    pub fn pass_on(&self, database: &Arc<Database>, change: Change) {
+        let listener =
+            |(id, kind, socket)| Listener { id, database: Arc::clone(database), kind, socket };
+        let accepting = &self.mailboxes[0];
+        if !change.removed.is_empty() {
+            accepting.post(Message::Unlisten(change.removed));
+        }
+        if !change.added.is_empty() {
+            accepting.post(Message::Listen(change.added.into_iter().map(listener).collect()));
+        }
+    }
+}

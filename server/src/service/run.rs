@@ -1,0 +1,260 @@
+//! Parsing what was received and running it, a batch of commands at a time.
+
+use std::sync::atomic::Ordering;
+
+use carnelian_resp::{Limits, Progress};
+
+use super::{After, Service};
+use crate::connection::Connection;
+use crate::dispatch;
+use crate::log;
+use crate::session::{BATCH_COMMANDS, BATCH_REPLY_BYTES, Batch, Next, recycle};
+
+/// After so many commands in one turn the others are served first.
+const TURN_COMMANDS: usize = 1024;
+
+/// The clock is read again after so many commands.
+pub(super) const CLOCK_COMMANDS: usize = 256;
+
+/// How far the parser came for one batch.
+struct Parsed {
+    position: usize,
+    end: End,
+}
+
+enum End {
+    /// The batch is full; there may be more.
+    Batch,
+    Incomplete {
+        wanted: usize,
+    },
+    Error,
+}
+
+/// Why the commands in a buffer were not all run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stop {
+    /// They were; the rest is the beginning of one.
+    Incomplete { wanted: usize },
+    /// Others are to be served.
+    Quota,
+    /// The client is to read first.
+    Paused,
+    /// Nothing more is to be run for this client.
+    Close,
+}
+
+impl Service {
+    /// Runs what is in the connection's own buffer.
+    pub(super) fn run_input(&mut self, connection: &mut Connection) -> After {
+        let mut input = std::mem::take(&mut connection.input);
+        let (consumed, stop) = self.run(connection, input.data_mut());
+        input.consume(consumed);
+        connection.input = input;
+        self.settle(connection, &[], stop)
+    }
+
+    /// Runs what is in a shared buffer; what is left of it becomes the connection's own.
+    pub(super) fn run_received(&mut self, connection: &mut Connection, data: &mut [u8]) -> After {
+        let (consumed, stop) = self.run(connection, data);
+        self.settle(connection, &data[consumed..], stop)
+    }
+
+    pub(super) fn settle(&mut self, connection: &mut Connection, rest: &[u8], stop: Stop) -> After {
+        if stop == Stop::Close {
+            connection.input.clear();
+            return self.end_of_stream(connection);
+        }
+        if !rest.is_empty() {
+            connection.input.append(rest);
+        }
+        let held = connection.input.len();
+        connection.session.shared.query_bytes.store(held, Ordering::Relaxed);
+        if held != 0 && connection.session.database.settings.load().query_bytes_max < held {
+            log::warning!(
+                "Closing client that reached max query buffer length: {}",
+                connection.describe()
+            );
+            self.worker.counters(&connection.session.database).query_limit_disconnections.add(1);
+            return After::Close;
+        }
+        match stop {
+            Stop::Incomplete { wanted } => {
+                connection.wanted = wanted;
+                if connection.flags.readable { After::Again } else { After::Wait }
+            }
+            Stop::Quota | Stop::Paused => {
+                connection.wanted = 0;
+                connection.flags.unparsed = true;
+                if stop == Stop::Quota { After::Again } else { After::Wait }
+            }
+            Stop::Close => After::Close,
+        }
+    }
+
+    /// Runs the commands in `data`, a batch at a time; returns the bytes they took and why it ended.
+    fn run(&mut self, connection: &mut Connection, data: &mut [u8]) -> (usize, Stop) {
+        let bulk_bytes_max = connection.session.database.settings.load().bulk_bytes_max;
+        let mut position = 0;
+        let mut quota = TURN_COMMANDS;
+        loop {
+            let limits = Limits {
+                max_bulk: bulk_bytes_max,
+                authenticated: connection.session.authenticated,
+                ..Limits::default()
+            };
+            let parsed = self.parse(connection, data, position, &limits);
+            if !self.commands.is_empty() {
+                let (ran, next) = self.run_batch(connection, data);
+                quota = quota.saturating_sub(ran);
+                let is_whole = ran == self.commands.len();
+                position = if is_whole { parsed.position } else { self.commands[ran - 1].1 };
+                if next == Next::Close || connection.session.close_after_reply {
+                    return (position, Stop::Close);
+                }
+                if !is_whole {
+                    // The parser has been further; the rest is parsed anew.
+                    connection.parser.reset();
+                    return (position, Stop::Paused);
+                }
+            } else {
+                position = parsed.position;
+            }
+            match parsed.end {
+                End::Batch => {}
+                End::Incomplete { wanted } => return (position, Stop::Incomplete { wanted }),
+                End::Error => {
+                    self.replies.append(&mut self.last_words);
+                    return (position, Stop::Close);
+                }
+            }
+            if connection.flags.paused {
+                return (position, Stop::Paused);
+            }
+            if quota == 0 {
+                return (position, Stop::Quota);
+            }
+        }
+    }
+
+    /// Finds the next commands from `position` on.
+    fn parse(
+        &mut self,
+        connection: &mut Connection,
+        data: &mut [u8],
+        mut position: usize,
+        limits: &Limits,
+    ) -> Parsed {
+        self.spans.clear();
+        self.commands.clear();
+        self.ends.clear();
+        // What comes after AUTH is judged by other limits.
+        let commands_max = if limits.authenticated { BATCH_COMMANDS } else { 1 };
+        while self.commands.len() < commands_max {
+            if position == data.len() {
+                return Parsed { position, end: End::Incomplete { wanted: 0 } };
+            }
+            // One that came in pieces is not searched for quotes again at each piece.
+            let is_quoted = data[position] != b'*'
+                && (connection.parser.is_partial() || has_quotes(&data[position..]));
+            if is_quoted && !self.commands.is_empty() {
+                // Unescaping changes the bytes, so such a command cannot be parsed a second time: it
+                // gets a batch of its own, which always runs.
+                break;
+            }
+            match connection.parser.next(&mut data[position..], limits, &mut self.spans) {
+                Ok(Progress::Complete { consumed, arguments }) => {
+                    if arguments != 0 {
+                        self.commands.push((position, position + consumed));
+                        self.ends.push(self.spans.len());
+                    }
+                    position += consumed;
+                    if is_quoted && arguments != 0 {
+                        break;
+                    }
+                }
+                Ok(Progress::Incomplete { wanted }) => {
+                    return Parsed { position, end: End::Incomplete { wanted } };
+                }
+                Err(error) => {
+                    log::verbose!(
+                        "Protocol error ({}) from client: {}",
+                        error.log_reason(),
+                        connection.describe()
+                    );
+                    self.last_words.extend_from_slice(b"-ERR ");
+                    error.write_text(&mut self.last_words);
+                    self.last_words.extend_from_slice(b"\r\n");
+                    return Parsed { position, end: End::Error };
+                }
+            }
+        }
+        Parsed { position, end: End::Batch }
+    }
+
+    /// Runs the parsed commands; returns how many, fewer only where the client has to read first.
+    fn run_batch(&mut self, connection: &mut Connection, data: &[u8]) -> (usize, Next) {
+        let mut arguments = recycle(std::mem::take(&mut self.arguments));
+        let mut first = 0;
+        for (&(start, _), &end) in self.commands.iter().zip(&self.ends) {
+            let command = &data[start..];
+            arguments.extend(self.spans[first..end].iter().map(|span| span.of(command)));
+            first = end;
+        }
+
+        let mut ran = 0;
+        let mut skip = 0;
+        let next = loop {
+            let count = self.ends.len() - ran;
+            self.commands_until_clock = match self.commands_until_clock.checked_sub(count) {
+                Some(left) => left,
+                None => {
+                    self.worker.clock.refresh();
+                    CLOCK_COMMANDS
+                }
+            };
+            let batch = Batch { arguments: &arguments[skip..], ends: &self.ends[ran..] };
+            let session = &mut connection.session;
+            let outcome = dispatch::run_batch(&mut self.worker, session, &batch, &mut self.replies);
+            let done = outcome.ran.clamp(1, count);
+            let taken = self.ends[ran + done - 1];
+            ran += done;
+            if BATCH_REPLY_BYTES <= self.replies.len() - connection.staged.start {
+                self.flush_early(connection);
+            }
+            if outcome.next == Next::Close || ran == self.ends.len() {
+                break outcome.next;
+            }
+            if connection.flags.paused || connection.session.close_after_reply {
+                break Next::Continue;
+            }
+            skip += taken;
+            for end in &mut self.ends[ran..] {
+                *end -= taken;
+            }
+        };
+        self.arguments = recycle(arguments);
+
+        let shared = &connection.session.shared;
+        let commands = shared.commands.load(Ordering::Relaxed) + ran as u64;
+        shared.commands.store(commands, Ordering::Relaxed);
+        self.worker.counters(&connection.session.database).commands_processed.add(ran as u64);
+        (ran, next)
+    }
+
+    /// Sends replies in the middle of a turn, since there are many.
+    fn flush_early(&mut self, connection: &mut Connection) {
+        let start = connection.staged.start;
+        connection.staged.end = self.replies.len();
+        if self.flush(connection) == After::Close {
+            connection.session.close_after_reply = true;
+        }
+        self.replies.truncate(start);
+        connection.staged = start..start;
+    }
+}
+
+/// Whether there are quotes in the first line.
+fn has_quotes(data: &[u8]) -> bool {
+    data.iter().take_while(|byte| **byte != b'\n').any(|byte| matches!(byte, b'"' | b'\''))
+}

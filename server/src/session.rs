@@ -1,0 +1,200 @@
+//! What passes between the connections and the commands: the client's session, a batch of parsed commands, and
+//! the reactor's own context.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use carnelian_resp::Protocol;
+
+use crate::clients::ClientShared;
+use crate::clock::Clock;
+use crate::database::{Counters, Database};
+use crate::dispatch::Scratch;
+use crate::expire::Sweep;
+use crate::server::Server;
+
+/// What commands may know and change of the client they run for.
+pub struct Session {
+    pub shared: Arc<ClientShared>,
+    pub database: Arc<Database>,
+    /// The logical database that SELECT chose.
+    pub db: u16,
+    pub protocol: Protocol,
+    pub authenticated: bool,
+    pub reply: ReplyMode,
+    /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
+    pub no_touch: bool,
+    pub class: ClientClass,
+    /// Set by a command: what has been replied is sent, then the connection ends.
+    pub close_after_reply: bool,
+    /// The peer is on this machine.
+    pub loopback: bool,
+    pub tls: bool,
+}
+
+impl Session {
+    pub fn new(shared: Arc<ClientShared>, database: Arc<Database>, loopback: bool) -> Self {
+        let authenticated = database.settings.load().password.is_none();
+        Self {
+            shared,
+            database,
+            db: 0,
+            protocol: Protocol::Resp2,
+            authenticated,
+            reply: ReplyMode::On,
+            no_touch: false,
+            class: ClientClass::Normal,
+            close_after_reply: false,
+            loopback,
+            tls: false,
+        }
+    }
+}
+
+/// `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ReplyMode {
+    #[default]
+    On,
+    Off,
+    /// Neither this command nor the next is replied to: CLIENT REPLY SKIP has just run.
+    SkipNext,
+    /// This command is not replied to; the next one is.
+    Skipping,
+}
+
+/// Whose limits of `client-output-buffer-limit` hold.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ClientClass {
+    #[default]
+    Normal,
+    Replica,
+    PubSub,
+}
+
+/// One turn's parsed commands of one connection: flat arguments, and where each command ends.
+///
+/// Invariant: `ends` ascends strictly, and its last is the number of arguments: no command is empty.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    pub arguments: &'a [&'a [u8]],
+    pub ends: &'a [usize],
+}
+
+impl<'a> Batch<'a> {
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The arguments of the command at `index`, its name first.
+    #[inline]
+    pub fn command(&self, index: usize) -> &'a [&'a [u8]] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.arguments[start..self.ends[index]]
+    }
+
+    /// Each command's arguments in turn.
+    pub fn commands(self) -> impl Iterator<Item = &'a [&'a [u8]]> {
+        (0..self.len()).map(move |index| self.command(index))
+    }
+}
+
+/// The most commands in a batch.
+pub const BATCH_COMMANDS: usize = 32;
+
+/// A batch ends after the command that brings its replies to this many bytes, so that they can
+/// leave before more are made: the rest comes again in the next batch.
+pub const BATCH_REPLY_BYTES: usize = 256 << 10;
+
+/// How far a batch came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// Commands that were run: all of them, or up to and with the one that ended the batch.
+    pub ran: usize,
+    pub next: Next,
+}
+
+/// What the connection does after a batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Next {
+    Continue,
+    /// Send what has been replied, then close.
+    Close,
+}
+
+/// A reactor's own context for the commands it runs.
+pub struct Worker {
+    /// Index of the reactor.
+    pub reactor: usize,
+    pub server: Arc<Server>,
+    /// Read when the turn began, or the batch.
+    pub clock: Clock,
+    pub random: fastrand::Rng,
+    pub scratch: Scratch,
+    /// Where the sweep for expired keys stands, by the database's uid.
+    pub sweeps: BTreeMap<u32, Sweep>,
+}
+
+impl Worker {
+    pub fn new(reactor: usize, server: Arc<Server>) -> Self {
+        Self {
+            reactor,
+            server,
+            clock: Clock::new(),
+            random: fastrand::Rng::new(),
+            scratch: Scratch::default(),
+            sweeps: BTreeMap::new(),
+        }
+    }
+
+    /// This reactor's own counters of a database.
+    #[inline]
+    pub fn counters<'a>(&self, database: &'a Database) -> &'a Counters {
+        database.stats.of(self.reactor)
+    }
+}
+
+/// An emptied vector of slices for new slices of another life: its memory is kept.
+#[inline]
+pub fn recycle<'b>(mut slices: Vec<&[u8]>) -> Vec<&'b [u8]> {
+    slices.clear();
+    // Collecting a vector's own iterator into the same type is done in place.
+    slices.into_iter().map(|_| -> &'b [u8] { unreachable!("the vector was emptied") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recycling_keeps_the_memory() {
+        let mut kept: Vec<&'static [u8]> = Vec::new();
+        let mut address = std::ptr::null();
+        for round in 0..5 {
+            let bytes = [round; 8];
+            let mut slices = recycle(kept);
+            if round == 0 {
+                slices.reserve_exact(100);
+                address = slices.as_ptr().cast::<u8>();
+            }
+            assert_eq!((slices.len(), slices.capacity()), (0, 100));
+            assert_eq!(slices.as_ptr().cast::<u8>(), address);
+            slices.extend(bytes.chunks(2));
+            kept = recycle(slices);
+        }
+    }
+
+    #[test]
+    fn a_batch_gives_each_command_its_arguments() {
+        let arguments: [&[u8]; 3] = [b"PING", b"ECHO", b"x"];
+        let batch = Batch { arguments: &arguments, ends: &[1, 3] };
+        assert_eq!(batch.len(), 2);
+        assert_eq!(batch.command(0), [b"PING"]);
+        assert_eq!(batch.command(1), [b"ECHO".as_slice(), b"x"]);
+        assert_eq!(batch.commands().count(), 2);
+    }
+}

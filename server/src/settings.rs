@@ -1,0 +1,218 @@
+//! What the configuration means for a database's connections, in types.
+//!
+//! Made anew from the directives whenever one changes, and read by the reactors without a lock.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use carnelian_commands::Environment;
+use carnelian_config::{self as config, ClientCertificates, Config};
+use carnelian_keyspace::{AccessPolicy, Limits};
+use carnelian_tls::{
+    AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
+};
+
+use crate::listener::Endpoints;
+use crate::session::ClientClass;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub clients_max: usize,
+    /// `timeout`; none: idle clients stay.
+    pub idle_timeout: Option<Duration>,
+    /// None: the system's keepalive stays off.
+    pub tcp_keepalive: Option<Duration>,
+    /// `proto-max-bulk-len`.
+    pub bulk_bytes_max: usize,
+    /// `client-query-buffer-limit`.
+    pub query_bytes_max: usize,
+    pub output_limits: OutputLimits,
+    pub protected_mode: bool,
+    /// `requirepass`; none: the default user needs no password.
+    pub password: Option<Box<[u8]>>,
+    pub transit_encryption: TransitEncryption,
+    /// None: a handshake may take for ever.
+    pub handshake_timeout: Option<Duration>,
+    /// Ticks of a reactor in a second.
+    pub hz: u32,
+    /// What commands on data go by.
+    pub environment: Environment,
+}
+
+impl Settings {
+    pub fn new(config: &Config) -> Self {
+        let seconds = |count: u32| (count != 0).then(|| Duration::from_secs(count.into()));
+        Self {
+            clients_max: config.maxclients as usize,
+            idle_timeout: seconds(config.timeout),
+            tcp_keepalive: seconds(config.tcp_keepalive),
+            bulk_bytes_max: bytes(config.proto_max_bulk_len),
+            query_bytes_max: bytes(config.client_query_buffer_limit),
+            output_limits: OutputLimits::new(&config.client_output_buffer_limit),
+            protected_mode: config.protected_mode,
+            password: (!config.requirepass.is_empty())
+                .then(|| config.requirepass.clone().into_boxed_slice()),
+            transit_encryption: match config.transit_encryption_mode {
+                config::TransitEncryption::Preferred => TransitEncryption::Preferred,
+                config::TransitEncryption::Required => TransitEncryption::Required,
+                config::TransitEncryption::Disabled => TransitEncryption::Disabled,
+            },
+            handshake_timeout: (config.tls_handshake_timeout != 0)
+                .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
+            hz: config.hz.max(1),
+            environment: environment(config),
+        }
+    }
+}
+
+fn environment(config: &Config) -> Environment {
+    use carnelian_config::EvictionPolicy;
+
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let built_in = Limits::default();
+    Environment {
+        limits: Limits {
+            hash_max_listpack_entries: size(config.hash_max_listpack_entries),
+            hash_max_listpack_value: size(config.hash_max_listpack_value),
+            list_max_listpack_size: config.list_max_listpack_size,
+            list_compress_depth: config.list_compress_depth.try_into().unwrap_or(u16::MAX),
+            set_max_intset_entries: size(config.set_max_intset_entries),
+            set_max_listpack_entries: size(config.set_max_listpack_entries),
+            set_max_listpack_value: size(config.set_max_listpack_value),
+            zset_max_listpack_entries: size(config.zset_max_listpack_entries),
+            zset_max_listpack_value: size(config.zset_max_listpack_value),
+            stream_node_max_bytes: size(config.stream_node_max_bytes),
+            stream_node_max_entries: size(config.stream_node_max_entries),
+            max_string: bytes(config.proto_max_bulk_len),
+            lazy_user_del: config.lazyfree_lazy_user_del,
+            lazy_user_flush: config.lazyfree_lazy_user_flush,
+            lazy_server_del: config.lazyfree_lazy_server_del,
+            ..built_in
+        },
+        policy: match config.maxmemory_policy {
+            EvictionPolicy::AllkeysLfu | EvictionPolicy::VolatileLfu => AccessPolicy::Lfu {
+                log_factor: config.lfu_log_factor,
+                decay_minutes: config.lfu_decay_time,
+            },
+            _ => AccessPolicy::Lru,
+        },
+        lfu_decay_minutes: config.lfu_decay_time,
+    }
+}
+
+/// Where a configuration has its database listen.
+pub fn endpoints(config: &Config) -> Endpoints {
+    Endpoints {
+        bind: config.bind.clone(),
+        port: config.port,
+        tls_port: config.tls_port,
+        unix_socket: given(&config.unixsocket).map(|path| config.dir.join(path)),
+        unix_permissions: config.unixsocketperm,
+        backlog: config.tcp_backlog,
+    }
+}
+
+/// What a configuration says about TLS. Without a certificate of the operator's, one of our own making is
+/// used, which lies in `folder`.
+pub fn tls(config: &Config, folder: &Path) -> Result<carnelian_tls::Settings, ConfigError> {
+    let in_dir = |path: &PathBuf| given(path).map(|path| config.dir.join(path));
+    let identity = match in_dir(&config.tls_cert_file) {
+        Some(certificate) => Identity::Files {
+            // One file may hold both.
+            key: in_dir(&config.tls_key_file).unwrap_or_else(|| certificate.clone()),
+            certificate,
+            key_password: (!config.tls_key_file_pass.is_empty()).then(|| {
+                Secret::new(String::from_utf8_lossy(&config.tls_key_file_pass).into_owned())
+            }),
+        },
+        None => {
+            let bound: Vec<IpAddr> = config
+                .bind
+                .iter()
+                .filter_map(|text| text.strip_prefix('-').unwrap_or(text).parse().ok())
+                .collect();
+            Identity::SelfMade {
+                folder: folder.to_owned(),
+                names: SubjectAltNames::for_listening(&bound, &config.tls_san)?,
+            }
+        }
+    };
+    Ok(carnelian_tls::Settings {
+        auth_clients: match config.tls_auth_clients {
+            ClientCertificates::No => AuthClients::No,
+            ClientCertificates::Required => AuthClients::Yes,
+            ClientCertificates::Optional => AuthClients::Optional,
+        },
+        ca_cert_file: in_dir(&config.tls_ca_cert_file),
+        ca_cert_dir: in_dir(&config.tls_ca_cert_dir),
+        protocols: config.tls_protocols.clone(),
+        ciphers: config.tls_ciphers.clone(),
+        ciphersuites: config.tls_ciphersuites.clone(),
+        prefer_server_ciphers: config.tls_prefer_server_ciphers,
+        session_caching: SessionCaching {
+            enabled: config.tls_session_caching,
+            size: config.tls_session_cache_size as usize,
+            timeout: Duration::from_secs(config.tls_session_cache_timeout.into()),
+        },
+        ..carnelian_tls::Settings::new(identity)
+    })
+}
+
+/// A path that was set.
+pub fn given(path: &Path) -> Option<&Path> {
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+fn bytes(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// `client-output-buffer-limit` of each class.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputLimits {
+    pub normal: OutputLimit,
+    pub replica: OutputLimit,
+    pub pubsub: OutputLimit,
+}
+
+impl OutputLimits {
+    fn new(limits: &config::OutputLimits) -> Self {
+        let limit = |limit: &config::OutputLimit| OutputLimit {
+            hard_bytes: bytes(limit.hard_bytes),
+            soft_bytes: bytes(limit.soft_bytes),
+            soft_seconds: limit.soft_seconds,
+        };
+        Self {
+            normal: limit(&limits.normal),
+            replica: limit(&limits.replica),
+            pubsub: limit(&limits.pubsub),
+        }
+    }
+
+    pub fn of(&self, class: ClientClass) -> &OutputLimit {
+        match class {
+            ClientClass::Normal => &self.normal,
+            ClientClass::Replica => &self.replica,
+            ClientClass::PubSub => &self.pubsub,
+        }
+    }
+}
+
+/// A size that ends a connection at once, and one that does after a while. 0: none.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct OutputLimit {
+    pub hard_bytes: usize,
+    pub soft_bytes: usize,
+    pub soft_seconds: u64,
+}
+
+impl OutputLimit {
+    pub fn is_over_hard(&self, bytes: usize) -> bool {
+        self.hard_bytes != 0 && self.hard_bytes <= bytes
+    }
+
+    pub fn is_over_soft(&self, bytes: usize) -> bool {
+        self.soft_bytes != 0 && self.soft_bytes <= bytes
+    }
+}
