@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use carnelian_structs::entry::{Entry, EntryRef};
 use carnelian_structs::hash::Hash;
 use carnelian_structs::table::EntryMut;
-use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, string_entry};
+use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, strict_integer, string_entry};
 
 use crate::access::Access;
 use crate::aggregate::{Aggregate, Mut, Ref};
@@ -247,6 +247,19 @@ impl<'k> Db<'k> {
         }
     }
 
+    /// The same, but the string is kept as bytes even if it reads as an integer.
+    pub fn set_plain_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+        if strict_integer(value).is_none() {
+            return self.set_string(key, value, expiry);
+        }
+        self.set_string(key, b"", expiry);
+        let hash = self.access.keyspace().hash(key);
+        if let Some(mut entry) = self.live(hash, key) {
+            let embedded = entry.as_ref().kind();
+            entry.set_inline(embedded, value);
+        }
+    }
+
     /// Makes `key` an integer, keeping its expiry.
     pub fn set_integer(&mut self, key: &[u8], number: i64) {
         self.changes.touch(self.index, key);
@@ -325,7 +338,7 @@ impl<'k> Db<'k> {
     pub fn put_string(&mut self, key: &[u8], text: Vec<u8>) {
         self.set_string(key, b"", Expiry::Clear);
         let hash = self.access.keyspace().hash(key);
-        let mut entry = self.live(hash, key).expect("it was just set");
+        let mut entry = self.live(hash, key).expect("it was just set, without expiry");
         if text.len() <= IN_PLACE_MAX {
             entry.change_text(|_| text.len(), |bytes| bytes.copy_from_slice(&text));
         } else {
