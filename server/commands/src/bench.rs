@@ -12,6 +12,11 @@ pub struct Bench {
     pub protocol: Protocol,
     /// Effects as a follower would receive them, in RESP.
     pub effects: Vec<u8>,
+    /// Keyspace events, as `event key`.
+    pub events: Vec<String>,
+    /// Of the last request: changes counted, and keys that watchers were told of.
+    pub dirty: u64,
+    pub touched: usize,
 }
 
 impl Bench {
@@ -22,6 +27,9 @@ impl Bench {
             now_ms: 1_700_000_000_000,
             protocol: Protocol::Resp2,
             effects: Vec::new(),
+            events: Vec::new(),
+            dirty: 0,
+            touched: 0,
         }
     }
 
@@ -36,18 +44,26 @@ impl Bench {
         let access = self.keyspace.lock_all();
         let mut db = Db::new(access, 0, self.now_ms, self.environment.policy);
         db.changes.following = true;
+        db.changes.listening = u32::MAX;
+        db.changes.watching = true;
         let environment = self.environment;
-        let mut call = Call {
-            args: words,
-            db,
-            reply: Writer::new(&mut out, self.protocol),
-            environment: &environment,
+        let (result, changes) = {
+            let reply = Writer::new(&mut out, self.protocol);
+            let mut call = Call { args: words, db, reply, environment: &environment };
+            (run(&mut call), call.db.finish().0)
         };
-        let (effect, error) = match run(&mut call) {
+        let (effect, error) = match result {
             Ok(effect) => (effect, None),
             Err(error) => (Effect::None, Some(error)),
         };
-        drop(call);
+        self.dirty = changes.dirty;
+        self.touched = changes.touched.len();
+        self.events.extend(
+            changes
+                .events
+                .iter()
+                .map(|event| format!("{} {}", event.name, String::from_utf8_lossy(&event.key))),
+        );
         if let Effect::Rewrite(rewrite) = &effect {
             self.effects.extend_from_slice(rewrite.as_bytes());
         }
