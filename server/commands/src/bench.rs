@@ -1,6 +1,6 @@
 //! A keyspace for unit tests: runs one handler at a time and returns its reply as text.
 
-use carnelian_keyspace::{Db, Keyspace};
+use carnelian_keyspace::{Aggregate, Db, Keyspace};
 use carnelian_resp::{Protocol, Writer};
 
 use crate::{Call, Effect, Environment, Run, TABLES};
@@ -72,6 +72,14 @@ impl Bench {
             |error| format!("-{error}\r\n"),
         );
         (effect, reply)
+    }
+
+    /// What `look` sees in the list, set or other aggregate at a key.
+    pub fn look<T: Aggregate, R>(&mut self, key: &str, look: impl FnOnce(&T) -> R) -> R {
+        let access = self.keyspace.lock_all();
+        let mut db = Db::new(access, 0, self.now_ms, self.environment.policy);
+        let found = db.read_as::<T>(key.as_bytes()).expect("a value of this type");
+        look(&found.expect("the key is there"))
     }
 
     /// Runs a request by the name of its command; only the reply.
