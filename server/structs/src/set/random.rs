@@ -21,9 +21,7 @@ impl Set {
     #[must_use]
     pub fn random(&self, mut random: impl FnMut() -> u64) -> Option<Element<'_>> {
         match self {
-            Self::Intset(intset) => {
-                intset.get(below(intset.len(), random())).map(Element::Integer)
-            }
+            Self::Intset(intset) => intset.get(below(intset.len(), random())).map(Element::Integer),
             Self::Listpack(listpack) => {
                 let position = listpack.seek(below(listpack.len(), random()) as i64)?;
                 Some(listpack.get(position))
@@ -147,7 +145,7 @@ impl Set {
 
 /// A number below `len` from a uniform 64-bit one.
 fn below(len: usize, random: u64) -> usize {
-    (u128::from(random) * len as u128 >> 64) as usize
+    ((u128::from(random) * len as u128) >> 64) as usize
 }
 
 /// Draws exactly `wanted` of the candidates that come by, each choice as likely as any other.
