@@ -5,6 +5,7 @@
 //! runs. A command that needs more than its keys (or the client, or the server) runs by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect, Environment, Flags, Scope};
 use carnelian_keyspace::{Access, Changes, Db, Dropped, SegmentSet, segment_of};
@@ -21,6 +22,9 @@ use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session
 /// Keys a run may lock together: enough to hide the memory's latency, few enough that another
 /// reactor does not wait long.
 const RUN_KEYS: usize = 64;
+
+/// Clients that are looked at in a tick, at least.
+const CLIENTS_SURVEYED: usize = 50;
 
 /// Vectors that keep their memory from batch to batch.
 #[derive(Default)]
@@ -159,7 +163,7 @@ fn run_together(
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
     let mut call = call(worker, session, access, &settings.environment, out);
-    let mut run = Run::begin(worker, database);
+    let mut run = Run::begin(worker, database, settings.slow_ns);
     let mut ran = 0;
     for &id in &scratch.ids {
         let entry = registry.entry(id);
@@ -170,8 +174,12 @@ fn run_together(
             break;
         }
     }
-    drop(run);
+    let slow = run.end();
     finish(worker, database, call);
+    for (ran, duration_ns) in slow {
+        let entry = registry.entry(scratch.ids[ran]);
+        log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
+    }
     worker.scratch = scratch;
     ran
 }
@@ -212,8 +220,13 @@ fn run_alone(
     let settings = database.settings.load();
     let access = database.keyspace.lock(wanted);
     let mut call = call(worker, session, access, &settings.environment, out);
-    Run::begin(worker, database).command(&mut call, entry, command, words);
+    let mut run = Run::begin(worker, database, settings.slow_ns);
+    run.command(&mut call, entry, command, words);
+    let slow = run.end();
     finish(worker, database, call);
+    for (_, duration_ns) in slow {
+        log_slow(worker, session, entry, words, duration_ns);
+    }
 }
 
 fn call<'c>(
@@ -239,16 +252,25 @@ struct Run<'r> {
     last_ns: u64,
     /// Commands run since the last reading.
     unsettled: SmallVec<[usize; 32]>,
+    /// Commands whose time is known.
+    settled: usize,
+    /// From when on a command is slow.
+    slow_ns: u64,
+    /// Slow commands by their place in the run, and the time each took.
+    slow: Vec<(usize, u64)>,
 }
 
 impl<'r> Run<'r> {
-    fn begin(worker: &'r Worker, database: &'r Database) -> Self {
+    fn begin(worker: &'r Worker, database: &'r Database, slow_ns: u64) -> Self {
         let clock = &worker.clock;
         Self {
             clock,
             counters: worker.counters(database),
             last_ns: clock.elapsed_ns(),
             unsettled: SmallVec::new(),
+            settled: 0,
+            slow_ns,
+            slow: Vec::new(),
         }
     }
 
@@ -292,17 +314,35 @@ impl<'r> Run<'r> {
         }
         let now = self.clock.elapsed_ns();
         let share = now.saturating_sub(self.last_ns) / self.unsettled.len() as u64;
+        let ran = self.settled + self.unsettled.len();
+        if self.slow_ns <= share {
+            self.slow.extend((self.settled..ran).map(|place| (place, share)));
+        }
+        self.settled = ran;
         for id in self.unsettled.drain(..) {
             self.counters.commands[id].nanoseconds.add(share);
         }
         self.last_ns = now;
     }
+
+    /// Settles the last commands; returns the slow ones.
+    fn end(mut self) -> Vec<(usize, u64)> {
+        self.settle();
+        self.slow
+    }
 }
 
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        self.settle();
+/// Puts a command in the slow log. Called with no lock held.
+#[cold]
+fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], duration_ns: u64) {
+    if entry.flags.contains(Flags::SKIP_SLOWLOG) {
+        return;
     }
+    let database = &session.database;
+    let most = database.settings.load().slow_log_len;
+    let now_ms = worker.clock.now_ms();
+    let client = &session.shared;
+    database.slow_log.lock().push(entry, words, client, duration_ns / 1000, now_ms, most);
 }
 
 /// Books what a run left behind, after its locks are released.
@@ -360,7 +400,11 @@ fn run_server(
         }
     }
     figures.calls.add(1);
-    figures.nanoseconds.add(worker.clock.elapsed_ns().saturating_sub(start_ns));
+    let duration_ns = worker.clock.elapsed_ns().saturating_sub(start_ns);
+    figures.nanoseconds.add(duration_ns);
+    if database.settings.load().slow_ns <= duration_ns {
+        log_slow(worker, session, entry, words, duration_ns);
+    }
 }
 
 /// CLIENT REPLY: drops the reply that is not wanted.
@@ -429,7 +473,19 @@ fn unknown_sub(container: &Entry, word: &[u8]) -> Refusal {
 /// What is due by time, on every reactor, `hz` times a second.
 pub fn tick(worker: &mut Worker) {
     let server = Arc::clone(&worker.server);
+    if server.watch.paused.load(Ordering::Relaxed) {
+        return;
+    }
+    let now_ms = worker.clock.monotonic_ms();
+    if worker.reactor == 0 {
+        server.watch.tick(now_ms);
+    }
     for database in server.databases.read().iter() {
+        if worker.reactor == 0 {
+            database.rates.lock().sample(now_ms, &database.stats);
+            let share = database.clients.len() / server.hz().max(1) as usize;
+            database.clients.survey_some(share.max(CLIENTS_SURVEYED));
+        }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);
         worker.sweeps.insert(database.uid, sweep);

@@ -1,0 +1,53 @@
+//! What the server watches over time: its memory, and the thread that stands for the main one.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crate::{allocator, usage};
+
+/// Reading the allocator's figures gathers them from all its arenas: not at every tick.
+const INTERVAL_MS: u64 = 100;
+
+pub struct Watch {
+    /// Bytes in use before there were clients and data.
+    pub startup_bytes: usize,
+    peak_bytes: AtomicUsize,
+    last_ms: AtomicU64,
+    main_thread: OnceLock<PathBuf>,
+    /// DEBUG PAUSE-CRON: nothing is done by time.
+    pub paused: AtomicBool,
+}
+
+impl Watch {
+    pub fn new() -> Self {
+        let used = allocator::used_memory();
+        Self {
+            startup_bytes: used,
+            peak_bytes: AtomicUsize::new(used),
+            last_ms: AtomicU64::new(0),
+            main_thread: OnceLock::new(),
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks if it is time. Called by the first reactor only, with its monotonic clock.
+    pub fn tick(&self, now_ms: u64) {
+        if now_ms < self.last_ms.load(Ordering::Relaxed) + INTERVAL_MS {
+            return;
+        }
+        self.last_ms.store(now_ms, Ordering::Relaxed);
+        self.main_thread.get_or_init(usage::this_thread);
+        self.raise_peak(allocator::used_memory());
+    }
+
+    /// The most bytes that were ever seen in use, `used` now included.
+    pub fn raise_peak(&self, used: usize) -> usize {
+        self.peak_bytes.fetch_max(used, Ordering::Relaxed).max(used)
+    }
+
+    /// Where the kernel tells about the first reactor's thread, once that has begun.
+    pub fn main_thread(&self) -> Option<&PathBuf> {
+        self.main_thread.get()
+    }
+}
