@@ -478,7 +478,11 @@ pub fn tick(worker: &mut Worker) {
     }
     let now_ms = worker.clock.monotonic_ms();
     if worker.reactor == 0 {
-        server.watch.tick(now_ms);
+        let is_unused = |database: &Arc<Database>| {
+            database.stats.sum(|counters| &counters.connections_received) == 0
+        };
+        let unused = server.databases.read().iter().all(is_unused);
+        server.watch.tick(now_ms, unused);
     }
     for database in server.databases.read().iter() {
         if worker.reactor == 0 {

@@ -40,7 +40,7 @@ impl Figures {
         Self {
             used,
             peak: server.watch.raise_peak(used),
-            startup: server.watch.startup_bytes,
+            startup: server.watch.startup_bytes(),
             clients: clients.query_bytes + clients.output_bytes + client_count * fixed + foreign,
             client_count,
             allocator,

@@ -9,9 +9,11 @@ use crate::{allocator, usage};
 /// Reading the allocator's figures gathers them from all its arenas: not at every tick.
 const INTERVAL_MS: u64 = 100;
 
+/// By then the reactors have what they need for themselves.
+const STARTUP_MS: u64 = 1000;
+
 pub struct Watch {
-    /// Bytes in use before there were clients and data.
-    pub startup_bytes: usize,
+    startup_bytes: AtomicUsize,
     peak_bytes: AtomicUsize,
     last_ms: AtomicU64,
     main_thread: OnceLock<PathBuf>,
@@ -23,7 +25,7 @@ impl Watch {
     pub fn new() -> Self {
         let used = allocator::used_memory();
         Self {
-            startup_bytes: used,
+            startup_bytes: AtomicUsize::new(used),
             peak_bytes: AtomicUsize::new(used),
             last_ms: AtomicU64::new(0),
             main_thread: OnceLock::new(),
@@ -31,14 +33,24 @@ impl Watch {
         }
     }
 
-    /// Looks if it is time. Called by the first reactor only, with its monotonic clock.
-    pub fn tick(&self, now_ms: u64) {
+    /// Looks if it is time. Called by the first reactor only, with its monotonic clock. `unused`: no
+    /// client has come yet.
+    pub fn tick(&self, now_ms: u64, unused: bool) {
         if now_ms < self.last_ms.load(Ordering::Relaxed) + INTERVAL_MS {
             return;
         }
         self.last_ms.store(now_ms, Ordering::Relaxed);
         self.main_thread.get_or_init(usage::this_thread);
-        self.raise_peak(allocator::used_memory());
+        let used = allocator::used_memory();
+        self.raise_peak(used);
+        if unused && now_ms < STARTUP_MS {
+            self.startup_bytes.store(used, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes in use before there were clients and data.
+    pub fn startup_bytes(&self) -> usize {
+        self.startup_bytes.load(Ordering::Relaxed)
     }
 
     /// The most bytes that were ever seen in use, `used` now included.
