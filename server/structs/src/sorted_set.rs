@@ -7,6 +7,11 @@ pub struct SortedSet(Box<()>);
 
 impl SortedSet {
     #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    #[must_use]
     pub fn encoding(&self) -> &'static str {
         "listpack"
     }
