@@ -75,7 +75,7 @@ impl Server {
             identity,
             registry,
             reclaimer,
-            watch: Watch::new(),
+            watch: Watch::begin(),
             renames,
             changing: Mutex::default(),
             requests,

@@ -22,7 +22,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         let used = allocator::used_memory();
         Self {
             startup_bytes: AtomicUsize::new(used),

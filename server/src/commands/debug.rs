@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use carnelian_commands::generic::digest;
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_config::Extent;
-use carnelian_keyspace::{Db, Expiry, Limits, Value, idle_seconds};
+use carnelian_keyspace::{Db, Expiry, Limits, SegmentSet, Value, idle_seconds};
 use carnelian_resp::{Protocol, number};
 use carnelian_structs::list::List;
 
@@ -52,6 +53,14 @@ const SUBCOMMANDS: &[Sub] = &[
         "",
         "Does CONFIG REWRITE with every directive written.",
         rewrite_all,
+    ),
+    sub("digest", (0, 0), "", "Returns a digest of all data.", digest_all),
+    sub(
+        "digest-value",
+        (0, usize::MAX),
+        "[<key> ...]",
+        "Returns digests of the values of keys.",
+        digest_value,
     ),
     sub("error", (1, 1), "<text>", "Answers with this error.", error),
     sub("listpack", (1, 1), "<key>", "Writes the size of a listpack to the log.", listpack),
@@ -191,6 +200,30 @@ fn change_repl_id(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 fn rewrite_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     rewrite_file(&context.worker.server, Extent::All)?;
     context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG DIGEST`
+///
+/// One segment after another is looked at, so that others need not wait: it is the digest of one
+/// moment only while nobody writes.
+fn digest_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let database = &context.session.database;
+    let policy = database.settings.load().environment.policy;
+    let access = database.keyspace.lock(SegmentSet::default());
+    let mut db = Db::new(access, 0, context.worker.clock.now_ms(), policy);
+    context.reply.simple(&digest::of_everything(&mut db).to_hex());
+    Ok(Effect::None)
+}
+
+/// `DEBUG DIGEST-VALUE [key ...]`
+fn digest_value(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let keys = &context.args[2..];
+    context.reply.array(keys.len());
+    for key in keys {
+        let digest = with_key(context, key, |db| digest::of_value(db, key));
+        context.reply.simple(&digest.to_hex());
+    }
     Ok(Effect::None)
 }
 
@@ -352,7 +385,7 @@ fn protocol(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     match context.args[2].to_ascii_lowercase().as_slice() {
         b"string" => reply.bulk(b"Hello World"),
         b"integer" => reply.integer(12345),
-        b"double" => reply.double(3.141),
+        b"double" => reply.double_text(b"3.141"),
         b"bignum" => reply.big_number(b"1234567999999999999999999999999999999"),
         b"null" => reply.null(),
         b"array" => {

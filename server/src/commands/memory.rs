@@ -1,7 +1,8 @@
 //! MEMORY: what takes memory, and what can be done about it.
 
+use carnelian_commands::generic::memory_usage;
 use carnelian_commands::{
-    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope, args,
+    Call, Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
 };
 use carnelian_keyspace::Db;
 use carnelian_resp::Writer;
@@ -71,30 +72,20 @@ const fn command(
 }
 
 /// `MEMORY USAGE key [SAMPLES count]`
-///
-/// The bytes are kept count of as they change, so nothing has to be sampled.
 fn usage(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let mut options = &context.args[3..];
-    while let [option, rest @ ..] = options {
-        let [count, rest @ ..] = rest else { return Err(CommandError::Syntax) };
-        if !args::is(option, "SAMPLES") {
-            return Err(CommandError::Syntax);
-        }
-        if args::integer(count)? < 0 {
-            return Err(CommandError::Syntax);
-        }
-        options = rest;
-    }
-    let key = context.args[2];
-    let database = &context.session.database;
-    let policy = database.settings.load().environment.policy;
-    let access = database.keyspace.lock_keys([key]);
-    let db = Db::new(access, context.session.db.into(), context.worker.clock.now_ms(), policy);
-    match db.peek(key) {
-        Some(entry) => context.reply.integer(entry.heap_bytes() as i64),
-        None => context.reply.null(),
-    }
-    Ok(Effect::None)
+    let (database, session) = (&context.session.database, &context.session);
+    let settings = database.settings.load();
+    let environment = &settings.environment;
+    let access = database.keyspace.lock_keys([context.args[2]]);
+    let now_ms = context.worker.clock.now_ms();
+    let db = Db::new(access, session.db.into(), now_ms, environment.policy);
+    let mut out = Vec::new();
+    let reply = Writer::new(&mut out, session.protocol);
+    let mut call = Call { args: context.args, db, reply, environment };
+    let effect = memory_usage(&mut call)?;
+    drop(call);
+    context.reply.raw(&out);
+    Ok(effect)
 }
 
 /// `MEMORY STATS`

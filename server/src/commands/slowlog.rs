@@ -87,7 +87,7 @@ fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     };
     let log = context.session.database.slow_log.lock();
     let reply = &mut context.reply;
-    reply.array(log.len().min(count));
+    reply.array(log.count().min(count));
     for record in log.latest().take(count) {
         reply.array(6);
         reply.integer(record.id as i64);
@@ -105,7 +105,7 @@ fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `SLOWLOG LEN`
 fn len(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    context.reply.integer(context.session.database.slow_log.lock().len() as i64);
+    context.reply.integer(context.session.database.slow_log.lock().count() as i64);
     Ok(Effect::None)
 }
 

@@ -43,7 +43,7 @@ pub(super) fn server(view: &View<'_>, page: &mut Page) {
     page.field("uptime_in_days", uptime_s / 86_400);
     page.field("hz", server.hz());
     page.field("configured_hz", config.hz);
-    page.field("lru_clock", view.now_ms() / 1000 & 0xff_ffff);
+    page.field("lru_clock", (view.now_ms() / 1000) & 0xff_ffff);
     page.field("executable", identity.executable.display());
     let file = identity.config_file.as_deref().map(|file| file.display().to_string());
     page.field("config_file", file.unwrap_or_default());
