@@ -74,12 +74,13 @@ const fn command(
 /// `MEMORY USAGE key [SAMPLES count]`
 fn usage(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let (database, session) = (&context.session.database, &context.session);
+    // Made before what borrows them.
+    let mut out = Vec::new();
     let settings = database.settings.load();
     let environment = &settings.environment;
     let access = database.keyspace.lock_keys([context.args[2]]);
     let now_ms = context.worker.clock.now_ms();
     let db = Db::new(access, session.db.into(), now_ms, environment.policy);
-    let mut out = Vec::new();
     let reply = Writer::new(&mut out, session.protocol);
     let mut call = Call { args: context.args, db, reply, environment };
     let effect = memory_usage(&mut call)?;
