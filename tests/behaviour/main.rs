@@ -1,1 +1,19 @@
-//! behaviour
+//! The server from outside, by behaviour. Scripts run over RESP2 and RESP3, TCP and TLS alike.
+//!
+//! With `CARNELIAN_SERVER=redis-server` the same scripts run against Redis, all but those about what
+//! only Carnelian does: so it is known that what they expect is right.
+#![forbid(unsafe_code)]
+
+mod config;
+mod hashes;
+mod keys;
+mod lifecycle;
+mod limits;
+mod lists;
+mod protocol;
+mod same_port;
+mod sets;
+mod sorted_sets;
+mod streams;
+mod strings;
+mod tls;

@@ -63,12 +63,40 @@ impl Changes {
         }
     }
 
+    #[inline]
+    pub(crate) fn key_missed(&mut self, db: usize, key: &[u8]) {
+        self.misses += 1;
+        self.notify(EventClass::KeyMiss, "keymiss", db, key);
+    }
+
     pub(crate) fn key_expired(&mut self, db: usize, key: &[u8]) {
         self.expired_keys += 1;
         self.touch(db, key);
         self.notify(EventClass::Expired, "expired", db, key);
         if self.following {
             self.expired.push((db, key.into()));
+        }
+    }
+
+    /// Fields of a hash were found expired and removed, the key with them if `spent`.
+    pub(crate) fn fields_expired(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        fields: Vec<Vec<u8>>,
+        spent: bool,
+    ) {
+        if fields.is_empty() {
+            return;
+        }
+        self.expired_fields += fields.len() as u64;
+        self.touch(db, key);
+        self.notify(EventClass::Hash, "hexpired", db, key);
+        if spent {
+            self.notify(EventClass::Generic, "del", db, key);
+        }
+        if self.following {
+            self.expired_hash_fields.push((db, key.into(), fields));
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use carnelian_structs::entry::{Entry, EntryRef};
+use carnelian_structs::hash::Hash;
 use carnelian_structs::table::{EntryMut, Place};
-use carnelian_structs::value::{Kind, Text, Value, string_entry};
+use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, string_entry};
 
 use crate::access::Access;
 use crate::aggregate::{Aggregate, Mut, Ref};
@@ -13,6 +14,7 @@ use crate::clock::{AccessClock, AccessPolicy};
 use crate::error::WrongType;
 use crate::segment::segment_of;
 use crate::space::Dropped;
+use crate::string::StringMut;
 
 /// What a write does to the expiry of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +113,16 @@ impl<'k> Db<'k> {
 
     /// The live entry of a key, for a read: counted as a hit or miss, and as an access.
     fn read(&mut self, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        self.read_and(!self.no_touch, key)
+    }
+
+    /// The same, counted as an access only if `touch`.
+    #[inline]
+    fn read_and(&mut self, touch: bool, key: &[u8]) -> Option<EntryMut<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
         let table = self.access.segment_mut(segment_of(hash)).table_mut(self.index);
         let Some(mut entry) = table.find_mut(hash, key) else {
-            self.changes.misses += 1;
+            self.changes.key_missed(self.index, key);
             return None;
         };
         if let Some(at) = entry.as_ref().expiry()
@@ -122,11 +130,11 @@ impl<'k> Db<'k> {
         {
             retire(entry.remove(), &mut self.dropped);
             self.changes.key_expired(self.index, key);
-            self.changes.misses += 1;
+            self.changes.key_missed(self.index, key);
             return None;
         }
         self.changes.hits += 1;
-        if !self.no_touch {
+        if touch {
             let bits = entry.as_ref().access();
             let touched = self.clock.touched(bits);
             if touched != bits {
@@ -155,6 +163,16 @@ impl<'k> Db<'k> {
     /// A look at a key's entry, counted as a read.
     pub fn get(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
         Some(self.read(key)?.into_ref())
+    }
+
+    /// A look at a key's entry, counted as a hit or miss but not as an access (EXISTS, TTL, TYPE).
+    pub fn glance(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
+        Some(self.read_and(false, key)?.into_ref())
+    }
+
+    /// Counts a read of a key and an access, whatever CLIENT NO-TOUCH says. Whether it is there.
+    pub fn touch(&mut self, key: &[u8]) -> bool {
+        self.read_and(true, key).is_some()
     }
 
     /// The same through a shared borrow, so that several keys can be read side by side. Call
@@ -244,7 +262,7 @@ impl<'k> Db<'k> {
                 Ok(new) => new,
                 Err(error) => return Ok(Err(error)),
             };
-            self.set_integer(key, new);
+            self.set_string(key, itoa::Buffer::new().format(new).as_bytes(), Expiry::Clear);
             return Ok(Ok(new));
         };
         let old = match entry.as_ref().text().ok_or(WrongType)? {
@@ -273,6 +291,38 @@ impl<'k> Db<'k> {
         }
         let mut entry = self.write(key).expect("it was just found or made");
         entry.change_text(length, change).ok_or(WrongType)
+    }
+
+    /// The string at a key, for changing it in place; `None` if the key is missing.
+    pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, WrongType> {
+        let hash = self.access.keyspace().hash(key);
+        let (clock, index) = (self.clock, self.index);
+        let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
+        let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
+        let look = entry.as_ref();
+        if look.expiry().is_some_and(|at| at <= self.now_ms) {
+            retire(entry.remove(), &mut self.dropped);
+            self.changes.key_expired(index, key);
+            return Ok(None);
+        }
+        if look.value_kind() != Kind::String {
+            return Err(WrongType);
+        }
+        let touched = clock.touched(look.access());
+        entry.set_access(touched);
+        Ok(Some(StringMut { entry, changes: &mut self.changes, db: index }))
+    }
+
+    /// Makes `key` a raw string without expiry, whatever it was. Long strings are not copied.
+    pub fn put_string(&mut self, key: &[u8], text: Vec<u8>) {
+        self.set_string(key, b"", Expiry::Clear);
+        let hash = self.access.keyspace().hash(key);
+        let mut entry = self.live(hash, key).expect("it was just set");
+        if text.len() <= IN_PLACE_MAX {
+            entry.change_text(|_| text.len(), |bytes| bytes.copy_from_slice(&text));
+        } else {
+            entry.set_object(Value::String(Box::new(text)));
+        }
     }
 
     // --- aggregates ---
@@ -411,6 +461,11 @@ impl<'k> Db<'k> {
         }
     }
 
+    /// An entry for `copy` with the value and the expiry of `key`; counted as a read of `key`.
+    pub fn duplicate(&mut self, key: &[u8], copy: &[u8]) -> Option<Owned> {
+        Some(Owned(self.get(key)?.duplicate(copy)))
+    }
+
     /// Removes a key. Large values are left in `dropped` for freeing elsewhere.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let Some(owned) = self.take(key) else { return false };
@@ -433,6 +488,37 @@ impl<'k> Db<'k> {
         entry.set_expiry(at_ms);
         self.changes.touch(self.index, key);
         true
+    }
+
+    /// Lets `decide` see a key's expiry and say what becomes of it, in one lookup. `None` if the
+    /// key is missing, else whether the expiry was written.
+    pub fn update_expiry(
+        &mut self,
+        key: &[u8],
+        decide: impl FnOnce(Option<u64>) -> Expiry,
+    ) -> Option<bool> {
+        let mut entry = self.write(key)?;
+        let new = match decide(entry.as_ref().expiry()) {
+            Expiry::Keep => return Some(false),
+            Expiry::Clear => None,
+            Expiry::At(at) => Some(at),
+        };
+        entry.set_expiry(new);
+        self.changes.touch(self.index, key);
+        Some(true)
+    }
+
+    /// Removes the expired fields of a hash, and the key with the last of them.
+    pub fn expire_fields(&mut self, key: &[u8]) {
+        let (index, now_ms) = (self.index, self.now_ms);
+        let Ok(Some(mut hash)) = self.write_as::<Hash>(key) else { return };
+        let mut gone = Vec::new();
+        while hash.is_due(now_ms) {
+            gone.append(&mut hash.expire(now_ms));
+        }
+        let spent = hash.is_empty();
+        drop(hash);
+        self.changes.fields_expired(index, key, gone, spent);
     }
 
     /// Sets the access bits, for RESTORE and OBJECT FREQ tests.

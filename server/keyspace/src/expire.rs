@@ -115,16 +115,5 @@ fn expire_hash(
     } else {
         drop(object);
     }
-    if gone.is_empty() {
-        return;
-    }
-    report.changes.expired_fields += gone.len() as u64;
-    report.changes.touch(db, key);
-    report.changes.notify(crate::EventClass::Hash, "hexpired", db, key);
-    if spent {
-        report.changes.notify(crate::EventClass::Generic, "del", db, key);
-    }
-    if report.changes.following {
-        report.changes.expired_hash_fields.push((db, key.into(), gone));
-    }
+    report.changes.fields_expired(db, key, gone, spent);
 }

@@ -15,6 +15,7 @@ mod limits;
 mod scan;
 mod segment;
 mod space;
+mod string;
 
 pub use access::{Access, SegmentSet};
 pub use aggregate::{Aggregate, Mut, Ref};
@@ -27,3 +28,4 @@ pub use expire::ExpireReport;
 pub use limits::Limits;
 pub use segment::{SEGMENTS, Segment, segment_of};
 pub use space::{DatabaseStats, Dropped, Keyspace};
+pub use string::StringMut;

@@ -13,7 +13,7 @@ const PLACE_BITS: u32 = 48;
 
 impl Db<'_> {
     /// Visits the keys of the next buckets until at least `count` were seen, and returns the next
-    /// cursor (0 at the end). Expired keys are not shown and not removed.
+    /// cursor (0 at the end; any value is a cursor). Expired keys are not shown and not removed.
     pub fn scan(
         &mut self,
         cursor: u64,
@@ -23,10 +23,12 @@ impl Db<'_> {
         let (index, now_ms) = (self.index, self.now_ms);
         let mut segment = (cursor >> PLACE_BITS) as usize;
         let mut place = Cursor(cursor << (64 - PLACE_BITS));
+        // Nearly empty tables must not make one call walk for ever.
+        let buckets_max = count.saturating_mul(10);
         let (mut seen, mut buckets) = (0, 0);
         while segment < SEGMENTS {
             let step = self.access.visit(segment, |segment| {
-                let table = segment.table(index)?;
+                let table = segment.table(index).filter(|table| !table.is_empty())?;
                 loop {
                     place = table.scan(place, |entry| {
                         seen += 1;
@@ -35,8 +37,7 @@ impl Db<'_> {
                         }
                     });
                     buckets += 1;
-                    // Nearly empty tables must not make one call walk for ever.
-                    if place == Cursor(0) || count <= seen || 10 * count <= buckets {
+                    if place == Cursor(0) || count <= seen || buckets_max <= buckets {
                         return Some(());
                     }
                 }
@@ -45,7 +46,7 @@ impl Db<'_> {
                 segment += 1;
                 place = Cursor(0);
             }
-            if count <= seen || 10 * count <= buckets {
+            if count <= seen || buckets_max <= buckets {
                 break;
             }
         }
@@ -144,7 +145,19 @@ impl Db<'_> {
     /// Exchanges two logical databases. Needs all locks.
     pub fn swap(&mut self, a: usize, b: usize) {
         assert!(self.access.holds_all(), "a swap holds every lock");
+        if a == b {
+            return;
+        }
         for segment in 0..SEGMENTS {
+            if self.changes.watching {
+                // A key of either database appears, goes or changes in both.
+                let segment = self.access.segment(segment);
+                let keys = [a, b].into_iter().filter_map(|db| segment.table(db));
+                for entry in keys.flat_map(|table| table.iter()) {
+                    self.changes.touch(a, entry.key());
+                    self.changes.touch(b, entry.key());
+                }
+            }
             self.access.segment_mut(segment).swap_tables(a, b);
         }
     }

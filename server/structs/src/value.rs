@@ -6,8 +6,8 @@
 //! Packing turns owned pointers into words and back, which is why this module uses `unsafe`.
 #![allow(unsafe_code)]
 
-use crate::entry::{Entry, EntryRef, INLINE_MAX, Payload};
-use crate::hash::Hash;
+use crate::entry::{Content, Entry, EntryRef, INLINE_MAX, Payload};
+use crate::hash::{Fields, Hash};
 use crate::list::{List, Quicklist};
 use crate::listpack::Listpack;
 use crate::set::Set;
@@ -122,6 +122,12 @@ thin_enum!(List {
     1 => Quicklist(Box<Quicklist>),
 });
 
+thin_enum!(Hash {
+    0 => Listpack(Listpack),
+    1 => ListpackEx(Listpack),
+    2 => Table(Box<Fields>),
+});
+
 /// A value that does not lie in its entry.
 pub enum Value {
     /// A string too long for its entry, or one that grows.
@@ -213,6 +219,19 @@ impl Value {
             Self::SortedSet(_) => Kind::SortedSet,
             Self::Hash(_) => Kind::Hash,
             Self::Stream(_) => Kind::Stream,
+        }
+    }
+
+    /// A deep copy.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        match self {
+            Self::String(text) => Self::String(text.clone()),
+            Self::List(list) => Self::List(list.clone()),
+            Self::Set(set) => Self::Set(set.duplicate()),
+            Self::SortedSet(sorted) => Self::SortedSet(sorted.duplicate()),
+            Self::Hash(hash) => Self::Hash(hash.duplicate()),
+            Self::Stream(stream) => Self::Stream(stream.clone()),
         }
     }
 }
@@ -339,6 +358,16 @@ impl<'a> EntryRef<'a, Value> {
                 Some(Text::Bytes(unsafe { (*text).as_slice() }))
             }
             _ => None,
+        }
+    }
+
+    /// An entry of its own with the same value and expiry under another key. The access bits are
+    /// those of a new entry.
+    #[must_use]
+    pub fn duplicate(self, key: &[u8]) -> Entry<Value> {
+        match self.content() {
+            Content::Inline(bytes) => Entry::inline(self.kind(), key, bytes, self.expiry()),
+            Content::Object(value) => Entry::object(key, value.duplicate(), self.expiry()),
         }
     }
 

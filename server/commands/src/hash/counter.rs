@@ -1,0 +1,135 @@
+//! Fields as counters.
+
+use carnelian_keyspace::EventClass;
+use carnelian_structs::hash::FieldExpiry;
+use carnelian_structs::listpack::Element;
+use carnelian_structs::longdouble::LongDouble;
+
+use super::{ACCESS_UPDATE, STORE, change_live, command, limits};
+use crate::args;
+use crate::call::Call;
+use crate::command::DataCommand;
+use crate::effect::Effect;
+use crate::error::CommandError;
+
+pub(super) const HINCRBY: DataCommand = DataCommand {
+    summary: "Adds to the integer in a field, 0 if it does not exist.",
+    complexity: "O(1)",
+    flags: STORE,
+    keys: ACCESS_UPDATE,
+    ..command("hincrby", "2.0.0", 4, hincrby)
+};
+
+pub(super) const HINCRBYFLOAT: DataCommand = DataCommand {
+    summary: "Adds to the floating-point number in a field, 0 if it does not exist.",
+    complexity: "O(1)",
+    flags: STORE,
+    keys: ACCESS_UPDATE,
+    ..command("hincrbyfloat", "2.6.0", 4, hincrbyfloat)
+};
+
+/// `HINCRBY key field increment`
+fn hincrby(call: &mut Call<'_>) -> Result<Effect, CommandError> {
+    let [_, key, field, amount] = call.args else { unreachable!("the arity is 4") };
+    let amount = args::integer(amount)?;
+    let (now_ms, limits) = (call.now_ms(), limits(call));
+    let sum = change_live(&mut call.db, key, |hash| {
+        let old = match hash.get(field, now_ms) {
+            Some(value) => value.to_i64().ok_or(CommandError::HashNotAnInteger)?,
+            None => 0,
+        };
+        let sum = old.checked_add(amount).ok_or(CommandError::Overflow)?;
+        hash.set_integer(field, sum, limits);
+        Ok::<_, CommandError>(sum)
+    })??;
+    call.notify(EventClass::Hash, "hincrby", key);
+    call.reply.integer(sum);
+    Ok(Effect::Verbatim)
+}
+
+/// `HINCRBYFLOAT key field increment`
+///
+/// Replicas are sent the sum, as their arithmetic may differ; the field keeps its expiry.
+fn hincrbyfloat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
+    let [_, key, field, amount] = call.args else { unreachable!("the arity is 4") };
+    let amount = LongDouble::parse(amount).ok_or(CommandError::NotAFloat)?;
+    if !amount.is_finite() {
+        return Err(CommandError::text("ERR value is NaN or Infinity"));
+    }
+    let (now_ms, limits) = (call.now_ms(), limits(call));
+    let sum = change_live(&mut call.db, key, |hash| {
+        let old = match hash.get(field, now_ms) {
+            None => LongDouble::ZERO,
+            Some(Element::Integer(number)) => LongDouble::from_i64(number),
+            Some(Element::String(text)) => {
+                LongDouble::parse(text).ok_or(CommandError::HashNotAFloat)?
+            }
+        };
+        let sum = old + amount;
+        if !sum.is_finite() {
+            return Err(CommandError::NotFinite);
+        }
+        let text = sum.to_bytes();
+        hash.set(field, &text, FieldExpiry::Keep, limits);
+        Ok(text)
+    })??;
+    call.notify(EventClass::Hash, "hincrbyfloat", key);
+    call.reply.bulk(&sum);
+    Ok(call.rewritten(&[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", field, &sum]))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::Bench;
+
+    #[test]
+    fn integers_are_added_up() {
+        let mut bench = Bench::new();
+        bench.expect("HINCRBY h n 5", ":5");
+        bench.expect("HINCRBY h n -7", ":-2");
+        bench.expect("HSET h n 9223372036854775807", ":0");
+        bench.expect("HINCRBY h n 1", "-ERR increment or decrement would overflow");
+        bench.expect("HGET h n", "$19 9223372036854775807");
+        bench.expect("HSET h n 1x", ":0");
+        bench.expect("HINCRBY h n 1", "-ERR hash value is not an integer");
+        bench.expect("HINCRBY h n x", "-ERR value is not an integer or out of range");
+        bench.expect("SET s 1", "+OK");
+        bench.expect("HINCRBY s n x", "-ERR value is not an integer or out of range");
+        bench.expect(
+            "HINCRBY s n 1",
+            "-WRONGTYPE Operation against a key holding the wrong kind of value",
+        );
+    }
+
+    #[test]
+    fn floats_are_added_up_and_replicated_as_sums() {
+        let mut bench = Bench::new();
+        bench.expect("HINCRBYFLOAT h f 10.5", "$4 10.5");
+        bench.expect("HINCRBYFLOAT h f 0.1", "$4 10.6");
+        let effects = String::from_utf8_lossy(&bench.effects).replace("\r\n", " ");
+        assert!(effects.ends_with("HSETEX $1 h $7 KEEPTTL $6 FIELDS $1 1 $1 f $4 10.6 "));
+        bench.expect("HSET h f 0x10", ":0");
+        bench.expect("HINCRBYFLOAT h f 1", "$2 17");
+        bench.expect("HINCRBYFLOAT h f 1e2", "$3 117");
+        bench.expect("HINCRBYFLOAT h f inf", "-ERR value is NaN or Infinity");
+        bench.expect("HINCRBYFLOAT h f nan", "-ERR value is not a valid float");
+        bench.expect("HSET h f inf", ":0");
+        bench.expect("HINCRBYFLOAT h f 1", "-ERR increment would produce NaN or Infinity");
+        bench.expect("HSET h f x", ":0");
+        bench.expect("HINCRBYFLOAT h f 1", "-ERR hash value is not a float");
+    }
+
+    #[test]
+    fn counters_keep_their_expiry_and_start_again_after_it() {
+        let mut bench = Bench::new();
+        bench.expect("HSET h n 5 f 5", ":2");
+        bench.expect("HPEXPIRE h 100 FIELDS 2 n f", "*2 :1 :1");
+        bench.expect("HINCRBY h n 1", ":6");
+        bench.expect("HINCRBYFLOAT h f 1", "$1 6");
+        bench.expect("HPTTL h FIELDS 2 n f", "*2 :100 :100");
+        bench.now_ms += 100;
+        bench.expect("HINCRBY h n 1", ":1");
+        bench.expect("HINCRBYFLOAT h f 1", "$1 1");
+        bench.expect("HTTL h FIELDS 2 n f", "*2 :-1 :-1");
+    }
+}

@@ -1,0 +1,164 @@
+//! What bounds a client: how many there may be, how long they may idle, how much they may pile up.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use carnelian_tests::{Client, Server, is_carnelian};
+
+#[test]
+fn maxclients() {
+    let server = Server::start(&["--maxclients", "5"]);
+    let mut clients = Vec::new();
+    // The probe of the start may still hold its place for a moment.
+    let refused = loop {
+        let mut client = server.connect();
+        let _ = client.try_send(b"PING\r\n");
+        let Ok(reply) = client.try_read() else { continue };
+        match reply.to_string().as_str() {
+            "+PONG" => clients.push(client),
+            other => {
+                client.expect_closed();
+                break other.to_owned();
+            }
+        }
+        assert!(clients.len() <= 5);
+    };
+    assert_eq!(refused, "-ERR max number of clients reached");
+    while clients.len() < 5 {
+        let mut client = server.connect();
+        let _ = client.try_send(b"PING\r\n");
+        if client.try_read().is_ok_and(|reply| !reply.is_error()) {
+            clients.push(client);
+        }
+    }
+    if is_carnelian() {
+        // Over TLS the refusal is readable, as it comes after the handshake.
+        let mut refused = server.connect_tls();
+        refused.expect_next("-ERR max number of clients reached");
+        refused.expect_closed();
+    }
+    assert!(clients[0].info("rejected_connections").parse::<u64>().expect("a number") >= 1);
+    clients.pop();
+    sleep(Duration::from_millis(200));
+    server.connect().expect("PING", "+PONG");
+    // Raised at run time, it lets more in.
+    clients[0].expect("CONFIG SET maxclients 50", "+OK");
+    let more: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    for mut client in more {
+        client.expect("PING", "+PONG");
+    }
+}
+
+#[test]
+fn idle_clients_are_closed() {
+    let server = Server::starter().args(&["--timeout", "1"]).tls().start();
+    let mut idle = server.connect();
+    let mut idle_tls = server.connect_tls();
+    let mut active = server.connect();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        active.expect("PING", "+PONG");
+        sleep(Duration::from_millis(100));
+    }
+    idle.expect_closed();
+    idle_tls.expect_closed();
+    active.expect("CONFIG SET timeout 0", "+OK");
+    let mut patient = server.connect();
+    sleep(Duration::from_millis(2500));
+    patient.expect("PING", "+PONG");
+}
+
+#[test]
+fn who_does_not_read_is_closed_at_the_hard_limit() {
+    let args = ["--client-output-buffer-limit", "normal", "4mb", "0", "0"];
+    let server = Server::starter().args(&args).tls().start();
+    let mut writer = server.connect();
+    let value = vec![b'x'; 200_000];
+    assert_eq!(writer.call_words(&[b"SET", &b"big"[..], &value]).to_string(), "+OK");
+    for mut lazy in [server.connect(), server.connect_tls()] {
+        let mut closed = false;
+        for _ in 0..2000 {
+            if lazy.try_send(b"GET big\r\n").is_err() {
+                closed = true;
+                break;
+            }
+            if listed(&mut writer) == 1 {
+                closed = true;
+                break;
+            }
+        }
+        assert!(closed, "200 KB replies pile up without end");
+    }
+    // Who reads gets as much as it likes.
+    let mut keen = server.connect();
+    for _ in 0..100 {
+        keen.send(b"GET big\r\n");
+        assert_eq!(keen.read().bytes().len(), value.len());
+    }
+}
+
+#[test]
+fn who_does_not_read_is_closed_at_the_soft_limit_after_a_while() {
+    let args = ["--client-output-buffer-limit", "normal", "0", "1mb", "1"];
+    let server = Server::start(&args);
+    let mut writer = server.connect();
+    let value = vec![b'x'; 200_000];
+    assert_eq!(writer.call_words(&[b"SET", &b"big"[..], &value]).to_string(), "+OK");
+    let mut lazy = server.connect();
+    let start = Instant::now();
+    for _ in 0..100 {
+        let _ = lazy.try_send(b"GET big\r\n");
+    }
+    while listed(&mut writer) == 2 {
+        assert!(start.elapsed() < Duration::from_secs(15), "still there");
+        sleep(Duration::from_millis(100));
+        let _ = lazy.try_send(b"GET big\r\n");
+    }
+    assert!(start.elapsed() > Duration::from_millis(800), "closed at once");
+}
+
+#[test]
+fn a_request_may_not_outgrow_the_query_buffer_limit() {
+    let server = Server::starter().args(&["--client-query-buffer-limit", "1mb"]).tls().start();
+    for mut client in [server.connect(), server.connect_tls()] {
+        let _ = client.try_send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$4000000\r\n");
+        for _ in 0..80 {
+            if client.try_send(&[b'x'; 50_000]).is_err() {
+                break;
+            }
+        }
+        let rest = client.read_to_close();
+        assert!(!rest.starts_with(b"+OK"), "{}", rest.escape_ascii());
+    }
+    let mut client = server.connect();
+    let value = vec![b'x'; 500_000];
+    assert_eq!(client.call_words(&[b"SET", &b"k"[..], &value]).to_string(), "+OK");
+}
+
+#[test]
+fn one_client_that_does_not_read_does_not_hold_up_the_others() {
+    let server = Server::starter().args(&["--io-threads", "1"]).tls().start();
+    let mut writer = server.connect();
+    let value = vec![b'x'; 1_000_000];
+    assert_eq!(writer.call_words(&[b"SET", &b"big"[..], &value]).to_string(), "+OK");
+    let mut lazy = [server.connect(), server.connect_tls()];
+    for client in &mut lazy {
+        for _ in 0..30 {
+            let _ = client.try_send(b"GET big\r\n");
+        }
+    }
+    for _ in 0..200 {
+        writer.expect("PING", "+PONG");
+    }
+    // Nothing was lost meanwhile.
+    for client in &mut lazy {
+        for _ in 0..30 {
+            assert_eq!(client.read().bytes().len(), value.len());
+        }
+    }
+}
+
+/// How many clients are connected now.
+fn listed(client: &mut Client) -> usize {
+    client.call("CLIENT LIST").text().lines().count()
+}
