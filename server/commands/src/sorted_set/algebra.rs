@@ -432,15 +432,28 @@ fn subtract(sources: &[Source<'_>], result: &mut Builder) {
 #[cfg(test)]
 mod tests {
     use carnelian_resp::Protocol;
+    use carnelian_structs::set::SetLimits;
 
+    use super::*;
     use crate::bench::Bench;
 
     fn bench() -> Bench {
         let mut bench = Bench::new();
         bench.expect("ZADD a 1 x 2 y 3 z", ":3");
         bench.expect("ZADD b 10 y 20 z 30 w", ":3");
-        bench.expect("SADD s x y q", ":3");
+        let (effect, _) = bench.run(put_plain_set, "SET s x y q");
+        assert_eq!(effect, Effect::Verbatim);
         bench
+    }
+
+    fn put_plain_set(call: &mut Call<'_>) -> Result<Effect, CommandError> {
+        let limits = SetLimits { intset_entries: 1, listpack_entries: 9, listpack_value: 9 };
+        let mut set = Set::for_member(call.args[2], 3, limits);
+        for member in &call.args[2..] {
+            set.insert(member, limits);
+        }
+        call.db.put(call.args[1], set, None);
+        Ok(Effect::Verbatim)
     }
 
     #[test]
