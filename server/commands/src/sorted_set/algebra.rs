@@ -7,7 +7,7 @@ use carnelian_structs::set::Set;
 use carnelian_structs::sorted_set::{Builder, SortedSet};
 use smallvec::SmallVec;
 
-use super::{READ_MANY, STORE_MANY, limits, store, write_members};
+use super::{READ_MANY, STORE_MANY, limits, store, write_header, write_pair};
 use crate::args;
 use crate::call::Call;
 use crate::command::{Categories, DataCommand, Flags, Group, Scope};
@@ -362,11 +362,17 @@ fn combine(
         Operation::Difference => subtract(&sources, &mut result),
     }
     drop(sources);
-    let result = result.finish(limits);
     if outcome == Outcome::Store {
-        return Ok(store(call, request[1], result, command));
+        return Ok(store(call, request[1], result.finish(limits), command));
     }
-    write_members(&mut call.reply, result.iter(), options.with_scores);
+    write_header(&mut call.reply, result.len(), options.with_scores);
+    for (member, score) in result.ascending() {
+        if options.with_scores {
+            write_pair(&mut call.reply, Element::String(member), score);
+        } else {
+            call.reply.bulk(member);
+        }
+    }
     Ok(Effect::None)
 }
 

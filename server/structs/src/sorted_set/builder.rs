@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 
 use super::ordered::{Ordered, Scores, entry_of, score_of};
 use super::{SortedSet, SortedSetLimits, packed};
+use crate::entry::{EntryRef, NoObject};
 use crate::listpack::SAFE_BYTES_MAX;
 use crate::table::{Handle, Place};
 
@@ -46,32 +47,39 @@ impl Builder {
         self.scores.remove(hash, member);
     }
 
+    /// The members in order, with their scores.
+    #[must_use]
+    pub fn ascending(&self) -> Vec<(&[u8], f64)> {
+        self.entries().iter().map(|&(score, entry)| (entry.key(), score)).collect()
+    }
+
     /// The sorted set, in the smallest encoding it may have.
     #[must_use]
     pub fn finish(self, limits: SortedSetLimits) -> SortedSet {
-        let mut members = Vec::with_capacity(self.scores.len());
-        let (mut longest, mut total) = (0, 0);
-        for entry in self.scores.iter() {
-            let length = entry.key().len();
-            longest = length.max(longest);
-            total += length;
-            members.push((score_of(entry), entry));
-        }
-        members.sort_unstable_by(|(left, a), (right, b)| match left.partial_cmp(right) {
-            Some(Ordering::Equal) | None => a.key().cmp(b.key()),
-            Some(unequal) => unequal,
-        });
-        let small = members.len() <= limits.listpack_entries
-            && longest <= limits.listpack_value
-            && total <= SAFE_BYTES_MAX;
+        let entries = self.entries();
+        let lengths = entries.iter().map(|(_, entry)| entry.key().len());
+        let small = entries.len() <= limits.listpack_entries
+            && lengths.clone().max().unwrap_or(0) <= limits.listpack_value
+            && lengths.sum::<usize>() <= SAFE_BYTES_MAX;
         if small {
-            let members = members.iter().map(|(score, entry)| (entry.key(), *score));
+            let members = entries.iter().map(|&(score, entry)| (entry.key(), score));
             return SortedSet::Listpack(packed::from_ascending(members));
         }
         let ascending: Vec<(f64, Handle)> =
-            members.iter().map(|(score, entry)| (*score, Handle::of(*entry))).collect();
+            entries.iter().map(|&(score, entry)| (score, Handle::of(entry))).collect();
         // SAFETY: these are all entries of the table, and the table goes along unchanged.
         let ordered = unsafe { Ordered::from_table(self.scores, &ascending) };
         SortedSet::Skiplist(Box::new(ordered))
+    }
+
+    /// All entries, in order.
+    fn entries(&self) -> Vec<(f64, EntryRef<'_, NoObject>)> {
+        let mut entries: Vec<_> =
+            self.scores.iter().map(|entry| (score_of(entry), entry)).collect();
+        entries.sort_unstable_by(|(left, a), (right, b)| match left.partial_cmp(right) {
+            Some(Ordering::Equal) | None => a.key().cmp(b.key()),
+            Some(unequal) => unequal,
+        });
+        entries
     }
 }
