@@ -5,6 +5,7 @@
 //! restart, by them.
 
 use carnelian_keyspace::{Db, Kind, Value};
+use carnelian_resp::{Protocol, Writer};
 use carnelian_structs::entry::EntryRef;
 use carnelian_structs::listpack::Element;
 use carnelian_structs::stream::{Stream, StreamId};
@@ -66,7 +67,15 @@ impl Digest {
                 set.iter().for_each(|member| self.add(bytes_of(&member, &mut bytes)));
             }
             Value::Stream(stream) => self.mix_stream(stream),
-            Value::SortedSet(_) => {}
+            Value::SortedSet(sorted) => {
+                let mut bytes = Vec::new();
+                for (member, score) in sorted.iter() {
+                    let mut digest = Self::default();
+                    digest.mix(bytes_of(&member, &mut bytes));
+                    digest.mix(score_text(score, &mut bytes));
+                    self.add(&digest.0);
+                }
+            }
             Value::Hash(hash) => {
                 let mut bytes = Vec::new();
                 for field in hash.iter() {
@@ -97,6 +106,32 @@ impl Digest {
 fn bytes_of<'b>(element: &Element<'_>, bytes: &'b mut Vec<u8>) -> &'b [u8] {
     bytes.clear();
     element.write_to(bytes);
+    bytes
+}
+
+/// The text of a score that goes into a digest. Replies write integers out; here those with many
+/// zeros are in scientific notation, as other numbers are.
+fn score_text(score: f64, bytes: &mut Vec<u8>) -> &[u8] {
+    bytes.clear();
+    if score == 0.0 {
+        // Of either sign.
+        return b"0";
+    }
+    if score.is_infinite() || score != score.trunc() {
+        Writer::new(bytes, Protocol::Resp3).double(score);
+        // A comma before it, a line end after it.
+        return &bytes[1..bytes.len() - 2];
+    }
+    let shortest = format!("{score:e}");
+    let (mantissa, exponent) = shortest.split_once('e').expect("it has an exponent");
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
+    let exponent: usize = exponent.parse().expect("an integer has an exponent of 0 or more");
+    if exponent < digits + 7 {
+        bytes.extend(mantissa.bytes().filter(|byte| *byte != b'.'));
+        bytes.extend(std::iter::repeat_n(b'0', exponent + 1 - digits));
+    } else {
+        bytes.extend_from_slice(format!("{mantissa}e+{exponent}").as_bytes());
+    }
     bytes
 }
 
@@ -183,6 +218,11 @@ mod tests {
         ] {
             assert_eq!(bench.run(show, request).1, format!("+{digest}\r\n"), "{request}");
         }
+        let scores = "1 a 2 b 3 c inf d -inf e 1e20 f 1e21 g 0.1 h 3.5e-7 i -0 j 1e17 k";
+        let scores = format!("ZADD z {scores} 123456789012345680000 l");
+        bench.expect(&scores, ":12");
+        let of_z = "+193e3a7f0cf7c593bbb476f1d9deb1619eb24e8c\r\n";
+        assert_eq!(bench.run(show, "D z").1, of_z);
         bench.expect("HPEXPIRE h 1000000 FIELDS 1 f", "*1 :1");
         let of_volatile = "+49e57ec09a895dbae0a95d9a1e5315e61ebfc2a1\r\n";
         assert_eq!(bench.run(show, "D h").1, of_volatile);
@@ -200,6 +240,28 @@ mod tests {
         }
         call.db.put(call.args[2], set, None);
         Ok(Effect::Verbatim)
+    }
+
+    #[test]
+    fn scores_have_the_text_redis_takes_digests_of() {
+        for (score, text) in [
+            (-0.0, "0"),
+            (1.0, "1"),
+            (-1e7, "-10000000"),
+            (1e8, "1e+8"),
+            (12e8, "1.2e+9"),
+            (-123e9, "-1.23e+11"),
+            (1e15, "1e+15"),
+            (4_611_686_018_427_387_904.0, "4611686018427388000"),
+            (123_456_789_012_345_680_000.0, "123456789012345680000"),
+            (1e100, "1e+100"),
+            (0.1, "0.1"),
+            (1e-5, "0.00001"),
+            (3.5e-7, "3.5e-7"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(score_text(score, &mut Vec::new()), text.as_bytes(), "{score}");
+        }
     }
 
     #[test]

@@ -133,7 +133,19 @@ fn load_list(elements: &mut Elements, list: &List, options: &Options<'_>) {
     }
 }
 
-fn load_sorted_set(_elements: &mut Elements, _sorted: &SortedSet, _options: &Options<'_>) {}
+/// The same; their order is that of the scores.
+fn load_sorted_set(elements: &mut Elements, sorted: &SortedSet, options: &Options<'_>) {
+    let len = sorted.len();
+    let members = match options.by {
+        By::Nothing if options.descending => {
+            let wanted = options.range(len);
+            sorted.range(len - wanted.end..len - wanted.start, Direction::Backward)
+        }
+        By::Nothing => sorted.range(options.range(len), Direction::Forward),
+        By::Element | By::Lookup(_) => sorted.iter(),
+    };
+    members.names().for_each(|member| elements.push_element(&member));
+}
 
 /// Shows `with` the value of a hash's field; a key of another type counts as missing.
 pub(super) fn field<R>(

@@ -326,6 +326,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sorted_set_keeps_the_order_of_its_scores() {
+        let mut bench = Bench::new();
+        bench.expect("ZADD k 3 10 1 30 2 20", ":3");
+        expect(&mut bench, "SORT k", "10 20 30");
+        expect(&mut bench, "SORT k BY nosort", "30 20 10");
+        expect(&mut bench, "SORT k BY nosort DESC", "10 20 30");
+        expect(&mut bench, "SORT k BY nosort LIMIT 1 5", "20 10");
+        expect(&mut bench, "SORT k BY nosort DESC LIMIT 1 1", "20");
+        expect(&mut bench, "SORT k BY nosort DESC LIMIT 5 1", "");
+        expect(&mut bench, "SORT k BY nosort DESC LIMIT 1 0", "");
+    }
+
+    #[test]
     fn weights_and_results_come_from_other_keys() {
         let mut bench = Bench::new();
         list(&mut bench, "1 2 3");
