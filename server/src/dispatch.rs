@@ -5,6 +5,7 @@
 //! runs. A command that needs more than its keys (or the client, or the server) runs by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect, Environment, Flags, Scope};
 use carnelian_keyspace::{Access, Aftermath, Changes, Db, Dropped, SegmentSet, segment_of};
@@ -25,6 +26,9 @@ const SAMPLED: u64 = 16;
 /// Keys a run may lock together: enough to hide the memory's latency, few enough that another
 /// reactor does not wait long.
 const RUN_KEYS: usize = 64;
+
+/// Clients that are looked at in a tick, at least.
+const CLIENTS_SURVEYED: usize = 50;
 
 /// Vectors that keep their memory from batch to batch.
 #[derive(Default)]
@@ -179,7 +183,7 @@ fn run_together(
     }
     let Scratch { ids, aftermath, runs, .. } = &mut scratch;
     let mut call = call(worker, session, access, aftermath, out);
-    let mut run = Run::begin(worker, database, runs);
+    let mut run = Run::begin(worker, database, runs, session.settings.slow_ns);
     let mut ran = 0;
     for &id in &*ids {
         let entry = registry.entry(id);
@@ -190,9 +194,13 @@ fn run_together(
             break;
         }
     }
-    drop(run);
+    let slow = run.end();
     drop(call);
     settle(worker, database, &mut scratch.aftermath);
+    for (ran, duration_ns) in slow {
+        let entry = registry.entry(scratch.ids[ran]);
+        log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
+    }
     worker.scratch = scratch;
     ran
 }
@@ -233,10 +241,15 @@ fn run_alone(
     let mut scratch = std::mem::take(&mut worker.scratch);
     let access = database.keyspace.lock(wanted);
     let mut call = call(worker, session, access, &mut scratch.aftermath, out);
-    Run::begin(worker, database, &mut scratch.runs).command(&mut call, entry, command, words);
+    let mut run = Run::begin(worker, database, &mut scratch.runs, session.settings.slow_ns);
+    run.command(&mut call, entry, command, words);
+    let slow = run.end();
     drop(call);
     settle(worker, database, &mut scratch.aftermath);
     worker.scratch = scratch;
+    for (_, duration_ns) in slow {
+        log_slow(worker, session, entry, words, duration_ns);
+    }
 }
 
 fn call<'c>(
@@ -255,30 +268,47 @@ fn call<'c>(
 
 /// One run of commands: who ran, and how long it took.
 ///
-/// Reading the clock costs as much as a small command, so cheap commands share the time between
-/// two readings equally, and of runs with nothing else only one in `SAMPLED` is timed, and counts
-/// that much more. All others are timed one by one.
+/// Reading the clock costs as much as a small command. So commands that are never slow share the
+/// time between two readings equally, and that only in one run of `SAMPLED`, which counts for all.
+/// All others are timed one by one, and so is everything while `slowlog-log-slower-than` asks for
+/// less than `FINE_NS`.
 struct Run<'r> {
     clock: &'r Clock,
     counters: &'r Counters,
-    /// Whether the cheap commands of this run are timed.
-    is_sampled: bool,
+    /// How many runs the times of cheap commands stand for; 0 if they are not taken.
+    weight: u64,
+    is_fine: bool,
     last_ns: u64,
-    /// Commands run since the last reading.
+    /// Cheap commands run since the last reading.
     unsettled: SmallVec<[usize; 32]>,
+    /// Commands run so far.
+    ran: usize,
+    /// From when on a command is slow.
+    slow_ns: u64,
+    /// Slow commands by their place in the run, and the time each took.
+    slow: Vec<(usize, u64)>,
 }
 
+/// A slow log for less than this has every command timed.
+const FINE_NS: u64 = 1_000_000;
+
 impl<'r> Run<'r> {
-    fn begin(worker: &'r Worker, database: &'r Database, runs: &mut u64) -> Self {
+    #[inline]
+    fn begin(worker: &'r Worker, database: &'r Database, runs: &mut u64, slow_ns: u64) -> Self {
         let clock = &worker.clock;
-        let is_sampled = *runs % SAMPLED == 0;
+        let weight = if *runs % SAMPLED == 0 { SAMPLED } else { 0 };
+        let is_fine = slow_ns < FINE_NS;
         *runs += 1;
         Self {
             clock,
             counters: worker.counters(database),
-            is_sampled,
-            last_ns: if is_sampled { clock.elapsed_ns() } else { 0 },
+            weight,
+            is_fine,
+            last_ns: if weight != 0 { clock.elapsed_ns() } else { 0 },
             unsettled: SmallVec::new(),
+            ran: 0,
+            slow_ns,
+            slow: Vec::new(),
         }
     }
 
@@ -290,7 +320,8 @@ impl<'r> Run<'r> {
         command: &DataCommand,
         words: &'c [&'c [u8]],
     ) {
-        if entry.timed {
+        let is_timed = entry.timed || self.is_fine;
+        if is_timed {
             self.settle();
             self.last_ns = self.clock.elapsed_ns();
         }
@@ -311,13 +342,18 @@ impl<'r> Run<'r> {
             }
         }
         figures.calls.add(1);
-        if entry.timed {
+        if is_timed {
             let now_ns = self.clock.elapsed_ns();
-            figures.nanoseconds.add(now_ns.saturating_sub(self.last_ns));
+            let duration_ns = now_ns.saturating_sub(self.last_ns);
+            figures.nanoseconds.add(duration_ns);
             self.last_ns = now_ns;
-        } else if self.is_sampled {
+            if self.slow_ns <= duration_ns {
+                self.slow.push((self.ran, duration_ns));
+            }
+        } else if self.weight != 0 {
             self.unsettled.push(entry.id);
         }
+        self.ran += 1;
     }
 
     /// Shares the time since the last reading among the cheap commands that ran since.
@@ -325,19 +361,32 @@ impl<'r> Run<'r> {
         if self.unsettled.is_empty() {
             return;
         }
-        let now = self.clock.elapsed_ns();
-        let share = now.saturating_sub(self.last_ns) * SAMPLED / self.unsettled.len() as u64;
+        let now_ns = self.clock.elapsed_ns();
+        let share = now_ns.saturating_sub(self.last_ns) / self.unsettled.len() as u64;
         for id in self.unsettled.drain(..) {
-            self.counters.commands[id].nanoseconds.add(share);
+            self.counters.commands[id].nanoseconds.add(share * self.weight);
         }
-        self.last_ns = now;
+        self.last_ns = now_ns;
+    }
+
+    /// Settles the last commands; returns the slow ones.
+    fn end(mut self) -> Vec<(usize, u64)> {
+        self.settle();
+        self.slow
     }
 }
 
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        self.settle();
+/// Puts a command in the slow log. Called with no lock held.
+#[cold]
+fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], duration_ns: u64) {
+    if entry.flags.contains(Flags::SKIP_SLOWLOG) {
+        return;
     }
+    let database = &session.database;
+    let most = session.settings.slow_log_len;
+    let now_ms = worker.clock.now_ms();
+    let client = &session.shared;
+    database.slow_log.lock().push(entry, words, client, duration_ns / 1000, now_ms, most);
 }
 
 /// Books what a run left behind, after its locks are released.
@@ -398,7 +447,11 @@ fn run_server(
         }
     }
     figures.calls.add(1);
-    figures.nanoseconds.add(worker.clock.elapsed_ns().saturating_sub(start_ns));
+    let duration_ns = worker.clock.elapsed_ns().saturating_sub(start_ns);
+    figures.nanoseconds.add(duration_ns);
+    if session.settings.slow_ns <= duration_ns {
+        log_slow(worker, session, entry, words, duration_ns);
+    }
 }
 
 /// CLIENT REPLY: drops the reply that is not wanted.
@@ -472,7 +525,23 @@ fn unknown_sub(container: &Entry, word: &[u8]) -> Refusal {
 /// What is due by time, on every reactor, `hz` times a second.
 pub fn tick(worker: &mut Worker) {
     let server = Arc::clone(&worker.server);
+    if server.watch.paused.load(Ordering::Relaxed) {
+        return;
+    }
+    let now_ms = worker.clock.monotonic_ms();
+    if worker.reactor == 0 {
+        let is_unused = |database: &Arc<Database>| {
+            database.stats.sum(|counters| &counters.connections_received) == 0
+        };
+        let unused = server.databases.read().iter().all(is_unused);
+        server.watch.tick(now_ms, unused);
+    }
     for database in server.databases.read().iter() {
+        if worker.reactor == 0 {
+            database.rates.lock().sample(now_ms, &database.stats);
+            let share = database.clients.len() / server.hz().max(1) as usize;
+            database.clients.survey_some(share.max(CLIENTS_SURVEYED));
+        }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);
         worker.sweeps.insert(database.uid, sweep);

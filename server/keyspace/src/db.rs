@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use carnelian_structs::entry::{Entry, EntryRef};
 use carnelian_structs::hash::Hash;
-use carnelian_structs::table::EntryMut;
+use carnelian_structs::table::{EntryMut, Place};
 use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, strict_integer, string_entry};
 
 use crate::access::Access;
@@ -392,28 +392,28 @@ impl<'k> Db<'k> {
         let hash = self.access.keyspace().hash(key);
         let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
         let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
-        // Looked up twice when missing: a borrow cannot be handed out from one arm only.
-        let found = match table.find(hash, key) {
-            Some(entry) if entry.expiry().is_some_and(|at| at <= now_ms) => {
-                let entry = table.remove(hash, key).expect("it was just found");
-                retire(entry, self.dropped);
+        let place = match table.place_of(hash, key) {
+            Place::Taken(entry) if entry.as_ref().expiry().is_some_and(|at| at <= now_ms) => {
+                let (expired, vacancy) = entry.vacate();
+                retire(expired, self.dropped);
                 self.changes.key_expired(index, key);
-                false
+                Place::Free(vacancy)
             }
-            Some(entry) if entry.value_kind() != T::KIND => return Err(WrongType),
-            Some(_) => true,
-            None => false,
+            place => place,
         };
-        let entry = if found {
-            let mut entry = table.find_mut(hash, key).expect("it was just found");
-            let bits = entry.as_ref().access();
-            entry.set_access(clock.touched(bits));
-            entry
-        } else {
-            let mut entry = table.insert(hash, Entry::object(key, make().into_value(), None));
-            entry.set_access(clock.fresh());
-            self.changes.notify(crate::EventClass::New, "new", index, key);
-            entry
+        let entry = match place {
+            Place::Taken(entry) if entry.as_ref().value_kind() != T::KIND => return Err(WrongType),
+            Place::Taken(mut entry) => {
+                let bits = entry.as_ref().access();
+                entry.set_access(clock.touched(bits));
+                entry
+            }
+            Place::Free(vacancy) => {
+                let mut entry = vacancy.insert(Entry::object(key, make().into_value(), None));
+                entry.set_access(clock.fresh());
+                self.changes.notify(crate::EventClass::New, "new", index, key);
+                entry
+            }
         };
         let object = entry.into_object_mut().expect("an aggregate is an object");
         let next_expiry = T::of(&object).expect("the kind was checked").next_expiry();
