@@ -41,8 +41,8 @@ impl Bench {
 
     pub fn run_words(&mut self, run: Run, words: &[&[u8]]) -> (Effect, String) {
         let mut out = Vec::new();
-        let access = self.keyspace.lock_all();
         let mut aftermath = Aftermath::default();
+        let access = self.keyspace.lock_all();
         aftermath.changes.following = true;
         aftermath.changes.listening = !(EventClass::KeyMiss as u32);
         aftermath.changes.watching = true;
@@ -77,8 +77,8 @@ impl Bench {
 
     /// What `look` sees in the list, set or other aggregate at a key.
     pub fn look<T: Aggregate, R>(&mut self, key: &str, look: impl FnOnce(&T) -> R) -> R {
-        let access = self.keyspace.lock_all();
         let mut aftermath = Aftermath::default();
+        let access = self.keyspace.lock_all();
         let policy = self.environment.policy;
         let mut db = Db::new(access, 0, self.now_ms, policy, &mut aftermath);
         let found = db.read_as::<T>(key.as_bytes()).expect("a value of this type");
