@@ -1,6 +1,6 @@
 //! A keyspace for unit tests: runs one handler at a time and returns its reply as text.
 
-use carnelian_keyspace::{Aftermath, Aggregate, Db, Keyspace};
+use carnelian_keyspace::{Aftermath, Aggregate, Db, EventClass, Keyspace};
 use carnelian_resp::{Protocol, Writer};
 
 use crate::{Call, Effect, Environment, Run, TABLES};
@@ -12,7 +12,7 @@ pub struct Bench {
     pub protocol: Protocol,
     /// Effects as a follower would receive them, in RESP.
     pub effects: Vec<u8>,
-    /// Keyspace events, as `event key`.
+    /// Keyspace events but misses, as `event key`.
     pub events: Vec<String>,
     /// Of the last request: changes counted, and keys that watchers were told of.
     pub dirty: u64,
@@ -41,10 +41,10 @@ impl Bench {
 
     pub fn run_words(&mut self, run: Run, words: &[&[u8]]) -> (Effect, String) {
         let mut out = Vec::new();
-        let access = self.keyspace.lock_all();
         let mut aftermath = Aftermath::default();
+        let access = self.keyspace.lock_all();
         aftermath.changes.following = true;
-        aftermath.changes.listening = u32::MAX;
+        aftermath.changes.listening = !(EventClass::KeyMiss as u32);
         aftermath.changes.watching = true;
         let db = Db::new(access, 0, self.now_ms, self.environment.policy, &mut aftermath);
         let environment = self.environment;
@@ -77,8 +77,8 @@ impl Bench {
 
     /// What `look` sees in the list, set or other aggregate at a key.
     pub fn look<T: Aggregate, R>(&mut self, key: &str, look: impl FnOnce(&T) -> R) -> R {
-        let access = self.keyspace.lock_all();
         let mut aftermath = Aftermath::default();
+        let access = self.keyspace.lock_all();
         let policy = self.environment.policy;
         let mut db = Db::new(access, 0, self.now_ms, policy, &mut aftermath);
         let found = db.read_as::<T>(key.as_bytes()).expect("a value of this type");
