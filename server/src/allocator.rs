@@ -9,6 +9,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::c_int;
+use std::ptr::null_mut;
 
 use jemalloc_sys::{MALLOCX_ZERO, calloc, malloc, mallocx, rallocx, realloc, sdallocx};
 
@@ -38,10 +39,61 @@ pub fn active() -> usize {
     jemalloc_ctl::stats::active::read().unwrap_or(0)
 }
 
+/// All figures of one moment, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// What the program holds.
+    pub allocated: usize,
+    /// Pages that hold at least one live allocation.
+    pub active: usize,
+    /// Pages that take physical memory.
+    pub resident: usize,
+    /// Unused pages that the kernel may take back when it needs them.
+    pub muzzy: usize,
+}
+
+pub fn figures() -> Figures {
+    advance();
+    Figures {
+        allocated: jemalloc_ctl::stats::allocated::read().unwrap_or(0),
+        active: jemalloc_ctl::stats::active::read().unwrap_or(0),
+        resident: jemalloc_ctl::stats::resident::read().unwrap_or(0),
+        muzzy: size(b"stats.arenas.4096.pmuzzy\0").saturating_mul(size(b"arenas.page\0")),
+    }
+}
+
+/// Gives unused pages back to the system now.
+pub fn purge() {
+    // SAFETY: the name ends in a zero byte and the call takes no argument.
+    unsafe {
+        jemalloc_sys::mallctl(c"arena.4096.purge".as_ptr(), null_mut(), null_mut(), null_mut(), 0)
+    };
+}
+
+/// jemalloc's own report.
+pub fn report() -> Vec<u8> {
+    let mut text = Vec::new();
+    // Writing to a vector does not fail.
+    let _ = jemalloc_ctl::stats_print::stats_print(&mut text, Default::default());
+    text
+}
+
+/// `jemalloc-` and its version.
+pub fn name() -> String {
+    let version = jemalloc_ctl::version::read().unwrap_or_default();
+    format!("jemalloc-{}", version.split('-').next().unwrap_or_default())
+}
+
 /// Lets jemalloc return unused pages from a thread of its own instead of during an allocation.
 pub fn purge_in_background(enabled: bool) {
     // A build of jemalloc without such threads refuses: it then purges as it goes.
     let _ = jemalloc_ctl::background_thread::write(enabled);
+}
+
+/// One of jemalloc's figures that are of type `size_t`; 4096 stands for all arenas.
+fn size(name: &'static [u8]) -> usize {
+    // SAFETY: both names asked for here give a `size_t`.
+    unsafe { jemalloc_ctl::raw::read(name) }.unwrap_or(0)
 }
 
 /// jemalloc's figures are those of the last epoch.
@@ -149,6 +201,16 @@ mod tests {
     fn small_blocks_come_in_steps_of_eight_bytes() {
         // SAFETY: asks for a size class; allocates nothing.
         assert_eq!(unsafe { jemalloc_sys::nallocx(56, 0) }, 56);
+    }
+
+    #[test]
+    fn figures_are_those_of_jemalloc() {
+        let figures = figures();
+        assert!(0 < figures.allocated && figures.allocated <= figures.active);
+        assert!(figures.active <= figures.resident);
+        assert!(name().starts_with("jemalloc-5."));
+        assert!(String::from_utf8_lossy(&report()).contains("jemalloc statistics"));
+        purge();
     }
 
     #[test]

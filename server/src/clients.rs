@@ -82,6 +82,44 @@ pub struct Clients {
     last_id: AtomicU64,
     count: AtomicUsize,
     by_id: Mutex<BTreeMap<u64, Arc<ClientShared>>>,
+    survey: Mutex<Survey>,
+}
+
+/// Looks at all clients, some at a time, so that INFO need not.
+#[derive(Default)]
+struct Survey {
+    /// The client to go on with.
+    next_id: u64,
+    running: Totals,
+    last: Totals,
+}
+
+/// Sums over all clients.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    /// Clients of each reactor.
+    pub by_reactor: Vec<usize>,
+    pub tls: usize,
+    pub query_bytes: usize,
+    pub output_bytes: usize,
+    pub query_bytes_max: usize,
+    pub output_bytes_max: usize,
+}
+
+impl Totals {
+    fn add(&mut self, client: &ClientShared) {
+        let query = client.query_bytes.load(Ordering::Relaxed);
+        let output = client.output_bytes.load(Ordering::Relaxed);
+        if self.by_reactor.len() <= client.reactor {
+            self.by_reactor.resize(client.reactor + 1, 0);
+        }
+        self.by_reactor[client.reactor] += 1;
+        self.tls += usize::from(client.tls.load(Ordering::Relaxed));
+        self.query_bytes += query;
+        self.output_bytes += output;
+        self.query_bytes_max = self.query_bytes_max.max(query);
+        self.output_bytes_max = self.output_bytes_max.max(output);
+    }
 }
 
 impl Clients {
@@ -136,6 +174,27 @@ impl Clients {
         self.by_id.lock().get(&id).cloned()
     }
 
+    /// Adds up a share of the clients; those that come after it follow with the next call.
+    pub fn survey_some(&self, share: usize) {
+        let survey = &mut *self.survey.lock();
+        let clients = self.by_id.lock();
+        let mut seen = 0;
+        for (&id, client) in clients.range(survey.next_id..).take(share) {
+            survey.running.add(client);
+            survey.next_id = id + 1;
+            seen += 1;
+        }
+        if seen < share {
+            survey.last = std::mem::take(&mut survey.running);
+            survey.next_id = 0;
+        }
+    }
+
+    /// The sums of the last survey of all clients, a second old at most.
+    pub fn totals(&self) -> Totals {
+        self.survey.lock().last.clone()
+    }
+
     /// All clients, oldest first: a copy, so that no lock is held while they are looked at.
     pub fn list(&self) -> Vec<Arc<ClientShared>> {
         self.by_id.lock().values().cloned().collect()
@@ -174,6 +233,13 @@ mod tests {
         assert_eq!(clients.len(), 1);
         assert!(clients.find(1).is_none());
         assert_eq!(clients.add(origin(&mailbox)).id, 3, "an id is never given twice");
+
+        second.query_bytes.store(5, Ordering::Relaxed);
+        clients.survey_some(1);
+        assert_eq!(clients.totals(), Totals::default(), "not all have been seen");
+        clients.survey_some(2);
+        let totals = clients.totals();
+        assert_eq!((totals.by_reactor.as_slice(), totals.query_bytes), ([2].as_slice(), 5));
 
         second.kill();
         second.deliver(Arc::from(*b"+OK\r\n"));

@@ -59,7 +59,11 @@ pub fn change(
 
     log::set_threshold(level(next.loglevel));
     server.hz.store(next.hz.max(1), Ordering::Relaxed);
-    database.settings.store(Arc::new(Settings::new(&next)));
+    let mut settings = Settings::new(&next);
+    // Set by DEBUG, and not by a directive.
+    settings.environment.limits.list_packed_threshold =
+        database.settings.load().environment.limits.list_packed_threshold;
+    database.set_settings(settings);
     *server.config.write() = Arc::new(next);
     Ok(())
 }

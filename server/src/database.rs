@@ -4,7 +4,8 @@
 //! may live in one process, and come and go while it runs.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use carnelian_keyspace::Keyspace;
@@ -13,12 +14,17 @@ use parking_lot::Mutex;
 use crate::clients::Clients;
 use crate::encryption::Encryption;
 use crate::listener::Listeners;
+use crate::process;
+use crate::rates::Rates;
 use crate::settings::Settings;
+use crate::slowlog::SlowLog;
 
 pub struct Database {
     pub uid: u32,
     /// Swapped whole when the configuration changes: readers see one state or the other.
     pub settings: ArcSwap<Settings>,
+    /// Grows with every change of `settings`, so that who keeps a copy can tell cheaply.
+    generation: AtomicU64,
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
@@ -26,6 +32,12 @@ pub struct Database {
     pub listeners: Mutex<Listeners>,
     /// Connections that wait to be told that they are turned away.
     pub refused: AtomicUsize,
+    pub rates: Mutex<Rates>,
+    pub slow_log: Mutex<SlowLog>,
+    /// Whether keys and fields that have expired are looked for; off only for tests.
+    pub active_expiry: AtomicBool,
+    /// Names the history of the data: 40 hexadecimal digits.
+    pub replication_id: Mutex<String>,
 }
 
 impl Database {
@@ -39,13 +51,35 @@ impl Database {
         Self {
             uid,
             settings: ArcSwap::from_pointee(settings),
+            generation: AtomicU64::new(0),
             clients: Clients::default(),
             stats,
             keyspace,
             tls,
             listeners: Mutex::default(),
             refused: AtomicUsize::new(0),
+            rates: Mutex::default(),
+            slow_log: Mutex::default(),
+            active_expiry: AtomicBool::new(true),
+            replication_id: Mutex::new(process::new_run_id()),
         }
+    }
+
+    /// Puts other settings into effect.
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The settings, and the generation they are at least of.
+    pub fn settings(&self) -> (u64, Arc<Settings>) {
+        let generation = self.generation();
+        (generation, self.settings.load_full())
+    }
+
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 }
 
@@ -72,6 +106,14 @@ pub struct Counters {
     pub keyspace_misses: Counter,
     pub expired_keys: Counter,
     pub expired_fields: Counter,
+    /// Keys that the sweeps for expiry looked at.
+    pub sweep_seen: Counter,
+    /// Keys that they removed.
+    pub sweep_removed: Counter,
+    pub sweep_nanoseconds: Counter,
+    /// Sweeps that ended with their slice of time.
+    pub sweeps_cut: Counter,
+    pub error_replies: Counter,
     /// Changes to the data, as `rdb_changes_since_last_save` counts them.
     pub dirty: Counter,
     /// By the command's place in the registry.
@@ -112,6 +154,11 @@ impl Counters {
             keyspace_misses: Counter::default(),
             expired_keys: Counter::default(),
             expired_fields: Counter::default(),
+            sweep_seen: Counter::default(),
+            sweep_removed: Counter::default(),
+            sweep_nanoseconds: Counter::default(),
+            sweeps_cut: Counter::default(),
+            error_replies: Counter::default(),
             dirty: Counter::default(),
             commands: (0..commands).map(|_| CommandFigures::default()).collect(),
             errors: Mutex::default(),
@@ -120,6 +167,7 @@ impl Counters {
 
     /// Counts an error reply, given without its leading `-`.
     pub fn count_error(&self, text: &str) {
+        self.error_replies.add(1);
         let code = text.split(' ').next().unwrap_or_default();
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
@@ -182,6 +230,11 @@ impl Stats {
                 &counters.keyspace_misses,
                 &counters.expired_keys,
                 &counters.expired_fields,
+                &counters.sweep_seen,
+                &counters.sweep_removed,
+                &counters.sweep_nanoseconds,
+                &counters.sweeps_cut,
+                &counters.error_replies,
             ] {
                 counter.reset();
             }

@@ -3,6 +3,8 @@
 //! A pass over a table with nothing left to remove costs little and comes round slowly; where many
 //! keys turn out to be due, the sweep stays until they are few, within its share of the time.
 
+use std::sync::atomic::Ordering;
+
 use carnelian_keyspace::{ExpireReport, SEGMENTS};
 use carnelian_structs::table::Cursor;
 
@@ -30,6 +32,9 @@ pub struct Sweep {
 
 /// Sweeps for at most a slice of time. Whether there is much left to do.
 pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> bool {
+    if !database.active_expiry.load(Ordering::Relaxed) {
+        return false;
+    }
     let begin_ns = worker.clock.elapsed_ns();
     let reactors = worker.server.mailboxes.len();
     let mine = SEGMENTS.div_ceil(reactors);
@@ -44,7 +49,11 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
             database.keyspace.expire_some(segment, cursors, BUCKETS, HASHES, now_ms, &mut report);
             let many = report.sampled < report.expired * FEW;
             book(worker, database, report);
-            if SLICE_NS <= worker.clock.elapsed_ns().saturating_sub(begin_ns) {
+            let spent_ns = worker.clock.elapsed_ns().saturating_sub(begin_ns);
+            if SLICE_NS <= spent_ns {
+                let counters = worker.counters(database);
+                counters.sweep_nanoseconds.add(spent_ns);
+                counters.sweeps_cut.add(1);
                 return many;
             }
             if !many {
@@ -52,12 +61,16 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
             }
         }
     }
+    let spent_ns = worker.clock.elapsed_ns().saturating_sub(begin_ns);
+    worker.counters(database).sweep_nanoseconds.add(spent_ns);
     false
 }
 
 fn book(worker: &Worker, database: &Database, report: ExpireReport) {
+    let counters = worker.counters(database);
+    counters.sweep_seen.add(report.sampled as u64);
+    counters.sweep_removed.add(report.expired as u64);
     if report.expired != 0 || report.changes.expired_fields != 0 {
-        let counters = worker.counters(database);
         counters.expired_keys.add(report.expired as u64);
         counters.expired_fields.add(report.changes.expired_fields);
     }

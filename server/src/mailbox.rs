@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mio::{Registry, Token, Waker};
 use parking_lot::Mutex;
@@ -24,6 +25,8 @@ pub enum Message {
     Listen(Vec<Listener>),
     /// Stop taking connections from the listeners of these ids.
     Unlisten(Vec<u64>),
+    /// Do nothing until then.
+    Sleep(Instant),
     /// Stop accepting, flush, close every connection and end the thread.
     Shutdown,
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::{Events, Poll, Token};
@@ -281,6 +281,9 @@ impl Reactor {
                     }
                 }
                 Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
+                Message::Sleep(end) => {
+                    std::thread::sleep(end.saturating_duration_since(Instant::now()));
+                }
                 Message::Shutdown => self.begin_farewell(),
             }
         }

@@ -13,6 +13,7 @@ use crate::listener::{Change, Listener};
 use crate::mailbox::{Mailbox, Message};
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
+use crate::watch::Watch;
 
 /// What all reactors share.
 pub struct Server {
@@ -24,6 +25,7 @@ pub struct Server {
     pub identity: Identity,
     pub registry: Registry,
     pub reclaimer: Reclaimer,
+    pub watch: Watch,
     /// `rename-command` lines, for the registry.
     pub renames: Vec<Line>,
     /// Ticks of a reactor in a second.
@@ -73,6 +75,7 @@ impl Server {
             identity,
             registry,
             reclaimer,
+            watch: Watch::begin(),
             renames,
             changing: Mutex::default(),
             requests,

@@ -36,6 +36,10 @@ pub struct Settings {
     pub handshake_timeout: Option<Duration>,
     /// Ticks of a reactor in a second.
     pub hz: u32,
+    /// `slowlog-log-slower-than`: commands that take as long or longer are logged.
+    pub slow_ns: u64,
+    /// `slowlog-max-len`.
+    pub slow_log_len: usize,
     /// What commands on data go by.
     pub environment: Environment,
 }
@@ -61,8 +65,18 @@ impl Settings {
             handshake_timeout: (config.tls_handshake_timeout != 0)
                 .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
             hz: config.hz.max(1),
+            slow_ns: slow_ns(config),
+            slow_log_len: bytes(config.slowlog_max_len),
             environment: environment(config),
         }
+    }
+}
+
+/// Never, if commands are not to be logged.
+fn slow_ns(config: &Config) -> u64 {
+    match u64::try_from(config.slowlog_log_slower_than) {
+        Ok(us) if config.slowlog_max_len != 0 => us.saturating_mul(1000),
+        _ => u64::MAX,
     }
 }
 

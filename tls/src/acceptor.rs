@@ -39,6 +39,8 @@ pub struct Configuration {
     pub certificates: Vec<CertificateInfo>,
     /// The certificate clients need in order to trust a self-made identity.
     pub client_ca_file: Option<PathBuf>,
+    /// Who vouches: the first authority that clients' certificates may come from, or else our own.
+    pub authority: Option<CertificateInfo>,
     /// Things to log at notice level: what was made, and what was left out as unknown here.
     pub notes: Vec<String>,
 }
@@ -108,6 +110,10 @@ impl Configuration {
         Ok(Self {
             server: Arc::new(server),
             certificates: shown.infos,
+            authority: trusted
+                .first()
+                .and_then(|certificate| CertificateInfo::of(certificate).ok())
+                .or_else(|| shown.authority.as_ref().map(|authority| authority.info().clone())),
             client_ca_file: shown.authority.map(|authority| authority.certificate_file()),
             notes,
         })

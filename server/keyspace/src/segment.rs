@@ -84,6 +84,28 @@ impl Segment {
             .collect();
     }
 
+    /// Hashes of a logical database with fields that have an expiry. Counted from the lines, and
+    /// where those are few, without those that are out of date.
+    #[must_use]
+    pub fn expiring_hashes(&self, db: usize) -> usize {
+        const CHECKED_MAX: usize = 64;
+
+        let mine = self.field_expiries.iter().filter(|line| line.1 == db);
+        if CHECKED_MAX < self.field_expiries.len() {
+            return mine.count();
+        }
+        let Some(table) = self.table(db) else { return 0 };
+        mine.filter(|(at, _, key)| {
+            let object = table.find(table.hash(key), key).and_then(|entry| entry.object());
+            let next = object.as_deref().and_then(|value| match value {
+                Value::Hash(hash) => hash.next_expiry(),
+                _ => None,
+            });
+            next == Some(*at)
+        })
+        .count()
+    }
+
     /// Bytes of all tables.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

@@ -1,7 +1,14 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
 mod command;
+mod config;
 mod connection;
+mod debug;
+mod info;
+mod memory;
+mod process;
+mod slowlog;
+mod time;
 
 use carnelian_commands::{CommandError, Effect};
 use carnelian_resp::Writer;
@@ -22,7 +29,17 @@ pub struct Context<'c> {
 }
 
 /// Every command of the server's own, by family.
-pub const TABLES: &[&[ServerCommand]] = &[connection::TABLE, command::TABLE];
+pub const TABLES: &[&[ServerCommand]] = &[
+    connection::TABLE,
+    command::TABLE,
+    config::TABLE,
+    debug::TABLE,
+    info::TABLE,
+    memory::TABLE,
+    process::TABLE,
+    slowlog::TABLE,
+    time::TABLE,
+];
 
 /// HELP of a container: its subcommands, as the table describes them.
 fn help(context: &mut Context<'_>) -> Result<Effect, CommandError> {

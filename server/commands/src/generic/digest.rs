@@ -5,6 +5,7 @@
 //! restart, by them.
 
 use carnelian_keyspace::{Db, Kind, Value};
+use carnelian_resp::{Protocol, Writer};
 use carnelian_structs::entry::EntryRef;
 use carnelian_structs::listpack::Element;
 use carnelian_structs::stream::{Stream, StreamId};
@@ -66,7 +67,27 @@ impl Digest {
                 set.iter().for_each(|member| self.add(bytes_of(&member, &mut bytes)));
             }
             Value::Stream(stream) => self.mix_stream(stream),
-            Value::SortedSet(_) | Value::Hash(_) => {}
+            Value::SortedSet(sorted) => {
+                let mut bytes = Vec::new();
+                for (member, score) in sorted.iter() {
+                    let mut digest = Self::default();
+                    digest.mix(bytes_of(&member, &mut bytes));
+                    digest.mix(score_text(score, &mut bytes));
+                    self.add(&digest.0);
+                }
+            }
+            Value::Hash(hash) => {
+                let mut bytes = Vec::new();
+                for field in hash.iter() {
+                    let mut digest = Self::default();
+                    digest.mix(bytes_of(&field.name, &mut bytes));
+                    digest.mix(bytes_of(&field.value, &mut bytes));
+                    if field.expiry.is_some() {
+                        digest.add(b"!!hexpire!!");
+                    }
+                    self.add(&digest.0);
+                }
+            }
         }
     }
 
@@ -85,6 +106,32 @@ impl Digest {
 fn bytes_of<'b>(element: &Element<'_>, bytes: &'b mut Vec<u8>) -> &'b [u8] {
     bytes.clear();
     element.write_to(bytes);
+    bytes
+}
+
+/// The text of a score that goes into a digest. Replies write integers out; here those with many
+/// zeros are in scientific notation, as other numbers are.
+fn score_text(score: f64, bytes: &mut Vec<u8>) -> &[u8] {
+    bytes.clear();
+    if score == 0.0 {
+        // Of either sign.
+        return b"0";
+    }
+    if score.is_infinite() || score != score.trunc() {
+        Writer::new(bytes, Protocol::Resp3).double(score);
+        // A comma before it, a line end after it.
+        return &bytes[1..bytes.len() - 2];
+    }
+    let shortest = format!("{score:e}");
+    let (mantissa, exponent) = shortest.split_once('e').expect("it has an exponent");
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
+    let exponent: usize = exponent.parse().expect("an integer has an exponent of 0 or more");
+    if exponent < digits + 7 {
+        bytes.extend(mantissa.bytes().filter(|byte| *byte != b'.'));
+        bytes.extend(std::iter::repeat_n(b'0', exponent + 1 - digits));
+    } else {
+        bytes.extend_from_slice(format!("{mantissa}e+{exponent}").as_bytes());
+    }
     bytes
 }
 
@@ -135,6 +182,9 @@ pub fn of_everything(db: &mut Db<'_>) -> Digest {
 
 #[cfg(test)]
 mod tests {
+    use carnelian_structs::list::{End, List, ListLimits};
+    use carnelian_structs::set::{Set, SetLimits};
+
     use super::*;
     use crate::bench::Bench;
     use crate::call::Call;
@@ -159,6 +209,65 @@ mod tests {
         bench.expect("SET a 5 EX 100", "+OK");
         let of_a = "+1e47b7737b7537b3113b09ca0319a5fd0e2bf48d\r\n";
         assert_eq!(bench.run(show, "D a").1, of_a);
+        assert_eq!(bench.run(fill, "FILL l s").0, Effect::Verbatim);
+        bench.expect("HSET h f v n 1", ":2");
+        for (request, digest) in [
+            ("D l", "09eb1fc9381ee92790d59930ab462945f8cd948b"),
+            ("D s", "e8f32bbb1ad9bf537c8867de4f19fec9e001296d"),
+            ("D h", "ad9a818d75d51dd3c55d5905f22259a91bbc4b14"),
+        ] {
+            assert_eq!(bench.run(show, request).1, format!("+{digest}\r\n"), "{request}");
+        }
+        let scores = "1 a 2 b 3 c inf d -inf e 1e20 f 1e21 g 0.1 h 3.5e-7 i -0 j 1e17 k";
+        let scores = format!("ZADD z {scores} 123456789012345680000 l");
+        bench.expect(&scores, ":12");
+        let of_z = "+193e3a7f0cf7c593bbb476f1d9deb1619eb24e8c\r\n";
+        assert_eq!(bench.run(show, "D z").1, of_z);
+        bench.expect("HPEXPIRE h 1000000 FIELDS 1 f", "*1 :1");
+        let of_volatile = "+49e57ec09a895dbae0a95d9a1e5315e61ebfc2a1\r\n";
+        assert_eq!(bench.run(show, "D h").1, of_volatile);
+    }
+
+    /// Makes a list and a set of a, b and a number.
+    fn fill(call: &mut Call<'_>) -> Result<Effect, CommandError> {
+        let mut list = List::new();
+        list.push(End::Back, &[b"a", b"b", b"3"], ListLimits::default());
+        call.db.put(call.args[1], list, None);
+        let limits = SetLimits { intset_entries: 9, listpack_entries: 9, listpack_value: 9 };
+        let mut set = Set::for_member(b"1", 1, limits);
+        for member in [b"1", b"a", b"b"] {
+            set.insert(member, limits);
+        }
+        call.db.put(call.args[2], set, None);
+        Ok(Effect::Verbatim)
+    }
+
+    #[test]
+    fn scores_have_the_text_redis_takes_digests_of() {
+        for (score, text) in [
+            (-0.0, "0"),
+            (1.0, "1"),
+            (-1e7, "-10000000"),
+            (1e8, "1e+8"),
+            (12e8, "1.2e+9"),
+            (-123e9, "-1.23e+11"),
+            (1e15, "1e+15"),
+            (4_611_686_018_427_387_904.0, "4611686018427388000"),
+            (123_456_789_012_345_680_000.0, "123456789012345680000"),
+            (1e100, "1e+100"),
+            (0.1, "0.1"),
+            (1e-5, "0.00001"),
+            (3.5e-7, "3.5e-7"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(score_text(score, &mut Vec::new()), text.as_bytes(), "{score}");
+        }
+    }
+
+    #[test]
+    fn the_digest_of_everything_knows_the_database() {
+        let mut bench = Bench::new();
+        bench.expect("SET a 5", "+OK");
         let before = bench.run(show, "D").1;
         bench.expect("MOVE a 2", ":1");
         assert_ne!(bench.run(show, "D").1, before);

@@ -1,6 +1,6 @@
 //! The elements of a key, whatever its type, copied side by side: the way from the types to SORT.
 
-use carnelian_keyspace::{Db, Kind, Limits};
+use carnelian_keyspace::{Db, Kind, Limits, Text};
 use carnelian_structs::hash::Hash;
 use carnelian_structs::list::{End, List, ListLimits};
 use carnelian_structs::listpack::{Direction, Element};
@@ -133,15 +133,35 @@ fn load_list(elements: &mut Elements, list: &List, options: &Options<'_>) {
     }
 }
 
-fn load_sorted_set(_elements: &mut Elements, _sorted: &SortedSet, _options: &Options<'_>) {}
+/// The same; their order is that of the scores.
+fn load_sorted_set(elements: &mut Elements, sorted: &SortedSet, options: &Options<'_>) {
+    let len = sorted.len();
+    let members = match options.by {
+        By::Nothing if options.descending => {
+            let wanted = options.range(len);
+            sorted.range(len - wanted.end..len - wanted.start, Direction::Backward)
+        }
+        By::Nothing => sorted.range(options.range(len), Direction::Forward),
+        By::Element | By::Lookup(_) => sorted.iter(),
+    };
+    members.names().for_each(|member| elements.push_element(&member));
+}
 
 /// Shows `with` the value of a hash's field; a key of another type counts as missing.
 pub(super) fn field<R>(
     db: &mut Db<'_>,
     key: &[u8],
-    _field: &[u8],
+    field: &[u8],
     with: impl FnOnce(Option<&[u8]>) -> R,
 ) -> R {
-    let _hash = db.read_as::<Hash>(key);
-    with(None)
+    let now_ms = db.now_ms();
+    let hash = db.read_as::<Hash>(key).ok().flatten();
+    let value = hash.as_ref().and_then(|hash| hash.get(field, now_ms));
+    match value {
+        Some(Element::String(bytes)) => with(Some(bytes)),
+        Some(Element::Integer(number)) => {
+            Text::Integer(number).with_bytes(|bytes| with(Some(bytes)))
+        }
+        None => with(None),
+    }
 }

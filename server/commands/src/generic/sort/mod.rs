@@ -326,6 +326,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sorted_set_keeps_the_order_of_its_scores() {
+        let mut bench = Bench::new();
+        bench.expect("ZADD k 3 10 1 30 2 20", ":3");
+        expect(&mut bench, "SORT k", "10 20 30");
+        expect(&mut bench, "SORT k BY nosort", "30 20 10");
+        expect(&mut bench, "SORT k BY nosort DESC", "10 20 30");
+        expect(&mut bench, "SORT k BY nosort LIMIT 1 5", "20 10");
+        expect(&mut bench, "SORT k BY nosort DESC LIMIT 1 1", "20");
+        expect(&mut bench, "SORT k BY nosort DESC LIMIT 5 1", "");
+        expect(&mut bench, "SORT k BY nosort DESC LIMIT 1 0", "");
+    }
+
+    #[test]
     fn weights_and_results_come_from_other_keys() {
         let mut bench = Bench::new();
         list(&mut bench, "1 2 3");
@@ -338,6 +351,11 @@ mod tests {
         expect(&mut bench, "SORT k GET fixed", "$-1 $-1 $-1");
         expect(&mut bench, "SORT k BY o_*", NO_NUMBER);
         expect(&mut bench, "SORT k BY o_* ALPHA", "2 1 3");
+        bench.expect("HSET h_1 f 2 name one", ":2");
+        bench.expect("HSET h_3 f 1", ":1");
+        bench.expect("SET h_2 v", "+OK");
+        expect(&mut bench, "SORT k BY h_*->f GET # GET h_*->name", "2 $-1 3 $-1 1 one");
+        expect(&mut bench, "SORT k GET h_*-> GET h_*", "$-1 $-1 $-1 v $-1 $-1");
     }
 
     #[test]

@@ -1,0 +1,148 @@
+//! CONFIG: the configuration as it stands, changes to it, and writing it back to its file.
+
+use std::io;
+
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
+use carnelian_config::{self as config, Extent};
+
+use crate::commands::{Context, help};
+use crate::configure;
+use crate::listener::reason;
+use crate::log;
+use crate::registry::{ServerCommand, ServerRun};
+use crate::server::Server;
+
+const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE);
+const ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
+
+pub const TABLE: &[ServerCommand] = &[ServerCommand {
+    subcommands: &[
+        ServerCommand {
+            complexity: "O(N) in the number of directives",
+            ..command("get", "Returns the values of directives.", "2.0.0", -3, ADMIN, get)
+        },
+        command(
+            "help",
+            "Lists the subcommands.",
+            "5.0.0",
+            2,
+            Flags::LOADING.union(Flags::STALE),
+            help,
+        ),
+        ServerCommand {
+            tips: ALL_NODES,
+            ..command("resetstat", "Sets statistics back to zero.", "2.0.0", 2, ADMIN, resetstat)
+        },
+        ServerCommand {
+            complexity: "O(N) in the number of directives",
+            tips: ALL_NODES,
+            ..command(
+                "rewrite",
+                "Writes the configuration to the file it came from.",
+                "2.8.0",
+                2,
+                ADMIN,
+                rewrite,
+            )
+        },
+        ServerCommand {
+            complexity: "O(N) in the number of directives set",
+            tips: ALL_NODES,
+            ..command("set", "Sets directives: all of them or none.", "2.0.0", -4, ADMIN, set)
+        },
+    ],
+    ..command("config", "Commands about the configuration.", "2.0.0", -2, Flags::empty(), help)
+}];
+
+const fn command(
+    name: &'static str,
+    summary: &'static str,
+    since: &'static str,
+    arity: i32,
+    flags: Flags,
+    run: ServerRun,
+) -> ServerCommand {
+    ServerCommand {
+        name,
+        summary,
+        since,
+        group: Group::Server,
+        complexity: "O(1)",
+        arity,
+        flags,
+        categories: Categories::empty(),
+        keys: &[],
+        tips: &[],
+        scope: Scope::Keys,
+        subcommands: &[],
+        run,
+    }
+}
+
+/// `CONFIG GET parameter [parameter ...]`
+fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let found = context.worker.server.config().get(&context.args[2..]);
+    context.reply.map(found.len());
+    for (name, value) in found {
+        context.reply.bulk(&name);
+        context.reply.bulk(&value);
+    }
+    Ok(Effect::None)
+}
+
+/// `CONFIG SET parameter value [parameter value ...]`
+fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let (pairs, rest) = context.args[2..].as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(CommandError::Syntax);
+    }
+    let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|&[name, value]| (name, value)).collect();
+    let loopback = context.session.loopback;
+    configure::change(&context.worker.server, &context.session.database, |next| {
+        let permission = next.permission(loopback);
+        next.set(&pairs, permission)
+    })
+    .map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `CONFIG RESETSTAT`
+fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let database = &context.session.database;
+    database.stats.reset();
+    database.rates.lock().reset();
+    context.worker.server.reclaimer.reset_freed();
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `CONFIG REWRITE`
+fn rewrite(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    rewrite_file(&context.worker.server, Extent::Changed)?;
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// Writes the configuration to its file.
+pub(super) fn rewrite_file(server: &Server, extent: Extent) -> Result<(), CommandError> {
+    let Some(path) = &server.identity.config_file else {
+        return Err(CommandError::text("ERR The server is running without a config file"));
+    };
+    let write = || {
+        let original = match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        config::replace_file(path, &config::rewrite(&original, &server.config(), extent))
+    };
+    // Not while the configuration changes: the file would say half of it.
+    let _unchanged = server.changing.lock();
+    write().map_err(|error| {
+        let reason = reason(&error);
+        log::warning!("CONFIG REWRITE failed: {reason}");
+        CommandError::text(format!("ERR Rewriting config file: {reason}"))
+    })?;
+    log::notice!("CONFIG REWRITE executed with success.");
+    Ok(())
+}

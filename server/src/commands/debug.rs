@@ -1,0 +1,465 @@
+//! DEBUG: looks into the server, and makes it misbehave for tests.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use carnelian_commands::generic::digest;
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_config::Extent;
+use carnelian_keyspace::{Aftermath, Db, Expiry, Limits, SegmentSet, Value, idle_seconds};
+use carnelian_resp::{Protocol, number};
+use carnelian_structs::list::List;
+
+use crate::commands::Context;
+use crate::commands::config::rewrite_file;
+use crate::log;
+use crate::mailbox::Message;
+use crate::process;
+use crate::registry::{ServerCommand, ServerRun};
+use crate::settings::Settings;
+
+pub const TABLE: &[ServerCommand] = &[ServerCommand {
+    name: "debug",
+    summary: "Looks into the server, for tests.",
+    since: "1.0.0",
+    group: Group::Server,
+    complexity: "Depends on the subcommand.",
+    arity: -2,
+    flags: Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE),
+    categories: Categories::empty(),
+    keys: &[],
+    tips: &[],
+    scope: Scope::Keys,
+    subcommands: &[],
+    run: debug,
+}];
+
+/// A subcommand. They are none to COMMAND and ACL, so they have a table of their own.
+struct Sub {
+    name: &'static str,
+    /// Arguments after its name: at least, at most.
+    arguments: (usize, usize),
+    usage: &'static str,
+    summary: &'static str,
+    run: ServerRun,
+}
+
+const SUBCOMMANDS: &[Sub] = &[
+    sub("change-repl-id", (0, 0), "", "Gives the data's history another id.", change_repl_id),
+    sub(
+        "config-rewrite-force-all",
+        (0, 0),
+        "",
+        "Does CONFIG REWRITE with every directive written.",
+        rewrite_all,
+    ),
+    sub("digest", (0, 0), "", "Returns a digest of all data.", digest_all),
+    sub(
+        "digest-value",
+        (0, usize::MAX),
+        "[<key> ...]",
+        "Returns digests of the values of keys.",
+        digest_value,
+    ),
+    sub("error", (1, 1), "<text>", "Answers with this error.", error),
+    sub("listpack", (1, 1), "<key>", "Writes the size of a listpack to the log.", listpack),
+    sub("loadaof", (0, 0), "", "Needs an append-only file, which there is not yet.", loadaof),
+    sub("log", (1, 1), "<text>", "Writes a line to the log.", log_text),
+    sub("object", (1, 1), "<key>", "Tells how the value of a key is stored.", object),
+    sub("pause-cron", (1, 1), "<0|1>", "Stops or resumes what is done by time.", pause_cron),
+    sub(
+        "populate",
+        (1, 3),
+        "<count> [<prefix>] [<size>]",
+        "Makes keys named key:0, key:1 and so on.",
+        populate,
+    ),
+    sub("protocol", (1, 1), "<type>", "Answers with an example of a type of reply.", protocol),
+    sub(
+        "quicklist-packed-threshold",
+        (1, 1),
+        "<size>",
+        "Sets the size from which list elements have nodes of their own (0: 1gb).",
+        quicklist_packed_threshold,
+    ),
+    sub("reload", (0, 3), "[<option> ...]", "Needs snapshots, which there are not yet.", reload),
+    sub(
+        "set-active-expire",
+        (1, 1),
+        "<0|1>",
+        "Stops or resumes the search for keys that have expired.",
+        set_active_expire,
+    ),
+    sub("sleep", (1, 1), "<seconds>", "Stops the whole server for a while.", sleep),
+    sub("help", (0, 0), "", "Lists the subcommands.", help),
+];
+
+const fn sub(
+    name: &'static str,
+    arguments: (usize, usize),
+    usage: &'static str,
+    summary: &'static str,
+    run: ServerRun,
+) -> Sub {
+    Sub { name, arguments, usage, summary, run }
+}
+
+/// `DEBUG subcommand [argument ...]`
+fn debug(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let allow = context.worker.server.config().enable_debug_command;
+    if !allow.permits(context.session.loopback) {
+        return Err(CommandError::text(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
+             \"local\", you can run it from a local connection, otherwise you need to set this \
+             option in the configuration file, and then restart the server.",
+        ));
+    }
+    let word = context.args[1];
+    let count = context.args.len() - 2;
+    let found = SUBCOMMANDS.iter().find(|sub| {
+        args::is(word, sub.name) && (sub.arguments.0..=sub.arguments.1).contains(&count)
+    });
+    let Some(sub) = found else {
+        return Err(CommandError::text(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{}'. Try DEBUG HELP.",
+            String::from_utf8_lossy(&word[..word.len().min(128)])
+        )));
+    };
+    (sub.run)(context)
+}
+
+/// `DEBUG HELP`
+fn help(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.reply.array(1 + 2 * SUBCOMMANDS.len());
+    context.reply.simple("DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    for sub in SUBCOMMANDS {
+        let line = format!("{} {}", sub.name.to_uppercase(), sub.usage);
+        context.reply.simple(line.trim_end());
+        context.reply.simple(&format!("    {}", sub.summary));
+    }
+    Ok(Effect::None)
+}
+
+/// `DEBUG SLEEP seconds`
+///
+/// Every reactor sleeps until the same moment, and nobody gets at the data meanwhile.
+fn sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    // What is no number is none, as for Redis.
+    let seconds = number::parse_double(context.args[2]).unwrap_or(0.0);
+    let duration = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let Some(end) = Instant::now().checked_add(duration) else {
+        return Err(CommandError::OutOfRange);
+    };
+    let server = Arc::clone(&context.worker.server);
+    for (reactor, mailbox) in server.mailboxes.iter().enumerate() {
+        if reactor != context.worker.reactor {
+            mailbox.post(Message::Sleep(end));
+        }
+    }
+    {
+        let databases = server.databases.read();
+        let _locks: Vec<_> = databases.iter().map(|it| it.keyspace.lock_all()).collect();
+        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+    }
+    // Commands behind this one in the same batch are to see the time that has gone by.
+    context.worker.clock.refresh();
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG SET-ACTIVE-EXPIRE 0|1`
+fn set_active_expire(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let on = is_on(context.args[2]);
+    context.session.database.active_expiry.store(on, Ordering::Relaxed);
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG PAUSE-CRON 0|1`
+fn pause_cron(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.worker.server.watch.paused.store(is_on(context.args[2]), Ordering::Relaxed);
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// A number other than 0; what is no number is 0.
+fn is_on(word: &[u8]) -> bool {
+    number::parse_i64(word).is_some_and(|number| number != 0)
+}
+
+/// `DEBUG CHANGE-REPL-ID`
+fn change_repl_id(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    log::notice!("Changing replication IDs after receiving change-repl-id");
+    *context.session.database.replication_id.lock() = process::new_run_id();
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG CONFIG-REWRITE-FORCE-ALL`
+fn rewrite_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    rewrite_file(&context.worker.server, Extent::All)?;
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG DIGEST`
+///
+/// One segment after another is looked at, so that others need not wait: it is the digest of one
+/// moment only while nobody writes.
+fn digest_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let database = &context.session.database;
+    let policy = database.settings.load().environment.policy;
+    let mut aftermath = Aftermath::default();
+    let access = database.keyspace.lock(SegmentSet::default());
+    let now_ms = context.worker.clock.now_ms();
+    let mut db = Db::new(access, 0, now_ms, policy, &mut aftermath);
+    let digest = digest::of_everything(&mut db).to_hex();
+    context.reply.simple(&digest);
+    Ok(Effect::None)
+}
+
+/// `DEBUG DIGEST-VALUE [key ...]`
+fn digest_value(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let keys = &context.args[2..];
+    context.reply.array(keys.len());
+    for key in keys {
+        let digest = with_key(context, key, |db| digest::of_value(db, key));
+        context.reply.simple(&digest.to_hex());
+    }
+    Ok(Effect::None)
+}
+
+/// `DEBUG ERROR text`
+fn error(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.reply.error(context.args[2]);
+    Ok(Effect::None)
+}
+
+/// `DEBUG LOG text`
+fn log_text(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    log::warning!("DEBUG LOG: {}", String::from_utf8_lossy(context.args[2]));
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG RELOAD`
+fn reload(_: &mut Context<'_>) -> Result<Effect, CommandError> {
+    Err(CommandError::text("ERR DEBUG RELOAD needs snapshots, which this version does not have"))
+}
+
+/// `DEBUG LOADAOF`
+fn loadaof(_: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let text = "ERR DEBUG LOADAOF needs an append-only file, which this version does not have";
+    Err(CommandError::text(text))
+}
+
+/// Runs `look` on the keys of the client's database, with the lock of `key` held.
+fn with_key<R>(context: &Context<'_>, key: &[u8], look: impl FnOnce(&mut Db<'_>) -> R) -> R {
+    let database = &context.session.database;
+    let policy = database.settings.load().environment.policy;
+    let access = database.keyspace.lock_keys([key]);
+    let now_ms = context.worker.clock.now_ms();
+    let mut aftermath = Aftermath::default();
+    look(&mut Db::new(access, context.session.db.into(), now_ms, policy, &mut aftermath))
+}
+
+/// `DEBUG OBJECT key`
+///
+/// `serializedlength` is the length of a string, and of another value about what it takes in
+/// memory: how long it would be in a snapshot is not known without writing it.
+fn object(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let key = context.args[2];
+    let now_ms = context.worker.clock.now_ms();
+    let node_size = context.session.database.settings.load().environment.limits;
+    let line = with_key(context, key, |db| {
+        let entry = db.peek(key)?;
+        let bits = entry.access();
+        let length = entry.text().map_or(entry.heap_bytes(), |text| text.len() + 1);
+        let mut line = format!(
+            "Value at:{:p} refcount:1 encoding:{} serializedlength:{length} lru:{bits} \
+             lru_seconds_idle:{}",
+            entry.key().as_ptr(),
+            entry.encoding(),
+            idle_seconds(bits, now_ms)
+        );
+        if let Some(Value::List(List::Quicklist(list))) = entry.object().as_deref() {
+            line += &format!(
+                " ql_nodes:{} ql_avg_node:{:.2} ql_listpack_max:{} ql_compressed:{} \
+                 ql_uncompressed_size:{}",
+                list.node_count(),
+                list.len() as f64 / list.node_count().max(1) as f64,
+                node_size.list_max_listpack_size,
+                u8::from(node_size.list_compress_depth != 0),
+                list.raw_bytes()
+            );
+        }
+        Some(line)
+    });
+    context.reply.simple(&line.ok_or(CommandError::NoSuchKey)?);
+    Ok(Effect::None)
+}
+
+/// `DEBUG LISTPACK key`
+fn listpack(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let key = context.args[2];
+    let found = with_key(context, key, |db| {
+        db.peek(key).map(|entry| (entry.encoding(), entry.heap_bytes()))
+    });
+    match found {
+        None => return Err(CommandError::NoSuchKey),
+        Some(("listpack" | "listpackex", bytes)) => {
+            log::notice!("DEBUG LISTPACK: {} takes {bytes} bytes", String::from_utf8_lossy(key));
+        }
+        Some(_) => return Err(CommandError::text("ERR Not a listpack encoded object.")),
+    }
+    context.reply.simple("Listpack structure printed to the log");
+    Ok(Effect::None)
+}
+
+/// `DEBUG POPULATE count [prefix] [size]`
+fn populate(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    /// More keys than fit in memory.
+    const KEYS_MAX: u64 = 1 << 32;
+
+    let count = args::positive(context.args[2])?;
+    if KEYS_MAX < count {
+        return Err(CommandError::text("ERR OOM in dictTryExpand"));
+    }
+    let prefix = context.args.get(3).copied().unwrap_or(b"key");
+    let size = context.args.get(4).map_or(Ok(0), |size| args::positive(size))?;
+    let most = context.session.database.settings.load().environment.limits.max_string;
+    let size = usize::try_from(size).ok().filter(|size| *size <= most);
+    let size = size.ok_or(CommandError::StringTooLong)?;
+    for index in 0..count {
+        let key = [prefix, format!(":{index}").as_bytes()].concat();
+        let mut value = format!("value:{index}").into_bytes();
+        if size != 0 {
+            value.resize(size, 0);
+        }
+        with_key(context, &key, |db| {
+            if !db.exists(&key) {
+                db.set_string(&key, &value, Expiry::Clear);
+            }
+        });
+    }
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG QUICKLIST-PACKED-THRESHOLD size`
+fn quicklist_packed_threshold(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    /// Nodes count their bytes in 32 bits.
+    const MOST: u64 = (1 << 32) - (1 << 20);
+
+    let size = memory(context.args[2]).filter(|size| *size <= MOST).ok_or_else(|| {
+        let text = "ERR argument must be a memory value bigger than 1 and smaller than 4gb";
+        CommandError::text(text)
+    })?;
+    let threshold = if size == 0 { Limits::default().list_packed_threshold } else { size as usize };
+    let _one_at_a_time = context.worker.server.changing.lock();
+    let settings = &context.session.database.settings;
+    let mut next = Settings::clone(&settings.load());
+    next.environment.limits.list_packed_threshold = threshold;
+    settings.store(Arc::new(next));
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// A size with a unit.
+fn memory(word: &[u8]) -> Option<u64> {
+    let digits = word.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, unit) = word.split_at(digits);
+    let factor = match unit.to_ascii_lowercase().as_slice() {
+        b"" | b"b" => 1,
+        b"k" => 1000,
+        b"kb" => 1 << 10,
+        b"m" => 1_000_000,
+        b"mb" => 1 << 20,
+        b"g" => 1_000_000_000,
+        b"gb" => 1 << 30,
+        _ => return None,
+    };
+    number::parse_u64(number)?.checked_mul(factor)
+}
+
+/// `DEBUG PROTOCOL type`
+fn protocol(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let reply = &mut context.reply;
+    match context.args[2].to_ascii_lowercase().as_slice() {
+        b"string" => reply.bulk(b"Hello World"),
+        b"integer" => reply.integer(12345),
+        b"double" => reply.double_text(b"3.141"),
+        b"bignum" => reply.big_number(b"1234567999999999999999999999999999999"),
+        b"null" => reply.null(),
+        b"array" => {
+            reply.array(3);
+            (0..3).for_each(|number| reply.integer(number));
+        }
+        b"set" => {
+            reply.set(3);
+            (0..3).for_each(|number| reply.integer(number));
+        }
+        b"map" => {
+            reply.map(3);
+            for number in 0..3 {
+                reply.integer(number);
+                reply.boolean(number == 1);
+            }
+        }
+        b"attrib" => {
+            if reply.attribute(1) {
+                reply.bulk(b"key-popularity");
+                reply.array(2);
+                reply.bulk(b"key:123");
+                reply.integer(90);
+            }
+            reply.bulk(b"Some real reply following the attribute");
+        }
+        b"push" => {
+            if context.session.protocol != Protocol::Resp3 {
+                let text = "ERR RESP2 is not supported by this command";
+                return Err(CommandError::text(text));
+            }
+            reply.push(2);
+            reply.bulk(b"server-cpu-usage");
+            reply.integer(42);
+            reply.bulk(b"Some real reply following the push reply");
+        }
+        b"verbatim" => reply.verbatim(b"txt", b"This is a verbatim\nstring"),
+        b"true" => reply.boolean(true),
+        b"false" => reply.boolean(false),
+        _ => {
+            return Err(CommandError::text(
+                "ERR Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+            ));
+        }
+    }
+    Ok(Effect::None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        for (word, bytes) in
+            [("10b", 10), ("1K", 1000), ("1kb", 1024), ("4gb", 4 << 30), ("0", 0), ("7", 7)]
+        {
+            assert_eq!(memory(word.as_bytes()), Some(bytes), "{word}");
+        }
+        for word in ["", "abc", "1zb", "99999999999999999999", "18446744073709551615kb", "-1"] {
+            assert_eq!(memory(word.as_bytes()), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn subcommands_are_named_once() {
+        let mut names: Vec<&str> = SUBCOMMANDS.iter().map(|sub| sub.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SUBCOMMANDS.len());
+    }
+}

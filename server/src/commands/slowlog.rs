@@ -1,0 +1,117 @@
+//! SLOWLOG: the latest commands that took long.
+
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+
+use crate::commands::{Context, help};
+use crate::registry::{ServerCommand, ServerRun};
+
+const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE);
+
+/// Records that GET returns unless told how many.
+const USUAL_COUNT: usize = 10;
+
+pub const TABLE: &[ServerCommand] = &[ServerCommand {
+    subcommands: &[
+        ServerCommand {
+            complexity: "O(N) in the number of records returned",
+            tips: &["request_policy:all_nodes", "nondeterministic_output"],
+            ..command("get", "Returns the latest records.", "2.2.12", -2, ADMIN, get)
+        },
+        command(
+            "help",
+            "Lists the subcommands.",
+            "6.2.0",
+            2,
+            Flags::LOADING.union(Flags::STALE),
+            help,
+        ),
+        ServerCommand {
+            tips: &[
+                "request_policy:all_nodes",
+                "response_policy:agg_sum",
+                "nondeterministic_output",
+            ],
+            ..command("len", "Counts the records.", "2.2.12", 2, ADMIN, len)
+        },
+        ServerCommand {
+            complexity: "O(N) in the number of records",
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+            ..command("reset", "Removes all records.", "2.2.12", 2, ADMIN, reset)
+        },
+    ],
+    ..command("slowlog", "Commands about the slow log.", "2.2.12", -2, Flags::empty(), help)
+}];
+
+const fn command(
+    name: &'static str,
+    summary: &'static str,
+    since: &'static str,
+    arity: i32,
+    flags: Flags,
+    run: ServerRun,
+) -> ServerCommand {
+    ServerCommand {
+        name,
+        summary,
+        since,
+        group: Group::Server,
+        complexity: "O(1)",
+        arity,
+        flags,
+        categories: Categories::empty(),
+        keys: &[],
+        tips: &[],
+        scope: Scope::Keys,
+        subcommands: &[],
+        run,
+    }
+}
+
+/// `SLOWLOG GET [count]`
+fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let count = match context.args {
+        [_, _] => USUAL_COUNT,
+        [_, _, count] => match args::integer(count) {
+            Ok(-1) => usize::MAX,
+            Ok(count @ 0..) => count as usize,
+            _ => {
+                let text = "ERR count should be greater than or equal to -1";
+                return Err(CommandError::text(text));
+            }
+        },
+        _ => {
+            let text = "ERR unknown subcommand or wrong number of arguments for 'get'. Try \
+                        SLOWLOG HELP.";
+            return Err(CommandError::text(text));
+        }
+    };
+    let log = context.session.database.slow_log.lock();
+    let reply = &mut context.reply;
+    reply.array(log.count().min(count));
+    for record in log.latest().take(count) {
+        reply.array(6);
+        reply.integer(record.id as i64);
+        reply.integer(record.time_s as i64);
+        reply.integer(record.duration_us as i64);
+        reply.array(record.words.len());
+        for word in &record.words {
+            reply.bulk(word);
+        }
+        reply.bulk(record.address.as_bytes());
+        reply.bulk(&record.client_name);
+    }
+    Ok(Effect::None)
+}
+
+/// `SLOWLOG LEN`
+fn len(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.reply.integer(context.session.database.slow_log.lock().count() as i64);
+    Ok(Effect::None)
+}
+
+/// `SLOWLOG RESET`
+fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.session.database.slow_log.lock().reset();
+    context.reply.ok();
+    Ok(Effect::None)
+}

@@ -1,0 +1,168 @@
+//! Sections of counted figures: Clients, Persistence, Threads, Stats, Replication, Cluster.
+//!
+//! Where programs expect a figure of something that this version has not got, it is the one of a
+//! server that does not use it.
+
+use super::{Page, View};
+use crate::database::{Counter, Counters};
+
+pub(super) fn clients(view: &View<'_>, page: &mut Page) {
+    let totals = view.database.clients.totals();
+    page.field("connected_clients", view.database.clients.len());
+    page.field("cluster_connections", 0);
+    page.field("maxclients", view.config.maxclients);
+    page.field("client_recent_max_input_buffer", totals.query_bytes_max);
+    page.field("client_recent_max_output_buffer", totals.output_bytes_max);
+    page.zeros(&[
+        "blocked_clients",
+        "tracking_clients",
+        "pubsub_clients",
+        "watching_clients",
+        "clients_in_timeout_table",
+        "total_watched_keys",
+        "total_blocking_keys",
+        "total_blocking_keys_on_nokey",
+    ]);
+}
+
+pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
+    page.zeros(&[
+        "loading",
+        "async_loading",
+        "current_cow_peak",
+        "current_cow_size",
+        "current_cow_size_age",
+    ]);
+    page.field("current_fork_perc", "0.00");
+    page.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
+    let changes = view.database.stats.sum(|counters| &counters.dirty);
+    page.field("rdb_changes_since_last_save", changes);
+    page.field("rdb_bgsave_in_progress", 0);
+    page.field("rdb_last_save_time", view.server.identity.started_ms / 1000);
+    page.field("rdb_last_bgsave_status", "ok");
+    page.field("rdb_last_bgsave_time_sec", -1);
+    page.field("rdb_current_bgsave_time_sec", -1);
+    page.zeros(&[
+        "rdb_saves",
+        "rdb_last_cow_size",
+        "rdb_last_load_keys_expired",
+        "rdb_last_load_keys_loaded",
+        "aof_enabled",
+        "aof_rewrite_in_progress",
+        "aof_rewrite_scheduled",
+    ]);
+    page.field("aof_last_rewrite_time_sec", -1);
+    page.field("aof_current_rewrite_time_sec", -1);
+    page.field("aof_last_bgrewrite_status", "ok");
+    page.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
+    page.field("aof_last_write_status", "ok");
+    page.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+}
+
+/// Reactors under the name of Redis's threads.
+pub(super) fn threads(view: &View<'_>, page: &mut Page) {
+    let totals = view.database.clients.totals();
+    for reactor in 0..view.server.mailboxes.len() {
+        let counters = view.database.stats.of(reactor);
+        page.field(
+            format_args!("io_thread_{reactor}"),
+            format_args!(
+                "clients={},reads={},writes={}",
+                totals.by_reactor.get(reactor).copied().unwrap_or(0),
+                counters.reads_processed.value(),
+                counters.writes_processed.value()
+            ),
+        );
+    }
+}
+
+pub(super) fn stats(view: &View<'_>, page: &mut Page) {
+    let stats = &view.database.stats;
+    let sum = |figure: fn(&Counters) -> &Counter| stats.sum(figure);
+    let (commands, input, output, stale) = {
+        let rates = view.database.rates.lock();
+        (
+            rates.commands_per_second(),
+            rates.input_bytes_per_second(),
+            rates.output_bytes_per_second(),
+            rates.stale_share(),
+        )
+    };
+    page.field("total_connections_received", sum(|it| &it.connections_received));
+    page.field("total_commands_processed", sum(|it| &it.commands_processed));
+    page.field("instantaneous_ops_per_sec", commands as u64);
+    page.field("total_net_input_bytes", sum(|it| &it.net_input_bytes));
+    page.field("total_net_output_bytes", sum(|it| &it.net_output_bytes));
+    page.zeros(&["total_net_repl_input_bytes", "total_net_repl_output_bytes"]);
+    page.field("instantaneous_input_kbps", format_args!("{:.2}", input / 1024.0));
+    page.field("instantaneous_output_kbps", format_args!("{:.2}", output / 1024.0));
+    page.field("instantaneous_input_repl_kbps", "0.00");
+    page.field("instantaneous_output_repl_kbps", "0.00");
+    page.field("rejected_connections", sum(|it| &it.connections_rejected));
+    page.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    page.field("expired_subkeys", sum(|it| &it.expired_fields));
+    page.field("expired_keys", sum(|it| &it.expired_keys));
+    page.field("expired_stale_perc", format_args!("{:.2}", stale * 100.0));
+    page.field("expired_time_cap_reached_count", sum(|it| &it.sweeps_cut));
+    page.field("expire_cycle_cpu_milliseconds", sum(|it| &it.sweep_nanoseconds) / 1_000_000);
+    page.zeros(&[
+        "evicted_keys",
+        "evicted_clients",
+        "evicted_scripts",
+        "total_eviction_exceeded_time",
+        "current_eviction_exceeded_time",
+    ]);
+    page.field("keyspace_hits", sum(|it| &it.keyspace_hits));
+    page.field("keyspace_misses", sum(|it| &it.keyspace_misses));
+    page.zeros(&[
+        "pubsub_channels",
+        "pubsub_patterns",
+        "pubsubshard_channels",
+        "latest_fork_usec",
+        "total_forks",
+        "migrate_cached_sockets",
+        "slave_expires_tracked_keys",
+        "active_defrag_hits",
+        "active_defrag_misses",
+        "active_defrag_key_hits",
+        "active_defrag_key_misses",
+        "total_active_defrag_time",
+        "current_active_defrag_time",
+        "tracking_total_keys",
+        "tracking_total_items",
+        "tracking_total_prefixes",
+        "unexpected_error_replies",
+    ]);
+    page.field("total_error_replies", sum(|it| &it.error_replies));
+    page.field("dump_payload_sanitizations", 0);
+    let (reads, writes) = (sum(|it| &it.reads_processed), sum(|it| &it.writes_processed));
+    page.field("total_reads_processed", reads);
+    page.field("total_writes_processed", writes);
+    // Redis means those of other threads than the one that runs commands, of which there are none.
+    page.zeros(&["io_threaded_reads_processed", "io_threaded_writes_processed"]);
+    let query_limit = sum(|it| &it.query_limit_disconnections);
+    page.field("client_query_buffer_limit_disconnections", query_limit);
+    let output_limit = sum(|it| &it.output_limit_disconnections);
+    page.field("client_output_buffer_limit_disconnections", output_limit);
+    page.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
+    let wrong_passwords = stats.errors().get("WRONGPASS").copied().unwrap_or(0);
+    page.field("acl_access_denied_auth", wrong_passwords);
+    page.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+}
+
+pub(super) fn replication(view: &View<'_>, page: &mut Page) {
+    page.field("role", "master");
+    page.field("connected_slaves", 0);
+    page.field("master_failover_state", "no-failover");
+    page.field("master_replid", &*view.database.replication_id.lock());
+    page.field("master_replid2", "0".repeat(40));
+    page.field("master_repl_offset", 0);
+    page.field("second_repl_offset", -1);
+    page.field("repl_backlog_active", 0);
+    page.field("repl_backlog_size", view.config.repl_backlog_size);
+    page.zeros(&["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
+}
+
+pub(super) fn cluster(_: &View<'_>, page: &mut Page) {
+    page.field("cluster_enabled", 0);
+}

@@ -1,0 +1,80 @@
+//! Sections about memory and keys: Memory, Keyspace.
+
+use super::{Human, Page, View};
+use crate::allocator;
+use crate::memory::Excess;
+
+pub(super) fn memory(view: &View<'_>, page: &mut Page) {
+    let figures = view.figures();
+    let config = &view.config;
+    page.bytes("used_memory", figures.used);
+    page.bytes("used_memory_rss", figures.resident);
+    page.bytes("used_memory_peak", figures.peak);
+    page.field("used_memory_peak_perc", format_args!("{:.2}%", figures.peak_percentage()));
+    page.field("used_memory_overhead", figures.overhead());
+    page.field("used_memory_startup", figures.startup);
+    page.field("used_memory_dataset", figures.dataset());
+    page.field("used_memory_dataset_perc", format_args!("{:.2}%", figures.dataset_percentage()));
+    page.field("allocator_allocated", figures.allocator.allocated);
+    page.field("allocator_active", figures.allocator.active);
+    page.field("allocator_resident", figures.allocator.resident);
+    page.field("allocator_muzzy", figures.allocator.muzzy);
+    let system = rustix::system::sysinfo();
+    let total = (system.totalram as usize).saturating_mul(system.mem_unit as usize);
+    page.bytes("total_system_memory", total);
+    scripts(page);
+    page.field("maxmemory", config.maxmemory);
+    page.field("maxmemory_human", Human(usize::try_from(config.maxmemory).unwrap_or(usize::MAX)));
+    page.field("maxmemory_policy", config.maxmemory_policy.word());
+    excess(page, "allocator_frag", figures.allocator_fragmentation());
+    excess(page, "allocator_rss", figures.allocator_resident());
+    excess(page, "rss_overhead", figures.process_resident());
+    excess(page, "mem_fragmentation", figures.fragmentation());
+    page.zeros(&[
+        "mem_not_counted_for_evict",
+        "mem_replication_backlog",
+        "mem_total_replication_buffers",
+        "mem_replica_full_sync_buffer",
+        "mem_clients_slaves",
+    ]);
+    page.field("mem_clients_normal", figures.clients);
+    page.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
+    page.field("mem_allocator", allocator::name());
+    page.zeros(&["mem_overhead_db_hashtable_rehashing", "active_defrag_running"]);
+    let reclaimer = &view.server.reclaimer;
+    page.field("lazyfree_pending_objects", reclaimer.pending());
+    page.field("lazyfreed_objects", reclaimer.freed());
+}
+
+/// Scripts and functions take nothing, as there are none.
+fn scripts(page: &mut Page) {
+    page.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
+    page.field("used_memory_lua_human", Human(0));
+    page.zeros(&[
+        "used_memory_scripts_eval",
+        "number_of_cached_scripts",
+        "number_of_functions",
+        "number_of_libraries",
+        "used_memory_vm_functions",
+    ]);
+    page.bytes("used_memory_vm_total", 0);
+    page.zeros(&["used_memory_functions"]);
+    page.bytes("used_memory_scripts", 0);
+}
+
+fn excess(page: &mut Page, name: &str, excess: Excess) {
+    page.field(format_args!("{name}_ratio"), format_args!("{:.2}", excess.ratio));
+    page.field(format_args!("{name}_bytes"), excess.bytes);
+}
+
+pub(super) fn keyspace(view: &View<'_>, page: &mut Page) {
+    for (db, count) in view.counts().iter().enumerate().filter(|(_, count)| count.keys != 0) {
+        page.field(
+            format_args!("db{db}"),
+            format_args!(
+                "keys={},expires={},avg_ttl={},subexpiry={}",
+                count.keys, count.expires, count.mean_ttl_ms, count.expiring_hashes
+            ),
+        );
+    }
+}
