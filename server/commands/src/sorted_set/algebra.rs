@@ -51,7 +51,7 @@ pub(super) const ZINTER: DataCommand = DataCommand {
     summary: "Returns the members that are in all of several sorted sets.",
     since: "6.2.0",
     group: Group::SortedSet,
-    complexity: "O(N*K)+O(M*log(M)), with N members in the smallest of K sorted sets and M in the result",
+    complexity: "O(N*K)+O(M*log(M)), with N members in the least of K inputs and M in the result",
     arity: -3,
     flags: Flags::MOVABLEKEYS.union(Flags::READONLY),
     categories: Categories::SORTEDSET,
@@ -67,7 +67,7 @@ pub(super) const ZINTERSTORE: DataCommand = DataCommand {
     summary: "Stores the members that are in all of several sorted sets.",
     since: "2.0.0",
     group: Group::SortedSet,
-    complexity: "O(N*K)+O(M*log(M)), with N members in the smallest of K sorted sets and M in the result",
+    complexity: "O(N*K)+O(M*log(M)), with N members in the least of K inputs and M in the result",
     arity: -4,
     flags: Flags::DENYOOM.union(Flags::MOVABLEKEYS).union(Flags::WRITE),
     categories: Categories::SORTEDSET,
@@ -285,22 +285,26 @@ impl Options {
     }
 }
 
-/// `ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]`
+/// `ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]
+/// [WITHSCORES]`
 fn zunion(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     combine(call, "zunion", Operation::Union, Outcome::Reply)
 }
 
-/// `ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]`
+/// `ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]]
+/// [AGGREGATE <SUM | MIN | MAX>]`
 fn zunionstore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     combine(call, "zunionstore", Operation::Union, Outcome::Store)
 }
 
-/// `ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]`
+/// `ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]
+/// [WITHSCORES]`
 fn zinter(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     combine(call, "zinter", Operation::Intersection, Outcome::Reply)
 }
 
-/// `ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]`
+/// `ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]]
+/// [AGGREGATE <SUM | MIN | MAX>]`
 fn zinterstore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     combine(call, "zinterstore", Operation::Intersection, Outcome::Store)
 }

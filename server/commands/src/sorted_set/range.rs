@@ -411,7 +411,8 @@ mod tests {
         }
         bench.expect(
             "ZRANGE k 0 -1 LIMIT 0 1",
-            "-ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
+            "-ERR syntax error, LIMIT is only supported in combination with either BYSCORE or \
+             BYLEX",
         );
         bench.expect("ZRANGE k 0 1 BYSCORE BYLEX", "-ERR syntax error");
         bench.expect("ZRANGE k 0 1 BYSCORE LIMIT 1", "-ERR syntax error");

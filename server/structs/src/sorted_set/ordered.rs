@@ -1,7 +1,7 @@
 //! A large sorted set: a table that finds a member's score, and an index that knows the order.
 //!
-//! Each member is one block, owned by the table, with the score behind the member's bytes; the index
-//! holds the block's address beside a copy of the score, so neither knows a member twice.
+//! Each member is one block, owned by the table, with the score behind its bytes. The index holds
+//! the block's address beside a copy of the score.
 //!
 //! Invariant: the index has exactly the table's entries, each by a good handle and under the score
 //! its block holds. A block stays where it is: scores are overwritten in place, and an entry is in
