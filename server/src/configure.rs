@@ -63,7 +63,7 @@ pub fn change(
     // Set by DEBUG, and not by a directive.
     settings.environment.limits.list_packed_threshold =
         database.settings.load().environment.limits.list_packed_threshold;
-    database.settings.store(Arc::new(settings));
+    database.set_settings(settings);
     *server.config.write() = Arc::new(next);
     Ok(())
 }

@@ -9,7 +9,7 @@ use carnelian_resp::Parser;
 use carnelian_tls::TlsSession;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::clients::ClientShared;
 use crate::database::Database;
@@ -186,7 +186,8 @@ impl AsFd for Stream {
 impl Read for Stream {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(self, buffer)?)
+        let (count, _) = rustix::net::recv(self, buffer, RecvFlags::empty())?;
+        Ok(count)
     }
 }
 

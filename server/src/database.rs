@@ -4,6 +4,7 @@
 //! may live in one process, and come and go while it runs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
@@ -22,6 +23,8 @@ pub struct Database {
     pub uid: u32,
     /// Swapped whole when the configuration changes: readers see one state or the other.
     pub settings: ArcSwap<Settings>,
+    /// Grows with every change of `settings`, so that who keeps a copy can tell cheaply.
+    generation: AtomicU64,
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
@@ -48,6 +51,7 @@ impl Database {
         Self {
             uid,
             settings: ArcSwap::from_pointee(settings),
+            generation: AtomicU64::new(0),
             clients: Clients::default(),
             stats,
             keyspace,
@@ -59,6 +63,23 @@ impl Database {
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),
         }
+    }
+
+    /// Puts other settings into effect.
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The settings, and the generation they are at least of.
+    pub fn settings(&self) -> (u64, Arc<Settings>) {
+        let generation = self.generation();
+        (generation, self.settings.load_full())
+    }
+
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 }
 

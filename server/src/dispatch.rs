@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect, Environment, Flags, Scope};
-use carnelian_keyspace::{Access, Changes, Db, Dropped, SegmentSet, segment_of};
+use carnelian_keyspace::{Access, Aftermath, Changes, Db, Dropped, SegmentSet, segment_of};
 use carnelian_resp::Writer;
 use smallvec::SmallVec;
 
@@ -16,8 +16,12 @@ use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
 use crate::expire;
+use crate::log;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
+
+/// One in so many runs of cheap commands is timed.
+const SAMPLED: u64 = 16;
 
 /// Keys a run may lock together: enough to hide the memory's latency, few enough that another
 /// reactor does not wait long.
@@ -33,6 +37,9 @@ pub struct Scratch {
     ids: Vec<usize>,
     /// The hashes of a run's keys.
     hashes: Vec<u64>,
+    aftermath: Aftermath,
+    /// Counts runs, to choose those whose time is taken.
+    runs: u64,
 }
 
 /// Runs the commands of a batch in order, appending their replies.
@@ -46,13 +53,24 @@ pub fn run_batch(
     let registry = &server.registry;
     let start = out.len();
     let mut index = 0;
-    if !session.authenticated && session.database.settings.load().password.is_none() {
+    if !session.authenticated && session.settings.password.is_none() {
         // The password was taken away meanwhile.
         session.authenticated = true;
     }
     while index < batch.len() {
         let words = batch.command(index);
         match admit(registry, session, words) {
+            Err(Refusal::Http) => {
+                log::warning!(
+                    "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or \
+                     Host: commands to this server. This is likely due to an attacker attempting \
+                     to use Cross Protocol Scripting to compromise your instance. Connection from \
+                     {} aborted.",
+                    session.shared.address
+                );
+                session.close_after_reply = true;
+                index += 1;
+            }
             Err(refusal) => {
                 refuse(worker, session, &refusal, out);
                 index += 1;
@@ -93,6 +111,8 @@ enum Refusal {
     Unknown(String),
     Arity(usize),
     NoAuth(usize),
+    /// A web browser was made to talk to us.
+    Http,
 }
 
 /// Finds the command a request names, and checks all that does not depend on the data.
@@ -157,15 +177,15 @@ fn run_together(
         }
     }
 
-    let settings = database.settings.load();
     let mut access = keyspace.lock(wanted);
     if 1 < scratch.hashes.len() {
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
-    let mut call = call(worker, session, access, &settings.environment, out);
-    let mut run = Run::begin(worker, database, settings.slow_ns);
+    let Scratch { ids, aftermath, runs, .. } = &mut scratch;
+    let mut call = call(worker, session, access, aftermath, out);
+    let mut run = Run::begin(worker, database, runs, session.settings.slow_ns);
     let mut ran = 0;
-    for &id in &scratch.ids {
+    for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
         run.command(&mut call, entry, command, batch.command(index + ran));
@@ -175,7 +195,8 @@ fn run_together(
         }
     }
     let slow = run.end();
-    finish(worker, database, call);
+    drop(call);
+    settle(worker, database, &mut scratch.aftermath);
     for (ran, duration_ns) in slow {
         let entry = registry.entry(scratch.ids[ran]);
         log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
@@ -217,13 +238,15 @@ fn run_alone(
         Scope::Walk => {}
         Scope::Everything => wanted = SegmentSet::all(),
     }
-    let settings = database.settings.load();
+    let mut scratch = std::mem::take(&mut worker.scratch);
     let access = database.keyspace.lock(wanted);
-    let mut call = call(worker, session, access, &settings.environment, out);
-    let mut run = Run::begin(worker, database, settings.slow_ns);
+    let mut call = call(worker, session, access, &mut scratch.aftermath, out);
+    let mut run = Run::begin(worker, database, &mut scratch.runs, session.settings.slow_ns);
     run.command(&mut call, entry, command, words);
     let slow = run.end();
-    finish(worker, database, call);
+    drop(call);
+    settle(worker, database, &mut scratch.aftermath);
+    worker.scratch = scratch;
     for (_, duration_ns) in slow {
         log_slow(worker, session, entry, words, duration_ns);
     }
@@ -231,44 +254,59 @@ fn run_alone(
 
 fn call<'c>(
     worker: &Worker,
-    session: &Session,
+    session: &'c Session,
     access: Access<'c>,
-    environment: &'c Environment,
+    aftermath: &'c mut Aftermath,
     out: &'c mut Vec<u8>,
 ) -> Call<'c> {
-    let mut db =
-        Db::new(access, usize::from(session.db), worker.clock.now_ms(), environment.policy);
+    let environment: &Environment = &session.settings.environment;
+    let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
+    let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
     db.no_touch = session.no_touch;
     Call { args: &[], db, reply: Writer::new(out, session.protocol), environment }
 }
 
 /// One run of commands: who ran, and how long it took.
 ///
-/// Reading the clock costs as much as a small command, so cheap commands share the time between
-/// two readings equally, and only the others are timed one by one.
+/// Reading the clock costs as much as a small command. So commands that are never slow share the
+/// time between two readings equally, and that only in one run of `SAMPLED`, which counts for all.
+/// All others are timed one by one, and so is everything while `slowlog-log-slower-than` asks for
+/// less than `FINE_NS`.
 struct Run<'r> {
     clock: &'r Clock,
     counters: &'r Counters,
+    /// How many runs the times of cheap commands stand for; 0 if they are not taken.
+    weight: u64,
+    is_fine: bool,
     last_ns: u64,
-    /// Commands run since the last reading.
+    /// Cheap commands run since the last reading.
     unsettled: SmallVec<[usize; 32]>,
-    /// Commands whose time is known.
-    settled: usize,
+    /// Commands run so far.
+    ran: usize,
     /// From when on a command is slow.
     slow_ns: u64,
     /// Slow commands by their place in the run, and the time each took.
     slow: Vec<(usize, u64)>,
 }
 
+/// A slow log for less than this has every command timed.
+const FINE_NS: u64 = 1_000_000;
+
 impl<'r> Run<'r> {
-    fn begin(worker: &'r Worker, database: &'r Database, slow_ns: u64) -> Self {
+    #[inline]
+    fn begin(worker: &'r Worker, database: &'r Database, runs: &mut u64, slow_ns: u64) -> Self {
         let clock = &worker.clock;
+        let weight = if *runs % SAMPLED == 0 { SAMPLED } else { 0 };
+        let is_fine = slow_ns < FINE_NS;
+        *runs += 1;
         Self {
             clock,
             counters: worker.counters(database),
-            last_ns: clock.elapsed_ns(),
+            weight,
+            is_fine,
+            last_ns: if weight != 0 { clock.elapsed_ns() } else { 0 },
             unsettled: SmallVec::new(),
-            settled: 0,
+            ran: 0,
             slow_ns,
             slow: Vec::new(),
         }
@@ -282,8 +320,10 @@ impl<'r> Run<'r> {
         command: &DataCommand,
         words: &'c [&'c [u8]],
     ) {
-        if entry.timed {
+        let is_timed = entry.timed || self.is_fine;
+        if is_timed {
             self.settle();
+            self.last_ns = self.clock.elapsed_ns();
         }
         let before = call.reply.len();
         let figures = &self.counters.commands[entry.id];
@@ -302,27 +342,31 @@ impl<'r> Run<'r> {
             }
         }
         figures.calls.add(1);
-        self.unsettled.push(entry.id);
-        if entry.timed {
-            self.settle();
+        if is_timed {
+            let now_ns = self.clock.elapsed_ns();
+            let duration_ns = now_ns.saturating_sub(self.last_ns);
+            figures.nanoseconds.add(duration_ns);
+            self.last_ns = now_ns;
+            if self.slow_ns <= duration_ns {
+                self.slow.push((self.ran, duration_ns));
+            }
+        } else if self.weight != 0 {
+            self.unsettled.push(entry.id);
         }
+        self.ran += 1;
     }
 
+    /// Shares the time since the last reading among the cheap commands that ran since.
     fn settle(&mut self) {
         if self.unsettled.is_empty() {
             return;
         }
-        let now = self.clock.elapsed_ns();
-        let share = now.saturating_sub(self.last_ns) / self.unsettled.len() as u64;
-        let ran = self.settled + self.unsettled.len();
-        if self.slow_ns <= share {
-            self.slow.extend((self.settled..ran).map(|place| (place, share)));
-        }
-        self.settled = ran;
+        let now_ns = self.clock.elapsed_ns();
+        let share = now_ns.saturating_sub(self.last_ns) / self.unsettled.len() as u64;
         for id in self.unsettled.drain(..) {
-            self.counters.commands[id].nanoseconds.add(share);
+            self.counters.commands[id].nanoseconds.add(share * self.weight);
         }
-        self.last_ns = now;
+        self.last_ns = now_ns;
     }
 
     /// Settles the last commands; returns the slow ones.
@@ -339,17 +383,20 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
         return;
     }
     let database = &session.database;
-    let most = database.settings.load().slow_log_len;
+    let most = session.settings.slow_log_len;
     let now_ms = worker.clock.now_ms();
     let client = &session.shared;
     database.slow_log.lock().push(entry, words, client, duration_ns / 1000, now_ms, most);
 }
 
 /// Books what a run left behind, after its locks are released.
-fn finish(worker: &Worker, database: &Database, call: Call<'_>) {
-    let (changes, dropped) = call.db.finish();
+fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
+    let changes = &mut aftermath.changes;
+    if !aftermath.dropped.is_empty() {
+        free(worker, std::mem::take(&mut aftermath.dropped));
+    }
     let counters = worker.counters(database);
-    let Changes { hits, misses, expired_keys, expired_fields, .. } = changes;
+    let Changes { hits, misses, expired_keys, expired_fields, .. } = *changes;
     for (counter, amount) in [
         (&counters.keyspace_hits, hits),
         (&counters.keyspace_misses, misses),
@@ -360,7 +407,7 @@ fn finish(worker: &Worker, database: &Database, call: Call<'_>) {
             counter.add(amount);
         }
     }
-    free(worker, dropped);
+    changes.clear();
 }
 
 /// Hands large data to the thread that frees it.
@@ -402,7 +449,7 @@ fn run_server(
     figures.calls.add(1);
     let duration_ns = worker.clock.elapsed_ns().saturating_sub(start_ns);
     figures.nanoseconds.add(duration_ns);
-    if database.settings.load().slow_ns <= duration_ns {
+    if session.settings.slow_ns <= duration_ns {
         log_slow(worker, session, entry, words, duration_ns);
     }
 }
@@ -434,6 +481,8 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
             CommandError::Arity(registry.entry(*id).full_name.clone().into()).to_string()
         }
         Refusal::NoAuth(_) => "NOAUTH Authentication required.".to_owned(),
+        // Ends the connection without a word.
+        Refusal::Http => return,
     };
     if let Refusal::Arity(id) | Refusal::NoAuth(id) = refusal {
         counters.commands[*id].rejected.add(1);
@@ -444,6 +493,9 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
 }
 
 fn unknown(words: &[&[u8]]) -> Refusal {
+    if words[0].eq_ignore_ascii_case(b"POST") || words[0].eq_ignore_ascii_case(b"Host:") {
+        return Refusal::Http;
+    }
     // As Redis words it: 128 bytes of the name, and of all arguments together.
     let cut = |word: &[u8], max: usize| {
         String::from_utf8_lossy(&word[..word.len().min(max)]).into_owned()

@@ -12,11 +12,15 @@ use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
 use crate::expire::Sweep;
 use crate::server::Server;
+use crate::settings::Settings;
 
 /// What commands may know and change of the client they run for.
 pub struct Session {
     pub shared: Arc<ClientShared>,
     pub database: Arc<Database>,
+    /// Those of the database, as of the beginning of the turn.
+    pub settings: Arc<Settings>,
+    generation: u64,
     /// The logical database that SELECT chose.
     pub db: u16,
     pub protocol: Protocol,
@@ -34,19 +38,31 @@ pub struct Session {
 
 impl Session {
     pub fn new(shared: Arc<ClientShared>, database: Arc<Database>, loopback: bool) -> Self {
-        let authenticated = database.settings.load().password.is_none();
+        let (generation, settings) = database.settings();
         Self {
             shared,
+            authenticated: settings.password.is_none(),
+            settings,
+            generation,
             database,
             db: 0,
             protocol: Protocol::Resp2,
-            authenticated,
             reply: ReplyMode::On,
             no_touch: false,
             class: ClientClass::Normal,
             close_after_reply: false,
             loopback,
             tls: false,
+        }
+    }
+}
+
+impl Session {
+    /// Takes notice of settings that have changed: once a turn.
+    #[inline]
+    pub fn refresh_settings(&mut self) {
+        if self.generation != self.database.generation() {
+            (self.generation, self.settings) = self.database.settings();
         }
     }
 }

@@ -13,8 +13,8 @@ fn getting() {
             CONFIG GET TIMEOUT => {TIMEOUT 0}
             CONFIG GET nosuchthing => {}
             CONFIG GET timeout maxclients timeout => {timeout 0 maxclients ?}
-            CONFIG GET hash-max-listpack-* => {hash-max-listpack-entries 128 hash-max-listpack-value 64}
-            CONFIG GET hash-max-ziplist-* => {hash-max-ziplist-entries 128 hash-max-ziplist-value 64}
+            CONFIG GET hash-max-listpack-* => {hash-max-listpack-entries 512 hash-max-listpack-value 64}
+            CONFIG GET hash-max-ziplist-* => {hash-max-ziplist-entries 512 hash-max-ziplist-value 64}
             CONFIG GET slave-read-only => {slave-read-only yes}
             CONFIG GET replica-read-only => {replica-read-only yes}
             CONFIG GET [st]lave-read-onl? => {slave-read-only yes}
@@ -55,7 +55,7 @@ fn setting() {
             CONFIG SET client-output-buffer-limit "normal 0 0 0" => +OK
             CONFIG SET hash-max-ziplist-entries 99 => +OK
             CONFIG GET hash-max-listpack-entries => {hash-max-listpack-entries 99}
-            CONFIG SET hash-max-listpack-entries 128 => +OK
+            CONFIG SET hash-max-listpack-entries 512 => +OK
             CONFIG RESETSTAT => +OK
             "#,
         );
@@ -166,10 +166,7 @@ fn a_bad_file_ends_the_start_with_its_line() {
             continue;
         }
         let started = Server::starter().config(&format!("# one\n{line}\n")).try_start();
-        let failure = match started {
-            Ok(_) => panic!("started with {line}"),
-            Err(failure) => failure,
-        };
+        let Err(failure) = started else { panic!("started with {line}") };
         assert_eq!(failure.status.and_then(|status| status.code()), Some(1), "{line}");
         assert!(failure.output.contains("FATAL CONFIG FILE ERROR"), "{line}: {}", failure.output);
         assert!(failure.output.contains(">>> '") || line.contains('"'), "{}", failure.output);

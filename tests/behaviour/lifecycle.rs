@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use carnelian_tests::server::{Ready, Signal, program};
-use carnelian_tests::{Client, Server, Transport, is_carnelian};
+use carnelian_tests::{Client, Server, Transport, is_carnelian, require_or_skip};
 
 #[test]
 fn a_signal_ends_it_in_good_order() {
@@ -178,6 +178,63 @@ fn options_in_every_form() {
         CONFIG GET proc-title-template => {proc-title-template "--{title}"}
         "#,
     );
+}
+
+#[test]
+fn a_bare_start_needs_nothing_and_says_how_to_connect() {
+    if !is_carnelian() {
+        return;
+    }
+    let Some(redis_cli) = require_or_skip("redis-cli") else { return };
+    if TcpListener::bind("127.0.0.1:6379").is_err() {
+        eprintln!("skipped: port 6379 is taken");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let log = folder.path().join("output.log");
+    let mut child = Command::new(program())
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(&log).expect("a writable folder"))
+        .spawn()
+        .expect("the server's program can be started");
+    let said = || fs::read_to_string(&log).expect("a log");
+    for _ in 0..1000 {
+        if said().contains("--cacert") {
+            break;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    let outcome = std::panic::catch_unwind(|| {
+        let log = said();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("redis-cli")).collect();
+        assert_eq!(lines.len(), 2, "{log}");
+        assert!(!lines[0].contains("--tls") && lines[1].contains("--tls"), "{log}");
+        assert!(folder.path().join("carnelian-data/client-ca.pem").is_file());
+        for line in lines {
+            let command = line.trim().strip_prefix("redis-cli").expect("a command of its own");
+            let output = Command::new(&redis_cli)
+                .args(command.split_whitespace())
+                .arg("PING")
+                .current_dir(folder.path())
+                .output()
+                .expect("redis-cli runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(text.trim(), "PONG", "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+        for address in ["127.0.0.1:6379", "[::1]:6379"] {
+            if address.starts_with('[') && !has_ipv6 {
+                continue;
+            }
+            assert!(std::net::TcpStream::connect(address).is_ok(), "{address}");
+        }
+    });
+    child.kill().expect("a child of ours");
+    child.wait().expect("a child of ours");
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use carnelian_tests::certificates::{Authority, Identity};
 use carnelian_tests::server::{Ready, Signal};
@@ -33,30 +35,6 @@ fn the_first_start_makes_certificates_and_the_next_keeps_them() {
     server.restart();
     assert_eq!(fs::read_to_string(server.ca()).expect("still there"), ca);
     assert_eq!(presented(&server, &server.tls_options()), before);
-}
-
-#[test]
-fn the_log_says_how_to_connect() {
-    if !is_carnelian() {
-        return;
-    }
-    let server = Server::start(&[]);
-    let log = server.log();
-    let plain = format!("-p {}", server.port());
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("redis-cli")).collect();
-    assert!(lines.iter().any(|line| line.contains(&plain) && !line.contains("--tls")), "{log}");
-    let tls = lines.iter().find(|line| line.contains("--tls")).expect("a line for TLS");
-    assert!(tls.contains("--cacert") && tls.contains("client-ca.pem"), "{tls}");
-    // The lines work as printed.
-    let Some(redis_cli) = require_or_skip("redis-cli") else { return };
-    for line in lines {
-        let command = &line[line.find("redis-cli").expect("filtered") + "redis-cli".len()..];
-        let mut words: Vec<&str> = command.split_whitespace().collect();
-        words.push("PING");
-        let output = Command::new(&redis_cli).args(&words).output().expect("redis-cli runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(text.trim(), "PONG", "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
 }
 
 #[test]
@@ -207,6 +185,28 @@ fn a_key_may_be_locked_with_a_password() {
     control.expect(&set("wrong"), "-ERR CONFIG SET failed...");
     control.expect(&set("sesame"), "+OK");
     assert!(pings(&server, &TlsOptions::trusting(&authority.certificate)));
+}
+
+#[test]
+fn a_handshake_that_does_not_come_forward_is_given_up() {
+    if !is_carnelian() {
+        return;
+    }
+    let server = Server::start(&["--tls-handshake-timeout", "500"]);
+    let mut hello = Vec::new();
+    let mut connection = server.tls_options().connection().expect("a client configuration");
+    connection.write_tls(&mut hello).expect("writing to memory");
+    for sent in [1, 5, hello.len() / 2, hello.len()] {
+        let mut client = server.connect();
+        client.send(&hello[..sent]);
+        let start = Instant::now();
+        client.read_to_close();
+        assert!(start.elapsed() < Duration::from_secs(5), "{sent} bytes sent");
+    }
+    // Who has said nothing may still become a plain client.
+    let mut silent = server.connect();
+    sleep(Duration::from_millis(1500));
+    silent.expect("PING", "+PONG");
 }
 
 #[test]

@@ -99,7 +99,8 @@ fn built_server() -> PathBuf {
         .find(|folder| folder.join("deps").is_dir())
         .expect("a cargo target folder");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "carnelian-server"]);
+    // The features of the whole workspace, as `cargo test --workspace` has built them already.
+    cargo.args(["build", "--quiet", "--workspace", "--bin", "carnelian-server"]);
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if target.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");

@@ -1,6 +1,6 @@
 //! A keyspace for unit tests: runs one handler at a time and returns its reply as text.
 
-use carnelian_keyspace::{Db, Keyspace};
+use carnelian_keyspace::{Aftermath, Aggregate, Db, Keyspace};
 use carnelian_resp::{Protocol, Writer};
 
 use crate::{Call, Effect, Environment, Run, TABLES};
@@ -12,6 +12,11 @@ pub struct Bench {
     pub protocol: Protocol,
     /// Effects as a follower would receive them, in RESP.
     pub effects: Vec<u8>,
+    /// Keyspace events, as `event key`.
+    pub events: Vec<String>,
+    /// Of the last request: changes counted, and keys that watchers were told of.
+    pub dirty: u64,
+    pub touched: usize,
 }
 
 impl Bench {
@@ -22,6 +27,9 @@ impl Bench {
             now_ms: 1_700_000_000_000,
             protocol: Protocol::Resp2,
             effects: Vec::new(),
+            events: Vec::new(),
+            dirty: 0,
+            touched: 0,
         }
     }
 
@@ -34,20 +42,29 @@ impl Bench {
     pub fn run_words(&mut self, run: Run, words: &[&[u8]]) -> (Effect, String) {
         let mut out = Vec::new();
         let access = self.keyspace.lock_all();
-        let mut db = Db::new(access, 0, self.now_ms, self.environment.policy);
-        db.changes.following = true;
+        let mut aftermath = Aftermath::default();
+        aftermath.changes.following = true;
+        aftermath.changes.listening = u32::MAX;
+        aftermath.changes.watching = true;
+        let db = Db::new(access, 0, self.now_ms, self.environment.policy, &mut aftermath);
         let environment = self.environment;
-        let mut call = Call {
-            args: words,
-            db,
-            reply: Writer::new(&mut out, self.protocol),
-            environment: &environment,
+        let result = {
+            let reply = Writer::new(&mut out, self.protocol);
+            run(&mut Call { args: words, db, reply, environment: &environment })
         };
-        let (effect, error) = match run(&mut call) {
+        let changes = &aftermath.changes;
+        let (effect, error) = match result {
             Ok(effect) => (effect, None),
             Err(error) => (Effect::None, Some(error)),
         };
-        drop(call);
+        self.dirty = changes.dirty;
+        self.touched = changes.touched.len();
+        self.events.extend(
+            changes
+                .events
+                .iter()
+                .map(|event| format!("{} {}", event.name, String::from_utf8_lossy(&event.key))),
+        );
         if let Effect::Rewrite(rewrite) = &effect {
             self.effects.extend_from_slice(rewrite.as_bytes());
         }
@@ -56,6 +73,16 @@ impl Bench {
             |error| format!("-{error}\r\n"),
         );
         (effect, reply)
+    }
+
+    /// What `look` sees in the list, set or other aggregate at a key.
+    pub fn look<T: Aggregate, R>(&mut self, key: &str, look: impl FnOnce(&T) -> R) -> R {
+        let access = self.keyspace.lock_all();
+        let mut aftermath = Aftermath::default();
+        let policy = self.environment.policy;
+        let mut db = Db::new(access, 0, self.now_ms, policy, &mut aftermath);
+        let found = db.read_as::<T>(key.as_bytes()).expect("a value of this type");
+        look(&found.expect("the key is there"))
     }
 
     /// Runs a request by the name of its command; only the reply.

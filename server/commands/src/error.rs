@@ -34,6 +34,11 @@ pub enum CommandError {
     MustBePositive,
     #[error("ERR value is out of range")]
     OutOfRange,
+    /// For integers whose sign is taken away.
+    #[error(
+        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807"
+    )]
+    BelowMinusMax,
     #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
     StringTooLong,
     #[error("ERR invalid expire time in '{0}' command")]

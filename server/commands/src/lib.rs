@@ -12,6 +12,7 @@ pub mod bitmap;
 mod call;
 mod command;
 mod effect;
+mod element;
 mod error;
 pub mod generic;
 pub mod hash;

@@ -53,20 +53,21 @@ impl SegmentSet {
 }
 
 /// The segments a batch has locked, until it is dropped.
+///
+/// Kept small, since a batch of one command makes one too.
 pub struct Access<'k> {
     keyspace: &'k Keyspace,
-    guards: SmallVec<[MutexGuard<'k, Segment>; 16]>,
-    held: SegmentSet,
-    /// Where the guard of a held segment is.
-    places: [u8; SEGMENTS],
+    /// Ascending, as are the segments they lock.
+    guards: SmallVec<[MutexGuard<'k, Segment>; 8]>,
+    segments: SmallVec<[u8; 16]>,
 }
 
 impl<'k> Access<'k> {
+    #[inline]
     pub(crate) fn lock(keyspace: &'k Keyspace, wanted: SegmentSet) -> Self {
-        let mut access =
-            Self { keyspace, guards: SmallVec::new(), held: wanted, places: [0; SEGMENTS] };
+        let mut access = Self { keyspace, guards: SmallVec::new(), segments: SmallVec::new() };
         for segment in wanted.iter() {
-            access.places[segment] = access.guards.len() as u8;
+            access.segments.push(segment as u8);
             access.guards.push(keyspace.segment(segment).lock());
         }
         access
@@ -77,34 +78,43 @@ impl<'k> Access<'k> {
         self.keyspace
     }
 
+    /// Where the guard of a segment is, if this batch has locked it.
+    #[inline]
+    fn place(&self, segment: usize) -> Option<usize> {
+        match *self.segments.as_slice() {
+            [only] => (usize::from(only) == segment).then_some(0),
+            ref all => all.binary_search(&(segment as u8)).ok(),
+        }
+    }
+
     /// A segment this batch has locked. To ask for another is a defect in a command's key
     /// positions, and must not go unnoticed: order and atomicity hang on it.
     #[inline]
     pub fn segment_mut(&mut self, segment: usize) -> &mut Segment {
-        assert!(self.held.contains(segment), "a command touches only the keys it declares");
-        &mut self.guards[usize::from(self.places[segment])]
+        let place = self.place(segment).expect("a command touches only the keys it declares");
+        &mut self.guards[place]
     }
 
     #[inline]
     #[must_use]
     pub fn segment(&self, segment: usize) -> &Segment {
-        assert!(self.held.contains(segment), "a command touches only the keys it declares");
-        &self.guards[usize::from(self.places[segment])]
+        let place = self.place(segment).expect("a command touches only the keys it declares");
+        &self.guards[place]
     }
 
     /// One segment after another, each under its lock: held ones as they are, others locked for
     /// the visit. For walks that need no atomicity across segments.
     pub fn visit<R>(&mut self, segment: usize, visit: impl FnOnce(&mut Segment) -> R) -> R {
-        if self.held.contains(segment) {
-            return visit(self.segment_mut(segment));
+        if let Some(place) = self.place(segment) {
+            return visit(&mut self.guards[place]);
         }
-        assert!(self.held.is_empty(), "a walk starts with no lock held, or with all");
+        assert!(self.guards.is_empty(), "a walk starts with no lock held, or with all");
         visit(&mut self.keyspace.segment(segment).lock())
     }
 
     #[must_use]
     pub fn holds_all(&self) -> bool {
-        self.held == SegmentSet::all()
+        self.guards.len() == SEGMENTS
     }
 }
 

@@ -136,6 +136,12 @@ impl<T: Aggregate> Mut<'_, T> {
         self.object.as_ref().expect("the object is there until drop")
     }
 
+    /// Ends the access to a value that stayed as it was: watchers are not told.
+    pub fn unchanged(mut self) {
+        debug_assert!(!self.is_spent(), "an empty value would stay");
+        self.object = None;
+    }
+
     /// Counts `n` changes for `rdb_changes_since_last_save`.
     pub fn dirty(&mut self, n: usize) {
         self.changes.dirty += n as u64;

@@ -49,6 +49,16 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Forgets what was collected, and keeps who listens.
+    pub fn clear(&mut self) {
+        (self.dirty, self.hits, self.misses) = (0, 0, 0);
+        (self.expired_keys, self.expired_fields) = (0, 0);
+        self.events.clear();
+        self.touched.clear();
+        self.expired.clear();
+        self.expired_hash_fields.clear();
+    }
+
     #[inline]
     pub fn notify(&mut self, class: EventClass, name: &'static str, db: usize, key: &[u8]) {
         if self.listening & class as u32 != 0 {

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use carnelian_structs::entry::{Entry, EntryRef};
 use carnelian_structs::hash::Hash;
-use carnelian_structs::table::EntryMut;
-use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, string_entry};
+use carnelian_structs::table::{EntryMut, Place};
+use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, strict_integer, string_entry};
 
 use crate::access::Access;
 use crate::aggregate::{Aggregate, Mut, Ref};
@@ -48,28 +48,36 @@ pub struct Db<'k> {
     pub(crate) clock: AccessClock,
     /// CLIENT NO-TOUCH: reads leave the access clock alone.
     pub no_touch: bool,
+    pub changes: &'k mut Changes,
+    pub dropped: &'k mut Dropped,
+}
+
+/// What a batch leaves behind for others to settle, kept from batch to batch.
+#[derive(Default)]
+pub struct Aftermath {
     pub changes: Changes,
     pub dropped: Dropped,
 }
 
 impl<'k> Db<'k> {
     #[must_use]
-    pub fn new(access: Access<'k>, index: usize, now_ms: u64, policy: AccessPolicy) -> Self {
+    #[inline]
+    pub fn new(
+        access: Access<'k>,
+        index: usize,
+        now_ms: u64,
+        policy: AccessPolicy,
+        aftermath: &'k mut Aftermath,
+    ) -> Self {
         Self {
             access,
             index,
             now_ms,
             clock: AccessClock::new(policy, now_ms),
             no_touch: false,
-            changes: Changes::default(),
-            dropped: Dropped::default(),
+            changes: &mut aftermath.changes,
+            dropped: &mut aftermath.dropped,
         }
-    }
-
-    /// Releases the locks; what is left to settle comes back.
-    #[must_use]
-    pub fn finish(self) -> (Changes, Dropped) {
-        (self.changes, self.dropped)
     }
 
     #[must_use]
@@ -104,7 +112,7 @@ impl<'k> Db<'k> {
         if let Some(at) = entry.as_ref().expiry()
             && at <= self.now_ms
         {
-            retire(entry.remove(), &mut self.dropped);
+            retire(entry.remove(), self.dropped);
             self.changes.key_expired(self.index, key);
             return None;
         }
@@ -128,7 +136,7 @@ impl<'k> Db<'k> {
         if let Some(at) = entry.as_ref().expiry()
             && at <= self.now_ms
         {
-            retire(entry.remove(), &mut self.dropped);
+            retire(entry.remove(), self.dropped);
             self.changes.key_expired(self.index, key);
             self.changes.key_missed(self.index, key);
             return None;
@@ -239,6 +247,19 @@ impl<'k> Db<'k> {
         }
     }
 
+    /// The same, but the string is kept as bytes even if it reads as an integer.
+    pub fn set_plain_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+        if strict_integer(value).is_none() {
+            return self.set_string(key, value, expiry);
+        }
+        self.set_string(key, b"", expiry);
+        let hash = self.access.keyspace().hash(key);
+        if let Some(mut entry) = self.live(hash, key) {
+            let embedded = entry.as_ref().kind();
+            entry.set_inline(embedded, value);
+        }
+    }
+
     /// Makes `key` an integer, keeping its expiry.
     pub fn set_integer(&mut self, key: &[u8], number: i64) {
         self.changes.touch(self.index, key);
@@ -301,7 +322,7 @@ impl<'k> Db<'k> {
         let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
         let look = entry.as_ref();
         if look.expiry().is_some_and(|at| at <= self.now_ms) {
-            retire(entry.remove(), &mut self.dropped);
+            retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
             return Ok(None);
         }
@@ -310,14 +331,14 @@ impl<'k> Db<'k> {
         }
         let touched = clock.touched(look.access());
         entry.set_access(touched);
-        Ok(Some(StringMut { entry, changes: &mut self.changes, db: index }))
+        Ok(Some(StringMut { entry, changes: &mut *self.changes, db: index }))
     }
 
     /// Makes `key` a raw string without expiry, whatever it was. Long strings are not copied.
     pub fn put_string(&mut self, key: &[u8], text: Vec<u8>) {
         self.set_string(key, b"", Expiry::Clear);
         let hash = self.access.keyspace().hash(key);
-        let mut entry = self.live(hash, key).expect("it was just set");
+        let mut entry = self.live(hash, key).expect("it was just set, without expiry");
         if text.len() <= IN_PLACE_MAX {
             entry.change_text(|_| text.len(), |bytes| bytes.copy_from_slice(&text));
         } else {
@@ -341,7 +362,7 @@ impl<'k> Db<'k> {
         if let Some(at) = entry.as_ref().expiry()
             && at <= now_ms
         {
-            retire(entry.remove(), &mut self.dropped);
+            retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
             return Ok(None);
         }
@@ -354,7 +375,7 @@ impl<'k> Db<'k> {
         let next_expiry = T::of(&object).expect("the kind was checked").next_expiry();
         Ok(Some(Mut {
             object: Some(object),
-            changes: &mut self.changes,
+            changes: &mut *self.changes,
             field_expiries,
             db: index,
             next_expiry,
@@ -371,34 +392,34 @@ impl<'k> Db<'k> {
         let hash = self.access.keyspace().hash(key);
         let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
         let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
-        // Looked up twice when missing: a borrow cannot be handed out from one arm only.
-        let found = match table.find(hash, key) {
-            Some(entry) if entry.expiry().is_some_and(|at| at <= now_ms) => {
-                let entry = table.remove(hash, key).expect("it was just found");
-                retire(entry, &mut self.dropped);
+        let place = match table.place_of(hash, key) {
+            Place::Taken(entry) if entry.as_ref().expiry().is_some_and(|at| at <= now_ms) => {
+                let (expired, vacancy) = entry.vacate();
+                retire(expired, self.dropped);
                 self.changes.key_expired(index, key);
-                false
+                Place::Free(vacancy)
             }
-            Some(entry) if entry.value_kind() != T::KIND => return Err(WrongType),
-            Some(_) => true,
-            None => false,
+            place => place,
         };
-        let entry = if found {
-            let mut entry = table.find_mut(hash, key).expect("it was just found");
-            let bits = entry.as_ref().access();
-            entry.set_access(clock.touched(bits));
-            entry
-        } else {
-            let mut entry = table.insert(hash, Entry::object(key, make().into_value(), None));
-            entry.set_access(clock.fresh());
-            self.changes.notify(crate::EventClass::New, "new", index, key);
-            entry
+        let entry = match place {
+            Place::Taken(entry) if entry.as_ref().value_kind() != T::KIND => return Err(WrongType),
+            Place::Taken(mut entry) => {
+                let bits = entry.as_ref().access();
+                entry.set_access(clock.touched(bits));
+                entry
+            }
+            Place::Free(vacancy) => {
+                let mut entry = vacancy.insert(Entry::object(key, make().into_value(), None));
+                entry.set_access(clock.fresh());
+                self.changes.notify(crate::EventClass::New, "new", index, key);
+                entry
+            }
         };
         let object = entry.into_object_mut().expect("an aggregate is an object");
         let next_expiry = T::of(&object).expect("the kind was checked").next_expiry();
         Ok(Mut {
             object: Some(object),
-            changes: &mut self.changes,
+            changes: &mut *self.changes,
             field_expiries,
             db: index,
             next_expiry,
@@ -450,7 +471,7 @@ impl<'k> Db<'k> {
         }
         let table = segment.table_mut(index);
         if let Some(old) = table.remove(hash, key) {
-            retire(old, &mut self.dropped);
+            retire(old, self.dropped);
         } else {
             self.changes.notify(crate::EventClass::New, "new", index, key);
         }
@@ -469,7 +490,7 @@ impl<'k> Db<'k> {
     /// Removes a key. Large values are left in `dropped` for freeing elsewhere.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let Some(owned) = self.take(key) else { return false };
-        retire(owned.0, &mut self.dropped);
+        retire(owned.0, self.dropped);
         true
     }
 

@@ -22,7 +22,7 @@ pub use aggregate::{Aggregate, Mut, Ref};
 pub use carnelian_structs::value::{Kind, Text, Value};
 pub use changes::{Changes, Event, EventClass};
 pub use clock::{AccessPolicy, frequency, idle_seconds};
-pub use db::{Db, Expiry, Owned};
+pub use db::{Aftermath, Db, Expiry, Owned};
 pub use error::WrongType;
 pub use expire::ExpireReport;
 pub use limits::Limits;

@@ -11,7 +11,8 @@ pub struct Limits {
     pub list_max_listpack_size: i32,
     /// `list-compress-depth`
     pub list_compress_depth: u16,
-    /// `DEBUG QUICKLIST-PACKED-THRESHOLD`: larger elements get a node of their own
+    /// `DEBUG QUICKLIST-PACKED-THRESHOLD`: larger elements get a node of their own; with 0, those
+    /// that are larger than a node may be
     pub list_packed_threshold: usize,
     /// `set-max-intset-entries`
     pub set_max_intset_entries: usize,
@@ -44,7 +45,7 @@ impl Default for Limits {
             hash_max_listpack_value: 64,
             list_max_listpack_size: -2,
             list_compress_depth: 0,
-            list_packed_threshold: 1 << 30,
+            list_packed_threshold: 0,
             set_max_intset_entries: 512,
             set_max_listpack_entries: 128,
             set_max_listpack_value: 64,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use carnelian_commands::generic::digest;
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_config::Extent;
-use carnelian_keyspace::{Db, Expiry, Limits, SegmentSet, Value, idle_seconds};
+use carnelian_keyspace::{Aftermath, Db, Expiry, Limits, SegmentSet, Value, idle_seconds};
 use carnelian_resp::{Protocol, number};
 use carnelian_structs::list::List;
 
@@ -210,9 +210,12 @@ fn rewrite_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 fn digest_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     let policy = database.settings.load().environment.policy;
+    let mut aftermath = Aftermath::default();
     let access = database.keyspace.lock(SegmentSet::default());
-    let mut db = Db::new(access, 0, context.worker.clock.now_ms(), policy);
-    context.reply.simple(&digest::of_everything(&mut db).to_hex());
+    let now_ms = context.worker.clock.now_ms();
+    let mut db = Db::new(access, 0, now_ms, policy, &mut aftermath);
+    let digest = digest::of_everything(&mut db).to_hex();
+    context.reply.simple(&digest);
     Ok(Effect::None)
 }
 
@@ -257,7 +260,8 @@ fn with_key<R>(context: &Context<'_>, key: &[u8], look: impl FnOnce(&mut Db<'_>)
     let policy = database.settings.load().environment.policy;
     let access = database.keyspace.lock_keys([key]);
     let now_ms = context.worker.clock.now_ms();
-    look(&mut Db::new(access, context.session.db.into(), now_ms, policy))
+    let mut aftermath = Aftermath::default();
+    look(&mut Db::new(access, context.session.db.into(), now_ms, policy, &mut aftermath))
 }
 
 /// `DEBUG OBJECT key`

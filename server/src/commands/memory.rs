@@ -4,6 +4,7 @@ use carnelian_commands::generic::memory_usage;
 use carnelian_commands::{
     Call, Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
 };
+use carnelian_keyspace::Aftermath;
 use carnelian_keyspace::Db;
 use carnelian_resp::Writer;
 
@@ -80,7 +81,8 @@ fn usage(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let environment = &settings.environment;
     let access = database.keyspace.lock_keys([context.args[2]]);
     let now_ms = context.worker.clock.now_ms();
-    let db = Db::new(access, session.db.into(), now_ms, environment.policy);
+    let mut aftermath = Aftermath::default();
+    let db = Db::new(access, session.db.into(), now_ms, environment.policy, &mut aftermath);
     let reply = Writer::new(&mut out, session.protocol);
     let mut call = Call { args: context.args, db, reply, environment };
     let effect = memory_usage(&mut call)?;

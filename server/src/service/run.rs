@@ -70,7 +70,7 @@ impl Service {
         }
         let held = connection.input.len();
         connection.session.shared.query_bytes.store(held, Ordering::Relaxed);
-        if held != 0 && connection.session.database.settings.load().query_bytes_max < held {
+        if held != 0 && connection.session.settings.query_bytes_max < held {
             log::warning!(
                 "Closing client that reached max query buffer length: {}",
                 connection.describe()
@@ -94,7 +94,8 @@ impl Service {
 
     /// Runs the commands in `data`, a batch at a time; returns the bytes they took and why it ended.
     fn run(&mut self, connection: &mut Connection, data: &mut [u8]) -> (usize, Stop) {
-        let bulk_bytes_max = connection.session.database.settings.load().bulk_bytes_max;
+        connection.session.refresh_settings();
+        let bulk_bytes_max = connection.session.settings.bulk_bytes_max;
         let mut position = 0;
         let mut quota = TURN_COMMANDS;
         loop {

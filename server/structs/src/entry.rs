@@ -179,6 +179,11 @@ impl<'a, V: Payload> EntryRef<'a, V> {
         Self { block: Block(raw), owns: PhantomData }
     }
 
+    /// The address of the block.
+    pub(crate) fn raw(self) -> NonNull<u8> {
+        self.block.0
+    }
+
     #[must_use]
     pub fn key(self) -> &'a [u8] {
         let (start, length) = self.block.key_span();

@@ -1,6 +1,8 @@
 //! The set type: an intset while all members are integers, a listpack while it is small, a table
 //! beyond, under Redis's rules. A set never goes back to a smaller encoding.
 
+mod random;
+
 use crate::entry::{Entry, NoObject};
 use crate::intset::{Intset, Iter as IntsetIter};
 use crate::listpack::{Element, Iter as ListpackIter, Listpack, parse_integer};
@@ -84,6 +86,38 @@ impl Set {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// An empty set for many members of any kind.
+    #[must_use]
+    pub fn large() -> Self {
+        Self::Table(Box::default())
+    }
+
+    /// Leaves a small encoding right away if `size` members are more than it may hold (SADD, before
+    /// it adds them, whether they are new or not).
+    pub fn expect(&mut self, size: usize, limits: SetLimits) {
+        let outgrown = match self {
+            Self::Intset(_) => limits.intset_entries < size,
+            Self::Listpack(_) => limits.listpack_entries < size,
+            Self::Table(_) => false,
+        };
+        if outgrown {
+            self.convert_to_table();
+        }
+    }
+
+    /// Becomes an intset if all members are integers and an intset may hold as many.
+    pub fn try_intset(&mut self, limits: SetLimits) {
+        if limits.intset_entries.min(INTSET_ENTRIES_MAX) < self.len() {
+            return;
+        }
+        let mut intset = Intset::new();
+        for member in self.iter() {
+            let Some(number) = member.to_i64() else { return };
+            intset.insert(number);
+        }
+        *self = Self::Intset(intset);
     }
 
     #[must_use]
@@ -170,6 +204,28 @@ impl Set {
         }
     }
 
+    /// [`Set::contains`], for a member of another set.
+    #[must_use]
+    pub fn contains_element(&self, member: Element<'_>) -> bool {
+        match (self, member) {
+            (Self::Intset(intset), Element::Integer(number)) => intset.contains(number),
+            (Self::Listpack(listpack), member) => {
+                listpack.first().is_some_and(|first| listpack.find(first, member, 0).is_some())
+            }
+            (_, member) => self.contains(member.as_bytes(&mut itoa::Buffer::new())),
+        }
+    }
+
+    /// [`Set::insert`], for a member of another set.
+    pub fn insert_element(&mut self, member: Element<'_>, limits: SetLimits) -> bool {
+        self.insert(member.as_bytes(&mut itoa::Buffer::new()), limits)
+    }
+
+    /// [`Set::remove`], for a member of another set.
+    pub fn remove_element(&mut self, member: Element<'_>) -> bool {
+        self.remove(member.as_bytes(&mut itoa::Buffer::new()))
+    }
+
     /// The members, in no order that means anything.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
@@ -179,20 +235,6 @@ impl Set {
             Self::Table(members) => {
                 Iter::Table(Box::new(members.0.iter().map(|entry| entry.key())))
             }
-        }
-    }
-
-    /// A uniformly random member of a set that is not empty. `random` gives uniform 64-bit numbers.
-    #[must_use]
-    pub fn random(&self, mut random: impl FnMut() -> u64) -> Option<Element<'_>> {
-        let mut index = |len: usize| (u128::from(random()) * len as u128 >> 64) as usize;
-        match self {
-            Self::Intset(intset) => intset.get(index(intset.len())).map(Element::Integer),
-            Self::Listpack(listpack) => {
-                let position = listpack.seek(index(listpack.len()) as i64)?;
-                Some(listpack.get(position))
-            }
-            Self::Table(members) => Some(Element::String(members.0.random(random)?.key())),
         }
     }
 

@@ -91,6 +91,29 @@ impl Cursor {
     }
 }
 
+/// An entry's address, by which another index refers to it: good until the entry is removed or gets
+/// another block (by a longer value, or an expiry).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handle(NonNull<u8>);
+
+// SAFETY: a handle is a number; only the table makes a pointer of it again.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    #[inline]
+    pub(crate) fn of<V: Payload>(entry: EntryRef<'_, V>) -> Self {
+        Self(entry.raw())
+    }
+
+    /// Starts loading the entry.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        prefetch(self.0.as_ptr());
+    }
+}
+
 /// A set of entries by key.
 pub struct Table<V: Payload> {
     pages: Vec<Box<[Bucket]>>,
@@ -203,6 +226,52 @@ impl<V: Payload> Table<V> {
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_, V>> {
         let slot = self.locate(hash, key)?;
         Some(EntryMut { table: self, slot, hash })
+    }
+
+    /// The place of a key in one lookup, for taking it if it is free.
+    #[inline]
+    pub fn place_of(&mut self, hash: u64, key: &[u8]) -> Place<'_, V> {
+        match self.locate(hash, key) {
+            Some(slot) => Place::Taken(EntryMut { table: self, slot, hash }),
+            None => Place::Free(Vacancy { table: self, hash }),
+        }
+    }
+
+    /// # Safety
+    /// The handle must be good, and of an entry of this table.
+    #[inline]
+    pub(crate) unsafe fn look(&self, handle: Handle) -> EntryRef<'_, V> {
+        // SAFETY: the caller knows the entry to be alive in this table, which is borrowed for as
+        // long as the look lasts.
+        unsafe { EntryRef::from_raw(handle.0) }
+    }
+
+    /// The bytes of an entry that holds them in place.
+    ///
+    /// # Safety
+    /// The handle must be good, and of an entry of this table.
+    pub(crate) unsafe fn inline_at(&mut self, handle: Handle) -> &mut [u8] {
+        let block = Block(handle.0);
+        assert!(!block.is_object(), "the entry holds bytes");
+        // SAFETY: the caller knows the block to be alive in this table, which is borrowed mutably;
+        // the payload of an inline entry is `payload_len` initialised bytes.
+        unsafe { std::slice::from_raw_parts_mut(block.payload(), block.payload_len()) }
+    }
+
+    /// Takes an entry out of the table.
+    ///
+    /// # Safety
+    /// The handle must be good, and of an entry of this table. It is not good afterwards.
+    pub(crate) unsafe fn take(&mut self, handle: Handle) -> Entry<V> {
+        // SAFETY: the caller knows the entry to be alive.
+        let hash = self.hash(unsafe { self.look(handle) }.key());
+        let address = handle.0.as_ptr() as u64;
+        let slot = self
+            .chain(self.index(hash))
+            .find(|&&slot| slot & ADDRESS == address)
+            .map(NonNull::from)
+            .expect("the entry is in its bucket");
+        EntryMut { table: self, slot, hash }.remove()
     }
 
     /// Adds an entry whose key is not in the table.
@@ -511,6 +580,25 @@ impl<V: Payload> Drop for Table<V> {
     }
 }
 
+/// What `Table::place_of` found.
+pub enum Place<'a, V: Payload> {
+    Taken(EntryMut<'a, V>),
+    Free(Vacancy<'a, V>),
+}
+
+/// The place of a key that is not in the table.
+pub struct Vacancy<'a, V: Payload> {
+    table: &'a mut Table<V>,
+    hash: u64,
+}
+
+impl<'a, V: Payload> Vacancy<'a, V> {
+    /// Adds an entry with the key that was looked up.
+    pub fn insert(self, entry: Entry<V>) -> EntryMut<'a, V> {
+        self.table.insert(self.hash, entry)
+    }
+}
+
 /// An entry in its table, open for changes. All accounting of the table follows from here.
 pub struct EntryMut<'a, V: Payload> {
     table: &'a mut Table<V>,
@@ -673,6 +761,13 @@ impl<'a, V: Payload> EntryMut<'a, V> {
     pub fn with_object<R>(&mut self, change: impl FnOnce(&mut V) -> R) -> Option<R> {
         let same = EntryMut { table: &mut *self.table, slot: self.slot, hash: self.hash };
         Some(change(&mut *same.into_object_mut()?))
+    }
+
+    /// Takes the entry out of the table, and leaves its place for another.
+    #[must_use]
+    pub fn vacate(self) -> (Entry<V>, Vacancy<'a, V>) {
+        let same = EntryMut { table: &mut *self.table, slot: self.slot, hash: self.hash };
+        (same.remove(), Vacancy { table: self.table, hash: self.hash })
     }
 
     /// Takes the entry out of the table.

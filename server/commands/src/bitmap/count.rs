@@ -86,45 +86,46 @@ fn ones_between(bytes: &[u8], (first, last): (usize, usize)) -> u64 {
     ones(bytes) - u64::from(before.count_ones()) - u64::from(after.count_ones())
 }
 
+/// Four words side by side: the compiler makes wide instructions of them.
+type Lanes = [u64; 4];
+
+/// All bits set.
+///
+/// Without the instruction for it, which not every x86-64 has, counting a word is slow. So eight
+/// words are added up at each of their places first, and only what carries over from there is
+/// counted: `one`, `two` and `four` are the digits of 64 small sums per lane.
 fn ones(bytes: &[u8]) -> u64 {
-    let (blocks, rest) = bytes.as_chunks::<128>();
-    let (words, rest) = rest.as_chunks();
-    let sum: u64 = blocks.iter().map(ones_of_block).sum();
-    let of_word = |word: &[u8; 8]| u64::from(u64::from_ne_bytes(*word).count_ones());
-    let sum = sum + words.iter().map(of_word).sum::<u64>();
-    sum + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
+    let (blocks, rest) = bytes.as_chunks::<{ 8 * size_of::<Lanes>() }>();
+    let (mut one, mut two, mut four, mut eights) = ([0; 4], [0; 4], [0; 4], 0);
+    for block in blocks {
+        let (words, _) = block.as_chunks();
+        let lanes =
+            |at: usize| std::array::from_fn(|lane| u64::from_ne_bytes(words[4 * at + lane]));
+        let (sum, carry_0) = add(one, lanes(0), lanes(1));
+        let (sum, carry_1) = add(sum, lanes(2), lanes(3));
+        let (sum, carry_2) = add(sum, lanes(4), lanes(5));
+        let (sum, carry_3) = add(sum, lanes(6), lanes(7));
+        one = sum;
+        let (sum, carry_0) = add(two, carry_0, carry_1);
+        let (sum, carry_1) = add(sum, carry_2, carry_3);
+        two = sum;
+        let (sum, carry) = add(four, carry_0, carry_1);
+        four = sum;
+        eights += ones_of(carry);
+    }
+    let sums = 8 * eights + 4 * ones_of(four) + 2 * ones_of(two) + ones_of(one);
+    sums + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
 }
 
-/// Adds up 16 words bit by bit before it counts: five counts instead of sixteen. Without the
-/// instruction for it, which not every x86-64 has, counting is the expensive part.
-fn ones_of_block(block: &[u8; 128]) -> u64 {
-    /// The sum and the carry of three bits, at 64 places at once.
-    const fn add(a: u64, b: u64, c: u64) -> (u64, u64) {
-        let half = a ^ b;
-        (half ^ c, (a & b) | (half & c))
-    }
-    let (words, _) = block.as_chunks();
-    let word = |at: usize| u64::from_ne_bytes(words[at]);
-    let (mut one, mut two, mut four, mut eight) = (0, 0, 0, 0);
-    let mut sixteen = 0;
-    for half in 0..2 {
-        let mut fours = [0; 2];
-        for (quarter, fours) in fours.iter_mut().enumerate() {
-            let at = 8 * half + 4 * quarter;
-            let (sum, carry) = add(one, word(at), word(at + 1));
-            let (sum, other) = add(sum, word(at + 2), word(at + 3));
-            one = sum;
-            (two, *fours) = add(two, carry, other);
-        }
-        let carry;
-        (four, carry) = add(four, fours[0], fours[1]);
-        sixteen |= eight & carry;
-        eight ^= carry;
-    }
-    [(sixteen, 16), (eight, 8), (four, 4), (two, 2), (one, 1)]
-        .into_iter()
-        .map(|(word, weight)| weight * u64::from(word.count_ones()))
-        .sum()
+/// The sum and the carry of three bits, at every place.
+fn add(a: Lanes, b: Lanes, c: Lanes) -> (Lanes, Lanes) {
+    let sum = std::array::from_fn(|lane| a[lane] ^ b[lane] ^ c[lane]);
+    let carry = |lane| (a[lane] & b[lane]) | ((a[lane] ^ b[lane]) & c[lane]);
+    (sum, std::array::from_fn(carry))
+}
+
+fn ones_of(lanes: Lanes) -> u64 {
+    lanes.iter().map(|word| u64::from(word.count_ones())).sum()
 }
 
 pub(super) const BITPOS: DataCommand = DataCommand {
@@ -184,7 +185,7 @@ fn places(start: i64, end: Option<i64>, len: usize) -> Option<(usize, usize)> {
 
 /// The first bit like `bit` from `first` to `last`, both of which are there.
 fn find(bytes: &[u8], first: usize, last: usize, bit: bool) -> Option<usize> {
-    /// Compared whole while nothing is found: the compiler makes wide instructions of it.
+    /// Bytes looked at together: the compiler makes wide instructions of it.
     const BLOCK: usize = 64;
     let skip = if bit { 0 } else { 0xff };
     // The wanted bits are the ones of a byte compared with `skip`.
@@ -198,8 +199,9 @@ fn find(bytes: &[u8], first: usize, last: usize, bit: bool) -> Option<usize> {
         return position(start, wanted);
     }
     let rest = &bytes[start + 1..=last / 8];
-    let blocks = rest.as_chunks::<BLOCK>().0.iter().take_while(|block| **block == [skip; BLOCK]);
-    let skipped = blocks.count() * BLOCK;
+    let differences = |block: &[u8; BLOCK]| block.iter().fold(0, |all, byte| all | (byte ^ skip));
+    let (blocks, _) = rest.as_chunks();
+    let skipped = BLOCK * blocks.iter().take_while(|block| differences(block) == 0).count();
     let at = skipped + rest[skipped..].iter().position(|&byte| byte != skip)?;
     position(start + 1 + at, rest[at] ^ skip)
 }

@@ -78,7 +78,8 @@ impl Overflow {
 }
 
 impl Field {
-    /// `kind` is `i` or `u` and the width; `#3` as the offset is the place of the fourth such field.
+    /// `kind` is `i` or `u` and the width; `#3` as the offset is the place of the fourth such
+    /// field (modulo 2^64 bits, as in Redis).
     fn parse(kind: &[u8], offset: &[u8], length_max: usize) -> Result<Self, CommandError> {
         let (signed, bits) = match kind {
             [b'i', bits @ ..] => (true, number::parse_i64(bits).filter(|bits| *bits <= 64)),
@@ -90,9 +91,7 @@ impl Field {
              Note that u64 is not supported but i64 is.",
         ))?;
         let offset = match offset {
-            [b'#', index @ ..] => {
-                number::parse_i64(index).and_then(|index| index.checked_mul(bits))
-            }
+            [b'#', index @ ..] => number::parse_i64(index).map(|index| index.wrapping_mul(bits)),
             offset => number::parse_i64(offset),
         };
         let offset = bounded(offset, length_max)?;
@@ -143,6 +142,22 @@ impl Field {
         let first = (self.offset >> 3) as usize;
         let end = self.end();
         bytes[first..end].copy_from_slice(&window.to_be_bytes()[..end - first]);
+    }
+
+    /// A number to SET, as Redis compares it with the range. Whatever saturates there has to
+    /// saturate here, or replicas would differ from their primaries.
+    ///
+    /// For an unsigned field its bits are taken as unsigned: a negative number is too large, not
+    /// too small. So is one further below a signed field's largest than 63 bits can say.
+    fn given(self, value: i64) -> i128 {
+        let (min, max) = self.range();
+        let number = i128::from(value);
+        let wraps = match self.signed {
+            true => number < min && i128::from(i64::MAX) < max - number,
+            false => number < 0,
+        };
+        // The lowest 64 bits stay, so it makes no difference to what wraps.
+        if wraps { number + (1 << 64) } else { number }
     }
 
     /// The number to write for `value`; `None` if it must not be written.
@@ -281,12 +296,7 @@ fn run(steps: &Steps, bytes: &mut [u8], grown: bool, reply: &mut Writer<'_>) -> 
                 reply.integer(old);
                 continue;
             }
-            // For an unsigned field the value's bits are taken as unsigned, so that a negative one
-            // is too large, not too small.
-            Action::Set(value, overflow) if field.signed => {
-                (field.fit(i128::from(value), overflow), false)
-            }
-            Action::Set(value, overflow) => (field.fit(i128::from(value as u64), overflow), false),
+            Action::Set(value, overflow) => (field.fit(field.given(value), overflow), false),
             Action::Increment(amount, overflow) => {
                 (field.fit(i128::from(old) + i128::from(amount), overflow), true)
             }
@@ -342,6 +352,10 @@ mod tests {
         );
         bench.expect("BITFIELD k OVERFLOW SAT INCRBY i64 0 -1", "*1 :-9223372036854775808");
         bench.expect("BITFIELD k OVERFLOW FAIL SET u8 0 256", "*1 $-1");
+        let lowest = "-9223372036854775808";
+        bench.expect(&format!("BITFIELD q OVERFLOW SAT SET i8 0 {lowest} GET i8 0"), "*2 :0 :127");
+        bench.expect("BITFIELD q OVERFLOW SAT SET i8 0 -9999999 GET i8 0", "*2 :127 :-128");
+        bench.expect(&format!("BITFIELD q SET i8 0 {lowest} GET i8 0"), "*2 :-128 :0");
     }
 
     #[test]
@@ -364,7 +378,7 @@ mod tests {
             bench.expect(&format!("BITFIELD k GET {request}"), kind);
         }
         let offset = "-ERR bit offset is not an integer or out of range";
-        for request in ["-1", "x", "#x", "#-1", "#9223372036854775807", "4294967296"] {
+        for request in ["-1", "x", "#x", "#-1", "#4611686018427387903", "4294967296"] {
             bench.expect(&format!("BITFIELD k GET u8 {request}"), offset);
         }
         bench.expect("BITFIELD k GET u8", "-ERR syntax error");

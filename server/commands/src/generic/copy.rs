@@ -102,6 +102,19 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_is_copied_with_the_expiries_of_its_fields() {
+        let mut bench = Bench::new();
+        bench.expect("HSET a f 1 g 2", ":2");
+        bench.expect("HPEXPIRE a 1000 FIELDS 1 f", "*1 :1");
+        bench.expect("COPY a b", ":1");
+        bench.expect("HSET a g 3", ":0");
+        bench.expect("HGET b g", "$1 2");
+        bench.expect("HPTTL b FIELDS 2 f g", "*2 :1000 :-1");
+        bench.now_ms += 1000;
+        bench.expect("HGET b f", "$-1");
+    }
+
+    #[test]
     fn the_destination_is_kept_unless_replaced() {
         let mut bench = Bench::new();
         bench.expect("COPY a b", ":0");

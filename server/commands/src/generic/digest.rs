@@ -66,7 +66,19 @@ impl Digest {
                 set.iter().for_each(|member| self.add(bytes_of(&member, &mut bytes)));
             }
             Value::Stream(stream) => self.mix_stream(stream),
-            Value::SortedSet(_) | Value::Hash(_) => {}
+            Value::SortedSet(_) => {}
+            Value::Hash(hash) => {
+                let mut bytes = Vec::new();
+                for field in hash.iter() {
+                    let mut digest = Self::default();
+                    digest.mix(bytes_of(&field.name, &mut bytes));
+                    digest.mix(bytes_of(&field.value, &mut bytes));
+                    if field.expiry.is_some() {
+                        digest.add(b"!!hexpire!!");
+                    }
+                    self.add(&digest.0);
+                }
+            }
         }
     }
 
@@ -135,6 +147,9 @@ pub fn of_everything(db: &mut Db<'_>) -> Digest {
 
 #[cfg(test)]
 mod tests {
+    use carnelian_structs::list::{End, List, ListLimits};
+    use carnelian_structs::set::{Set, SetLimits};
+
     use super::*;
     use crate::bench::Bench;
     use crate::call::Call;
@@ -159,6 +174,38 @@ mod tests {
         bench.expect("SET a 5 EX 100", "+OK");
         let of_a = "+1e47b7737b7537b3113b09ca0319a5fd0e2bf48d\r\n";
         assert_eq!(bench.run(show, "D a").1, of_a);
+        assert_eq!(bench.run(fill, "FILL l s").0, Effect::Verbatim);
+        bench.expect("HSET h f v n 1", ":2");
+        for (request, digest) in [
+            ("D l", "09eb1fc9381ee92790d59930ab462945f8cd948b"),
+            ("D s", "e8f32bbb1ad9bf537c8867de4f19fec9e001296d"),
+            ("D h", "ad9a818d75d51dd3c55d5905f22259a91bbc4b14"),
+        ] {
+            assert_eq!(bench.run(show, request).1, format!("+{digest}\r\n"), "{request}");
+        }
+        bench.expect("HPEXPIRE h 1000000 FIELDS 1 f", "*1 :1");
+        let of_volatile = "+49e57ec09a895dbae0a95d9a1e5315e61ebfc2a1\r\n";
+        assert_eq!(bench.run(show, "D h").1, of_volatile);
+    }
+
+    /// Makes a list and a set of a, b and a number.
+    fn fill(call: &mut Call<'_>) -> Result<Effect, CommandError> {
+        let mut list = List::new();
+        list.push(End::Back, &[b"a", b"b", b"3"], ListLimits::default());
+        call.db.put(call.args[1], list, None);
+        let limits = SetLimits { intset_entries: 9, listpack_entries: 9, listpack_value: 9 };
+        let mut set = Set::for_member(b"1", 1, limits);
+        for member in [b"1", b"a", b"b"] {
+            set.insert(member, limits);
+        }
+        call.db.put(call.args[2], set, None);
+        Ok(Effect::Verbatim)
+    }
+
+    #[test]
+    fn the_digest_of_everything_knows_the_database() {
+        let mut bench = Bench::new();
+        bench.expect("SET a 5", "+OK");
         let before = bench.run(show, "D").1;
         bench.expect("MOVE a 2", ":1");
         assert_ne!(bench.run(show, "D").1, before);

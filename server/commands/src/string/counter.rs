@@ -142,7 +142,7 @@ fn incrbyfloat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         return Err(CommandError::NotFinite);
     }
     let text = sum.to_bytes();
-    call.db.set_string(key, &text, Expiry::Keep);
+    call.db.set_plain_string(key, &text, Expiry::Keep);
     call.notify(EventClass::String, "incrbyfloat", key);
     call.reply.bulk(&text);
     Ok(call.rewritten(&[b"SET", key, &text, b"KEEPTTL"]))

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 pub(super) const END: u8 = 0xFF;
 
 /// An element as it is read or given: numbers are never formatted on the way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Element<'a> {
     String(&'a [u8]),
     Integer(i64),

@@ -51,6 +51,8 @@ const TEXT_BYTES_MAX: usize = 127;
 impl StreamId {
     pub const MIN: Self = Self { ms: 0, seq: 0 };
     pub const MAX: Self = Self { ms: u64::MAX, seq: u64::MAX };
+    /// What the text of an ID takes at most.
+    pub const TEXT_BYTES_MAX: usize = 41;
 
     #[must_use]
     pub const fn new(ms: u64, seq: u64) -> Self {
@@ -116,12 +118,20 @@ impl StreamId {
         }
     }
 
+    /// Its text, `ms-seq`, put into `buffer`.
+    pub fn format(self, buffer: &mut [u8; Self::TEXT_BYTES_MAX]) -> &[u8] {
+        let (mut ms, mut seq) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (ms, seq) = (ms.format(self.ms).as_bytes(), seq.format(self.seq).as_bytes());
+        let len = ms.len() + 1 + seq.len();
+        buffer[..ms.len()].copy_from_slice(ms);
+        buffer[ms.len()] = b'-';
+        buffer[ms.len() + 1..len].copy_from_slice(seq);
+        &buffer[..len]
+    }
+
     /// Appends `ms-seq`.
     pub fn write_to(self, out: &mut Vec<u8>) {
-        let mut buffer = itoa::Buffer::new();
-        out.extend_from_slice(buffer.format(self.ms).as_bytes());
-        out.push(b'-');
-        out.extend_from_slice(buffer.format(self.seq).as_bytes());
+        out.extend_from_slice(self.format(&mut [0; Self::TEXT_BYTES_MAX]));
     }
 }
 
@@ -270,6 +280,7 @@ mod tests {
         let mut out = Vec::new();
         id(1_526_919_030_474, 55).write_to(&mut out);
         assert_eq!(out, b"1526919030474-55");
+        assert_eq!(StreamId::MAX.format(&mut [0; _]).len(), StreamId::TEXT_BYTES_MAX);
         assert_eq!(StreamId::parse(&out, 0).unwrap().to_string().as_bytes(), out);
     }
 }

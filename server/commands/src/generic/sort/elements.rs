@@ -1,6 +1,6 @@
 //! The elements of a key, whatever its type, copied side by side: the way from the types to SORT.
 
-use carnelian_keyspace::{Db, Kind, Limits};
+use carnelian_keyspace::{Db, Kind, Limits, Text};
 use carnelian_structs::hash::Hash;
 use carnelian_structs::list::{End, List, ListLimits};
 use carnelian_structs::listpack::{Direction, Element};
@@ -139,9 +139,17 @@ fn load_sorted_set(_elements: &mut Elements, _sorted: &SortedSet, _options: &Opt
 pub(super) fn field<R>(
     db: &mut Db<'_>,
     key: &[u8],
-    _field: &[u8],
+    field: &[u8],
     with: impl FnOnce(Option<&[u8]>) -> R,
 ) -> R {
-    let _hash = db.read_as::<Hash>(key);
-    with(None)
+    let now_ms = db.now_ms();
+    let hash = db.read_as::<Hash>(key).ok().flatten();
+    let value = hash.as_ref().and_then(|hash| hash.get(field, now_ms));
+    match value {
+        Some(Element::String(bytes)) => with(Some(bytes)),
+        Some(Element::Integer(number)) => {
+            Text::Integer(number).with_bytes(|bytes| with(Some(bytes)))
+        }
+        None => with(None),
+    }
 }

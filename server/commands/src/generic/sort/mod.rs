@@ -338,6 +338,11 @@ mod tests {
         expect(&mut bench, "SORT k GET fixed", "$-1 $-1 $-1");
         expect(&mut bench, "SORT k BY o_*", NO_NUMBER);
         expect(&mut bench, "SORT k BY o_* ALPHA", "2 1 3");
+        bench.expect("HSET h_1 f 2 name one", ":2");
+        bench.expect("HSET h_3 f 1", ":1");
+        bench.expect("SET h_2 v", "+OK");
+        expect(&mut bench, "SORT k BY h_*->f GET # GET h_*->name", "2 $-1 3 $-1 1 one");
+        expect(&mut bench, "SORT k GET h_*-> GET h_*", "$-1 $-1 $-1 v $-1 $-1");
     }
 
     #[test]
