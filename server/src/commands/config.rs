@@ -172,6 +172,16 @@ mod tests {
     }
 
     #[test]
+    fn a_change_holds_for_the_next_command_of_the_same_batch() {
+        let bench = Bench::start(Config::default());
+        bench.exchange(
+            &mut bench.connect(),
+            "CONFIG SET hash-max-listpack-entries 1\r\nHSET h a 1 b 2\r\nOBJECT ENCODING h\r\n",
+            "+OK\r\n:2\r\n$9\r\nhashtable\r\n",
+        );
+    }
+
+    #[test]
     fn statistics_are_reset() {
         let bench = Bench::start(Config::default());
         let mut stream = bench.connect();

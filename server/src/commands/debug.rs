@@ -358,10 +358,10 @@ fn quicklist_packed_threshold(context: &mut Context<'_>) -> Result<Effect, Comma
     })?;
     let threshold = if size == 0 { Limits::default().list_packed_threshold } else { size as usize };
     let _one_at_a_time = context.worker.server.changing.lock();
-    let settings = &context.session.database.settings;
-    let mut next = Settings::clone(&settings.load());
+    let database = &context.session.database;
+    let mut next = Settings::clone(&database.settings.load());
     next.environment.limits.list_packed_threshold = threshold;
-    settings.store(Arc::new(next));
+    database.set_settings(next);
     context.reply.ok();
     Ok(Effect::None)
 }
