@@ -449,6 +449,8 @@ fn run_server(
     figures.calls.add(1);
     let duration_ns = worker.clock.elapsed_ns().saturating_sub(start_ns);
     figures.nanoseconds.add(duration_ns);
+    // It may have changed them, and commands behind it in the same batch go by the new ones.
+    session.refresh_settings();
     if session.settings.slow_ns <= duration_ns {
         log_slow(worker, session, entry, words, duration_ns);
     }

@@ -58,7 +58,7 @@ impl Session {
 }
 
 impl Session {
-    /// Takes notice of settings that have changed: once a turn.
+    /// Takes notice of settings that have changed: once a turn, and after each of the server's own commands.
     #[inline]
     pub fn refresh_settings(&mut self) {
         if self.generation != self.database.generation() {

@@ -146,3 +146,46 @@ pub(super) fn rewrite_file(server: &Server, extent: Extent) -> Result<(), Comman
     log::notice!("CONFIG REWRITE executed with success.");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use carnelian_config::Config;
+
+    use crate::testing::Bench;
+
+    #[test]
+    fn pairs_are_set_together_or_not_at_all() {
+        let bench = Bench::start(Config::default());
+        let mut stream = bench.connect();
+        bench.exchange(&mut stream, "CONFIG SET timeout 5 hz\r\n", "-ERR syntax error\r\n");
+        bench.exchange(
+            &mut stream,
+            "CONFIG SET timeout 5 dir /\r\nCONFIG GET timeout\r\n",
+            "-ERR CONFIG SET failed (possibly related to argument 'dir') - can't set protected \
+             config\r\n*2\r\n$7\r\ntimeout\r\n$1\r\n0\r\n",
+        );
+        bench.exchange(
+            &mut stream,
+            "CONFIG REWRITE\r\n",
+            "-ERR The server is running without a config file\r\n",
+        );
+    }
+
+    #[test]
+    fn a_change_holds_for_the_next_command_of_the_same_batch() {
+        let bench = Bench::start(Config::default());
+        bench.exchange(
+            &mut bench.connect(),
+            "CONFIG SET hash-max-listpack-entries 1\r\nHSET h a 1 b 2\r\nOBJECT ENCODING h\r\n",
+            "+OK\r\n:2\r\n$9\r\nhashtable\r\n",
+        );
+    }
+
+    #[test]
+    fn statistics_are_reset() {
+        let bench = Bench::start(Config::default());
+        let mut stream = bench.connect();
+        bench.exchange(&mut stream, "GET k\r\nCONFIG RESETSTAT\r\n", "$-1\r\n+OK\r\n");
+        assert_eq!(bench.database.stats.sum(|counters| &counters.keyspace_misses), 0);
+    }
+}

@@ -358,10 +358,10 @@ fn quicklist_packed_threshold(context: &mut Context<'_>) -> Result<Effect, Comma
     })?;
     let threshold = if size == 0 { Limits::default().list_packed_threshold } else { size as usize };
     let _one_at_a_time = context.worker.server.changing.lock();
-    let settings = &context.session.database.settings;
-    let mut next = Settings::clone(&settings.load());
+    let database = &context.session.database;
+    let mut next = Settings::clone(&database.settings.load());
     next.environment.limits.list_packed_threshold = threshold;
-    settings.store(Arc::new(next));
+    database.set_settings(next);
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -441,7 +441,54 @@ fn protocol(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use carnelian_config::{Allow, Config};
+
     use super::*;
+    use crate::testing::Bench;
+
+    #[test]
+    fn debug_is_for_those_who_may() {
+        let bench = Bench::start(Config::default());
+        bench.exchange(
+            &mut bench.connect(),
+            "DEBUG SLEEP 0\r\n",
+            "-ERR DEBUG command not allowed.",
+        );
+        let bench =
+            Bench::start(Config { enable_debug_command: Allow::Local, ..Config::default() });
+        bench.exchange(&mut bench.connect(), "DEBUG SLEEP 0\r\n", "+OK\r\n");
+    }
+
+    #[test]
+    fn everybody_sleeps_with_the_sleeper() {
+        let bench = Bench::start(Config { enable_debug_command: Allow::Yes, ..Config::default() });
+        let mut clients: Vec<_> = (0..4).map(|_| bench.connect()).collect();
+        for client in &mut clients {
+            bench.exchange(client, "PING\r\n", "+PONG\r\n");
+        }
+        let mut sleeper = bench.connect();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| bench.exchange(&mut sleeper, "DEBUG SLEEP 0.5\r\n", "+OK\r\n"));
+            std::thread::sleep(Duration::from_millis(100));
+            for client in &mut clients {
+                bench.exchange(client, "PING\r\n", "+PONG\r\n");
+                assert!(Duration::from_millis(500) <= start.elapsed());
+            }
+        });
+    }
+
+    #[test]
+    fn the_packed_threshold_outlives_changes_of_the_configuration() {
+        let bench = Bench::start(Config { enable_debug_command: Allow::Yes, ..Config::default() });
+        bench.exchange(
+            &mut bench.connect(),
+            "DEBUG QUICKLIST-PACKED-THRESHOLD 10b\r\nCONFIG SET hash-max-listpack-entries 3\r\n",
+            "+OK\r\n+OK\r\n",
+        );
+        let limits = bench.database.settings.load().environment.limits;
+        assert_eq!((limits.list_packed_threshold, limits.hash_max_listpack_entries), (10, 3));
+    }
 
     #[test]
     fn sizes_are_read_with_their_units() {

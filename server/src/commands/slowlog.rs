@@ -115,3 +115,43 @@ fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     context.reply.ok();
     Ok(Effect::None)
 }
+
+#[cfg(test)]
+mod tests {
+    use carnelian_config::Config;
+
+    use crate::testing::Bench;
+
+    #[test]
+    fn commands_of_one_batch_are_logged_each_by_its_own_words() {
+        let bench = Bench::start(Config { slowlog_log_slower_than: 0, ..Config::default() });
+        let mut stream = bench.connect();
+        bench.exchange(
+            &mut stream,
+            "SET a 1\r\nGET a\r\nMSET b 2 c 3\r\n",
+            "+OK\r\n$1\r\n1\r\n+OK\r\n",
+        );
+        let log = bench.database.slow_log.lock();
+        let words: Vec<String> = log
+            .latest()
+            .map(|record| String::from_utf8(record.words.join(&b' ')).unwrap())
+            .collect();
+        assert_eq!(words, ["MSET b 2 c 3", "GET a", "SET a 1"]);
+        assert!(log.latest().all(|record| record.address.starts_with("127.0.0.1:")));
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_can_be_turned_off() {
+        let bench = Bench::start(Config {
+            slowlog_log_slower_than: 0,
+            slowlog_max_len: 2,
+            ..Config::default()
+        });
+        let mut stream = bench.connect();
+        bench.exchange(&mut stream, &"PING\r\n".repeat(5), &"+PONG\r\n".repeat(5));
+        let off = "CONFIG SET slowlog-log-slower-than -1\r\nSLOWLOG RESET\r\n";
+        bench.exchange(&mut stream, "SLOWLOG LEN\r\n", ":2\r\n");
+        bench.exchange(&mut stream, off, "+OK\r\n+OK\r\n");
+        bench.exchange(&mut stream, "GET k\r\nSLOWLOG LEN\r\n", "$-1\r\n:0\r\n");
+    }
+}
