@@ -42,7 +42,8 @@ fn run(arguments: &[&str]) -> Result<()> {
     match *arguments {
         ["--count"] => print!("{}", count_all()?),
         ["--check", file] => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("Can't read {file}"))?;
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("Can't read {file}"))?;
             let before = Table::parse(&text).with_context(|| format!("Can't make out {file}"))?;
             print!("{}", count_all()?.beside(&before));
         }
