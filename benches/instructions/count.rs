@@ -32,7 +32,10 @@ pub fn count_all() -> Result<Table> {
         for (figure, batch) in figures.iter_mut().zip(BATCHES) {
             match per_command(workload, batch) {
                 Ok(count) => *figure = Some(count),
-                Err(error) => eprintln!("{} by {batch}: {error:#}", workload.name),
+                Err(error) => {
+                    eprintln!("{}: {error:#}", workload.name);
+                    break;
+                }
             }
         }
         table.rows.push((workload.name.to_owned(), figures));

@@ -9,7 +9,8 @@ use crate::count::BATCHES;
 /// What a table in a file says of itself.
 const HEADING: &str = "\
 # Instructions of the reactor's thread per command, at 1 and at 16 commands per batch.
-# Made by `cargo run --release -p carnelian-benches --bin instructions -- --count`
+# Made by `cargo run --release -p carnelian-benches --bin instructions -- --count`.
+# From run to run they differ by up to 0.5 %, and more from one kind of processor to another.
 ";
 
 /// Instructions per command, by workload and size of the batch; none where it cannot run.
@@ -68,6 +69,9 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HEADING)?;
+        if let Some(processor) = processor() {
+            writeln!(f, "# Processor: {processor}")?;
+        }
         write!(f, "{:8}", "command")?;
         for batch in BATCHES {
             write!(f, "{:>11}", format!("batch-{batch}"))?;
@@ -82,6 +86,13 @@ impl fmt::Display for Table {
         }
         Ok(())
     }
+}
+
+/// What Linux calls this machine's processor.
+fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 fn shown(figure: Option<f64>) -> String {
