@@ -1,6 +1,8 @@
 //! Configuration: every directive with its type, limits and default; reading `redis.conf` and the
 //! command line; CONFIG GET, SET and REWRITE. Nothing here opens a socket or starts a thread.
 
+#![forbid(unsafe_code)]
+
 mod check;
 mod choice;
 mod config;
