@@ -20,6 +20,7 @@
 //! This module owns entries by raw address, which safe Rust cannot express.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -46,14 +47,15 @@ const BUCKET_BYTES: usize = size_of::<Bucket>();
 
 #[repr(align(64))]
 struct Bucket {
-    slots: [u64; SLOTS],
+    /// Cells, because a slot found through a shared borrow is written through an exclusive one.
+    slots: [Cell<u64>; SLOTS],
 }
 
 impl Bucket {
-    const EMPTY: Self = Self { slots: [0; SLOTS] };
+    const EMPTY: Self = Self { slots: [const { Cell::new(0) }; SLOTS] };
 
     fn overflow(&self) -> Option<NonNull<Self>> {
-        let last = self.slots[SLOTS - 1];
+        let last = self.slots[SLOTS - 1].get();
         if last & !ADDRESS & !EXPIRES == CHAIN {
             NonNull::new((last & ADDRESS) as *mut Self)
         } else {
@@ -203,7 +205,7 @@ impl<V: Payload> Table<V> {
             return;
         }
         let tag = tag_of(hash);
-        for &slot in &self.bucket(self.index(hash)).slots {
+        for slot in self.bucket(self.index(hash)).slots.iter().map(Cell::get) {
             if slot & !ADDRESS & !EXPIRES == tag {
                 let address = (slot & ADDRESS) as *const u8;
                 prefetch(address);
@@ -268,8 +270,8 @@ impl<V: Payload> Table<V> {
         let address = handle.0.as_ptr() as u64;
         let slot = self
             .chain(self.index(hash))
-            .find(|&&slot| slot & ADDRESS == address)
-            .map(NonNull::from)
+            .find(|slot| slot.get() & ADDRESS == address)
+            .and_then(|slot| NonNull::new(slot.as_ptr()))
             .expect("the entry is in its bucket");
         EntryMut { table: self, slot, hash }.remove()
     }
@@ -316,8 +318,8 @@ impl<V: Payload> Table<V> {
             if tries > 4096 {
                 place = 0;
             }
-            let found = self.chain(index).filter(|&&slot| slot != 0).nth(place);
-            if let Some(&slot) = found {
+            let found = self.words(index).nth(place);
+            if let Some(slot) = found {
                 return Some(self.entry_at(slot));
             }
         }
@@ -329,10 +331,8 @@ impl<V: Payload> Table<V> {
             return Cursor(0);
         }
         let (index, next) = self.scan_step(cursor);
-        for &slot in self.chain(index) {
-            if slot != 0 {
-                visit(self.entry_at(slot));
-            }
+        for slot in self.words(index) {
+            visit(self.entry_at(slot));
         }
         next
     }
@@ -343,7 +343,7 @@ impl<V: Payload> Table<V> {
             return Cursor(0);
         }
         let (index, next) = self.scan_step(cursor);
-        for &slot in self.chain(index) {
+        for slot in self.words(index) {
             if slot & EXPIRES != 0 {
                 visit(self.entry_at(slot));
             }
@@ -353,10 +353,7 @@ impl<V: Payload> Table<V> {
 
     /// All entries, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_, V>> {
-        (0..self.buckets)
-            .flat_map(|index| self.chain(index))
-            .filter(|&&slot| slot != 0)
-            .map(|&slot| self.entry_at(slot))
+        (0..self.buckets).flat_map(|index| self.words(index)).map(|slot| self.entry_at(slot))
     }
 
     /// Removes the entries for which `keep` says no.
@@ -380,8 +377,9 @@ impl<V: Payload> Table<V> {
         let mut bucket = self.bucket(self.index(hash));
         loop {
             for slot in &bucket.slots {
-                if *slot & !ADDRESS & !EXPIRES == tag && self.entry_at(*slot).key() == key {
-                    return Some(NonNull::from(slot));
+                let word = slot.get();
+                if word & !ADDRESS & !EXPIRES == tag && self.entry_at(word).key() == key {
+                    return NonNull::new(slot.as_ptr());
                 }
             }
             // SAFETY: an overflow address is that of a live bucket owned by this table.
@@ -411,8 +409,13 @@ impl<V: Payload> Table<V> {
         unsafe { EntryRef::from_raw(raw) }
     }
 
+    /// The words of a bucket's occupied slots, its overflow included.
+    fn words(&self, index: usize) -> impl Iterator<Item = u64> {
+        self.chain(index).map(Cell::get).filter(|&word| word != 0)
+    }
+
     /// All entry slots of a bucket and its overflow, empty ones included.
-    fn chain(&self, index: usize) -> impl Iterator<Item = &u64> {
+    fn chain(&self, index: usize) -> impl Iterator<Item = &Cell<u64>> {
         let mut next = Some(self.bucket(index));
         std::iter::from_fn(move || {
             let bucket = next?;
@@ -442,33 +445,34 @@ impl<V: Payload> Table<V> {
         let mut bucket = self.bucket_mut(index);
         let slot = loop {
             let entry_slots = bucket.entry_slots();
-            if let Some(free) = bucket.slots[..entry_slots].iter().position(|&slot| slot == 0) {
-                break &mut bucket.slots[free];
+            if let Some(free) = bucket.slots[..entry_slots].iter().position(|slot| slot.get() == 0)
+            {
+                break &bucket.slots[free];
             }
             if let Some(mut overflow) = bucket.overflow() {
                 // SAFETY: an overflow address is that of a live bucket owned by this table.
                 bucket = unsafe { overflow.as_mut() };
                 continue;
             }
-            let mut child = Box::new(Bucket::EMPTY);
+            let child = Box::new(Bucket::EMPTY);
             added += BUCKET_BYTES;
-            child.slots[0] = bucket.slots[SLOTS - 1];
+            child.slots[0].set(bucket.slots[SLOTS - 1].get());
             let child = Box::into_raw(child);
-            bucket.slots[SLOTS - 1] = CHAIN | child as u64;
+            bucket.slots[SLOTS - 1].set(CHAIN | child as u64);
             // SAFETY: the child was just made and is owned by the chain from here on.
             bucket = unsafe { &mut *child };
         };
-        *slot = word;
-        let slot = NonNull::from(slot);
+        slot.set(word);
+        let slot = NonNull::new(slot.as_ptr()).expect("a slot has an address");
         self.bytes += added;
         slot
     }
 
     /// Takes all slot words out of a bucket, frees its overflow, and leaves it empty.
     fn drain(&mut self, index: usize) -> Words {
-        let words = self.chain(index).copied().filter(|&slot| slot != 0).collect();
+        let words = self.words(index).collect();
         let mut overflow = self.bucket(index).overflow();
-        self.bucket_mut(index).slots = [0; SLOTS];
+        *self.bucket_mut(index) = Bucket::EMPTY;
         while let Some(bucket) = overflow {
             // SAFETY: overflow buckets come from `Box::into_raw`, and the only reference to this
             // one was just dropped.
@@ -929,7 +933,7 @@ mod tests {
                     while let Some(bucket) = next {
                         // SAFETY: an overflow address is that of a live bucket.
                         let bucket = unsafe { bucket.as_ref() };
-                        assert!(bucket.slots.iter().any(|&slot| slot != 0));
+                        assert!(bucket.slots.iter().any(|slot| slot.get() != 0));
                         chain += 1;
                         next = bucket.overflow();
                     }
