@@ -111,9 +111,9 @@ directives! {
     crash_log_enabled: bool = "yes", Kind::Bool, AnyTime, Later;
     crash_memcheck_enabled: bool = "yes", Kind::Bool, AnyTime, Later;
     always_show_logo: bool = "no", Kind::Bool, StartOnly, Obeyed;
-    set_proc_title: bool = "yes", Kind::Bool, StartOnly, Obeyed;
+    set_proc_title: bool = "yes", Kind::Bool, StartOnly, Later;
     proc_title_template: String = "{title} {listen-addr} {server-mode}",
-        Kind::Text(check::title_template), AnyTime, Obeyed;
+        Kind::Text(check::title_template), AnyTime, Later;
     locale_collate: String = "", TEXT, AnyTime, Later;
     databases: u32 = "16", int(1, I32_MAX), StartOnly, Obeyed;
     io_threads: u32 = "0", int(0, 128), StartOnly, Obeyed;
@@ -198,8 +198,8 @@ directives! {
     zset_max_listpack_value: u64 = "64",
         memory(0, SIZE_MAX), AnyTime, Obeyed, "zset-max-ziplist-value";
     hll_sparse_max_bytes: u64 = "3000", memory(0, SIZE_MAX), AnyTime, Later;
-    stream_node_max_bytes: u64 = "4kb", memory(0, SIZE_MAX), AnyTime, Later;
-    stream_node_max_entries: u64 = "100", int(0, I64_MAX), AnyTime, Later;
+    stream_node_max_bytes: u64 = "4kb", memory(0, SIZE_MAX), AnyTime, Obeyed;
+    stream_node_max_entries: u64 = "100", int(0, I64_MAX), AnyTime, Obeyed;
 
     // Observing.
     slowlog_log_slower_than: i64 = "10000",

@@ -71,6 +71,10 @@ pub(super) const CLIENT: ServerCommand = ServerCommand {
             ..sub("setname", "Names the connection.", "2.6.9", 3, USUAL, setname)
         },
         sub("trackinginfo", "Tells how keys are tracked.", "6.2.0", 2, USUAL, trackinginfo),
+        ServerCommand {
+            complexity: "O(log N) in the number of clients",
+            ..sub("unblock", "Wakes a client that waits.", "5.0.0", -3, ADMIN, unblock)
+        },
     ],
     ..command("client", "Commands about connections.", "2.4.0", -2, Flags::empty(), usage)
 };
@@ -291,6 +295,20 @@ fn trackinginfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     reply.integer(-1);
     reply.bulk(b"prefixes");
     reply.array(0);
+    Ok(Effect::None)
+}
+
+/// `CLIENT UNBLOCK id [TIMEOUT | ERROR]`: no command of this server waits, so nobody is woken.
+fn unblock(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    args::integer(context.args[2])?;
+    match &context.args[3..] {
+        [] => {}
+        [word] if args::is(word, "TIMEOUT") || args::is(word, "ERROR") => {}
+        _ => {
+            return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
+        }
+    }
+    context.reply.integer(0);
     Ok(Effect::None)
 }
 
