@@ -1073,6 +1073,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::test_config())]
         #[test]
         fn the_table_agrees_with_a_map(ops in proptest::collection::vec(op(), 0..600)) {
             let mut table = Small::default();
