@@ -71,9 +71,11 @@ fn parse(parser: &mut Parser, bytes: &mut [u8], spans: &mut Vec<Span>) {
     }
 }
 
+type Reply = fn(&mut Writer<'_>);
+
 fn writer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("write");
-    let replies: [(&str, fn(&mut Writer<'_>)); 6] = [
+    let replies: [(&str, Reply); 6] = [
         ("OK", |writer| writer.ok()),
         ("integer", |writer| writer.integer(black_box(1_234_567))),
         ("bulk of 64 bytes", |writer| writer.bulk(black_box(VALUE))),

@@ -27,7 +27,7 @@ pub fn serve(client: impl FnOnce(&mut UnixStream) -> Result<()> + Send) -> Resul
     let socket = std::env::temp_dir().join(format!("carnelian-{}.sock", std::process::id()));
     let seat = Seat::new().context("Can't make an event loop")?;
     let mailbox = Arc::clone(seat.mailbox());
-    let server = start(config(socket.clone()), &mailbox)?;
+    let (server, database) = start(config(socket.clone()), &mailbox)?;
     let ran = std::thread::scope(|scope| {
         let visit = || {
             let _end = ShutdownOnDrop(&mailbox);
@@ -35,12 +35,10 @@ pub fn serve(client: impl FnOnce(&mut UnixStream) -> Result<()> + Send) -> Resul
             client(&mut stream)
         };
         let client = scope.spawn(visit);
-        Reactor::new(seat, 0, Arc::clone(&server)).run();
+        Reactor::new(seat, 0, server).run();
         client.join().unwrap_or_else(|_| Err(anyhow!("The client ran into a bug")))
     });
-    for database in &*server.databases.read() {
-        database.listeners.lock().close();
-    }
+    database.listeners.lock().close();
     ran
 }
 
@@ -56,7 +54,7 @@ fn config(unixsocket: PathBuf) -> Config {
     }
 }
 
-fn start(config: Config, mailbox: &Arc<Mailbox>) -> Result<Arc<Server>> {
+fn start(config: Config, mailbox: &Arc<Mailbox>) -> Result<(Arc<Server>, Arc<Database>)> {
     log::set_threshold(log::Level::Nothing);
     let registry = Registry::new(&[]);
     let database = Arc::new(Database::new(
@@ -82,9 +80,10 @@ fn start(config: Config, mailbox: &Arc<Mailbox>) -> Result<Arc<Server>> {
     let server =
         Server::new(config, registry, reclaimer, Vec::new(), mailboxes, identity, requests);
     let server = Arc::new(server);
-    server.databases.write().push(Arc::clone(&database));
+    // The server does not learn of it: so nobody looks for expired keys in it, which happens by time and
+    // not by request.
     server.pass_on(&database, change);
-    Ok(server)
+    Ok((server, database))
 }
 
 /// Ends the reactor, whatever becomes of the client.

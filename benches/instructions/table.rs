@@ -10,7 +10,7 @@ use crate::count::BATCHES;
 const HEADING: &str = "\
 # Instructions of the reactor's thread per command, at 1 and at 16 commands per batch.
 # Made by `cargo run --release -p carnelian-benches --bin instructions -- --count`.
-# From run to run they differ by up to 0.5 %, and more from one kind of processor to another.
+# From run to run they differ by up to 0.3 %, and more from one kind of processor to another.
 ";
 
 /// Instructions per command, by workload and size of the batch; none where it cannot run.
