@@ -79,15 +79,19 @@ pub fn run_batch(
                 Handler::Data(_)
                     if entry.scope == Scope::Keys && session.reply == ReplyMode::On =>
                 {
-                    index += run_together(worker, session, registry, batch, index, entry, out);
+                    let ran = run_together(worker, session, registry, batch, index, entry, out);
+                    session.last_command = worker.scratch.ids[ran - 1] as u32;
+                    index += ran;
                 }
                 Handler::Data(command) => {
+                    session.last_command = entry.id as u32;
                     let before = out.len();
                     run_alone(worker, session, entry, command, words, out);
                     settle_reply(session, out, before);
                     index += 1;
                 }
                 Handler::Server(command) => {
+                    session.last_command = entry.id as u32;
                     let before = out.len();
                     run_server(worker, session, registry, entry, command.run, words, out);
                     settle_reply(session, out, before);
