@@ -42,6 +42,14 @@ pub struct Scratch {
     runs: u64,
 }
 
+impl Scratch {
+    /// Gives back the memory that a command with very many keys needed.
+    pub fn shrink_to(&mut self, keys: usize) {
+        self.hashes.clear();
+        self.hashes.shrink_to(keys);
+    }
+}
+
 /// Runs the commands of a batch in order, appending their replies.
 pub fn run_batch(
     worker: &mut Worker,

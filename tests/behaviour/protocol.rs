@@ -439,6 +439,20 @@ fn a_request_may_have_very_many_words() {
     });
 }
 
+#[test]
+fn the_memory_of_a_long_request_is_given_back() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let used = |client: &mut Client| client.info("used_memory").parse::<usize>().expect("a number");
+    let before = used(&mut client);
+    let mut words: Vec<String> = vec!["EXISTS".into()];
+    words.extend((0..200_000).map(|number| number.to_string()));
+    assert_eq!(client.call_words(&words).to_string(), ":0");
+    sleep(Duration::from_millis(300));
+    let after = used(&mut client);
+    assert!(after < before + 1_500_000, "{before} bytes before, {after} after");
+}
+
 fn ping(client: &mut Client) {
     client.expect("PING", "+PONG");
 }
