@@ -42,12 +42,17 @@ pub fn change(
     }
     if let Some(id) = has(&[DirectiveId::port, DirectiveId::tls_port, DirectiveId::bind]) {
         let relisten = relisten(server, database, &settings::endpoints(&next));
-        if let Err(reason) = relisten {
+        if let Err(kind) = relisten {
             if tls_changed.is_some()
                 && let Err(reason) = reload_tls(database, &before)
             {
                 log::warning!("Could not go back to the TLS settings of before: {reason}");
             }
+            let reason = match (id, kind) {
+                (DirectiveId::bind, _) => "Failed to bind to specified addresses.",
+                (_, Kind::Tcp | Kind::Tls) => "Unable to listen on this port. Check server logs.",
+                (_, Kind::Unix) => "Unable to listen on this socket. Check server logs.",
+            };
             return Err(SetError::refused(id, reason));
         }
     }
@@ -93,20 +98,13 @@ fn reload_tls(database: &Database, config: &Config) -> Result<(), String> {
     })
 }
 
-/// Listens on other addresses, or on those of before.
-fn relisten(
-    server: &Server,
-    database: &Arc<Database>,
-    endpoints: &Endpoints,
-) -> Result<(), &'static str> {
+/// Listens on other addresses, or on those of before; then tells what could not be opened.
+fn relisten(server: &Server, database: &Arc<Database>, endpoints: &Endpoints) -> Result<(), Kind> {
     let (change, result) = database.listeners.lock().change(endpoints);
     server.pass_on(database, change);
     result.map_err(|error| {
         log::warning!("Failed listening on port {} ({})", error.port(), error.kind().name());
-        match error.kind() {
-            Kind::Tcp | Kind::Tls => "Unable to listen on this port",
-            Kind::Unix => "Unable to listen on this socket",
-        }
+        error.kind()
     })
 }
 

@@ -42,6 +42,14 @@ pub struct Scratch {
     runs: u64,
 }
 
+impl Scratch {
+    /// Gives back the memory that a command with very many keys needed.
+    pub fn shrink_to(&mut self, keys: usize) {
+        self.hashes.clear();
+        self.hashes.shrink_to(keys);
+    }
+}
+
 /// Runs the commands of a batch in order, appending their replies.
 pub fn run_batch(
     worker: &mut Worker,
@@ -79,15 +87,19 @@ pub fn run_batch(
                 Handler::Data(_)
                     if entry.scope == Scope::Keys && session.reply == ReplyMode::On =>
                 {
-                    index += run_together(worker, session, registry, batch, index, entry, out);
+                    let ran = run_together(worker, session, registry, batch, index, entry, out);
+                    session.last_command = worker.scratch.ids[ran - 1] as u32;
+                    index += ran;
                 }
                 Handler::Data(command) => {
+                    session.last_command = entry.id as u32;
                     let before = out.len();
                     run_alone(worker, session, entry, command, words, out);
                     settle_reply(session, out, before);
                     index += 1;
                 }
                 Handler::Server(command) => {
+                    session.last_command = entry.id as u32;
                     let before = out.len();
                     run_server(worker, session, registry, entry, command.run, words, out);
                     settle_reply(session, out, before);

@@ -593,7 +593,10 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken_port = taken.local_addr().unwrap().port();
         let error = set("port", taken_port.to_string()).unwrap_err();
-        assert!(error.ends_with(" - Unable to listen on this port"), "{error}");
+        assert!(error.ends_with(" - Unable to listen on this port. Check server logs."), "{error}");
+        // An address of documentation, which no machine has.
+        let error = set("bind", "192.0.2.1".to_owned()).unwrap_err();
+        assert!(error.ends_with(" - Failed to bind to specified addresses."), "{error}");
         bench.exchange(&mut bench.connect(), "PING\r\n", "+PONG\r\n");
 
         drop(taken);

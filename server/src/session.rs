@@ -29,6 +29,8 @@ pub struct Session {
     /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
     pub no_touch: bool,
     pub class: ClientClass,
+    /// Place of the last command in the registry; `u32::MAX` before the first.
+    pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
     /// The peer is on this machine.
@@ -50,6 +52,7 @@ impl Session {
             reply: ReplyMode::On,
             no_touch: false,
             class: ClientClass::Normal,
+            last_command: u32::MAX,
             close_after_reply: false,
             loopback,
             tls: false,

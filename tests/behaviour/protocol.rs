@@ -293,6 +293,52 @@ fn unknown_commands_and_wrong_counts() {
 }
 
 #[test]
+fn clients_see_the_request_that_asks_in_its_buffer() {
+    each_way(|client| {
+        let words = |text: &str, field: &str| {
+            let field = format!("{field}=");
+            text.split_whitespace().find_map(|word| word.strip_prefix(&field).map(str::to_owned))
+        };
+        let info = client.call("CLIENT INFO").text();
+        assert_eq!(words(&info, "qbuf").as_deref(), Some("26"), "{info}");
+        assert_eq!(words(&info, "cmd").as_deref(), Some("client|info"), "{info}");
+    });
+}
+
+#[test]
+fn clients_see_what_others_did_last() {
+    let server = Server::start(&[]);
+    let mut other = server.connect();
+    other.expect("SELECT 3", "+OK");
+    other.expect("CLIENT SETNAME other", "+OK");
+    other.expect("SET k v", "+OK");
+    let listed = server.connect().call("CLIENT LIST").text();
+    let line = listed.lines().find(|line| line.contains(" name=other ")).expect(&listed);
+    assert!(line.contains(" db=3 ") && line.contains(" cmd=set "), "{line}");
+}
+
+#[test]
+fn commands_tell_their_names_and_what_they_do_to_keys() {
+    each_way(|client| {
+        client.script(
+            r#"
+            COMMAND GETKEYSANDFLAGS SET k v => [[k ~[+OW +update]]]
+            COMMAND GETKEYSANDFLAGS SET k v EX 1 get => [[k ~[+RW +access +update]]]
+            COMMAND GETKEYSANDFLAGS BITFIELD k => [[k ~[+RO +access]]]
+            COMMAND GETKEYSANDFLAGS BITFIELD k GET u8 0 OVERFLOW SAT => [[k ~[+RO +access]]]
+            COMMAND GETKEYSANDFLAGS BITFIELD k GET u8 0 SET u8 0 1 => [[k ~[+RW +access +update]]]
+            COMMAND GETKEYSANDFLAGS BITFIELD k GET u8 => [[k ~[+RW +access +update]]]
+            "#,
+        );
+        let names = client.call("COMMAND LIST").elements();
+        let names: Vec<String> = names.iter().map(|name| name.text()).collect();
+        for name in ["get", "client|list", "config|set"] {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+    });
+}
+
+#[test]
 fn a_stream_that_ends_early_does_no_harm() {
     let server = Server::starter().tls().start();
     let frame = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\n";
@@ -391,6 +437,20 @@ fn a_request_may_have_very_many_words() {
         assert_eq!(client.call_words(&words).to_string(), ":0");
         ping(client);
     });
+}
+
+#[test]
+fn the_memory_of_a_long_request_is_given_back() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let used = |client: &mut Client| client.info("used_memory").parse::<usize>().expect("a number");
+    let before = used(&mut client);
+    let mut words: Vec<String> = vec!["EXISTS".into()];
+    words.extend((0..200_000).map(|number| number.to_string()));
+    assert_eq!(client.call_words(&words).to_string(), ":0");
+    sleep(Duration::from_millis(300));
+    let after = used(&mut client);
+    assert!(after < before + 1_500_000, "{before} bytes before, {after} after");
 }
 
 fn ping(client: &mut Client) {

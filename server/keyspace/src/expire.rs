@@ -6,7 +6,7 @@
 use carnelian_structs::table::Cursor;
 
 use crate::changes::Changes;
-use crate::db::retire;
+use crate::scan::remove_expired;
 use crate::segment::{SEGMENTS, Segment};
 use crate::space::{Dropped, Keyspace};
 
@@ -79,14 +79,9 @@ fn expire_keys(
             break;
         }
     }
-    let table = segment.table_mut(db);
     for key in due {
-        let hash = table.hash(&key);
-        if let Some(entry) = table.remove(hash, &key) {
-            report.expired += 1;
-            report.changes.key_expired(db, &key);
-            retire(entry, &mut report.dropped);
-        }
+        report.expired += 1;
+        remove_expired(segment, db, &key, &mut report.changes, &mut report.dropped);
     }
     cursor
 }

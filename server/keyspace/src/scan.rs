@@ -4,8 +4,10 @@ use carnelian_structs::entry::EntryRef;
 use carnelian_structs::table::Cursor;
 use carnelian_structs::value::Value;
 
-use crate::db::Db;
-use crate::segment::SEGMENTS;
+use crate::changes::Changes;
+use crate::db::{Db, retire};
+use crate::segment::{SEGMENTS, Segment};
+use crate::space::Dropped;
 
 /// A client's cursor is the segment above 48 bits of the place in its table. A table's places are
 /// multiples of 2^16 as long as it has fewer than 2^48 buckets.
@@ -13,7 +15,8 @@ const PLACE_BITS: u32 = 48;
 
 impl Db<'_> {
     /// Visits the keys of the next buckets until at least `count` were seen, and returns the next
-    /// cursor (0 at the end; any value is a cursor). Expired keys are not shown and not removed.
+    /// cursor (0 at the end; any value is a cursor). Expired keys are not shown but removed, so that
+    /// memory comes back even where nobody asks for them by name.
     pub fn scan(
         &mut self,
         cursor: u64,
@@ -26,6 +29,7 @@ impl Db<'_> {
         // Nearly empty tables must not make one call walk for ever.
         let buckets_max = count.saturating_mul(10);
         let (mut seen, mut buckets) = (0, 0);
+        let mut due: Vec<Vec<u8>> = Vec::new();
         while segment < SEGMENTS {
             let step = self.access.visit(segment, |segment| {
                 let table = segment.table(index).filter(|table| !table.is_empty())?;
@@ -34,13 +38,19 @@ impl Db<'_> {
                         seen += 1;
                         if entry.expiry().is_none_or(|at| now_ms < at) {
                             visit(entry);
+                        } else {
+                            due.push(entry.key().to_vec());
                         }
                     });
                     buckets += 1;
                     if place == Cursor(0) || count <= seen || buckets_max <= buckets {
-                        return Some(());
+                        break;
                     }
                 }
+                for key in due.drain(..) {
+                    remove_expired(segment, index, &key, self.changes, self.dropped);
+                }
+                Some(())
             });
             if step.is_none() || place == Cursor(0) {
                 segment += 1;
@@ -83,7 +93,7 @@ impl Db<'_> {
         self.len() == 0
     }
 
-    /// A random live key. Segments are weighed by their size, so the choice is uniform.
+    /// A random live key; expired ones met on the way are removed. Segments are weighed by their size, so the choice is uniform.
     pub fn random_key(&mut self) -> Option<Vec<u8>> {
         let (index, now_ms) = (self.index, self.now_ms);
         // When nearly all keys have expired unseen, give up rather than search for ever.
@@ -106,7 +116,12 @@ impl Db<'_> {
             })?;
             let found = self.access.visit(segment, |segment| {
                 let entry = segment.table(index)?.random(|| fastrand::u64(..))?;
-                entry.expiry().is_none_or(|at| now_ms < at).then(|| entry.key().to_vec())
+                let (key, expiry) = (entry.key().to_vec(), entry.expiry());
+                if expiry.is_some_and(|at| at <= now_ms) {
+                    remove_expired(segment, index, &key, self.changes, self.dropped);
+                    return None;
+                }
+                Some(key)
             });
             if found.is_some() {
                 return found;
@@ -160,5 +175,21 @@ impl Db<'_> {
             }
             self.access.segment_mut(segment).swap_tables(a, b);
         }
+    }
+}
+
+/// Removes a key that a walk found expired, under the lock it was found under.
+pub(crate) fn remove_expired(
+    segment: &mut Segment,
+    db: usize,
+    key: &[u8],
+    changes: &mut Changes,
+    dropped: &mut Dropped,
+) {
+    let table = segment.table_mut(db);
+    let hash = table.hash(key);
+    if let Some(entry) = table.remove(hash, key) {
+        retire(entry, dropped);
+        changes.key_expired(db, key);
     }
 }

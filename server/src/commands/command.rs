@@ -138,10 +138,8 @@ fn list(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         }
         _ => return Err(CommandError::Syntax),
     };
-    // A filter looks at subcommands too.
-    let is_filtered = 2 < context.args.len();
     let all = registry.entries().iter().filter(|entry| match entry.container {
-        Some(_) => is_filtered,
+        Some(container) => registry.is_visible(registry.entry(container)),
         None => registry.is_visible(entry),
     });
     let names: Vec<&str> =
@@ -193,8 +191,10 @@ fn keys_of<'c>(context: &Context<'c>) -> Result<Vec<(&'c [u8], KeyFlags)>, Comma
         return Err(CommandError::text("ERR Invalid number of arguments specified for command"));
     }
     let mut keys = Vec::new();
-    key_positions(entry.keys, request, |index, flags| keys.push((request[index], flags)))
-        .map_err(|_| CommandError::text("ERR Invalid arguments specified for command"))?;
+    key_positions(entry.keys, request, |index, flags| {
+        keys.push((request[index], settled_flags(entry.name(), request, flags)));
+    })
+    .map_err(|_| CommandError::text("ERR Invalid arguments specified for command"))?;
     if entry.name() == "sort" {
         // Its specifications do not say where STORE is.
         let store = request.iter().rposition(|word| args::is(word, "STORE"));
@@ -206,6 +206,41 @@ fn keys_of<'c>(context: &Context<'c>) -> Result<Vec<(&'c [u8], KeyFlags)>, Comma
         return Err(CommandError::text("ERR The command has no key arguments"));
     }
     Ok(keys)
+}
+
+/// What a request does to a key, where that hangs on its options.
+fn settled_flags(name: &str, request: &[&[u8]], flags: KeyFlags) -> KeyFlags {
+    const WRITTEN: KeyFlags = KeyFlags::OW.union(KeyFlags::UPDATE);
+    const READ: KeyFlags = KeyFlags::RO.union(KeyFlags::ACCESS);
+    const BOTH: KeyFlags = KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::UPDATE);
+
+    if !flags.contains(KeyFlags::VARIABLE_FLAGS) {
+        return flags;
+    }
+    match name {
+        "set" if request[3..].iter().any(|word| args::is(word, "GET")) => BOTH,
+        "set" => WRITTEN,
+        "bitfield" if only_reads(&request[2..]) => READ,
+        "bitfield" => BOTH,
+        _ => flags,
+    }
+}
+
+/// Whether the operations of a BITFIELD are all GETs.
+fn only_reads(operations: &[&[u8]]) -> bool {
+    let mut rest = operations;
+    while let [word, after @ ..] = rest {
+        let operands = match () {
+            () if args::is(word, "GET") => 2,
+            () if args::is(word, "OVERFLOW") => 1,
+            () => return false,
+        };
+        match after.get(operands..) {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+    true
 }
 
 fn write_facts(reply: &mut Writer<'_>, registry: &Registry, entry: &Entry) {

@@ -27,7 +27,7 @@ const TAIL_BYTES_MAX: usize = 16 << 10;
 
 /// What the shared buffers keep of their size after a turn that needed more.
 const SCRATCH_BYTES_KEPT: usize = 1 << 20;
-const SCRATCH_ARGUMENTS_KEPT: usize = 1 << 16;
+const SCRATCH_ARGUMENTS_KEPT: usize = 1 << 13;
 
 /// One reactor's buffers for the connection that is being served, and the context its commands run in.
 pub struct Service {
@@ -104,6 +104,7 @@ impl Service {
         self.arguments.shrink_to(SCRATCH_ARGUMENTS_KEPT);
         self.spans.clear();
         self.spans.shrink_to(SCRATCH_ARGUMENTS_KEPT);
+        self.worker.scratch.shrink_to(SCRATCH_ARGUMENTS_KEPT);
     }
 
     /// Reads once from the connection and runs what is there.

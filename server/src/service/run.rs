@@ -236,7 +236,11 @@ impl Service {
         };
         self.arguments = recycle(arguments);
 
-        let shared = &connection.session.shared;
+        let session = &connection.session;
+        let shared = &session.shared;
+        shared.db.store(u32::from(session.db), Ordering::Relaxed);
+        shared.protocol.store(session.protocol.version() as u8, Ordering::Relaxed);
+        shared.last_command.store(session.last_command, Ordering::Relaxed);
         let commands = shared.commands.load(Ordering::Relaxed) + ran as u64;
         shared.commands.store(commands, Ordering::Relaxed);
         self.worker.counters(&connection.session.database).commands_processed.add(ran as u64);

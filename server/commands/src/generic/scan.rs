@@ -265,4 +265,26 @@ mod tests {
         bench.expect("SCAN 0", "*2 $1 0 *0");
         bench.expect("RANDOMKEY", "$-1");
     }
+
+    #[test]
+    fn walks_remove_the_expired_keys_they_meet() {
+        let mut bench = Bench::new();
+        for key in ["a", "b", "c"] {
+            bench.expect(&format!("SET {key} 1 PX 10"), "+OK");
+        }
+        bench.expect("SET stays 1", "+OK");
+        bench.now_ms += 10;
+        bench.expect("KEYS *", "*1 $5 stays");
+        bench.expect("DBSIZE", ":4");
+        // Keys that a filter leaves out go as well.
+        bench.expect("SCAN 0 TYPE list", "*2 $1 0 *0");
+        bench.expect("DBSIZE", ":1");
+        bench.expect("SCAN 0", "*2 $1 0 *1 $5 stays");
+
+        bench.expect("DEL stays", ":1");
+        bench.expect("SET a 1 PX 10", "+OK");
+        bench.now_ms += 10;
+        bench.expect("RANDOMKEY", "$-1");
+        bench.expect("DBSIZE", ":0");
+    }
 }

@@ -320,6 +320,8 @@ impl Context<'_> {
         shared.db.store(u32::from(session.db), Ordering::Relaxed);
         shared.protocol.store(session.protocol.version() as u8, Ordering::Relaxed);
         shared.last_command.store(self.entry.id as u32, Ordering::Relaxed);
+        // The request that asks is still in the buffer. What is behind it is counted after the batch.
+        shared.query_bytes.store(request_bytes(self.args), Ordering::Relaxed);
     }
 
     fn set_flag(&self, flag: u32, is_on: bool) {
@@ -328,6 +330,30 @@ impl Context<'_> {
             flags.fetch_or(flag, Ordering::Relaxed);
         } else {
             flags.fetch_and(!flag, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How long a request is on the wire, as an array of bulk strings.
+fn request_bytes(words: &[&[u8]]) -> usize {
+    let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
+    let header = |number: usize| "*\r\n".len() + digits(number);
+    let bulk = |word: &&[u8]| header(word.len()) + word.len() + "\r\n".len();
+    header(words.len()) + words.iter().map(bulk).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_as_long_as_its_array() {
+        for words in [vec![&b"CLIENT"[..], b"LIST"], vec![b"ECHO", b""], vec![b"PING"; 100]] {
+            let mut sent = format!("*{}\r\n", words.len());
+            for word in &words {
+                sent += &format!("${}\r\n{}\r\n", word.len(), str::from_utf8(word).unwrap());
+            }
+            assert_eq!(request_bytes(&words), sent.len());
         }
     }
 }
