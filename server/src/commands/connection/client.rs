@@ -134,8 +134,7 @@ fn setinfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let (attribute, value) = (context.args[2], context.args[3]);
     let is_name = args::is(attribute, "LIB-NAME");
     if !is_name && !args::is(attribute, "LIB-VER") {
-        let attribute = String::from_utf8_lossy(attribute);
-        return Err(CommandError::text(format!("ERR Unrecognized option '{attribute}'")));
+        return Err(CommandError::quoting("ERR Unrecognized option '", attribute, "'"));
     }
     if !is_printable(value) {
         let attribute = if is_name { "lib-name" } else { "lib-ver" };
