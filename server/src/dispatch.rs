@@ -295,7 +295,7 @@ impl<'r> Run<'r> {
     #[inline]
     fn begin(worker: &'r Worker, database: &'r Database, runs: &mut u64, slow_ns: u64) -> Self {
         let clock = &worker.clock;
-        let weight = if *runs % SAMPLED == 0 { SAMPLED } else { 0 };
+        let weight = if runs.is_multiple_of(SAMPLED) { SAMPLED } else { 0 };
         let is_fine = slow_ns < FINE_NS;
         *runs += 1;
         Self {
