@@ -7,7 +7,7 @@ use crate::reply::Reply;
 pub enum Rule {
     Exact,
     /// What SORT answers. Redis compares texts up to a NUL, and leaves equal ones in no certain
-    /// order; and it may refuse numbers for an `errno` that an earlier command left behind.
+    /// order.
     Sort,
     /// Elements come in any order.
     Unordered,
@@ -79,8 +79,15 @@ pub fn agree(rule: Rule, a: &Reply, b: &Reply) -> bool {
     }
 }
 
-fn is_same_order(a: &Reply, b: &Reply) -> bool {
+/// Whether only one server refused to sort: Redis does so, whatever the numbers, for an `errno` that
+/// an earlier command left behind. What is stored differs from there on.
+pub fn is_left_to_chance(rule: Rule, a: &Reply, b: &Reply) -> bool {
     const REFUSAL: &[u8] = b"ERR One or more scores can't be converted into double";
+    let refuses = |reply: &Reply| matches!(reply, Reply::Error(text) if text == REFUSAL);
+    rule == Rule::Sort && refuses(a) != refuses(b) && a.is_error() != b.is_error()
+}
+
+fn is_same_order(a: &Reply, b: &Reply) -> bool {
     fn shown(reply: &Reply) -> Option<&[u8]> {
         match reply {
             Reply::Bulk(text) => text.split(|&byte| byte == 0).next(),
@@ -91,9 +98,6 @@ fn is_same_order(a: &Reply, b: &Reply) -> bool {
         (Reply::Array(a), Reply::Array(b)) => {
             let same = |(a, b): (&Reply, &Reply)| shown(a) == shown(b);
             a.len() == b.len() && a.iter().zip(b).all(same)
-        }
-        (Reply::Error(text), Reply::Array(_)) | (Reply::Array(_), Reply::Error(text)) => {
-            text == REFUSAL
         }
         _ => false,
     }
