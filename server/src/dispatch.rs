@@ -119,8 +119,7 @@ pub fn run_batch(
 
 /// Why a request does not run.
 enum Refusal {
-    /// With the whole text of the error.
-    Unknown(String),
+    Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
     /// A web browser was made to talk to us.
@@ -308,7 +307,7 @@ impl<'r> Run<'r> {
     #[inline]
     fn begin(worker: &'r Worker, database: &'r Database, runs: &mut u64, slow_ns: u64) -> Self {
         let clock = &worker.clock;
-        let weight = if *runs % SAMPLED == 0 { SAMPLED } else { 0 };
+        let weight = if runs.is_multiple_of(SAMPLED) { SAMPLED } else { 0 };
         let is_fine = slow_ns < FINE_NS;
         *runs += 1;
         Self {
@@ -348,7 +347,7 @@ impl<'r> Run<'r> {
             }
             Err(error) => {
                 call.reply.truncate(before);
-                call.reply.error_display(&error);
+                error.write_to(&mut call.reply);
                 figures.failed.add(1);
                 self.counters.count_error(&error.to_string());
             }
@@ -453,7 +452,7 @@ fn run_server(
         Ok(Effect::Verbatim | Effect::Rewrite(_)) => counters.dirty.add(1),
         Err(error) => {
             out.truncate(before);
-            Writer::new(out, session.protocol).error_display(&error);
+            error.write_to(&mut Writer::new(out, session.protocol));
             figures.failed.add(1);
             counters.count_error(&error.to_string());
         }
@@ -489,20 +488,18 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
     let before = out.len();
     let counters = worker.counters(&session.database);
     let registry = &worker.server.registry;
-    let text = match refusal {
-        Refusal::Unknown(text) => text.clone(),
-        Refusal::Arity(id) => {
-            CommandError::Arity(registry.entry(*id).full_name.clone().into()).to_string()
-        }
-        Refusal::NoAuth(_) => "NOAUTH Authentication required.".to_owned(),
+    let error = match refusal {
+        Refusal::Unknown(error) => error.clone(),
+        Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
+        Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
         // Ends the connection without a word.
         Refusal::Http => return,
     };
     if let Refusal::Arity(id) | Refusal::NoAuth(id) = refusal {
         counters.commands[*id].rejected.add(1);
     }
-    counters.count_error(&text);
-    Writer::new(out, session.protocol).error(text);
+    counters.count_error(&error.to_string());
+    error.write_to(&mut Writer::new(out, session.protocol));
     settle_reply(session, out, before);
 }
 
@@ -511,29 +508,29 @@ fn unknown(words: &[&[u8]]) -> Refusal {
         return Refusal::Http;
     }
     // As Redis words it: 128 bytes of the name, and of all arguments together.
-    let cut = |word: &[u8], max: usize| {
-        String::from_utf8_lossy(&word[..word.len().min(max)]).into_owned()
-    };
-    let mut arguments = String::new();
+    fn cut(word: &[u8], max: usize) -> &[u8] {
+        let shown = word.split(|&byte| byte == 0).next().unwrap_or_default();
+        &shown[..shown.len().min(max)]
+    }
+    let middle = b"', with args beginning with: ";
+    let mut text = [b"ERR unknown command '", cut(words[0], 128), middle].concat();
+    let start = text.len();
     for word in &words[1..] {
-        if 128 <= arguments.len() {
+        let room = (start + 128).saturating_sub(text.len());
+        if room == 0 {
             break;
         }
-        let room = 128 - arguments.len();
-        arguments.push_str(&format!("'{}' ", cut(word, room)));
+        text.push(b'\'');
+        text.extend_from_slice(cut(word, room));
+        text.extend_from_slice(b"' ");
     }
-    Refusal::Unknown(format!(
-        "ERR unknown command '{}', with args beginning with: {arguments}",
-        cut(words[0], 128)
-    ))
+    Refusal::Unknown(CommandError::Quoting(text.into()))
 }
 
 fn unknown_sub(container: &Entry, word: &[u8]) -> Refusal {
-    Refusal::Unknown(format!(
-        "ERR unknown subcommand '{}'. Try {} HELP.",
-        String::from_utf8_lossy(&word[..word.len().min(128)]),
-        container.name().to_uppercase()
-    ))
+    let help = format!("'. Try {} HELP.", container.name().to_uppercase());
+    let word = &word[..word.len().min(128)];
+    Refusal::Unknown(CommandError::quoting("ERR unknown subcommand '", word, &help))
 }
 
 /// What is due by time, on every reactor, `hz` times a second.

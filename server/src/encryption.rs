@@ -77,8 +77,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let mut config = Config::default();
-        config.dir = file.join("none");
+        let mut config = Config { dir: file.join("none"), ..Config::default() };
         let encryption = Encryption::new(&config).unwrap();
         assert!(encryption.start().is_none() && encryption.configuration().is_none());
         config.tls_port = 1;
@@ -88,8 +87,7 @@ mod tests {
     #[test]
     fn the_authority_stays_when_the_folder_changes() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut config = Config::default();
-        config.dir = first.path().to_owned();
+        let mut config = Config { dir: first.path().to_owned(), ..Config::default() };
         let encryption = Encryption::new(&config).unwrap();
         let authority = || encryption.configuration().unwrap().client_ca_file.clone();
         let before = authority();

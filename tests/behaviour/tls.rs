@@ -236,7 +236,10 @@ fn every_close_is_announced() {
         leaving.flush().expect("an open stream");
         assert!(ends_with_close_notify(&mut leaving));
 
+        // A reply shows that the server has seen the end of the handshake too.
         let mut last = tls_stream(&server);
+        last.write_all(b"PING\r\n").expect("an open stream");
+        last.read_exact(&mut [0; 7]).expect("a reply");
         server.signal(Signal::TERM);
         assert!(ends_with_close_notify(&mut last));
         assert!(server.wait().success());

@@ -12,12 +12,13 @@ fn main() -> Result<()> {
     let settings = settings(std::env::args().skip(1))?;
     let summary = run(&settings)?;
     println!(
-        "{} commands with seed {}: {} error replies, {} differences of {} kinds",
+        "{} commands with seed {}: {} error replies, {} differences of {} kinds, {} overlooked",
         summary.commands,
         settings.seed,
         summary.errors,
         summary.differences,
-        summary.reports.len()
+        summary.reports.len(),
+        summary.overlooked
     );
     if summary.differences > 0 {
         std::process::exit(1);

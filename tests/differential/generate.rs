@@ -81,6 +81,9 @@ impl Generator {
         if !template.text.starts_with("SPOP") {
             self.spoil(&mut words, is_fragile(template));
         }
+        if template.text.starts_with("LSET") {
+            spare_a_defect(&mut words);
+        }
         Command { words, rule: template.rule }
     }
 
@@ -572,6 +575,16 @@ impl Parser<'_> {
         };
         let (name, after) = after.split_once('}').context("a placeholder is not closed")?;
         Ok(Node::Fill(before.to_owned(), name.to_owned(), after.replace("{f}", "f1")))
+    }
+}
+
+/// Redis cuts the index of LSET to 32 bits, and changes another element than was meant: nothing to
+/// follow. Numbers that long stay out of it.
+fn spare_a_defect(words: &mut [Vec<u8>]) {
+    let Some(index) = words.get_mut(2) else { return };
+    let number = std::str::from_utf8(index).ok().and_then(|text| text.parse::<i64>().ok());
+    if number.is_some_and(|number| i32::try_from(number).is_err()) {
+        *index = b"1000000".to_vec();
     }
 }
 

@@ -13,7 +13,7 @@
 //! {#t} {#z} {#f} {#m}  a count and as many keys, fields, members; {#fv} fields with values
 //! ```
 
-use super::compare::Rule::{self, Exact, Near, Pairs, Scan, ScanPairs, Shape, Unordered};
+use super::compare::Rule::{self, Exact, Near, Pairs, Scan, ScanPairs, Shape, Sort, Unordered};
 
 pub const GROUPS: &[&str] =
     &["string", "bitmap", "hash", "list", "set", "sorted-set", "generic", "stream"];
@@ -249,11 +249,11 @@ pub const TEMPLATES: &[Template] = &[
     ),
     t("generic", 1, Shape, "RANDOMKEY"),
     t("generic", 2, Exact, "SET w_{m} {v}"),
-    t("generic", 2, Exact, "SORT {l} [LIMIT {n} {n}] [GET #|GET w_*] [ASC|DESC] [ALPHA]"),
-    t("generic", 2, Exact, "SORT {l} BY w_* [LIMIT {n} {n}] [GET #|GET w_*] [ASC|DESC]"),
+    t("generic", 2, Sort, "SORT {l} [LIMIT {n} {n}] [GET #|GET w_*] [ASC|DESC] [ALPHA]"),
+    t("generic", 2, Sort, "SORT {l} BY w_* [LIMIT {n} {n}] [GET #|GET w_*] [ASC|DESC]"),
     t("generic", 1, Unordered, "SORT {l} BY w_* [ASC|DESC] ALPHA"),
-    t("generic", 2, Exact, "SORT {t} [LIMIT {n} {n}] [ASC|DESC] [ALPHA] [STORE {l}]"),
-    t("generic", 1, Exact, "SORT {z} [LIMIT {n} {n}] [ASC|DESC] [ALPHA]"),
+    t("generic", 2, Sort, "SORT {t} [LIMIT {n} {n}] [ASC|DESC] [ALPHA] [STORE {l}]"),
+    t("generic", 1, Sort, "SORT {z} [LIMIT {n} {n}] [ASC|DESC] [ALPHA]"),
     t("generic", 1, Unordered, "SORT_RO {l} BY nosort [GET # GET {h}->{f}]"),
     t("generic", 1, Exact, "ECHO {v}"),
     t("generic", 1, Exact, "PING [{v}]"),
@@ -268,4 +268,8 @@ pub const TEMPLATES: &[Template] = &[
     ),
     t("stream", 2, Exact, "XLEN {x}"),
     t("stream", 3, Exact, "XRANGE {x} {xid} {xid} [COUNT {c}]"),
+    t("stream", 2, Exact, "XREVRANGE {x} {xid} {xid} [COUNT {c}]"),
+    t("stream", 2, Exact, "XDEL {x} <{id}>"),
+    t("stream", 1, Exact, "XTRIM {x} (MAXLEN|MINID) [=] {c}"),
+    t("stream", 1, Exact, "XSETID {x} {id} [ENTRIESADDED {c}] [MAXDELETEDID {id}]"),
 ];

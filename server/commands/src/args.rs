@@ -15,6 +15,15 @@ pub fn integer(word: &[u8]) -> Result<i64, CommandError> {
     number::parse_i64(word).ok_or(CommandError::NotAnInteger)
 }
 
+/// An integer that fits a C `int`, with another error if it is one that does not.
+pub fn int(word: &[u8]) -> Result<i32, CommandError> {
+    i32::try_from(integer(word)?).map_err(|_| {
+        CommandError::text(
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        )
+    })
+}
+
 /// An integer from 0 to `i64::MAX`.
 pub fn positive(word: &[u8]) -> Result<u64, CommandError> {
     let number = number::parse_i64(word).ok_or(CommandError::MustBePositive)?;

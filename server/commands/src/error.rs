@@ -1,8 +1,10 @@
-//! Refusals. `Display` is the exact text after `-` on the wire: clients match on its first word.
+//! Refusals. `Display` is the exact text after `-` on the wire, as far as that is UTF-8: clients
+//! match on its first word.
 
 use std::borrow::Cow;
 
 use carnelian_keyspace::WrongType;
+use carnelian_resp::Writer;
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CommandError {
@@ -56,6 +58,9 @@ pub enum CommandError {
     /// Any other, with its whole text (`ERR ...`).
     #[error("{0}")]
     Other(Cow<'static, str>),
+    /// One that quotes what the client sent, with its whole text.
+    #[error("{}", String::from_utf8_lossy(.0))]
+    Quoting(Box<[u8]>),
 }
 
 impl CommandError {
@@ -64,10 +69,41 @@ impl CommandError {
     pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Other(text.into())
     }
+
+    /// The same with `word` between its two parts, byte for byte: up to a NUL, as C has it.
+    #[must_use]
+    pub fn quoting(before: &str, word: &[u8], after: &str) -> Self {
+        let shown = word.split(|&byte| byte == 0).next().unwrap_or_default();
+        Self::Quoting([before.as_bytes(), shown, after.as_bytes()].concat().into())
+    }
+
+    #[cold]
+    pub fn write_to(&self, reply: &mut Writer<'_>) {
+        match self {
+            Self::Quoting(text) => reply.error(text),
+            other => reply.error_display(other),
+        }
+    }
 }
 
 impl From<WrongType> for CommandError {
     fn from(_: WrongType) -> Self {
         Self::WrongType
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use carnelian_resp::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn quotes_byte_for_byte() {
+        let error = CommandError::quoting("ERR '", b"a\xff\r\n'\0b", "'");
+        let mut out = Vec::new();
+        error.write_to(&mut Writer::new(&mut out, Protocol::Resp2));
+        assert_eq!(out, b"-ERR 'a\xff  ''\r\n");
+        assert_eq!(error.to_string(), "ERR 'a\u{fffd}\r\n''");
     }
 }

@@ -4,7 +4,6 @@
 //! value is empty, memory is accounted, watchers are told, and the next expiry of a hash field is
 //! on record.
 
-use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
@@ -18,6 +17,7 @@ use carnelian_structs::table::ObjectMut;
 use carnelian_structs::value::{Kind, Value};
 
 use crate::changes::Changes;
+use crate::segment::FieldExpiries;
 
 /// A type of value with elements.
 pub trait Aggregate: Sized {
@@ -125,7 +125,7 @@ pub struct Mut<'a, T: Aggregate> {
     /// Present until drop.
     pub(crate) object: Option<ObjectMut<'a, Value>>,
     pub(crate) changes: &'a mut Changes,
-    pub(crate) field_expiries: &'a mut BTreeSet<(u64, usize, Box<[u8]>)>,
+    pub(crate) field_expiries: &'a mut FieldExpiries,
     pub(crate) db: usize,
     pub(crate) next_expiry: Option<u64>,
     pub(crate) of: PhantomData<T>,

@@ -25,6 +25,9 @@ pub struct Event {
     pub key: Box<[u8]>,
 }
 
+/// Fields of one hash: its logical database, its key and their names.
+pub type ExpiredFields = (usize, Box<[u8]>, Vec<Vec<u8>>);
+
 /// Collected while commands run, read by the dispatcher after each.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -45,7 +48,7 @@ pub struct Changes {
     /// Keys found expired and removed, to be followed as deletions.
     pub expired: Vec<(usize, Box<[u8]>)>,
     /// Hash fields found expired and removed.
-    pub expired_hash_fields: Vec<(usize, Box<[u8]>, Vec<Vec<u8>>)>,
+    pub expired_hash_fields: Vec<ExpiredFields>,
 }
 
 impl Changes {

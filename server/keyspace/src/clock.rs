@@ -54,7 +54,7 @@ impl AccessClock {
     }
 
     fn minutes(self) -> u32 {
-        self.seconds / 60 & 0xffff
+        (self.seconds / 60) & 0xffff
     }
 }
 

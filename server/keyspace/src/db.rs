@@ -197,7 +197,6 @@ impl<'k> Db<'k> {
         self.read(key).is_some()
     }
 
-    #[must_use]
     pub fn peek_as<T: Aggregate>(&self, key: &[u8]) -> Result<Option<Ref<'_, T>>, WrongType> {
         typed_ref(self.peek(key))
     }
@@ -497,7 +496,6 @@ impl<'k> Db<'k> {
     // --- expiry ---
 
     /// `None` if the key is missing; else its expiry, if it has one.
-    #[expect(clippy::option_option, reason = "missing and lasting keys answer differently")]
     pub fn expiry(&mut self, key: &[u8]) -> Option<Option<u64>> {
         Some(self.look(key)?.expiry())
     }

@@ -16,12 +16,15 @@ pub const fn segment_of(hash: u64) -> usize {
     (hash >> 56) as usize
 }
 
+/// A time, a logical database and a key, the earliest first.
+pub(crate) type FieldExpiries = BTreeSet<(u64, usize, Box<[u8]>)>;
+
 /// The keys of all logical databases that hash to one lock.
 pub struct Segment {
     tables: Vec<Table<Value>>,
     /// When the next field of a hash expires: the time, the logical database and the key. A line
     /// may be out of date (the key gone or the field's expiry changed), never missing.
-    pub(crate) field_expiries: BTreeSet<(u64, usize, Box<[u8]>)>,
+    pub(crate) field_expiries: FieldExpiries,
     hasher: RandomState,
 }
 
@@ -51,10 +54,7 @@ impl Segment {
     }
 
     /// The table and, beside it, the hash-field expiries.
-    pub(crate) fn parts(
-        &mut self,
-        db: usize,
-    ) -> (&mut Table<Value>, &mut BTreeSet<(u64, usize, Box<[u8]>)>) {
+    pub(crate) fn parts(&mut self, db: usize) -> (&mut Table<Value>, &mut FieldExpiries) {
         self.table_mut(db);
         (&mut self.tables[db], &mut self.field_expiries)
     }

@@ -121,10 +121,11 @@ fn debug(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         args::is(word, sub.name) && (sub.arguments.0..=sub.arguments.1).contains(&count)
     });
     let Some(sub) = found else {
-        return Err(CommandError::text(format!(
-            "ERR unknown subcommand or wrong number of arguments for '{}'. Try DEBUG HELP.",
-            String::from_utf8_lossy(&word[..word.len().min(128)])
-        )));
+        return Err(CommandError::quoting(
+            "ERR unknown subcommand or wrong number of arguments for '",
+            &word[..word.len().min(128)],
+            "'. Try DEBUG HELP.",
+        ));
     };
     (sub.run)(context)
 }

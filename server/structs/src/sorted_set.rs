@@ -113,9 +113,14 @@ impl SortedSet {
 
     /// Takes the encoding for `size` more members at once.
     pub fn expect_members(&mut self, size: usize, limits: SortedSetLimits) {
-        if let Self::Listpack(listpack) = self
-            && limits.listpack_entries < size
-        {
+        if limits.listpack_entries < size {
+            self.unpack();
+        }
+    }
+
+    /// Takes the encoding that has no limits.
+    pub fn unpack(&mut self) {
+        if let Self::Listpack(listpack) = self {
             *self = Self::Skiplist(Box::new(packed::to_ordered(listpack)));
         }
     }

@@ -312,7 +312,7 @@ impl<V: Payload> Table<V> {
         let mut tries = 0_u32;
         loop {
             let number = random();
-            let index = ((number >> 32) * self.buckets as u64 >> 32) as usize;
+            let index = (((number >> 32) * self.buckets as u64) >> 32) as usize;
             let mut place = (number & (PLACES - 1)) as usize;
             tries += 1;
             if tries > 4096 {

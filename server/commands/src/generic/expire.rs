@@ -107,8 +107,7 @@ impl Conditions {
             match known.into_iter().find(|(name, _)| args::is(word, name)) {
                 Some((_, given)) => *given = true,
                 None => {
-                    let word = String::from_utf8_lossy(word);
-                    return Err(CommandError::text(format!("ERR Unsupported option {word}")));
+                    return Err(CommandError::quoting("ERR Unsupported option ", word, ""));
                 }
             }
         }

@@ -66,15 +66,9 @@ const SAME_OBJECT: CommandError = CommandError::Other(std::borrow::Cow::Borrowed
     "ERR source and destination objects are the same",
 ));
 
-/// The index of a logical database. As Redis has it, a number beyond a C `int` gets another text
-/// than one beyond the databases.
+/// The index of a logical database.
 fn database(call: &Call<'_>, word: &[u8]) -> Result<usize, CommandError> {
-    let number = i32::try_from(args::integer(word)?).map_err(|_| {
-        CommandError::text(
-            "ERR value is out of range, value must between -2147483648 and 2147483647",
-        )
-    })?;
-    known_database(call, number)
+    known_database(call, args::int(word)?)
 }
 
 fn known_database(call: &Call<'_>, number: i32) -> Result<usize, CommandError> {

@@ -80,9 +80,9 @@ const SHARED: i64 = i32::MAX as i64;
 
 /// What comes here is no subcommand: those have handlers of their own.
 fn unknown(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let word = String::from_utf8_lossy(call.args[1]);
-    let word: String = word.chars().take(128).collect();
-    Err(CommandError::text(format!("ERR unknown subcommand '{word}'. Try OBJECT HELP.")))
+    let word = call.args[1];
+    let word = &word[..word.len().min(128)];
+    Err(CommandError::quoting("ERR unknown subcommand '", word, "'. Try OBJECT HELP."))
 }
 
 /// Answers with `of` the key's entry, or null. Counts as a hit or miss, not as an access.

@@ -126,7 +126,8 @@ fn hgetex(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let reply = &mut call.reply;
     reply.array(fields.len());
     let done = change_existing(&mut call.db, key, |hash| {
-        if let Refresh::At(_) = refresh {
+        // PERSIST as well: the form is that of Redis, even if no field has an expiry then.
+        if refresh != Refresh::Keep {
             hash.make_expirable();
         }
         let mut changed: SmallVec<[&[u8]; 16]> = SmallVec::new();
@@ -224,8 +225,7 @@ impl<'w> SetRequest<'w> {
                     expiry = FieldExpiry::At(clock.moment(amount, now_ms, "hsetex")?);
                 }
             } else {
-                let word = String::from_utf8_lossy(word);
-                return Err(CommandError::text(format!("ERR unknown argument: {word}")));
+                return Err(CommandError::quoting("ERR unknown argument: ", word, ""));
             }
             at += 1;
         }
@@ -325,12 +325,15 @@ fn set_all(
 }
 
 fn hsetex_past(call: &mut Call<'_>, request: &SetRequest<'_>) -> Result<Effect, CommandError> {
-    let (key, now_ms) = (call.args[1], call.now_ms());
+    let (key, now_ms, limits) = (call.args[1], call.now_ms(), limits(call));
     let done = change_existing(&mut call.db, key, |hash| {
         let allowed = request.allowed(hash, now_ms);
         if allowed {
-            for field in request.pairs.iter().step_by(2) {
-                hash.remove(field);
+            // Set and removed, because what does not fit leaves the hash in another form.
+            hash.prepare(request.pairs.len() / 2, limits);
+            for pair in request.pairs.chunks_exact(2) {
+                hash.set(pair[0], pair[1], request.expiry, limits);
+                hash.remove(pair[0]);
             }
         }
         (allowed, hash.is_empty())

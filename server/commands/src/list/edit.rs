@@ -126,6 +126,9 @@ fn linsert(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 fn lrem(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let (key, element) = (call.args[1], call.args[3]);
     let count = args::integer(call.args[2])?;
+    if count == i64::MIN {
+        return Err(CommandError::BelowMinusMax);
+    }
     let limits = limits(call);
     let Some(mut list) = call.db.write_as::<List>(key)? else {
         call.reply.integer(0);
@@ -209,13 +212,18 @@ mod tests {
         bench.expect("LRANGE k 0 -1", "*4 $1 a $1 b $1 a $1 c");
         bench.expect("LREM k 0 x", ":0");
         assert_eq!((bench.dirty, bench.touched), (0, 0));
-        bench.expect("LREM k -9223372036854775808 a", ":2");
+        bench.expect("LREM k -9223372036854775807 a", ":2");
         assert_eq!(bench.dirty, 2);
         bench.expect("LREM k 1 b", ":1");
         bench.events.clear();
         bench.expect("LREM k 5 c", ":1");
         assert_eq!(bench.events, ["lrem k", "del k"]);
         bench.expect("LREM k x c", "-ERR value is not an integer or out of range");
+        bench.expect(
+            "LREM k -9223372036854775808 c",
+            "-ERR value is out of range, value must between -9223372036854775807 and \
+             9223372036854775807",
+        );
     }
 
     #[test]

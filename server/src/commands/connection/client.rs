@@ -138,8 +138,7 @@ fn setinfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let (attribute, value) = (context.args[2], context.args[3]);
     let is_name = args::is(attribute, "LIB-NAME");
     if !is_name && !args::is(attribute, "LIB-VER") {
-        let attribute = String::from_utf8_lossy(attribute);
-        return Err(CommandError::text(format!("ERR Unrecognized option '{attribute}'")));
+        return Err(CommandError::quoting("ERR Unrecognized option '", attribute, "'"));
     }
     if !is_printable(value) {
         let attribute = if is_name { "lib-name" } else { "lib-ver" };
@@ -318,7 +317,7 @@ impl Context<'_> {
         let session = &self.session;
         let shared = &session.shared;
         shared.db.store(u32::from(session.db), Ordering::Relaxed);
-        shared.protocol.store(session.protocol.version() as u8, Ordering::Relaxed);
+        shared.protocol.store(session.protocol.version(), Ordering::Relaxed);
         shared.last_command.store(self.entry.id as u32, Ordering::Relaxed);
         // The request that asks is still in the buffer. What is behind it is counted after the batch.
         shared.query_bytes.store(request_bytes(self.args), Ordering::Relaxed);

@@ -32,12 +32,11 @@ impl Kinds {
             ("slave", Self::Replica),
             ("pubsub", Self::PubSub),
         ];
-        known.into_iter().find(|(name, _)| args::is(word, name)).map(|(_, kind)| kind).ok_or_else(
-            || {
-                let word = String::from_utf8_lossy(word);
-                CommandError::text(format!("ERR Unknown client type '{word}'"))
-            },
-        )
+        known
+            .into_iter()
+            .find(|(name, _)| args::is(word, name))
+            .map(|(_, kind)| kind)
+            .ok_or_else(|| CommandError::quoting("ERR Unknown client type '", word, "'"))
     }
 }
 
@@ -100,8 +99,7 @@ impl Filter {
                 filter.local_address = Some((*value).into());
             } else if args::is(option, "USER") {
                 if *value != b"default" {
-                    let user = String::from_utf8_lossy(value);
-                    return Err(CommandError::text(format!("ERR No such user '{user}'")));
+                    return Err(CommandError::quoting("ERR No such user '", value, "'"));
                 }
                 filter.user = Some((*value).into());
             } else if args::is(option, "SKIPME") {

@@ -105,7 +105,7 @@ fn echo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `SELECT index`
 fn select(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let index = args::integer(context.args[1])?;
+    let index = args::int(context.args[1])?;
     let databases = context.session.database.keyspace.databases();
     match u16::try_from(index) {
         Ok(index) if usize::from(index) < databases => context.session.db = index,
@@ -205,8 +205,8 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         {
             name = Some(client::valid_name(wanted)?);
         } else {
-            let option = String::from_utf8_lossy(word);
-            return Err(CommandError::text(format!("ERR Syntax error in HELLO option '{option}'")));
+            let before = "ERR Syntax error in HELLO option '";
+            return Err(CommandError::quoting(before, word, "'"));
         }
     }
     if let Some((user, password)) = credentials {

@@ -103,8 +103,11 @@ pub(super) fn load(
             if kept { Order::Text } else { Order::Open }
         }
         Some(Kind::SortedSet) => {
-            if let Some(sorted) = db.peek_as::<SortedSet>(key)? {
+            if let Some(mut sorted) = db.write_as::<SortedSet>(key)? {
+                // As Redis does, and OBJECT ENCODING shows. To watchers it is no change.
+                sorted.unpack();
                 load_sorted_set(&mut elements, &sorted, options);
+                sorted.unchanged();
             }
             if kept { Order::Settled } else { Order::Open }
         }
