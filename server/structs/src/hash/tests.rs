@@ -1,3 +1,5 @@
+//! The hash against a plain map, and the borders between its forms.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
