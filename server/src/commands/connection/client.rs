@@ -300,7 +300,7 @@ impl Context<'_> {
         let session = &self.session;
         let shared = &session.shared;
         shared.db.store(u32::from(session.db), Ordering::Relaxed);
-        shared.protocol.store(session.protocol.version() as u8, Ordering::Relaxed);
+        shared.protocol.store(session.protocol.version(), Ordering::Relaxed);
         shared.last_command.store(self.entry.id as u32, Ordering::Relaxed);
         // The request that asks is still in the buffer. What is behind it is counted after the batch.
         shared.query_bytes.store(request_bytes(self.args), Ordering::Relaxed);
