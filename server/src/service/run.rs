@@ -239,7 +239,7 @@ impl Service {
         let session = &connection.session;
         let shared = &session.shared;
         shared.db.store(u32::from(session.db), Ordering::Relaxed);
-        shared.protocol.store(session.protocol.version() as u8, Ordering::Relaxed);
+        shared.protocol.store(session.protocol.version(), Ordering::Relaxed);
         shared.last_command.store(session.last_command, Ordering::Relaxed);
         let commands = shared.commands.load(Ordering::Relaxed) + ran as u64;
         shared.commands.store(commands, Ordering::Relaxed);
