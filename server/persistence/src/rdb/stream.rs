@@ -157,6 +157,9 @@ pub(super) fn load(
             (read_id(reader)?, reader.length()?)
         }
     };
+    if last_id < max_deleted_id {
+        return Err(LoadError::Malformed("a stream whose deleted ID is above its last one"));
+    }
     stream
         .set_id(last_id, Some(entries_added), Some(max_deleted_id))
         .map_err(|_| LoadError::Malformed("a stream whose last ID or counters are wrong"))?;
