@@ -186,10 +186,10 @@ fn set_active_expire(context: &mut Context<'_>) -> Result<Effect, CommandError> 
 /// `DEBUG SET-SKIP-CHECKSUM-VALIDATION 0|1`
 fn set_skip_checksum_validation(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let _one_at_a_time = context.worker.server.changing.lock();
-    let settings = &context.session.database.settings;
-    let mut next = Settings::clone(&settings.load());
+    let database = &context.session.database;
+    let mut next = Settings::clone(&database.settings.load());
     next.environment.ignores_checksums = is_on(context.args[2]);
-    settings.store(Arc::new(next));
+    database.set_settings(next);
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -376,10 +376,10 @@ fn quicklist_packed_threshold(context: &mut Context<'_>) -> Result<Effect, Comma
     })?;
     let threshold = if size == 0 { Limits::default().list_packed_threshold } else { size as usize };
     let _one_at_a_time = context.worker.server.changing.lock();
-    let settings = &context.session.database.settings;
-    let mut next = Settings::clone(&settings.load());
+    let database = &context.session.database;
+    let mut next = Settings::clone(&database.settings.load());
     next.environment.limits.list_packed_threshold = threshold;
-    settings.store(Arc::new(next));
+    database.set_settings(next);
     context.reply.ok();
     Ok(Effect::None)
 }

@@ -84,9 +84,8 @@ impl Options {
             } else if args::is(word, "IDLETIME") && !matches!(options.access, Access::Frequency(_))
             {
                 let seconds = args::integer(words.next().ok_or(CommandError::Syntax)?)?;
-                let seconds = u64::try_from(seconds).map_err(|_| {
-                    CommandError::text("ERR Invalid IDLETIME value, must be >= 0")
-                })?;
+                let seconds = u64::try_from(seconds)
+                    .map_err(|_| CommandError::text("ERR Invalid IDLETIME value, must be >= 0"))?;
                 options.access = Access::IdleSeconds(seconds);
             } else if args::is(word, "FREQ") && !matches!(options.access, Access::IdleSeconds(_)) {
                 let frequency = args::integer(words.next().ok_or(CommandError::Syntax)?)?;

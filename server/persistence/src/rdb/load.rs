@@ -46,9 +46,7 @@ pub fn load<'a>(
         Type::Set => Loaded::Set(set(reader, &bounds)?),
         Type::SetIntset => Loaded::Set(intset(&reader.string()?, &bounds)?),
         Type::SetListpack => Loaded::Set(set_of_listpack(listpack(reader)?, &bounds)?),
-        Type::SortedSet | Type::SortedSet2 => {
-            Loaded::SortedSet(sorted_set(kind, reader, &bounds)?)
-        }
+        Type::SortedSet | Type::SortedSet2 => Loaded::SortedSet(sorted_set(kind, reader, &bounds)?),
         Type::SortedSetListpack => {
             Loaded::SortedSet(sorted_set_of_listpack(listpack(reader)?, &bounds)?)
         }

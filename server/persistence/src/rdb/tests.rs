@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use carnelian_keyspace::{Aftermath, AccessPolicy, Db, Expiry, Keyspace, Limits, Value};
+use carnelian_keyspace::{AccessPolicy, Aftermath, Db, Expiry, Keyspace, Limits, Value};
 use carnelian_structs::hash::{FieldExpiry, Hash};
 use carnelian_structs::list::{End, List};
 use carnelian_structs::set::Set;
@@ -220,7 +220,9 @@ fn samples() -> Vec<Loaded<'static>> {
         Loaded::String(b"92233720368547758".into()),
         Loaded::String(vec![b'x'; 3000].into()),
         list(&[word(1), number(2)]),
-        list(&(0..9).map(word).chain([vec![b'l'; 100]]).chain((0..9).map(word)).collect::<Vec<_>>()),
+        list(
+            &(0..9).map(word).chain([vec![b'l'; 100]]).chain((0..9).map(word)).collect::<Vec<_>>(),
+        ),
         set(&(0..5).map(number).collect::<Vec<_>>()),
         set(&(0..4).map(word).chain([number(7)]).collect::<Vec<_>>()),
         set(&(0..9).map(word).collect::<Vec<_>>()),
@@ -368,28 +370,23 @@ fn old_forms_are_read() {
             "{[97]: ([49], None), [98]: ([50, 46, 53], None)}",
         ),
         (Type::HashZipmap, &zipmap, "listpack", "{[97]: ([98], None)}"),
-        (
-            Type::HashExpiriesPreview,
-            &expiring,
-            "listpackex",
-            "{[97]: ([98], Some(1700000000000))}",
-        ),
+        (Type::HashExpiriesPreview, &expiring, "listpackex", "{[97]: ([98], Some(1700000000000))}"),
         (Type::Set, b"\x02\x01a\xC0\x07", "listpack", "[[55], [97]]"),
     ];
     for (kind, body, encoding, content) in cases {
-        let mut shelf = restored(&payload(kind, body)).unwrap_or_else(|it| panic!("{kind:?}: {it}"));
+        let mut shelf =
+            restored(&payload(kind, body)).unwrap_or_else(|it| panic!("{kind:?}: {it}"));
         assert_eq!(shelf.describe(), (encoding, content.to_owned()), "{kind:?}");
     }
 }
 
 #[test]
 fn sorted_sets_that_are_out_of_order_are_put_in_it() {
-    let packed =
-        Listpack::from_elements([&b"x"[..], b"2", b"y", b"1"]);
+    let packed = Listpack::from_elements([&b"x"[..], b"2", b"y", b"1"]);
     let body = string_of(packed.as_bytes());
     let mut shelf = restored(&payload(Type::SortedSetListpack, &body)).unwrap();
     assert_eq!(shelf.describe(), ("listpack", "[([121], 1.0), ([120], 2.0)]".into()));
-    }
+}
 
 #[test]
 fn streams_of_redis_are_read_and_groups_are_refused() {

@@ -168,8 +168,7 @@ pub(super) mod tests {
         }
         let total = (HEADER + body.len() + 1) as u32;
         let count = entries.len() as u16;
-        let header =
-            [&total.to_le_bytes()[..], &(tail as u32).to_le_bytes(), &count.to_le_bytes()];
+        let header = [&total.to_le_bytes()[..], &(tail as u32).to_le_bytes(), &count.to_le_bytes()];
         [&header.concat()[..], &body, &[END]].concat()
     }
 
@@ -201,11 +200,10 @@ pub(super) mod tests {
         ];
         let listpack = read(&ziplist(&entries)).unwrap();
         let elements: Vec<Element<'_>> = listpack.iter().collect();
-        assert_eq!(elements[..3], [
-            Element::String(b"a"),
-            Element::String(&[b'y'; 300]),
-            Element::String(&long)
-        ]);
+        assert_eq!(
+            elements[..3],
+            [Element::String(b"a"), Element::String(&[b'y'; 300]), Element::String(&long)]
+        );
         let integers: Vec<i64> = elements[3..].iter().filter_map(Element::to_i64).collect();
         let low = i64::MIN + 1;
         assert_eq!(integers, [-2, -(1 << 31), low, (1 << 23) - 1, -(1 << 23), -128, 0, 12]);
