@@ -1,6 +1,8 @@
 //! DUMP and RESTORE: values as bytes that other servers read. They are commands on data, and live
 //! here so that `carnelian-commands` need not know the RDB format.
 
+use std::borrow::Cow;
+
 use carnelian_commands::{
     Call, Categories, CommandError, DataCommand, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
     args,
@@ -46,7 +48,7 @@ pub const TABLE: &[DataCommand] = &[
 const IDLE_SECONDS_MAX: u64 = (1 << 24) - 1;
 
 const BUSY_KEY: CommandError =
-    CommandError::Other(std::borrow::Cow::Borrowed("BUSYKEY Target key name already exists."));
+    CommandError::Other(Cow::Borrowed("BUSYKEY Target key name already exists."));
 
 /// `DUMP key`
 fn dump(call: &mut Call<'_>) -> Result<Effect, CommandError> {
@@ -191,7 +193,7 @@ fn set_access(call: &mut Call<'_>, access: Access) {
             now_seconds.wrapping_sub(idle.min(IDLE_SECONDS_MAX)) & IDLE_SECONDS_MAX
         }
         (Access::Frequency(frequency), AccessPolicy::Lfu { .. }) => {
-            (now_seconds / 60 & 0xFFFF) << 8 | u64::from(frequency)
+            ((now_seconds / 60) & 0xFFFF) << 8 | u64::from(frequency)
         }
         _ => return,
     };
@@ -206,4 +208,122 @@ fn absolute(call: &Call<'_>, at_ms: u64) -> Effect {
     let changed = words.iter().enumerate().map(|(at, &word)| if at == 2 { at_ms } else { word });
     rewrite.command_of(words.len() + 1, changed.chain([&b"ABSTTL"[..]]));
     Effect::Rewrite(rewrite)
+}
+
+#[cfg(test)]
+mod tests {
+    use carnelian_commands::Environment;
+    use carnelian_keyspace::{Aftermath, Db, Keyspace};
+    use carnelian_resp::{Protocol, Writer};
+
+    use super::*;
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    struct Bench {
+        keyspace: Keyspace,
+        environment: Environment,
+        aftermath: Aftermath,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut aftermath = Aftermath::default();
+            aftermath.changes.following = true;
+            aftermath.changes.listening = u32::MAX;
+            Self { keyspace: Keyspace::new(1), environment: Environment::default(), aftermath }
+        }
+
+        fn with<R>(&mut self, words: &[&[u8]], act: impl FnOnce(&mut Call<'_>) -> R) -> R {
+            let mut out = Vec::new();
+            let access = self.keyspace.lock_all();
+            let db = Db::new(access, 0, NOW_MS, self.environment.policy, &mut self.aftermath);
+            let reply = Writer::new(&mut out, Protocol::Resp2);
+            act(&mut Call { args: words, db, reply, environment: &self.environment })
+        }
+
+        /// Runs RESTORE; what followers get, in words.
+        fn restore(&mut self, words: &[&[u8]]) -> Option<String> {
+            self.aftermath.changes.events.clear();
+            let words = [&[&b"RESTORE"[..]], words].concat();
+            match self.with(&words, restore).unwrap() {
+                Effect::None => None,
+                Effect::Verbatim => Some("verbatim".into()),
+                Effect::Rewrite(rewrite) => {
+                    let text = String::from_utf8_lossy(rewrite.as_bytes()).into_owned();
+                    let words = text.split("\r\n").filter(|it| !it.starts_with(['*', '$']));
+                    Some(words.collect::<Vec<_>>().join(" ").trim_end().to_owned())
+                }
+            }
+        }
+
+        fn events(&self) -> Vec<&'static str> {
+            self.aftermath.changes.events.iter().map(|event| event.name).collect()
+        }
+
+        fn payload(&mut self) -> Vec<u8> {
+            self.with(&[], |call| {
+                call.db.set_string(b"source", b"v", Expiry::Clear);
+                let entry = call.db.look(b"source").unwrap();
+                rdb_dump::dump(entry, &call.environment.limits)
+            })
+        }
+    }
+
+    #[test]
+    fn followers_get_absolute_times() {
+        let mut bench = Bench::new();
+        let payload = bench.payload();
+        assert_eq!(bench.restore(&[b"a", b"0", &payload]).as_deref(), Some("verbatim"));
+        assert_eq!(bench.events(), ["new", "restore"]);
+        let effect = bench.restore(&[b"b", b"5000", &payload, b"IDLETIME", b"9"]).unwrap();
+        assert!(effect.starts_with("RESTORE b 1700000005000 "), "{effect}");
+        assert!(effect.ends_with(" IDLETIME 9 ABSTTL"), "{effect}");
+        let later = (NOW_MS + 7).to_string();
+        let words = [b"c", later.as_bytes(), &payload, b"ABSTTL"];
+        assert_eq!(bench.restore(&words).as_deref(), Some("verbatim"));
+        assert_eq!(bench.with(&[], |call| call.db.expiry(b"c")), Some(Some(NOW_MS + 7)));
+    }
+
+    #[test]
+    fn a_value_that_comes_too_late_only_removes_the_old_one() {
+        let mut bench = Bench::new();
+        let payload = bench.payload();
+        let now = NOW_MS.to_string();
+        let words = [b"a", now.as_bytes(), &payload, b"ABSTTL", b"REPLACE"];
+        assert_eq!(bench.restore(&words), None);
+        bench.restore(&[b"a", b"0", &payload]);
+        assert_eq!(bench.restore(&words).as_deref(), Some("DEL a"));
+        assert_eq!(bench.events(), ["del"]);
+        bench.environment.limits.lazy_server_del = true;
+        bench.restore(&[b"a", b"0", &payload]);
+        assert_eq!(bench.restore(&words).as_deref(), Some("UNLINK a"));
+        assert_eq!(bench.with(&[], |call| call.db.exists(b"a")), false);
+    }
+
+    #[test]
+    fn times_to_live_have_bounds() {
+        let mut bench = Bench::new();
+        let payload = bench.payload();
+        for ttl in [&b"-1"[..], b"9223372036854775807"] {
+            let words = [b"RESTORE", &b"a"[..], ttl, &payload];
+            let error = bench.with(&words, restore).unwrap_err().to_string();
+            assert_eq!(error, "ERR Invalid TTL value, must be >= 0");
+        }
+        let words: [&[u8]; 4] = [b"RESTORE", b"source", b"x", b""];
+        let error = bench.with(&words, restore).unwrap_err().to_string();
+        assert_eq!(error, "BUSYKEY Target key name already exists.");
+    }
+
+    #[test]
+    fn the_policy_decides_what_is_kept_of_the_last_use() {
+        let mut bench = Bench::new();
+        let payload = bench.payload();
+        let access = |bench: &mut Bench| bench.with(&[], |it| it.db.look(b"a").unwrap().access());
+        bench.restore(&[b"a", b"0", &payload, b"IDLETIME", b"100"]);
+        assert_eq!(carnelian_keyspace::idle_seconds(access(&mut bench), NOW_MS), 100);
+        bench.environment.policy = AccessPolicy::Lfu { log_factor: 10, decay_minutes: 1 };
+        bench.restore(&[b"a", b"0", &payload, b"REPLACE", b"FREQ", b"77"]);
+        assert_eq!(carnelian_keyspace::frequency(access(&mut bench), NOW_MS, 1), 77);
+    }
 }

@@ -36,10 +36,7 @@ pub fn load<'a>(
     Ok(match kind {
         Type::String => Loaded::String(reader.string()?),
         Type::List => Loaded::List(list(reader, &bounds)?),
-        Type::ListZiplist => Loaded::List(List::from_listpack(
-            not_empty(ziplist::read(&reader.string()?)?)?,
-            bounds.list,
-        )),
+        Type::ListZiplist => Loaded::List(list_of_ziplist(&reader.string()?, &bounds)?),
         Type::ListQuicklist | Type::ListQuicklist2 => {
             Loaded::List(quicklist(kind, reader, &bounds)?)
         }
@@ -97,6 +94,17 @@ fn list(reader: &mut Reader<'_>, bounds: &Bounds) -> Result<List, LoadError> {
         quicklist.push(End::Back, &reader.string()?, bounds.list);
     }
     Ok(List::from_quicklist(quicklist, bounds.list))
+}
+
+/// Stays a quicklist however small it is, as in Redis.
+fn list_of_ziplist(bytes: &[u8], bounds: &Bounds) -> Result<List, LoadError> {
+    let elements = not_empty(ziplist::read(bytes)?)?;
+    let mut quicklist = Quicklist::new(bounds.list);
+    let mut buffer = itoa::Buffer::new();
+    for element in &elements {
+        quicklist.push(End::Back, element.as_bytes(&mut buffer), bounds.list);
+    }
+    Ok(List::Quicklist(Box::new(quicklist)))
 }
 
 fn quicklist(kind: Type, reader: &mut Reader<'_>, bounds: &Bounds) -> Result<List, LoadError> {
@@ -204,7 +212,6 @@ fn sorted_set_of_listpack(listpack: Listpack, bounds: &Bounds) -> Result<SortedS
         }
         last = Some((score, member));
     }
-    drop(elements);
     if in_order && builder.len() <= bounds.sorted_set.listpack_entries {
         return Ok(SortedSet::Listpack(listpack));
     }

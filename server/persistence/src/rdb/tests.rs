@@ -353,7 +353,7 @@ fn old_forms_are_read() {
     let zipmap = string_of(b"\x01\x01a\x01\x00b\xFF");
     let expiring = [&b"\x01"[..], &[0x81], &NOW_MS.to_be_bytes(), b"\x01a\x01b"].concat();
     let cases: [(Type, &[u8], &str, &str); 9] = [
-        (Type::ListZiplist, &packed, "listpack", "[[97], [49], [98], [50, 46, 53]]"),
+        (Type::ListZiplist, &packed, "quicklist", "[[97], [49], [98], [50, 46, 53]]"),
         (
             Type::ListQuicklist,
             &nodes,
@@ -391,11 +391,12 @@ fn sorted_sets_that_are_out_of_order_are_put_in_it() {
 #[test]
 fn streams_of_redis_are_read_and_groups_are_refused() {
     // DUMP by Redis 8.0 after XADD 1-1 a 1 b 2, 1-2 a 1 c 3, 2-0 a x b y, XDEL 1-2.
-    let redis = b"\x15\x01\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\xc3\x3e\x40\x44\x12\x44\0\0\0\
-        \x1b\0\x02\x01\x01\x01\x02\x01\x81\x61\x02\x81\x62\x02\0\x20\x09\0\0\x20\x01\x40\x11\0\x05\
-        \x20\x05\x80\x09\x20\x1b\x07\x01\x01\x81\x63\x02\x03\x01\x08\x20\x1f\x0d\x01\xdf\xff\x02\
-        \x81\x78\x02\x81\x79\x02\x05\x01\xff\x02\x02\0\x01\x01\x01\x02\x03\0\x0c\0\x78\x32\x23\
-        \xf1\xa9\x1a\x31\x85";
+    let redis =
+        b"\x15\x01\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\xc3\x3e\x40\x44\x12\x44\0\0\0\x1b\0\
+        \x02\x01\x01\x01\x02\x01\x81\x61\x02\x81\x62\x02\0\x20\x09\0\0\x20\x01\x40\x11\0\x05\
+        \x20\x05\x80\x09\x20\x1b\x07\x01\x01\x81\x63\x02\x03\x01\x08\x20\x1f\x0d\x01\x01\xdf\
+        \xff\x02\x81\x78\x02\x81\x79\x02\x05\x01\xff\x02\x02\0\x01\x01\x01\x02\x03\0\x0c\0\x78\
+        \x32\x23\xf1\xa9\x1a\x31\x85";
     let mut shelf = restored(redis).unwrap();
     let content = "[(StreamId { ms: 1, seq: 1 }, [([97], [49]), ([98], [50])]), \
          (StreamId { ms: 2, seq: 0 }, [([97], [120]), ([98], [121])])] \
