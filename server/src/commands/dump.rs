@@ -298,7 +298,7 @@ mod tests {
         bench.environment.limits.lazy_server_del = true;
         bench.restore(&[b"a", b"0", &payload]);
         assert_eq!(bench.restore(&words).as_deref(), Some("UNLINK a"));
-        assert_eq!(bench.with(&[], |call| call.db.exists(b"a")), false);
+        assert!(!bench.with(&[], |call| call.db.exists(b"a")));
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn samples() -> Vec<Loaded<'static>> {
     let word = |number: usize| format!("word-{number}").into_bytes();
     let number = |number: usize| (number * number * 77).to_string().into_bytes();
     let field = |at: usize, expiry| (word(at), number(at), expiry);
-    let expiry = |at: usize| (at % 2 == 0).then_some(NOW_MS + 1000 * at as u64);
+    let expiry = |at: usize| at.is_multiple_of(2).then_some(NOW_MS + 1000 * at as u64);
     vec![
         Loaded::String(b"text".into()),
         Loaded::String(b"-129".into()),
