@@ -66,8 +66,9 @@ pub fn change(
     server.hz.store(next.hz.max(1), Ordering::Relaxed);
     let mut settings = Settings::new(&next);
     // Set by DEBUG, and not by a directive.
-    settings.environment.limits.list_packed_threshold =
-        database.settings.load().environment.limits.list_packed_threshold;
+    let environment = database.settings.load().environment;
+    settings.environment.limits.list_packed_threshold = environment.limits.list_packed_threshold;
+    settings.environment.ignores_checksums = environment.ignores_checksums;
     database.set_settings(settings);
     *server.config.write() = Arc::new(next);
     Ok(())

@@ -176,7 +176,7 @@ impl Registry {
     pub fn new(renames: &[(Vec<u8>, Vec<u8>)]) -> Self {
         let mut registry =
             Self { entries: Vec::new(), slots: Box::new([0; SLOTS]), names: Vec::new() };
-        for command in TABLES.iter().flat_map(|table| table.iter()) {
+        for command in TABLES.iter().chain(commands::DATA_TABLES).flat_map(|table| table.iter()) {
             registry.add(Handler::Data(command), renames);
         }
         for command in commands::TABLES.iter().flat_map(|table| table.iter()) {

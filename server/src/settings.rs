@@ -112,6 +112,7 @@ fn environment(config: &Config) -> Environment {
             _ => AccessPolicy::Lru,
         },
         lfu_decay_minutes: config.lfu_decay_time,
+        ignores_checksums: false,
     }
 }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod dump;
 mod hashes;
 mod keys;
 mod lifecycle;

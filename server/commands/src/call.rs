@@ -12,11 +12,18 @@ pub struct Environment {
     pub policy: AccessPolicy,
     /// `lfu-decay-time`, for OBJECT FREQ.
     pub lfu_decay_minutes: u32,
+    /// DEBUG SET-SKIP-CHECKSUM-VALIDATION: RESTORE takes payloads whose checksum is wrong.
+    pub ignores_checksums: bool,
 }
 
 impl Default for Environment {
     fn default() -> Self {
-        Self { limits: Limits::default(), policy: AccessPolicy::Lru, lfu_decay_minutes: 1 }
+        Self {
+            limits: Limits::default(),
+            policy: AccessPolicy::Lru,
+            lfu_decay_minutes: 1,
+            ignores_checksums: false,
+        }
     }
 }
 

@@ -91,6 +91,13 @@ const SUBCOMMANDS: &[Sub] = &[
         "Stops or resumes the search for keys that have expired.",
         set_active_expire,
     ),
+    sub(
+        "set-skip-checksum-validation",
+        (1, 1),
+        "<0|1>",
+        "Makes RESTORE take payloads whose checksum is wrong.",
+        set_skip_checksum_validation,
+    ),
     sub("sleep", (1, 1), "<seconds>", "Stops the whole server for a while.", sleep),
     sub("help", (0, 0), "", "Lists the subcommands.", help),
 ];
@@ -173,6 +180,17 @@ fn sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 fn set_active_expire(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let on = is_on(context.args[2]);
     context.session.database.active_expiry.store(on, Ordering::Relaxed);
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG SET-SKIP-CHECKSUM-VALIDATION 0|1`
+fn set_skip_checksum_validation(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let _one_at_a_time = context.worker.server.changing.lock();
+    let database = &context.session.database;
+    let mut next = Settings::clone(&database.settings.load());
+    next.environment.ignores_checksums = is_on(context.args[2]);
+    database.set_settings(next);
     context.reply.ok();
     Ok(Effect::None)
 }

@@ -4,13 +4,14 @@ mod command;
 mod config;
 mod connection;
 mod debug;
+mod dump;
 mod info;
 mod memory;
 mod process;
 mod slowlog;
 mod time;
 
-use carnelian_commands::{CommandError, Effect};
+use carnelian_commands::{CommandError, DataCommand, Effect};
 use carnelian_resp::Writer;
 
 use crate::registry::{Entry, Registry, ServerCommand};
@@ -40,6 +41,9 @@ pub const TABLES: &[&[ServerCommand]] = &[
     slowlog::TABLE,
     time::TABLE,
 ];
+
+/// Commands on data that need what `carnelian-commands` does not know.
+pub const DATA_TABLES: &[&[DataCommand]] = &[dump::TABLE];
 
 /// HELP of a container: its subcommands, as the table describes them.
 fn help(context: &mut Context<'_>) -> Result<Effect, CommandError> {

@@ -1,0 +1,7 @@
+//! How values are kept outside of memory: the RDB format, which DUMP payloads share.
+//!
+//! What is read is bounded and checked before it is believed; bad input gives an error that says
+//! what is wrong, and never a value that breaks a promise of its type.
+#![forbid(unsafe_code)]
+
+pub mod rdb;

@@ -1,0 +1,178 @@
+//! DUMP and RESTORE: what they refuse, and values going to Redis and back.
+
+use carnelian_tests::{Client, Server, each_way, is_carnelian, require_or_skip};
+
+/// One key, `k`, in every encoding: its name, then the commands that make it.
+const VALUES: &[(&str, &[&str])] = &[
+    ("int", &["SET k 12345"]),
+    ("embstr", &["SET k hello"]),
+    ("raw", &["SETRANGE k 200 compressible"]),
+    ("listpack", &["RPUSH k a 1 -5000 ''"]),
+    ("quicklist", &["CONFIG SET list-max-listpack-size 2", "RPUSH k a b c d e 6"]),
+    ("intset", &["SADD k 1 -70000 99999999999"]),
+    ("listpack", &["SADD k a b 5"]),
+    ("hashtable", &["CONFIG SET set-max-listpack-entries 2", "SADD k a b 5"]),
+    ("listpack", &["ZADD k 1 a 2.5 b -inf c inf d 0.1 e"]),
+    ("skiplist", &["CONFIG SET zset-max-listpack-entries 2", "ZADD k 1 a 2.5 b -inf c 1e300 d"]),
+    ("listpack", &["HSET k a 1 b two"]),
+    ("hashtable", &["CONFIG SET hash-max-listpack-entries 2", "HSET k a 1 b two c 3"]),
+    ("stream", &["XADD k 1-1 a 1 b 2", "XADD k 1-2 a 3 b 4", "XADD k 5-0 other field"]),
+];
+
+/// Those that need Redis 7.4.
+const EXPIRING: &[(&str, &[&str])] = &[
+    ("listpackex", &["HSET k a 1 b two c 3", "HPEXPIREAT k 1900000000000 FIELDS 1 b"]),
+    (
+        "hashtable",
+        &[
+            "CONFIG SET hash-max-listpack-entries 2",
+            "HSET k a 1 b two c 3",
+            "HPEXPIREAT k 1900000000000 FIELDS 1 b",
+            "HPEXPIREAT k 1900000000500 FIELDS 1 c",
+        ],
+    ),
+];
+
+/// Directives that `VALUES` change, with Redis's own settings.
+const DEFAULTS: &str = "CONFIG SET list-max-listpack-size -2 set-max-listpack-entries 128 \
+     zset-max-listpack-entries 128 hash-max-listpack-entries 512";
+
+#[test]
+fn values_go_to_redis_and_come_back() {
+    let Some(redis) = require_or_skip("redis-server") else { return };
+    let (ours, theirs) = (Server::start(&[]), Server::starter_of(&redis).start());
+    let (mut ours, mut theirs) = (ours.connect(), theirs.connect());
+    let version = theirs.info("redis_version");
+    if version.starts_with("6.") || version.starts_with("7.0") {
+        eprintln!("skipped: Redis {version} does not read what newer ones write");
+        return;
+    }
+    let recent = !theirs.call("COMMAND INFO hexpire").elements()[0].is_null();
+    let expiring = if recent { EXPIRING } else { &[] };
+    for (encoding, commands) in VALUES.iter().chain(expiring) {
+        for client in [&mut ours, &mut theirs] {
+            client.expect("FLUSHALL", "+OK");
+            client.expect(DEFAULTS, "+OK");
+            for command in *commands {
+                let reply = client.call(command);
+                assert!(!reply.is_error(), "{command}: {reply}");
+            }
+            client.expect("OBJECT ENCODING k", encoding);
+        }
+        copy(&mut ours, &mut theirs);
+        copy(&mut theirs, &mut ours);
+        let (a, b) = (content(&mut ours, "copy"), content(&mut theirs, "copy"));
+        assert_eq!(a, b, "{commands:?}");
+    }
+}
+
+/// Carries `k` to the other server as `copy`, and compares.
+fn copy(from: &mut Client, to: &mut Client) {
+    let payload = from.call("DUMP k");
+    let reply = to.call_words(&[&b"RESTORE"[..], b"copy", b"0", payload.bytes()]);
+    assert_eq!(reply.to_string(), "+OK");
+    assert_eq!(content(from, "k"), content(to, "copy"));
+    let encodings = (from.call("OBJECT ENCODING k"), to.call("OBJECT ENCODING copy"));
+    // A string that was changed in place is packed anew.
+    if encodings.0.text() != "raw" {
+        assert_eq!(encodings.0.text(), encodings.1.text());
+    }
+}
+
+fn content(client: &mut Client, key: &str) -> String {
+    let read = match client.call(&format!("TYPE {key}")).text().as_str() {
+        "string" => format!("GET {key}"),
+        "list" => format!("LRANGE {key} 0 -1"),
+        "set" => format!("SORT {key} ALPHA"),
+        "zset" => format!("ZRANGE {key} 0 -1 WITHSCORES"),
+        "stream" => format!("XRANGE {key} - +"),
+        _ => {
+            let values = client.call(&format!("HMGET {key} a b c")).to_string();
+            let times = client.call(&format!("HPEXPIRETIME {key} FIELDS 3 a b c"));
+            let times = if times.is_error() { String::new() } else { times.to_string() };
+            return values + &times;
+        }
+    };
+    client.call(&read).to_string()
+}
+
+#[test]
+fn restore_refuses_what_it_should() {
+    each_way(|client| {
+        client.expect("DUMP missing", "nil");
+        client.expect("SET k value", "+OK");
+        let payload = client.call("DUMP k");
+        let payload = payload.bytes();
+        let mut restore = |key: &str, ttl: &str, payload: &[u8], options: &[&str]| {
+            let mut words = vec![&b"RESTORE"[..], key.as_bytes(), ttl.as_bytes(), payload];
+            words.extend(options.iter().map(|option| option.as_bytes()));
+            client.call_words(&words).to_string()
+        };
+        let refused = [
+            ("k", "0", &[][..], "-BUSYKEY Target key name already exists."),
+            ("n", "-1", &[], "-ERR Invalid TTL value, must be >= 0"),
+            ("n", "x", &[], "-ERR value is not an integer or out of range"),
+            ("n", "0", &["FOO"], "-ERR syntax error"),
+            ("n", "0", &["IDLETIME"], "-ERR syntax error"),
+            ("n", "0", &["IDLETIME", "-1"], "-ERR Invalid IDLETIME value, must be >= 0"),
+            ("n", "0", &["FREQ", "256"], "-ERR Invalid FREQ value, must be >= 0 and <= 255"),
+            ("n", "0", &["FREQ", "1", "IDLETIME", "1"], "-ERR syntax error"),
+        ];
+        for (key, ttl, options, error) in refused {
+            assert_eq!(restore(key, ttl, payload, options), error);
+        }
+        let wrong = "-ERR DUMP payload version or checksum are wrong";
+        let mut damaged = payload.to_vec();
+        damaged[1] ^= 1;
+        for payload in [&b""[..], b"short", &damaged] {
+            assert_eq!(restore("n", "0", payload, &[]), wrong);
+        }
+        assert_eq!(restore("k", "0", &damaged, &["REPLACE"]), wrong);
+        assert_eq!(restore("n", "100000", payload, &["IDLETIME", "1000"]), "+OK");
+        assert_eq!(restore("late", "1", payload, &["ABSTTL"]), "+OK");
+        assert_eq!(restore("gone", "0", payload, &[]), "+OK");
+        assert_eq!(restore("gone", "1", payload, &["ABSTTL", "REPLACE"]), "+OK");
+        assert_eq!(restore("then", "1900000000000", payload, &["ABSTTL", "REPLACE"]), "+OK");
+        client.script(
+            r#"
+            GET k => value
+            TTL n => :100
+            OBJECT IDLETIME n => :1000
+            EXISTS late gone => :0
+            PEXPIRETIME then => :1900000000000
+            DEBUG SET-SKIP-CHECKSUM-VALIDATION 1 => +OK
+            "#,
+        );
+        damaged[1] ^= 1;
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        client.expect("DEL n", ":1");
+        let words: [&[u8]; 4] = [b"RESTORE", b"n", b"0", &damaged];
+        assert_eq!(client.call_words(&words).to_string(), "+OK");
+        client.expect("GET n", "value");
+        damaged[0] = 99;
+        let words: [&[u8]; 5] = [b"RESTORE", b"n", b"0", &damaged, b"REPLACE"];
+        assert_eq!(client.call_words(&words).to_string(), "-ERR Bad data format");
+        client.expect("GET n", "value");
+        client.expect("DEBUG SET-SKIP-CHECKSUM-VALIDATION 0", "+OK");
+        let words: [&[u8]; 4] = [b"RESTORE", b"m", b"0", &damaged];
+        assert_eq!(client.call_words(&words).to_string(), wrong);
+    });
+}
+
+#[test]
+fn consumer_groups_are_refused_clearly() {
+    if !is_carnelian() {
+        return;
+    }
+    let Some(redis) = require_or_skip("redis-server") else { return };
+    let (ours, theirs) = (Server::start(&[]), Server::starter_of(&redis).start());
+    let (mut ours, mut theirs) = (ours.connect(), theirs.connect());
+    theirs.call("XADD k 1-1 a 1");
+    theirs.call("XGROUP CREATE k group 0");
+    let payload = theirs.call("DUMP k");
+    let reply = ours.call_words(&[&b"RESTORE"[..], b"k", b"0", payload.bytes()]).to_string();
+    let error = "-ERR Bad data format: consumer groups of streams are not supported yet";
+    assert_eq!(reply, error);
+    ours.expect("EXISTS k", ":0");
+}
