@@ -52,7 +52,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    const EMPTY: Self = Self { slots: [const { Cell::new(0) }; SLOTS] };
+    fn empty() -> Self {
+        Self { slots: [const { Cell::new(0) }; SLOTS] }
+    }
 
     fn overflow(&self) -> Option<NonNull<Self>> {
         let last = self.slots[SLOTS - 1].get();
@@ -454,7 +456,7 @@ impl<V: Payload> Table<V> {
                 bucket = unsafe { overflow.as_mut() };
                 continue;
             }
-            let child = Box::new(Bucket::EMPTY);
+            let child = Box::new(Bucket::empty());
             added += BUCKET_BYTES;
             child.slots[0].set(bucket.slots[SLOTS - 1].get());
             let child = Box::into_raw(child);
@@ -472,7 +474,7 @@ impl<V: Payload> Table<V> {
     fn drain(&mut self, index: usize) -> Words {
         let words = self.words(index).collect();
         let mut overflow = self.bucket(index).overflow();
-        *self.bucket_mut(index) = Bucket::EMPTY;
+        *self.bucket_mut(index) = Bucket::empty();
         while let Some(bucket) = overflow {
             // SAFETY: overflow buckets come from `Box::into_raw`, and the only reference to this
             // one was just dropped.
@@ -529,11 +531,11 @@ impl<V: Payload> Table<V> {
             if let Some(old) = self.pages.pop() {
                 grown.extend(Vec::from(old));
             }
-            grown.resize_with(wanted, || Bucket::EMPTY);
+            grown.resize_with(wanted, Bucket::empty);
             self.bytes += (wanted - have) * BUCKET_BYTES;
             self.pages.push(grown.into_boxed_slice());
         } else if page == self.pages.len() {
-            let fresh: Vec<Bucket> = std::iter::repeat_with(|| Bucket::EMPTY).take(PAGE).collect();
+            let fresh: Vec<Bucket> = std::iter::repeat_with(Bucket::empty).take(PAGE).collect();
             self.bytes += PAGE * BUCKET_BYTES;
             self.pages.push(fresh.into_boxed_slice());
         }
