@@ -172,6 +172,7 @@ fn run_together(
         // touches one, so it needs no lock.
         let _ = entry.for_each_key(words, |key| {
             let hash = keyspace.hash(key);
+            keyspace.prefetch(hash);
             wanted.insert(segment_of(hash));
             scratch.hashes.push(hash);
         });

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ahash::RandomState;
 use carnelian_structs::table::Table;
 use carnelian_structs::value::Value;
+use smallvec::{SmallVec, smallvec};
 
 /// How many segments a keyspace has.
 pub const SEGMENTS: usize = 256;
@@ -21,7 +22,8 @@ pub(crate) type FieldExpiries = BTreeSet<(u64, usize, Box<[u8]>)>;
 
 /// The keys of all logical databases that hash to one lock.
 pub struct Segment {
-    tables: Vec<Table<Value>>,
+    /// The first in place: most servers use no other, and a batch waits for fewer lines.
+    tables: SmallVec<[Table<Value>; 1]>,
     /// When the next field of a hash expires: the time, the logical database and the key. A line
     /// may be out of date (the key gone or the field's expiry changed), never missing.
     pub(crate) field_expiries: FieldExpiries,
@@ -30,7 +32,8 @@ pub struct Segment {
 
 impl Segment {
     pub(crate) fn new(hasher: RandomState) -> Self {
-        Self { tables: vec![Table::new(hasher.clone())], field_expiries: BTreeSet::new(), hasher }
+        let tables = smallvec![Table::new(hasher.clone())];
+        Self { tables, field_expiries: BTreeSet::new(), hasher }
     }
 
     /// The keys of one logical database.

@@ -1,7 +1,7 @@
 //! The keyspace of one database: its segments, and what walks over all of them.
 
 use ahash::RandomState;
-use carnelian_structs::table::{Table, hash_key};
+use carnelian_structs::table::{Table, hash_key, prefetch_value};
 use carnelian_structs::value::Value;
 use parking_lot::Mutex;
 
@@ -72,6 +72,12 @@ impl Keyspace {
 
     pub(crate) fn segment(&self, index: usize) -> &Mutex<Segment> {
         &self.segments[index].0
+    }
+
+    /// Starts loading the segment of a key's hash, which is about to be locked.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch_value(&self.segments[segment_of(hash)]);
     }
 
     /// Locks some segments, in ascending order.

@@ -900,6 +900,15 @@ fn slot_word(raw: NonNull<u8>, hash: u64, expires: bool) -> u64 {
     address | tag_of(hash) | if expires { EXPIRES } else { 0 }
 }
 
+/// Starts loading a value that is about to be used.
+#[inline]
+pub fn prefetch_value<T>(value: &T) {
+    let address = std::ptr::from_ref(value).cast::<u8>();
+    for line in (0..size_of::<T>()).step_by(64) {
+        prefetch(address.wrapping_add(line));
+    }
+}
+
 #[inline]
 fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
