@@ -14,13 +14,15 @@ use crate::space::Dropped;
 const PLACE_BITS: u32 = 48;
 
 impl Db<'_> {
-    /// Visits the keys of the next buckets until at least `count` were seen, and returns the next
-    /// cursor (0 at the end; any value is a cursor). Expired keys are not shown but removed, so that
-    /// memory comes back even where nobody asks for them by name.
+    /// Visits the keys of the next buckets that `matches` lets pass until at least `count` were
+    /// seen, and returns the next cursor (0 at the end; any value is a cursor). Expired ones among
+    /// them are not shown but removed, so that memory comes back even where nobody asks for them
+    /// by name.
     pub fn scan(
         &mut self,
         cursor: u64,
         count: usize,
+        matches: impl Fn(&[u8]) -> bool,
         mut visit: impl FnMut(EntryRef<'_, Value>),
     ) -> u64 {
         let (index, now_ms) = (self.index, self.now_ms);
@@ -36,6 +38,9 @@ impl Db<'_> {
                 loop {
                     place = table.scan(place, |entry| {
                         seen += 1;
+                        if !matches(entry.key()) {
+                            return;
+                        }
                         if entry.expiry().is_none_or(|at| now_ms < at) {
                             visit(entry);
                         } else {
