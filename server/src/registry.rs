@@ -167,6 +167,8 @@ pub struct Registry {
     entries: Vec<Entry>,
     /// `id + 1` by a hash of the name; 0 is free.
     slots: Box<[u16; SLOTS]>,
+    /// Beside each slot, its name as words that ignore case.
+    folded: Box<[Folded; SLOTS]>,
     /// The name under which an entry is found.
     names: Vec<Option<Box<[u8]>>>,
 }
@@ -174,8 +176,12 @@ pub struct Registry {
 impl Registry {
     /// `renames`: the pairs of `rename-command`; an empty new name removes the command.
     pub fn new(renames: &[(Vec<u8>, Vec<u8>)]) -> Self {
-        let mut registry =
-            Self { entries: Vec::new(), slots: Box::new([0; SLOTS]), names: Vec::new() };
+        let mut registry = Self {
+            entries: Vec::new(),
+            slots: Box::new([0; SLOTS]),
+            folded: Box::new([Folded::default(); SLOTS]),
+            names: Vec::new(),
+        };
         for command in TABLES.iter().chain(commands::DATA_TABLES).flat_map(|table| table.iter()) {
             registry.add(Handler::Data(command), renames);
         }
@@ -233,11 +239,14 @@ impl Registry {
     }
 
     fn enter(&mut self, name: &[u8], id: usize) {
-        let mut slot = slot_of(name);
+        let folded = Folded::new(name);
+        let mut slot = folded.slot();
         while self.slots[slot] != 0 {
             slot = (slot + 1) % SLOTS;
         }
         self.slots[slot] = id as u16 + 1;
+        let is_exact = name.len() <= 16 && name.iter().all(u8::is_ascii_alphabetic);
+        self.folded[slot] = Folded { is_exact, ..folded };
         self.names[id] = Some(name.into());
     }
 
@@ -262,14 +271,20 @@ impl Registry {
     /// The command of this name, in any case.
     #[inline]
     pub fn find(&self, name: &[u8]) -> Option<&Entry> {
-        let mut slot = slot_of(name);
+        let folded = Folded::new(name);
+        let mut slot = folded.slot();
         loop {
             let id = usize::from(self.slots[slot]).checked_sub(1)?;
-            if self.names[id].as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name)) {
+            let known = &self.folded[slot];
+            if *known == folded && (known.is_exact || self.is_named(id, name)) {
                 return Some(&self.entries[id]);
             }
             slot = (slot + 1) % SLOTS;
         }
+    }
+
+    fn is_named(&self, id: usize, name: &[u8]) -> bool {
+        self.names[id].as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name))
     }
 
     /// The subcommand of a container that a request names.
@@ -289,22 +304,47 @@ impl Registry {
     }
 }
 
-/// A hash that ignores case: of the length and of the first and last bytes.
-#[inline]
-fn slot_of(name: &[u8]) -> usize {
-    // Loads of fixed sizes that may overlap: to copy a few bytes by a call takes longer. Letters
-    // differ from their other case in one bit; that it is set in other bytes does no harm.
-    const CASE: u64 = 0x2020_2020_2020_2020;
-    let word = if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
-        (u64::from_le_bytes(*first) | CASE) ^ (u64::from_le_bytes(*last) | CASE).rotate_left(29)
-    } else if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
-        let halves = [u32::from_le_bytes(*first), u32::from_le_bytes(*last)];
-        (u64::from(halves[0]) | u64::from(halves[1]) << 32) | CASE
-    } else {
-        name.iter().fold(0, |word, byte| word << 8 | u64::from(byte | 0x20))
-    };
-    let mixed = (word ^ name.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 53) as usize
+/// A name's length and its first and last bytes, with the bit set in which the cases of a letter
+/// differ.
+///
+/// A byte with that bit set is a letter only if it was one before, in either case. So of names made
+/// of letters, and so short that the words hold all of them, equal ones are the same name.
+#[derive(Clone, Copy, Default)]
+struct Folded {
+    words: [u64; 2],
+    length: usize,
+    /// Whether a name that looks the same is the same; known of registered names only.
+    is_exact: bool,
+}
+
+impl PartialEq for Folded {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.words == other.words && self.length == other.length
+    }
+}
+
+impl Folded {
+    #[inline]
+    fn new(name: &[u8]) -> Self {
+        const CASE: u64 = 0x2020_2020_2020_2020;
+        // Loads of fixed sizes that may overlap: to copy a few bytes by a call takes longer.
+        let words = if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+            [u64::from_le_bytes(*first) | CASE, u64::from_le_bytes(*last) | CASE]
+        } else if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+            let halves = [u32::from_le_bytes(*first), u32::from_le_bytes(*last)];
+            [u64::from(halves[0]) | CASE, u64::from(halves[1]) | CASE]
+        } else {
+            [name.iter().fold(0, |word, byte| word << 8 | u64::from(byte | 0x20)), 0]
+        };
+        Self { words, length: name.len(), is_exact: false }
+    }
+
+    #[inline]
+    fn slot(&self) -> usize {
+        let word = self.words[0] ^ self.words[1].rotate_left(29) ^ self.length as u64;
+        (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53) as usize
+    }
 }
 
 fn shape_of(keys: &[KeySpec]) -> KeyShape {
@@ -334,7 +374,15 @@ mod tests {
                 assert_eq!(registry.find(name).expect("it is registered").id, entry.id);
             }
         }
-        for name in ["", "g", "gett", "set\0", "a-name-that-is-longer-than-any-command"] {
+        for name in [
+            "",
+            "g",
+            "gett",
+            "restore\rasking",
+            "gET\0",
+            "set\0",
+            "a-name-that-is-longer-than-any-command",
+        ] {
             assert!(registry.find(name.as_bytes()).is_none(), "{name}");
         }
     }
