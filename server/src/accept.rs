@@ -214,11 +214,6 @@ fn prepare(
     };
     // Without these a client is served all the same.
     let _ = tcp.set_nodelay(true);
-    if is_loopback(peer.ip()) {
-        // There is no path to be fair to between two processes of one host, and a pacing algorithm
-        // (BBR, say) costs a timer for every reply. This one is always there and has no state.
-        let _ = SockRef::from(tcp).set_tcp_congestion(b"reno");
-    }
     if let Some(idle) = keepalive {
         let interval = (idle / 3).max(Duration::from_secs(1));
         let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3);

@@ -297,22 +297,6 @@ impl<'k> Db<'k> {
         Ok(result)
     }
 
-    /// Gives the string at `key` (made empty if missing) the length `length(old)` and lets
-    /// `change` write its bytes; new bytes are zero. Encoding becomes raw, the expiry stays.
-    pub fn change_string<R>(
-        &mut self,
-        key: &[u8],
-        length: impl FnOnce(usize) -> usize,
-        change: impl FnOnce(&mut [u8]) -> R,
-    ) -> Result<R, WrongType> {
-        self.changes.touch(self.index, key);
-        if !self.exists(key) {
-            self.set_string(key, b"", Expiry::Clear);
-        }
-        let mut entry = self.write(key).expect("it was just found or made");
-        entry.change_text(length, change).ok_or(WrongType)
-    }
-
     /// The string at a key, for changing it in place; `None` if the key is missing.
     pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, WrongType> {
         let hash = self.access.keyspace().hash(key);
