@@ -308,20 +308,16 @@ impl<V: Payload> Table<V> {
             return None;
         }
         // Rejection keeps the choice uniform: every bucket offers the same number of places,
-        // occupied or not. A chain longer than that is all but impossible, and then only slightly
-        // favours its head.
-        const PLACES: u64 = 2 * SLOTS as u64;
-        let mut tries = 0_u32;
+        // occupied or not. A bucket still to be split holds up to twice `LOAD` on average, so one
+        // in some thousand chains is longer; it offers a place to each of its entries all the same,
+        // at odds that are a little too small.
+        const PLACES: usize = 3 * SLOTS;
         loop {
             let number = random();
             let index = (((number >> 32) * self.buckets as u64) >> 32) as usize;
-            let mut place = (number & (PLACES - 1)) as usize;
-            tries += 1;
-            if tries > 4096 {
-                place = 0;
-            }
-            let found = self.words(index).nth(place);
-            if let Some(slot) = found {
+            let places = PLACES.max(self.words(index).count()) as u64;
+            let place = (((number & 0xffff_ffff) * places) >> 32) as usize;
+            if let Some(slot) = self.words(index).nth(place) {
                 return Some(self.entry_at(slot));
             }
         }
@@ -1042,6 +1038,29 @@ mod tests {
         for n in 0..3000 {
             assert!(seen.contains(&number(n)), "{n} was missed");
         }
+    }
+
+    #[test]
+    fn random_reaches_every_entry_of_a_long_chain() {
+        let mut table = Small::default();
+        let together: Vec<_> =
+            (0..).map(number).filter(|key| table.hash(key) % 8 == 0).take(40).collect();
+        for key in &together {
+            put(&mut table, key, b"", None);
+        }
+        assert!(table.buckets <= 8, "one bucket has them all");
+        let mut state = 88_172_645_463_325_252_u64;
+        let mut seen = HashSet::new();
+        for _ in 0..40_000 {
+            let entry = table.random(|| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state
+            });
+            seen.insert(entry.expect("not empty").key().to_vec());
+        }
+        assert_eq!(seen.len(), 40);
     }
 
     #[test]

@@ -282,7 +282,8 @@ fn random_picks_are_fair() {
         ] {
             let counts = &counts[how];
             assert_eq!(counts.len(), each, "{how} of {fields}");
-            let fair = expected * 2 / 3..expected * 4 / 3 + 20;
+            // Six standard deviations of the rarest, since a table's hash is seeded anew each time.
+            let fair = expected / 2..expected * 3 / 2 + 20;
             assert!(counts.values().all(|n| fair.contains(n)), "{how} of {fields}: {counts:?}");
         }
         let mut all = 0;
