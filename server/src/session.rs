@@ -1,6 +1,7 @@
 //! What passes between the connections and the commands: the client's session, a batch of parsed commands, and
 //! the reactor's own context.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
 use crate::expire::Sweep;
+use crate::mailbox::Message;
 use crate::server::Server;
 use crate::settings::Settings;
 
@@ -68,6 +70,12 @@ impl Session {
             (self.generation, self.settings) = self.database.settings();
         }
     }
+}
+
+impl Session {
+    /// The connection is over: takes the client out of whatever others would look for it in. Called
+    /// once, with no lock held, while the client's place is still known.
+    pub fn on_close(&mut self, _worker: &mut Worker) {}
 }
 
 /// `CLIENT REPLY`.
@@ -156,6 +164,8 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// What this reactor has posted to itself.
+    posted: RefCell<Vec<Message>>,
 }
 
 impl Worker {
@@ -167,6 +177,34 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            posted: RefCell::default(),
+        }
+    }
+
+    /// Sends a message to a reactor. What is sent to this one waits for the end of the turn, without
+    /// a lock or a system call; messages to the same reactor arrive in the order they were posted.
+    pub fn post(&self, reactor: usize, message: Message) {
+        if reactor == self.reactor {
+            self.posted.borrow_mut().push(message);
+        } else {
+            self.server.mailboxes[reactor].post(message);
+        }
+    }
+
+    pub(crate) fn has_posted(&self) -> bool {
+        !self.posted.borrow().is_empty()
+    }
+
+    /// What was posted to this reactor from itself, oldest first.
+    pub(crate) fn take_posted(&self) -> Vec<Message> {
+        self.posted.take()
+    }
+
+    /// Takes back an emptied vector for its memory.
+    pub(crate) fn recycle_posted(&self, emptied: Vec<Message>) {
+        let mut posted = self.posted.borrow_mut();
+        if posted.capacity() == 0 {
+            *posted = emptied;
         }
     }
 
