@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
 use parking_lot::Mutex;
 
 use crate::mailbox::{Mailbox, Message};
+use crate::pubsub::Counts;
 
 /// What is known of a client outside of its reactor.
 pub struct ClientShared {
@@ -39,6 +40,7 @@ pub struct ClientShared {
     pub net_input_bytes: AtomicU64,
     pub net_output_bytes: AtomicU64,
     pub commands: AtomicU64,
+    pub subscriptions: Counts,
     pub names: Mutex<Names>,
     /// Where the reactor keeps the connection; `u64::MAX` while it is not there.
     pub(crate) place: AtomicU64,
@@ -150,6 +152,7 @@ impl Clients {
             net_input_bytes: AtomicU64::new(0),
             net_output_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
+            subscriptions: Counts::default(),
             names: Mutex::default(),
             place: AtomicU64::new(u64::MAX),
             mailbox: origin.mailbox,

@@ -17,6 +17,7 @@ use crate::commands::Context;
 use crate::database::{Counters, Database};
 use crate::expire;
 use crate::log;
+use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 
@@ -88,7 +89,9 @@ pub fn run_batch(
             }
             Ok(entry) => match entry.handler {
                 Handler::Data(_)
-                    if entry.scope == Scope::Keys && session.reply == ReplyMode::On =>
+                    if entry.scope == Scope::Keys
+                        && session.reply == ReplyMode::On
+                        && !session.is_subscribed() =>
                 {
                     let ran = run_together(worker, session, registry, batch, index, entry, out);
                     session.last_command = worker.scratch.ids[ran - 1] as u32;
@@ -98,14 +101,14 @@ pub fn run_batch(
                     session.last_command = entry.id as u32;
                     let before = out.len();
                     run_alone(worker, session, entry, command, words, out);
-                    settle_reply(session, out, before);
+                    settle_reply(worker, session, out, before);
                     index += 1;
                 }
                 Handler::Server(command) => {
                     session.last_command = entry.id as u32;
                     let before = out.len();
                     run_server(worker, session, registry, entry, command.run, words, out);
-                    settle_reply(session, out, before);
+                    settle_reply(worker, session, out, before);
                     index += 1;
                 }
             },
@@ -125,6 +128,8 @@ enum Refusal {
     Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
+    /// The client is subscribed, and its protocol cannot tell messages from replies.
+    Subscribed(usize),
     /// A web browser was made to talk to us.
     Http,
 }
@@ -148,6 +153,9 @@ fn admit<'r>(
     }
     if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
         return Err(Refusal::NoAuth(entry.id));
+    }
+    if session.is_subscribed() && !session.may_run(entry) {
+        return Err(Refusal::Subscribed(entry.id));
     }
     Ok(entry)
 }
@@ -213,7 +221,7 @@ fn run_together(
     }
     let slow = run.end();
     drop(call);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, session, &mut scratch.aftermath);
     for (ran, duration_ns) in slow {
         let entry = registry.entry(scratch.ids[ran]);
         log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
@@ -262,7 +270,7 @@ fn run_alone(
     run.command(&mut call, entry, command, words);
     let slow = run.end();
     drop(call);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, session, &mut scratch.aftermath);
     worker.scratch = scratch;
     for (_, duration_ns) in slow {
         log_slow(worker, session, entry, words, duration_ns);
@@ -277,6 +285,7 @@ fn call<'c>(
     out: &'c mut Vec<u8>,
 ) -> Call<'c> {
     let environment: &Environment = &session.settings.environment;
+    aftermath.changes.listening = pubsub::listening(&session.database, &session.settings);
     let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
     let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
     db.no_touch = session.no_touch;
@@ -407,7 +416,8 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
 }
 
 /// Books what a run left behind, after its locks are released.
-fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
+fn settle(worker: &Worker, session: &Session, aftermath: &mut Aftermath) {
+    let database = &*session.database;
     let changes = &mut aftermath.changes;
     if !aftermath.dropped.is_empty() {
         free(worker, std::mem::take(&mut aftermath.dropped));
@@ -424,6 +434,7 @@ fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
             counter.add(amount);
         }
     }
+    pubsub::notify(worker, database, Some(session), &changes.events);
     changes.clear();
 }
 
@@ -473,19 +484,23 @@ fn run_server(
     }
 }
 
-/// CLIENT REPLY: drops the reply that is not wanted.
-fn settle_reply(session: &mut Session, out: &mut Vec<u8>, before: usize) {
+/// CLIENT REPLY: drops the reply that is not wanted. What the client published to itself follows.
+fn settle_reply(worker: &Worker, session: &mut Session, out: &mut Vec<u8>, before: usize) {
+    let end = if std::mem::take(&mut session.keeps_reply) { out.len() } else { before };
     match session.reply {
         ReplyMode::On => {}
-        ReplyMode::Off => out.truncate(before),
+        ReplyMode::Off => out.truncate(end),
         ReplyMode::SkipNext => {
-            out.truncate(before);
+            out.truncate(end);
             session.reply = ReplyMode::Skipping;
         }
         ReplyMode::Skipping => {
-            out.truncate(before);
+            out.truncate(end);
             session.reply = ReplyMode::On;
         }
+    }
+    if session.is_subscribed() {
+        out.append(&mut worker.echo.borrow_mut());
     }
 }
 
@@ -497,16 +512,17 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
     let error = match refusal {
         Refusal::Unknown(error) => error.clone(),
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
+        Refusal::Subscribed(id) => pubsub::not_now(registry.entry(*id)),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
         // Ends the connection without a word.
         Refusal::Http => return,
     };
-    if let Refusal::Arity(id) | Refusal::NoAuth(id) = refusal {
+    if let Refusal::Arity(id) | Refusal::NoAuth(id) | Refusal::Subscribed(id) = refusal {
         counters.commands[*id].rejected.add(1);
     }
     counters.count_error(&error.to_string());
     error.write_to(&mut Writer::new(out, session.protocol));
-    settle_reply(session, out, before);
+    settle_reply(worker, session, out, before);
 }
 
 fn unknown(words: &[&[u8]]) -> Refusal {

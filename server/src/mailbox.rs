@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::clients::ClientShared;
 use crate::connection::Accepted;
 use crate::listener::Listener;
+use crate::pubsub::Publication;
 
 pub enum Message {
     /// A connection for this reactor to keep, from the one that accepts.
@@ -22,6 +23,8 @@ pub enum Message {
     Kill(Arc<ClientShared>),
     /// Append these bytes, complete replies, to what the client is owed.
     Deliver(Arc<ClientShared>, Arc<[u8]>),
+    /// Pass these messages on to those of this reactor's clients that are subscribed to them.
+    Publish(Arc<Publication>),
     /// Take connections from these listeners too.
     Listen(Vec<Listener>),
     /// Stop taking connections from the listeners of these ids.

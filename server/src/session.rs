@@ -13,6 +13,7 @@ use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
+use crate::pubsub::Subscriptions;
 use crate::server::Server;
 use crate::settings::Settings;
 
@@ -31,6 +32,10 @@ pub struct Session {
     /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
     pub no_touch: bool,
     pub class: ClientClass,
+    /// None while the client is not subscribed to anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// Set by a command: CLIENT REPLY does not silence its reply.
+    pub keeps_reply: bool,
     /// Place of the last command in the registry; `u32::MAX` before the first.
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
@@ -54,6 +59,8 @@ impl Session {
             reply: ReplyMode::On,
             no_touch: false,
             class: ClientClass::Normal,
+            subscriptions: None,
+            keeps_reply: false,
             last_command: u32::MAX,
             close_after_reply: false,
             loopback,
@@ -75,7 +82,9 @@ impl Session {
 impl Session {
     /// The connection is over: takes the client out of whatever others would look for it in. Called
     /// once, with no lock held, while the client's place is still known.
-    pub fn on_close(&mut self, _worker: &mut Worker) {}
+    pub fn on_close(&mut self, _worker: &mut Worker) {
+        self.drop_subscriptions();
+    }
 }
 
 /// `CLIENT REPLY`.
@@ -164,6 +173,8 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// Messages that the client whose command runs has sent to itself: they follow its reply.
+    pub echo: RefCell<Vec<u8>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
 }
@@ -177,6 +188,7 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            echo: RefCell::default(),
             posted: RefCell::default(),
         }
     }

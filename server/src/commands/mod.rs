@@ -8,6 +8,7 @@ mod dump;
 mod info;
 mod memory;
 mod process;
+mod pubsub;
 mod slowlog;
 mod time;
 
@@ -38,6 +39,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     info::TABLE,
     memory::TABLE,
     process::TABLE,
+    pubsub::TABLE,
     slowlog::TABLE,
     time::TABLE,
 ];

@@ -3,8 +3,11 @@
 //! Where programs expect a figure of something that this version has not got, it is the one of a
 //! server that does not use it.
 
+use std::sync::atomic::Ordering;
+
 use super::{Page, View};
 use crate::database::{Counter, Counters};
+use crate::pubsub::Kind;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let totals = view.database.clients.totals();
@@ -13,10 +16,9 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     page.field("maxclients", view.config.maxclients);
     page.field("client_recent_max_input_buffer", totals.query_bytes_max);
     page.field("client_recent_max_output_buffer", totals.output_bytes_max);
+    page.zeros(&["blocked_clients", "tracking_clients"]);
+    page.field("pubsub_clients", view.database.pubsub.clients.load(Ordering::Relaxed));
     page.zeros(&[
-        "blocked_clients",
-        "tracking_clients",
-        "pubsub_clients",
         "watching_clients",
         "clients_in_timeout_table",
         "total_watched_keys",
@@ -114,10 +116,11 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     ]);
     page.field("keyspace_hits", sum(|it| &it.keyspace_hits));
     page.field("keyspace_misses", sum(|it| &it.keyspace_misses));
+    let pubsub = &view.database.pubsub;
+    page.field("pubsub_channels", pubsub.of(Kind::Channel).len());
+    page.field("pubsub_patterns", pubsub.of(Kind::Pattern).len());
+    page.field("pubsubshard_channels", pubsub.of(Kind::Shard).len());
     page.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",
