@@ -7,9 +7,7 @@
 //!
 //! Locks: a shard's before a channel's; nothing else is locked while one of them is held.
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +23,7 @@ pub struct Place {
 
 /// A channel or pattern that has subscribers, or had some a moment ago.
 pub struct Channel {
-    pub name: Box<[u8]>,
+    pub name: Arc<[u8]>,
     audience: Mutex<Audience>,
 }
 
@@ -140,34 +138,14 @@ impl Reactors {
     }
 }
 
-/// A channel that is found by its name.
-pub struct Named(pub Arc<Channel>);
-
-impl Borrow<[u8]> for Named {
-    fn borrow(&self) -> &[u8] {
-        &self.0.name
-    }
-}
-
-impl Hash for Named {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name.hash(state);
-    }
-}
-
-impl PartialEq for Named {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name == other.0.name
-    }
-}
-
-impl Eq for Named {}
+/// Channels by their names.
+pub type Named = HashMap<Arc<[u8]>, Arc<Channel>>;
 
 /// All channels of one kind that have subscribers.
 pub struct Channels {
     /// How many there are, so that who finds none takes no lock.
     count: AtomicUsize,
-    shards: Box<[RwLock<HashSet<Named>>]>,
+    shards: Box<[RwLock<Named>]>,
 }
 
 impl Channels {
@@ -190,17 +168,17 @@ impl Channels {
         if self.is_empty() {
             return None;
         }
-        self.shard(name).read().get(name).map(|named| Arc::clone(&named.0))
+        self.shard(name).read().get(name).cloned()
     }
 
     /// Makes the client at `place` a subscriber.
     pub fn join(&self, name: &[u8], place: Place) -> Arc<Channel> {
         let mut shard = self.shard(name).write();
         let channel = match shard.get(name) {
-            Some(named) => Arc::clone(&named.0),
+            Some(channel) => Arc::clone(channel),
             None => {
                 let channel = Arc::new(Channel::new(name));
-                shard.insert(Named(Arc::clone(&channel)));
+                shard.insert(Arc::clone(&channel.name), Arc::clone(&channel));
                 self.count.fetch_add(1, Ordering::Relaxed);
                 channel
             }
@@ -213,7 +191,7 @@ impl Channels {
     /// The client at `place` is one no longer.
     pub fn leave(&self, channel: &Channel, place: Place) {
         let mut shard = self.shard(&channel.name).write();
-        if channel.remove(place) && shard.remove(&*channel.name) {
+        if channel.remove(place) && shard.remove(&channel.name).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -224,12 +202,12 @@ impl Channels {
             return;
         }
         for shard in &self.shards {
-            shard.read().iter().for_each(|named| look(&named.0));
+            shard.read().values().for_each(&mut look);
         }
     }
 
     /// By the end of the name, since names that are used together often begin alike.
-    fn shard(&self, name: &[u8]) -> &RwLock<HashSet<Named>> {
+    fn shard(&self, name: &[u8]) -> &RwLock<Named> {
         let tail = &name[name.len().saturating_sub(8)..];
         let sum = tail
             .iter()

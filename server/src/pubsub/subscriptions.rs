@@ -1,6 +1,5 @@
 //! What one client is subscribed to.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,12 +17,12 @@ pub const PUBSUB: u32 = 1 << 16;
 /// The channels and patterns of a client. Most clients have none, and none of this.
 #[derive(Default)]
 pub struct Subscriptions {
-    sets: [HashSet<Named>; Kind::COUNT],
+    sets: [Named; Kind::COUNT],
 }
 
 impl Subscriptions {
     pub fn contains(&self, kind: Kind, name: &[u8]) -> bool {
-        self.sets[kind as usize].contains(name)
+        self.sets[kind as usize].contains_key(name)
     }
 
     fn len(&self, kind: Kind) -> usize {
@@ -31,7 +30,7 @@ impl Subscriptions {
     }
 
     fn is_empty(&self) -> bool {
-        self.sets.iter().all(HashSet::is_empty)
+        self.sets.iter().all(Named::is_empty)
     }
 }
 
@@ -61,7 +60,7 @@ impl Session {
             return;
         }
         let channel = database.pubsub.of(kind).join(name, place);
-        subscriptions.sets[kind as usize].insert(Named(channel));
+        subscriptions.sets[kind as usize].insert(Arc::clone(&channel.name), channel);
         self.publish_subscriptions();
     }
 
@@ -69,7 +68,7 @@ impl Session {
     pub fn unsubscribe(&mut self, kind: Kind, name: &[u8]) {
         let place = self.place();
         let Some(subscriptions) = &mut self.subscriptions else { return };
-        if let Some(Named(channel)) = subscriptions.sets[kind as usize].take(name) {
+        if let Some(channel) = subscriptions.sets[kind as usize].remove(name) {
             self.database.pubsub.of(kind).leave(&channel, place);
             self.publish_subscriptions();
         }
@@ -83,7 +82,7 @@ impl Session {
         let set = std::mem::take(&mut subscriptions.sets[kind as usize]);
         let mut count = set.len() + subscriptions.counted_with(kind);
         let channels = self.database.pubsub.of(kind);
-        for Named(channel) in set {
+        for channel in set.into_values() {
             channels.leave(&channel, place);
             count -= 1;
             left(&channel.name, count);
