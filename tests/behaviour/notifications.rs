@@ -115,9 +115,10 @@ impl Observed {
         Self { writer, listener, _server: server }
     }
 
-    /// Runs a command; its reply, and the events that came of it.
-    fn run(&mut self, command: &str) -> (Reply, Vec<String>) {
-        let reply = self.writer.call(command);
+    /// Runs commands; the last one's reply, and the events that came of all.
+    fn run(&mut self, commands: &str) -> (Reply, Vec<String>) {
+        let replies = commands.split(" ; ").map(|command| self.writer.call(command));
+        let reply = replies.last().expect("a command");
         self.writer.expect("PUBLISH end x", ":1");
         let mut events = Vec::new();
         loop {
