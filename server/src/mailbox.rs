@@ -11,6 +11,7 @@ use std::time::Instant;
 use mio::{Registry, Token, Waker};
 use parking_lot::Mutex;
 
+use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::connection::Accepted;
 use crate::listener::Listener;
@@ -25,6 +26,8 @@ pub enum Message {
     Deliver(Arc<ClientShared>, Arc<[u8]>),
     /// Pass these messages on to those of this reactor's clients that are subscribed to them.
     Publish(Arc<Publication>),
+    /// The client's wait has ended: this is the reply, and what it has sent since may run.
+    Resume(Arc<Waiter>, Vec<u8>),
     /// Take connections from these listeners too.
     Listen(Vec<Listener>),
     /// Stop taking connections from the listeners of these ids.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
+use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
@@ -16,6 +17,7 @@ use crate::mailbox::Message;
 use crate::pubsub::Subscriptions;
 use crate::server::Server;
 use crate::settings::Settings;
+use crate::transaction::{Transaction, Watched};
 
 /// What commands may know and change of the client they run for.
 pub struct Session {
@@ -43,6 +45,12 @@ pub struct Session {
     /// The peer is on this machine.
     pub loopback: bool,
     pub tls: bool,
+    /// Between MULTI and EXEC.
+    pub transaction: Option<Box<Transaction>>,
+    /// The keys of WATCH.
+    pub watched: Option<Box<Watched>>,
+    /// What the client waits for; nothing is run for it meanwhile.
+    pub waiter: Option<Arc<Waiter>>,
 }
 
 impl Session {
@@ -65,6 +73,9 @@ impl Session {
             close_after_reply: false,
             loopback,
             tls: false,
+            transaction: None,
+            watched: None,
+            waiter: None,
         }
     }
 }
@@ -84,6 +95,10 @@ impl Session {
     /// once, with no lock held, while the client's place is still known.
     pub fn on_close(&mut self, _worker: &mut Worker) {
         self.drop_subscriptions();
+        self.discard();
+        if let Some(waiter) = self.waiter.take() {
+            waiter.call_off();
+        }
     }
 }
 
@@ -158,6 +173,8 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Next {
     Continue,
+    /// Run nothing more until the session's wait has ended.
+    Wait,
     /// Send what has been replied, then close.
     Close,
 }

@@ -21,3 +21,4 @@ mod sorted_sets;
 mod streams;
 mod strings;
 mod tls;
+mod transactions;

@@ -133,6 +133,7 @@ fn quit(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let session = &mut *context.session;
     session.drop_subscriptions();
+    session.discard();
     session.db = 0;
     session.protocol = Protocol::Resp2;
     session.reply = ReplyMode::On;
