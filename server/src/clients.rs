@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 
 use crate::blocking::Waiter;
 use crate::mailbox::{Mailbox, Message};
-use crate::pubsub::Counts;
 
 /// What is known of a client outside of its reactor.
 pub struct ClientShared {
@@ -43,7 +42,10 @@ pub struct ClientShared {
     pub net_input_bytes: AtomicU64,
     pub net_output_bytes: AtomicU64,
     pub commands: AtomicU64,
-    pub subscriptions: Counts,
+    /// Channels, patterns and sharded channels subscribed to.
+    pub channels: AtomicUsize,
+    pub patterns: AtomicUsize,
+    pub sharded_channels: AtomicUsize,
     pub names: Mutex<Names>,
     /// What the client waits for.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
@@ -78,6 +80,12 @@ pub struct Origin {
 }
 
 impl ClientShared {
+    /// Whether the client is subscribed to anything.
+    pub fn is_subscriber(&self) -> bool {
+        let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+        load(&self.channels) + load(&self.patterns) + load(&self.sharded_channels) != 0
+    }
+
     /// Closes the connection, whichever reactor it is on.
     pub fn kill(self: &Arc<Self>) {
         self.mailbox.post(Message::Kill(Arc::clone(self)));
@@ -163,7 +171,9 @@ impl Clients {
             net_input_bytes: AtomicU64::new(0),
             net_output_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
-            subscriptions: Counts::default(),
+            channels: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
+            sharded_channels: AtomicUsize::new(0),
             names: Mutex::default(),
             waiter: Mutex::default(),
             queued: AtomicI64::new(-1),

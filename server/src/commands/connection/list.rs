@@ -7,7 +7,6 @@ use carnelian_commands::{CommandError, args};
 use carnelian_resp::number::parse_i64;
 
 use crate::clients::ClientShared;
-use crate::pubsub::{Kind, PUBSUB};
 use crate::registry::Registry;
 
 /// `ClientShared::flags`: CLIENT NO-EVICT.
@@ -118,8 +117,7 @@ impl Filter {
 
     pub(super) fn matches(&self, client: &ClientShared, now_ms: u64) -> bool {
         let age = now_ms.saturating_sub(client.created_ms) / 1000;
-        let is_subscribed = client.flags.load(Ordering::Relaxed) & PUBSUB != 0;
-        let kind = if is_subscribed { Kinds::PubSub } else { Kinds::Normal };
+        let kind = if client.is_subscriber() { Kinds::PubSub } else { Kinds::Normal };
         self.kinds.is_none_or(|kinds| kinds == kind)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.address.as_ref().is_none_or(|a| **a == *client.address.as_bytes())
@@ -135,7 +133,10 @@ pub(super) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
     let names = client.names.lock().clone();
     let flags = client.flags.load(Ordering::Relaxed);
     let mut letters = String::new();
-    for (flag, letter) in [(PUBSUB, 'P'), (NO_EVICT, 'e'), (NO_TOUCH, 'T')] {
+    if client.is_subscriber() {
+        letters.push('P');
+    }
+    for (flag, letter) in [(NO_EVICT, 'e'), (NO_TOUCH, 'T')] {
         if flags & flag != 0 {
             letters.push(letter);
         }
@@ -169,9 +170,9 @@ pub(super) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
             seconds(client.created_ms),
             seconds(client.last_interaction_ms.load(Ordering::Relaxed)),
             client.db.load(Ordering::Relaxed),
-            client.subscriptions.of(Kind::Channel),
-            client.subscriptions.of(Kind::Pattern),
-            client.subscriptions.of(Kind::Shard),
+            load(&client.channels),
+            load(&client.patterns),
+            load(&client.sharded_channels),
             usize::from(output != 0),
             size_of::<ClientShared>() + output + query,
         ),
