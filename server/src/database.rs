@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use carnelian_keyspace::Keyspace;
@@ -14,10 +14,13 @@ use parking_lot::Mutex;
 use crate::clients::Clients;
 use crate::encryption::Encryption;
 use crate::listener::Listeners;
+use crate::monitor::Monitors;
+use crate::pause::Pause;
 use crate::process;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
+use crate::tracking::Tracking;
 
 pub struct Database {
     pub uid: u32,
@@ -34,6 +37,11 @@ pub struct Database {
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    /// Bits of `pause::attention`: what each batch has to look out for.
+    pub attention: AtomicU32,
+    pub pause: Pause,
+    pub monitors: Monitors,
+    pub tracking: Tracking,
     /// Whether keys and fields that have expired are looked for; off only for tests.
     pub active_expiry: AtomicBool,
     /// Names the history of the data: 40 hexadecimal digits.
@@ -60,6 +68,10 @@ impl Database {
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            attention: AtomicU32::new(0),
+            pause: Pause::default(),
+            monitors: Monitors::default(),
+            tracking: Tracking::default(),
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),
         }

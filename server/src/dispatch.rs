@@ -16,9 +16,12 @@ use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
 use crate::expire;
+use crate::features;
 use crate::log;
+use crate::pause::{self, Held, attention};
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
+use crate::tracking;
 
 /// One in so many runs of cheap commands is timed.
 const SAMPLED: u64 = 16;
@@ -70,6 +73,7 @@ pub fn run_batch(
     }
     while index < batch.len() {
         let words = batch.command(index);
+        let attention = session.database.attention.load(Ordering::Relaxed);
         match admit(registry, session, words) {
             Err(Refusal::Http) => {
                 log::warning!(
@@ -86,9 +90,17 @@ pub fn run_batch(
                 refuse(worker, session, &refusal, out);
                 index += 1;
             }
+            Ok(entry)
+                if attention & attention::PAUSED != 0 && is_held(worker, session, entry) =>
+            {
+                return Outcome { ran: index, next: Next::Postpone };
+            }
             Ok(entry) => match entry.handler {
                 Handler::Data(_)
-                    if entry.scope == Scope::Keys && session.reply == ReplyMode::On =>
+                    if entry.scope == Scope::Keys
+                        && session.reply == ReplyMode::On
+                        && attention & attention::MONITORED == 0
+                        && !session.tracks =>
                 {
                     let ran = run_together(worker, session, registry, batch, index, entry, out);
                     session.last_command = worker.scratch.ids[ran - 1] as u32;
@@ -99,6 +111,7 @@ pub fn run_batch(
                     let before = out.len();
                     run_alone(worker, session, entry, command, words, out);
                     settle_reply(session, out, before);
+                    features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
                 }
                 Handler::Server(command) => {
@@ -106,6 +119,7 @@ pub fn run_batch(
                     let before = out.len();
                     run_server(worker, session, registry, entry, command.run, words, out);
                     settle_reply(session, out, before);
+                    features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
                 }
             },
@@ -118,6 +132,17 @@ pub fn run_batch(
         }
     }
     Outcome { ran: index, next: Next::Continue }
+}
+
+/// Whether a pause holds a command back.
+#[cold]
+fn is_held(worker: &Worker, session: &Session, entry: &Entry) -> bool {
+    let database = &session.database;
+    match database.pause.now(worker.clock.now_ms(), &database.attention) {
+        None => false,
+        Some((Held::Everything, _)) => true,
+        Some((Held::Writes, _)) => pause::may_write(entry),
+    }
 }
 
 /// Why a request does not run.
@@ -261,6 +286,9 @@ fn run_alone(
     let mut run = Run::begin(worker, database, &mut scratch.runs, session.settings.slow_ns);
     run.command(&mut call, entry, command, words);
     let slow = run.end();
+    if session.tracks {
+        tracking::remember(session, entry, words);
+    }
     drop(call);
     settle(worker, database, &mut scratch.aftermath);
     worker.scratch = scratch;
@@ -280,7 +308,7 @@ fn call<'c>(
     let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
     let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
     db.no_touch = session.no_touch;
-    Call { args: &[], db, reply: Writer::new(out, session.protocol), environment }
+    Call { args: &[], db, reply: Writer::new(out, session.protocol), environment, may_block: false }
 }
 
 /// One run of commands: who ran, and how long it took.
@@ -347,7 +375,7 @@ impl<'r> Run<'r> {
         call.args = words;
         call.db.changes.dirty = 0;
         match (command.run)(call) {
-            Ok(Effect::None) => {}
+            Ok(Effect::None | Effect::Wait(_)) => {}
             Ok(Effect::Verbatim | Effect::Rewrite(_)) => {
                 self.counters.dirty.add(call.db.changes.dirty.max(1));
             }
@@ -454,7 +482,7 @@ fn run_server(
     let counters = worker.counters(&database);
     let figures = &counters.commands[entry.id];
     match result {
-        Ok(Effect::None) => {}
+        Ok(Effect::None | Effect::Wait(_)) => {}
         Ok(Effect::Verbatim | Effect::Rewrite(_)) => counters.dirty.add(1),
         Err(error) => {
             out.truncate(before);

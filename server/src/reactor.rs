@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token};
 use crate::accept::Doors;
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
+use crate::features;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
 use crate::server::Server;
@@ -70,6 +71,8 @@ pub struct Reactor {
     doors: Doors,
     /// Those that have more to do without an event.
     ready: VecDeque<Token>,
+    /// Those whose next command is held back by CLIENT PAUSE.
+    postponed: Vec<Token>,
     /// Those whose handshake can go on.
     shaking: VecDeque<Token>,
     /// Those to flush at the end of the turn.
@@ -96,6 +99,7 @@ impl Reactor {
             connections: Slab::new(),
             doors: Doors::default(),
             ready: VecDeque::new(),
+            postponed: Vec::new(),
             shaking: VecDeque::new(),
             touched: Vec::new(),
             handshake_deadlines: VecDeque::new(),
@@ -141,6 +145,9 @@ impl Reactor {
             self.read_mail();
             self.flush();
         }
+        if !self.postponed.is_empty() {
+            self.resume_postponed();
+        }
         if self.doors.is_knocked() {
             self.accept();
         }
@@ -162,7 +169,34 @@ impl Reactor {
         }
         // From when the turn began: a tick may be late by as long as the turn took.
         let now_ms = self.service.worker.clock.monotonic_ms();
-        Duration::from_millis(self.next_tick_ms.saturating_sub(now_ms))
+        let mut patience_ms = self.next_tick_ms.saturating_sub(now_ms);
+        if let Some(&token) = self.postponed.first()
+            && let Some(connection) = self.connections.get(token)
+        {
+            let until_ms = connection.session.database.pause.until_ms();
+            let left_ms = until_ms.saturating_sub(self.service.worker.clock.now_ms());
+            patience_ms = patience_ms.min(left_ms.max(1));
+        }
+        Duration::from_millis(patience_ms)
+    }
+
+    /// Lets those go on whose pause is over.
+    fn resume_postponed(&mut self) {
+        let now_ms = self.service.worker.clock.now_ms();
+        let Self { postponed, connections, ready, .. } = self;
+        postponed.retain(|&token| {
+            let Some(connection) = connections.get_mut(token) else { return false };
+            let database = &connection.session.database;
+            if database.pause.until_ms() > now_ms {
+                return true;
+            }
+            connection.flags.postponed = false;
+            features::set_postponed(&connection.session, false);
+            if !std::mem::replace(&mut connection.flags.ready, true) {
+                ready.push_back(token);
+            }
+            false
+        });
     }
 
     fn take_event(&mut self, event: &Event) {
@@ -187,6 +221,10 @@ impl Reactor {
         let flags = &mut connection.flags;
         flags.hangup |= event.is_read_closed() || event.is_error();
         if !event.is_readable() && !flags.hangup {
+            return;
+        }
+        if flags.hangup && flags.postponed {
+            self.close(token);
             return;
         }
         flags.readable = true;
@@ -221,6 +259,12 @@ impl Reactor {
                     self.shaking.push_back(token);
                 }
             }
+            After::Postpone => {
+                if !std::mem::replace(&mut connection.flags.postponed, true) {
+                    features::set_postponed(&connection.session, true);
+                    self.postponed.push(token);
+                }
+            }
             After::Wait => {}
         }
         let is_owed = !connection.staged.is_empty()
@@ -248,7 +292,7 @@ impl Reactor {
                         self.ready.push_back(token);
                     }
                 }
-                After::Wait | After::Handshake => {}
+                After::Wait | After::Handshake | After::Postpone => {}
             }
         }
         self.touched = touched;
@@ -281,6 +325,8 @@ impl Reactor {
                     }
                 }
                 Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
+                // The turn looks at them, now that it has begun.
+                Message::Resume => {}
                 Message::Sleep(end) => {
                     std::thread::sleep(end.saturating_duration_since(Instant::now()));
                 }
@@ -355,6 +401,7 @@ impl Reactor {
             }
             None => session.database.clients.remove(session.shared.id),
         }
+        features::forget(&connection);
         log::verbose!("Client closed connection {}", connection.describe());
     }
 

@@ -59,6 +59,8 @@ pub struct Entry {
     pub keys: &'static [KeySpec],
     /// Whether its run time is worth a clock read of its own.
     pub timed: bool,
+    /// Whether it may have to be told to replicas though it is no write.
+    pub may_replicate: bool,
     /// Ids of its subcommands, by name.
     pub subcommands: Vec<(&'static str, usize)>,
     pub container: Option<usize>,
@@ -231,6 +233,7 @@ impl Registry {
             shape: shape_of(keys),
             keys,
             timed: !flags.contains(Flags::FAST) && !cheap,
+            may_replicate: ["pfcount", "publish", "spublish"].contains(&name),
             subcommands: Vec::new(),
             container,
         });

@@ -28,6 +28,10 @@ pub struct Session {
     pub reply: ReplyMode,
     /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
     pub no_touch: bool,
+    /// CLIENT TRACKING is on, and not for prefixes only: keys that are read are remembered.
+    pub tracks: bool,
+    /// CLIENT CACHING was called: the next command is remembered, or is not.
+    pub caching: bool,
     pub class: ClientClass,
     /// Place of the last command in the registry; `u32::MAX` before the first.
     pub last_command: u32,
@@ -51,6 +55,8 @@ impl Session {
             protocol: Protocol::Resp2,
             reply: ReplyMode::On,
             no_touch: false,
+            tracks: false,
+            caching: false,
             class: ClientClass::Normal,
             last_command: u32::MAX,
             close_after_reply: false,
@@ -143,6 +149,8 @@ pub enum Next {
     Continue,
     /// Send what has been replied, then close.
     Close,
+    /// The next command is held back: it comes again when the pause is over.
+    Postpone,
 }
 
 /// A reactor's own context for the commands it runs.
