@@ -238,7 +238,7 @@ fn run_together(
     }
     let slow = run.end();
     drop(call);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, session, &mut scratch.aftermath, out);
     for (ran, duration_ns) in slow {
         let entry = registry.entry(scratch.ids[ran]);
         log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
@@ -290,7 +290,7 @@ fn run_alone(
         tracking::remember(session, entry, words);
     }
     drop(call);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, session, &mut scratch.aftermath, out);
     worker.scratch = scratch;
     for (_, duration_ns) in slow {
         log_slow(worker, session, entry, words, duration_ns);
@@ -306,6 +306,9 @@ fn call<'c>(
 ) -> Call<'c> {
     let environment: &Environment = &session.settings.environment;
     let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
+    aftermath.changes.watch(&session.database.interest);
+    let attention = session.database.attention.load(Ordering::Relaxed);
+    aftermath.changes.keeps_expired = attention & attention::PAUSED != 0;
     let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
     db.no_touch = session.no_touch;
     Call { args: &[], db, reply: Writer::new(out, session.protocol), environment, may_block: false }
@@ -435,7 +438,13 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
 }
 
 /// Books what a run left behind, after its locks are released.
-fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
+fn settle(
+    worker: &mut Worker,
+    session: &Session,
+    aftermath: &mut Aftermath,
+    out: &mut Vec<u8>,
+) {
+    let database = &session.database;
     let changes = &mut aftermath.changes;
     if !aftermath.dropped.is_empty() {
         free(worker, std::mem::take(&mut aftermath.dropped));
@@ -452,6 +461,7 @@ fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
             counter.add(amount);
         }
     }
+    features::after_changes(worker, database, changes, Some((session, out)));
     changes.clear();
 }
 

@@ -3,6 +3,7 @@
 //! A pass over a table with nothing left to remove costs little and comes round slowly; where many
 //! keys turn out to be due, the sweep stays until they are few, within its share of the time.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use carnelian_keyspace::{ExpireReport, SEGMENTS};
@@ -10,6 +11,7 @@ use carnelian_structs::table::Cursor;
 
 use crate::database::Database;
 use crate::dispatch::free;
+use crate::features;
 use crate::session::Worker;
 
 /// The longest one call may take, so that no client waits for it noticeably.
@@ -31,8 +33,11 @@ pub struct Sweep {
 }
 
 /// Sweeps for at most a slice of time. Whether there is much left to do.
-pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> bool {
-    if !database.active_expiry.load(Ordering::Relaxed) {
+pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -> bool {
+    let now_ms = worker.clock.now_ms();
+    if !database.active_expiry.load(Ordering::Relaxed)
+        || database.pause.now(now_ms, &database.attention).is_some()
+    {
         return false;
     }
     let begin_ns = worker.clock.elapsed_ns();
@@ -45,6 +50,7 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
         let cursors = &mut sweep.cursors[segment];
         loop {
             let mut report = ExpireReport::default();
+            report.changes.watch(&database.interest);
             let now_ms = worker.clock.now_ms();
             database.keyspace.expire_some(segment, cursors, BUCKETS, HASHES, now_ms, &mut report);
             let many = report.sampled < report.expired * FEW;
@@ -66,7 +72,8 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
     false
 }
 
-fn book(worker: &Worker, database: &Database, report: ExpireReport) {
+fn book(worker: &mut Worker, database: &Arc<Database>, mut report: ExpireReport) {
+    features::after_changes(worker, database, &mut report.changes, None);
     let counters = worker.counters(database);
     counters.sweep_seen.add(report.sampled as u64);
     counters.sweep_removed.add(report.expired as u64);

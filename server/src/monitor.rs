@@ -12,8 +12,10 @@ use parking_lot::Mutex;
 
 use crate::clients::ClientShared;
 use crate::clock;
+use crate::mailbox::Message;
 use crate::pause::attention;
 use crate::registry::Entry;
+use crate::session::Worker;
 use crate::slowlog::is_secret;
 
 /// The watchers of one database.
@@ -47,13 +49,21 @@ impl Monitors {
     /// Tells all watchers of a command that has run, but of none that could give away secrets or
     /// that is part of the administration.
     #[cold]
-    pub fn feed(&self, source: &Source<'_>, db: u16, entry: &Entry, words: &[&[u8]]) {
+    pub fn feed(
+        &self,
+        worker: &Worker,
+        source: &Source<'_>,
+        db: u16,
+        entry: &Entry,
+        words: &[&[u8]],
+    ) {
         if entry.flags.intersects(Flags::SKIP_MONITOR | Flags::ADMIN) {
             return;
         }
         let line: Arc<[u8]> = line(clock::wall_us(), source, db, entry, words).into();
         for watcher in &*self.0.lock() {
-            watcher.deliver(Arc::clone(&line));
+            let message = Message::Deliver(Arc::clone(watcher), Arc::clone(&line));
+            worker.post(watcher.reactor, message);
         }
     }
 }

@@ -36,6 +36,9 @@ const HANDSHAKES_PER_TURN: usize = 4;
 /// Replies are flushed before the end of the turn when they come to this.
 const REPLY_BYTES_PER_TURN: usize = 1 << 20;
 
+/// How often a turn looks again for what it has posted to itself.
+const OWN_MAIL_ROUNDS: usize = 16;
+
 /// How long a shutdown waits for clients to take what they are owed.
 const FAREWELL_MS: u64 = 500;
 
@@ -81,7 +84,6 @@ pub struct Reactor {
     handshake_deadlines: VecDeque<(u64, Token)>,
     refusal_deadlines: VecDeque<(u64, Token)>,
     messages: Vec<Message>,
-    has_mail: bool,
     next_tick_ms: u64,
     /// Where the tick goes on to look for idle clients.
     cursor: usize,
@@ -105,7 +107,6 @@ impl Reactor {
             handshake_deadlines: VecDeque::new(),
             refusal_deadlines: VecDeque::new(),
             messages: Vec::new(),
-            has_mail: true,
             next_tick_ms: 0,
             cursor: 0,
             farewell_ms: None,
@@ -131,6 +132,10 @@ impl Reactor {
 
     fn turn(&mut self, events: &Events) {
         self.service.begin_turn();
+        if !self.mailbox.is_empty() {
+            // What others sent before a client's request was sent comes before that request.
+            self.read_mail();
+        }
         let waiting = self.ready.len();
         for event in events {
             self.take_event(event);
@@ -141,7 +146,7 @@ impl Reactor {
             }
         }
         self.flush();
-        if self.has_mail {
+        if !self.mailbox.is_empty() {
             self.read_mail();
             self.flush();
         }
@@ -159,19 +164,42 @@ impl Reactor {
             self.tick();
             self.flush();
         }
+        if !self.service.worker.broadcasts.is_empty() {
+            self.service.worker.broadcasts.take().send(&self.service.worker);
+        }
+        self.read_own_mail();
         self.service.end_turn();
     }
 
+    /// Takes what this reactor has posted to itself, and what comes of that, within reason: the rest
+    /// is left to the next turn.
+    fn read_own_mail(&mut self) {
+        for _ in 0..OWN_MAIL_ROUNDS {
+            let mut messages = self.service.worker.take_posted();
+            if messages.is_empty() {
+                return;
+            }
+            messages.drain(..).for_each(|message| self.take_message(message));
+            self.service.worker.recycle_posted(messages);
+            self.flush();
+        }
+    }
+
     /// How long the poll may wait.
-    fn patience(&self) -> Duration {
-        if !self.ready.is_empty() || !self.shaking.is_empty() || self.doors.is_knocked() {
+    fn patience(&mut self) -> Duration {
+        let has_own_mail = self.service.worker.has_posted();
+        if !self.ready.is_empty()
+            || !self.shaking.is_empty()
+            || self.doors.is_knocked()
+            || has_own_mail
+        {
             return Duration::ZERO;
         }
         // From when the turn began: a tick may be late by as long as the turn took.
         let now_ms = self.service.worker.clock.monotonic_ms();
         let mut patience_ms = self.next_tick_ms.saturating_sub(now_ms);
         if let Some(&token) = self.postponed.first()
-            && let Some(connection) = self.connections.get(token)
+            && let Some(connection) = self.connections.get_mut(token)
         {
             let until_ms = connection.session.database.pause.until_ms();
             let left_ms = until_ms.saturating_sub(self.service.worker.clock.now_ms());
@@ -202,7 +230,7 @@ impl Reactor {
     fn take_event(&mut self, event: &Event) {
         let token = event.token();
         if token == MAILBOX {
-            self.has_mail = true;
+            // It woke us; the turn looks for mail itself.
             return;
         }
         if token.0 & LISTENER_BIT != 0 {
@@ -300,40 +328,41 @@ impl Reactor {
     }
 
     fn read_mail(&mut self) {
-        self.has_mail = false;
         let mut messages = std::mem::take(&mut self.messages);
         self.mailbox.take(&mut messages);
-        for message in messages.drain(..) {
-            match message {
-                Message::Accept(accepted) => self.welcome(*accepted),
-                Message::Kill(client) => {
-                    let token = Token(client.place.load(Ordering::Relaxed) as usize);
-                    if self.connections.get_mut(token).is_some() {
-                        self.close(token);
-                    }
-                }
-                Message::Deliver(client, bytes) => {
-                    let token = Token(client.place.load(Ordering::Relaxed) as usize);
-                    if let Some(connection) = self.connections.get_mut(token) {
-                        self.service.deliver(connection, bytes);
-                        self.follow(token, After::Wait);
-                    }
-                }
-                Message::Listen(listeners) => {
-                    for listener in listeners {
-                        self.doors.open(self.poll.registry(), listener);
-                    }
-                }
-                Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
-                // The turn looks at them, now that it has begun.
-                Message::Resume => {}
-                Message::Sleep(end) => {
-                    std::thread::sleep(end.saturating_duration_since(Instant::now()));
-                }
-                Message::Shutdown => self.begin_farewell(),
-            }
-        }
+        messages.drain(..).for_each(|message| self.take_message(message));
         self.messages = messages;
+    }
+
+    fn take_message(&mut self, message: Message) {
+        match message {
+            Message::Accept(accepted) => self.welcome(*accepted),
+            Message::Kill(client) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if self.connections.get_mut(token).is_some() {
+                    self.close(token);
+                }
+            }
+            Message::Deliver(client, bytes) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    self.service.deliver(connection, bytes);
+                    self.follow(token, After::Wait);
+                }
+            }
+            Message::Listen(listeners) => {
+                for listener in listeners {
+                    self.doors.open(self.poll.registry(), listener);
+                }
+            }
+            Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
+            // The turn looks at those who wait, now that it has begun.
+            Message::Resume => {}
+            Message::Sleep(end) => {
+                std::thread::sleep(end.saturating_duration_since(Instant::now()));
+            }
+            Message::Shutdown => self.begin_farewell(),
+        }
     }
 
     fn accept(&mut self) {
@@ -342,8 +371,7 @@ impl Reactor {
             if reactor == self.service.worker.reactor {
                 self.welcome(accepted);
             } else {
-                let mailboxes = &self.service.worker.server.mailboxes;
-                mailboxes[reactor].post(Message::Accept(Box::new(accepted)));
+                self.service.worker.post(reactor, Message::Accept(Box::new(accepted)));
             }
         }
     }
@@ -392,6 +420,8 @@ impl Reactor {
     /// Ends a connection now: what it was owed and has not taken is lost, but it is told that this is the end.
     fn close(&mut self, token: Token) {
         let Some(mut connection) = self.connections.remove(token) else { return };
+        connection.session.on_close(&mut self.service.worker);
+        features::forget(&connection);
         self.service.say_goodbye(&mut connection);
         let session = &connection.session;
         session.shared.place.store(u64::MAX, Ordering::Relaxed);
@@ -401,7 +431,6 @@ impl Reactor {
             }
             None => session.database.clients.remove(session.shared.id),
         }
-        features::forget(&connection);
         log::verbose!("Client closed connection {}", connection.describe());
     }
 
@@ -412,13 +441,13 @@ impl Reactor {
         let now_ms = worker.clock.monotonic_ms();
         let hz = u64::from(worker.server.hz());
         self.next_tick_ms = now_ms + 1000 / hz.max(1);
-        self.has_mail = true;
         dispatch::tick(worker);
         self.doors.retry();
         self.expire_handshakes(now_ms);
         self.expire_refusals(now_ms);
         self.look_for_idle(now_ms, hz);
-        if self.has_mail {
+        // In case a wake-up failed.
+        if !self.mailbox.is_empty() {
             self.read_mail();
         }
     }

@@ -1,6 +1,7 @@
 //! What passes between the connections and the commands: the client's session, a batch of parsed commands, and
 //! the reactor's own context.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,8 +12,10 @@ use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
 use crate::expire::Sweep;
+use crate::mailbox::Message;
 use crate::server::Server;
 use crate::settings::Settings;
+use crate::tracking::Broadcasts;
 
 /// What commands may know and change of the client they run for.
 pub struct Session {
@@ -74,6 +77,12 @@ impl Session {
             (self.generation, self.settings) = self.database.settings();
         }
     }
+}
+
+impl Session {
+    /// The connection is over: takes the client out of whatever others would look for it in. Called
+    /// once, with no lock held, while the client's place is still known.
+    pub fn on_close(&mut self, _worker: &mut Worker) {}
 }
 
 /// `CLIENT REPLY`.
@@ -164,6 +173,10 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// What this reactor has posted to itself.
+    posted: RefCell<Vec<Message>>,
+    /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
+    pub broadcasts: Broadcasts,
 }
 
 impl Worker {
@@ -175,6 +188,35 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            posted: RefCell::default(),
+            broadcasts: Broadcasts::default(),
+        }
+    }
+
+    /// Sends a message to a reactor. What is sent to this one waits for the end of the turn, without
+    /// a lock or a system call; messages to the same reactor arrive in the order they were posted.
+    pub fn post(&self, reactor: usize, message: Message) {
+        if reactor == self.reactor {
+            self.posted.borrow_mut().push(message);
+        } else {
+            self.server.mailboxes[reactor].post(message);
+        }
+    }
+
+    pub(crate) fn has_posted(&self) -> bool {
+        !self.posted.borrow().is_empty()
+    }
+
+    /// What was posted to this reactor from itself, oldest first.
+    pub(crate) fn take_posted(&self) -> Vec<Message> {
+        self.posted.take()
+    }
+
+    /// Takes back an emptied vector for its memory.
+    pub(crate) fn recycle_posted(&self, emptied: Vec<Message>) {
+        let mut posted = self.posted.borrow_mut();
+        if posted.capacity() == 0 {
+            *posted = emptied;
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Settings {
     pub slow_ns: u64,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
+    /// `tracking-table-max-keys`; 0: any number.
+    pub tracked_keys_max: usize,
     /// What commands on data go by.
     pub environment: Environment,
 }
@@ -67,6 +69,7 @@ impl Settings {
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
             slow_log_len: bytes(config.slowlog_max_len),
+            tracked_keys_max: bytes(config.tracking_table_max_keys),
             environment: environment(config),
         }
     }

@@ -49,6 +49,8 @@ pub struct Changes {
     /// Which keys are worth listing; all, if not given.
     pub interest: Option<Arc<Interest>>,
     pub touched: Vec<(usize, Box<[u8]>)>,
+    /// Whether keys that have expired are left alone, and only look as if they were gone.
+    pub keeps_expired: bool,
     /// Whether somebody follows the effects (a replica, the append-only file, a test).
     pub following: bool,
     /// Keys found expired and removed, to be followed as deletions.

@@ -191,6 +191,9 @@ pub(crate) fn remove_expired(
     changes: &mut Changes,
     dropped: &mut Dropped,
 ) {
+    if changes.keeps_expired {
+        return;
+    }
     let table = segment.table_mut(db);
     let hash = table.hash(key);
     if let Some(entry) = table.remove(hash, key) {

@@ -84,7 +84,7 @@ fn usage(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let mut aftermath = Aftermath::default();
     let db = Db::new(access, session.db.into(), now_ms, environment.policy, &mut aftermath);
     let reply = Writer::new(&mut out, session.protocol);
-    let mut call = Call { args: context.args, db, reply, environment };
+    let mut call = Call { args: context.args, db, reply, environment, may_block: false };
     let effect = memory_usage(&mut call)?;
     drop(call);
     context.reply.raw(&out);

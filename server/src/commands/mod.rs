@@ -7,6 +7,7 @@ mod debug;
 mod dump;
 mod info;
 mod memory;
+mod monitor;
 mod process;
 mod slowlog;
 mod time;
@@ -37,6 +38,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     debug::TABLE,
     info::TABLE,
     memory::TABLE,
+    monitor::TABLE,
     process::TABLE,
     slowlog::TABLE,
     time::TABLE,

@@ -3,8 +3,11 @@
 //! Where programs expect a figure of something that this version has not got, it is the one of a
 //! server that does not use it.
 
+use std::sync::atomic::Ordering;
+
 use super::{Page, View};
 use crate::database::{Counter, Counters};
+use crate::pause::Held;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let totals = view.database.clients.totals();
@@ -13,9 +16,10 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     page.field("maxclients", view.config.maxclients);
     page.field("client_recent_max_input_buffer", totals.query_bytes_max);
     page.field("client_recent_max_output_buffer", totals.output_bytes_max);
+    let database = view.database;
+    page.field("blocked_clients", database.pause.postponed.load(Ordering::Relaxed));
+    page.field("tracking_clients", database.tracking.clients());
     page.zeros(&[
-        "blocked_clients",
-        "tracking_clients",
         "pubsub_clients",
         "watching_clients",
         "clients_in_timeout_table",
@@ -23,6 +27,13 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
         "total_blocking_keys",
         "total_blocking_keys_on_nokey",
     ]);
+    let now_ms = view.now_ms();
+    if let Some((held, until_ms)) = database.pause.now(now_ms, &database.attention) {
+        page.field("paused_reason", "client_pause");
+        let actions = if held == Held::Everything { "all" } else { "write" };
+        page.field("paused_actions", actions);
+        page.field("paused_timeout_milliseconds", until_ms.saturating_sub(now_ms));
+    }
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
@@ -128,11 +139,12 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
         "active_defrag_key_misses",
         "total_active_defrag_time",
         "current_active_defrag_time",
-        "tracking_total_keys",
-        "tracking_total_items",
-        "tracking_total_prefixes",
-        "unexpected_error_replies",
     ]);
+    let tracking = &view.database.tracking;
+    page.field("tracking_total_keys", tracking.keys());
+    page.field("tracking_total_items", tracking.items());
+    page.field("tracking_total_prefixes", tracking.prefixes());
+    page.field("unexpected_error_replies", 0);
     page.field("total_error_replies", sum(|it| &it.error_replies));
     page.field("dump_payload_sanitizations", 0);
     let (reads, writes) = (sum(|it| &it.reads_processed), sum(|it| &it.writes_processed));
