@@ -28,7 +28,7 @@ pub fn after_command(
         let source = Source::Client(&session.shared);
         session.database.monitors.feed(worker, &source, session.db, entry, words);
     }
-    if session.tracks || entry.is_flush {
+    if session.tracks {
         after_tracked(worker, session, entry, out);
     }
 }
@@ -36,9 +36,6 @@ pub fn after_command(
 #[cold]
 fn after_tracked(worker: &mut Worker, session: &mut Session, entry: &Entry, out: &mut Vec<u8>) {
     let database = Arc::clone(&session.database);
-    if entry.is_flush {
-        database.tracking.flushed(worker, &database, Some((session, out)));
-    }
     let most = session.settings.tracked_keys_max;
     database.tracking.shrink_to(most, worker, &database, Some((session, out)));
     if session.caching && !["client|caching", "multi"].contains(&entry.full_name.as_str()) {
@@ -55,7 +52,12 @@ pub fn after_changes(
     changes: &mut Changes,
     by: Option<(&Session, &mut Vec<u8>)>,
 ) {
-    if !changes.touched.is_empty() && database.tracking.is_awake() {
+    if !database.tracking.is_awake() {
+        return;
+    }
+    if changes.flushed {
+        database.tracking.flushed(worker, database, by);
+    } else if !changes.touched.is_empty() {
         database.tracking.changed(worker, database, &changes.touched, by);
     }
 }

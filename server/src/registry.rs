@@ -61,8 +61,6 @@ pub struct Entry {
     pub timed: bool,
     /// Whether it may have to be told to replicas though it is no write.
     pub may_replicate: bool,
-    /// Whether it empties databases.
-    pub is_flush: bool,
     /// Ids of its subcommands, by name.
     pub subcommands: Vec<(&'static str, usize)>,
     pub container: Option<usize>,
@@ -236,7 +234,6 @@ impl Registry {
             keys,
             timed: !flags.contains(Flags::FAST) && !cheap,
             may_replicate: ["pfcount", "publish", "spublish"].contains(&name),
-            is_flush: ["flushall", "flushdb"].contains(&name),
             subcommands: Vec::new(),
             container,
         });

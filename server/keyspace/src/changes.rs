@@ -49,6 +49,8 @@ pub struct Changes {
     /// Which keys are worth listing; all, if not given.
     pub interest: Option<Arc<Interest>>,
     pub touched: Vec<(usize, Box<[u8]>)>,
+    /// Whether a logical database was emptied.
+    pub flushed: bool,
     /// Whether keys that have expired are left alone, and only look as if they were gone.
     pub keeps_expired: bool,
     /// Whether somebody follows the effects (a replica, the append-only file, a test).
@@ -75,6 +77,7 @@ impl Changes {
         (self.expired_keys, self.expired_fields) = (0, 0);
         self.events.clear();
         self.touched.clear();
+        self.flushed = false;
         self.expired.clear();
         self.expired_hash_fields.clear();
     }

@@ -143,6 +143,7 @@ impl Db<'_> {
     /// Needs all locks.
     pub fn flush(&mut self, db: usize) -> usize {
         assert!(self.access.holds_all(), "a flush holds every lock");
+        self.changes.flushed = true;
         let mut keys = 0;
         for segment in 0..SEGMENTS {
             let segment = self.access.segment_mut(segment);
