@@ -11,6 +11,7 @@ use std::sync::atomic::{
 
 use parking_lot::Mutex;
 
+use crate::blocking::Waiter;
 use crate::connection::Connection;
 use crate::mailbox::{Mailbox, Message};
 
@@ -81,23 +82,26 @@ pub struct ClientShared {
     pub redirect: AtomicU64,
     /// Of CLIENT TRACKING ... BCAST.
     pub prefixes: Mutex<Vec<Box<[u8]>>>,
-    /// Commands that MULTI has queued; -1 outside of a transaction.
-    pub queued: AtomicI64,
-    /// Keys watched.
-    pub watched: AtomicUsize,
     /// Channels, patterns and sharded channels subscribed to.
     pub channels: AtomicUsize,
     pub patterns: AtomicUsize,
     pub sharded_channels: AtomicUsize,
-    /// Bytes of the request that is running, of the commands queued by MULTI, and of what is held for
-    /// watched keys, subscriptions and the like.
+    /// Bytes of the request that is running, and of what is held for watched keys, subscriptions and
+    /// the like.
     pub argument_bytes: AtomicUsize,
-    pub queued_bytes: AtomicUsize,
     pub other_bytes: AtomicUsize,
     /// The most reply bytes of a turn since that was last looked at.
     pub reply_bytes_peak: AtomicUsize,
     /// All its memory, as of the last look.
     pub memory: AtomicUsize,
+    /// What the client waits for.
+    pub waiter: Mutex<Option<Arc<Waiter>>>,
+    /// Commands behind MULTI; -1 without one.
+    pub queued: AtomicI64,
+    /// Bytes of them.
+    pub queued_bytes: AtomicUsize,
+    /// Keys it watches.
+    pub watched: AtomicUsize,
     /// Where the reactor keeps the connection; `u64::MAX` while it is not there.
     pub(crate) place: AtomicU64,
     mailbox: Arc<Mailbox>,
@@ -247,16 +251,17 @@ impl Clients {
             names: Mutex::default(),
             redirect: AtomicU64::new(0),
             prefixes: Mutex::default(),
-            queued: AtomicI64::new(-1),
-            watched: AtomicUsize::new(0),
             channels: AtomicUsize::new(0),
             patterns: AtomicUsize::new(0),
             sharded_channels: AtomicUsize::new(0),
             argument_bytes: AtomicUsize::new(0),
-            queued_bytes: AtomicUsize::new(0),
             other_bytes: AtomicUsize::new(0),
             reply_bytes_peak: AtomicUsize::new(0),
             memory: AtomicUsize::new(0),
+            waiter: Mutex::default(),
+            queued: AtomicI64::new(-1),
+            queued_bytes: AtomicUsize::new(0),
+            watched: AtomicUsize::new(0),
             place: AtomicU64::new(u64::MAX),
             mailbox: origin.mailbox,
         })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use carnelian_keyspace::{Interest, Keyspace};
+use carnelian_keyspace::Keyspace;
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
@@ -21,6 +21,7 @@ use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
 use crate::tracking::Tracking;
+use crate::waiters::Waiters;
 
 pub struct Database {
     pub uid: u32,
@@ -42,8 +43,8 @@ pub struct Database {
     pub pause: Pause,
     pub monitors: Monitors,
     pub tracking: Tracking,
-    /// Which keys somebody wants to hear of.
-    pub interest: Arc<Interest>,
+    /// Who waits for which key.
+    pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
     pub active_expiry: AtomicBool,
     /// Names the history of the data: 40 hexadecimal digits.
@@ -74,7 +75,7 @@ impl Database {
             pause: Pause::default(),
             monitors: Monitors::default(),
             tracking: Tracking::default(),
-            interest: Arc::default(),
+            waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),
         }

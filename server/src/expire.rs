@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 use carnelian_keyspace::{ExpireReport, SEGMENTS};
 use carnelian_structs::table::Cursor;
 
+use crate::blocking;
 use crate::database::Database;
-use crate::dispatch::free;
-use crate::features;
+use crate::dispatch::{self, free};
 use crate::session::Worker;
 
 /// The longest one call may take, so that no client waits for it noticeably.
@@ -50,7 +50,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
         let cursors = &mut sweep.cursors[segment];
         loop {
             let mut report = ExpireReport::default();
-            report.changes.watch(&database.interest);
+            report.changes.watch(&database.waiters.interest);
             let now_ms = worker.clock.now_ms();
             database.keyspace.expire_some(segment, cursors, BUCKETS, HASHES, now_ms, &mut report);
             let many = report.sampled < report.expired * FEW;
@@ -73,7 +73,11 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
 }
 
 fn book(worker: &mut Worker, database: &Arc<Database>, mut report: ExpireReport) {
-    features::after_changes(worker, database, &mut report.changes, None);
+    let is_awaited = dispatch::hear(database, &mut report.changes, &mut worker.scratch.ready);
+    worker.invalidations.note(database, &mut report.changes);
+    if is_awaited {
+        blocking::serve(worker, database);
+    }
     let counters = worker.counters(database);
     counters.sweep_seen.add(report.sampled as u64);
     counters.sweep_removed.add(report.expired as u64);

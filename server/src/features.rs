@@ -4,15 +4,29 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use carnelian_keyspace::Changes;
-
 use crate::clients::bits;
 use crate::connection::Connection;
-use crate::database::Database;
+use crate::dispatch::Nesting;
 use crate::monitor::Source;
 use crate::pause::attention;
 use crate::registry::Entry;
 use crate::session::{Session, Worker};
+use crate::tracking::{self, Invalidations};
+
+/// Before one of the server's own commands: those that run others are shown before them.
+#[inline]
+pub fn before_command(
+    worker: &Worker,
+    session: &Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    attention: u32,
+) {
+    if attention & attention::MONITORED != 0 && entry.runs_scripts {
+        let source = Source::Client(&session.shared);
+        session.database.monitors.feed_always(worker, &source, session.db, entry, words);
+    }
+}
 
 /// After a command that ran by itself, with its reply in `out`, and no lock held.
 #[inline]
@@ -38,27 +52,52 @@ fn after_tracked(worker: &mut Worker, session: &mut Session, entry: &Entry, out:
     let database = Arc::clone(&session.database);
     let most = session.settings.tracked_keys_max;
     database.tracking.shrink_to(most, worker, &database, Some((session, out)));
-    if session.caching && !["client|caching", "multi"].contains(&entry.full_name.as_str()) {
+    // It holds for one command, or for one transaction.
+    if session.caching
+        && session.transaction.is_none()
+        && !["client|caching", "multi"].contains(&entry.full_name.as_str())
+    {
         session.caching = false;
         session.shared.set_flag(bits::CACHING, false);
     }
 }
 
-/// Tells those who track keys of changes. `by`: who made them, and where its replies go.
+/// After a command that ran inside a transaction or a script, under its locks.
 #[inline]
-pub fn after_changes(
-    worker: &mut Worker,
-    database: &Arc<Database>,
-    changes: &mut Changes,
-    by: Option<(&Session, &mut Vec<u8>)>,
+pub fn after_nested(
+    worker: &Worker,
+    session: &Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    nesting: Nesting,
 ) {
-    if !database.tracking.is_awake() {
-        return;
+    if session.tracks {
+        tracking::remember(session, entry, words);
     }
-    if changes.flushed {
-        database.tracking.flushed(worker, database, by);
-    } else if !changes.touched.is_empty() {
-        database.tracking.changed(worker, database, &changes.touched, by);
+    let attention = session.database.attention.load(Ordering::Relaxed);
+    if attention & attention::MONITORED != 0 {
+        let source = match nesting {
+            Nesting::Script => Source::Script,
+            _ => Source::Client(&session.shared),
+        };
+        session.database.monitors.feed(worker, &source, session.db, entry, words);
+    }
+}
+
+/// Tells those who track keys of what a client has changed, its replies being in `out`.
+#[cold]
+pub fn invalidate(worker: &mut Worker, session: &Session, out: &mut Vec<u8>) {
+    Invalidations::tell(worker, Some((session, out)));
+}
+
+/// Tells of what is left: changes that no command of a client made, and keys by their prefixes.
+#[inline]
+pub fn end_turn(worker: &mut Worker) {
+    if worker.invalidations.is_any() {
+        Invalidations::tell(worker, None);
+    }
+    if !worker.broadcasts.is_empty() {
+        worker.broadcasts.take().send(worker);
     }
 }
 

@@ -8,6 +8,7 @@
 mod accept;
 #[allow(unsafe_code)]
 pub mod allocator;
+pub mod blocking;
 pub mod boot;
 mod census;
 pub mod clients;
@@ -46,5 +47,7 @@ mod tasks;
 mod testing;
 mod timezone;
 pub mod tracking;
+mod transaction;
 mod usage;
+pub mod waiters;
 pub mod watch;

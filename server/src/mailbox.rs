@@ -11,6 +11,7 @@ use std::time::Instant;
 use mio::{Registry, Token, Waker};
 use parking_lot::Mutex;
 
+use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::connection::Accepted;
 use crate::listener::Listener;
@@ -22,12 +23,14 @@ pub enum Message {
     Kill(Arc<ClientShared>),
     /// Append these bytes, complete replies, to what the client is owed.
     Deliver(Arc<ClientShared>, Arc<[u8]>),
+    /// The client's wait has ended: this is the reply, and what it has sent since may run.
+    Resume(Arc<Waiter>, Vec<u8>),
     /// Take connections from these listeners too.
     Listen(Vec<Listener>),
     /// Stop taking connections from the listeners of these ids.
     Unlisten(Vec<u64>),
     /// A pause is over: look at those who wait for that.
-    Resume,
+    PauseOver,
     /// Do nothing until then.
     Sleep(Instant),
     /// Stop accepting, flush, close every connection and end the thread.

@@ -46,6 +46,23 @@ impl Monitors {
         }
     }
 
+    /// Tells all watchers of a command, whatever its flags say.
+    #[cold]
+    pub fn feed_always(
+        &self,
+        worker: &Worker,
+        source: &Source<'_>,
+        db: u16,
+        entry: &Entry,
+        words: &[&[u8]],
+    ) {
+        let line: Arc<[u8]> = line(clock::wall_us(), source, db, entry, words).into();
+        for watcher in &*self.0.lock() {
+            let message = Message::Deliver(Arc::clone(watcher), Arc::clone(&line));
+            worker.post(watcher.reactor, message);
+        }
+    }
+
     /// Tells all watchers of a command that has run, but of none that could give away secrets or
     /// that is part of the administration.
     #[cold]
@@ -60,11 +77,7 @@ impl Monitors {
         if entry.flags.intersects(Flags::SKIP_MONITOR | Flags::ADMIN) {
             return;
         }
-        let line: Arc<[u8]> = line(clock::wall_us(), source, db, entry, words).into();
-        for watcher in &*self.0.lock() {
-            let message = Message::Deliver(Arc::clone(watcher), Arc::clone(&line));
-            worker.post(watcher.reactor, message);
-        }
+        self.feed_always(worker, source, db, entry, words);
     }
 }
 

@@ -4,7 +4,7 @@
 //! that has some, flush every one that is owed replies, then accept, and take a bounded number of
 //! handshake steps, so that a storm of new clients does not starve those who are in. Nothing blocks but the wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use crate::accept::Doors;
+use crate::blocking::Waiter;
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
 use crate::features;
@@ -83,6 +84,8 @@ pub struct Reactor {
     /// When (in the clock's monotonic milliseconds) which handshake must have ended.
     handshake_deadlines: VecDeque<(u64, Token)>,
     refusal_deadlines: VecDeque<(u64, Token)>,
+    /// The same of clients that wait.
+    wait_deadlines: BTreeSet<(u64, Token)>,
     messages: Vec<Message>,
     next_tick_ms: u64,
     /// Where the tick goes on to look for idle clients.
@@ -106,6 +109,7 @@ impl Reactor {
             touched: Vec::new(),
             handshake_deadlines: VecDeque::new(),
             refusal_deadlines: VecDeque::new(),
+            wait_deadlines: BTreeSet::new(),
             messages: Vec::new(),
             next_tick_ms: 0,
             cursor: 0,
@@ -160,13 +164,15 @@ impl Reactor {
             self.shake_some();
             self.flush();
         }
+        if !self.wait_deadlines.is_empty() {
+            self.expire_waits();
+            self.flush();
+        }
         if self.next_tick_ms <= self.service.worker.clock.monotonic_ms() {
             self.tick();
             self.flush();
         }
-        if !self.service.worker.broadcasts.is_empty() {
-            self.service.worker.broadcasts.take().send(&self.service.worker);
-        }
+        features::end_turn(&mut self.service.worker);
         self.read_own_mail();
         self.service.end_turn();
     }
@@ -197,7 +203,9 @@ impl Reactor {
         }
         // From when the turn began: a tick may be late by as long as the turn took.
         let now_ms = self.service.worker.clock.monotonic_ms();
-        let mut patience_ms = self.next_tick_ms.saturating_sub(now_ms);
+        let next_wait =
+            self.wait_deadlines.first().map_or(u64::MAX, |&(deadline_ms, _)| deadline_ms);
+        let mut patience_ms = self.next_tick_ms.min(next_wait).saturating_sub(now_ms);
         if let Some(&token) = self.postponed.first()
             && let Some(connection) = self.connections.get_mut(token)
         {
@@ -256,6 +264,11 @@ impl Reactor {
             return;
         }
         flags.readable = true;
+        if flags.hangup && connection.session.waiter.is_some() {
+            // Nothing is read from a client that waits, so this is how it is known to be gone.
+            self.close(token);
+            return;
+        }
         if !flags.ready {
             let after = self.service.serve(connection);
             self.follow(token, after);
@@ -295,6 +308,10 @@ impl Reactor {
             }
             After::Wait => {}
         }
+        if connection.session.waiter.is_some() {
+            self.note_wait(token);
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return Presence::Gone };
         let is_owed = !connection.staged.is_empty()
             || connection.closing()
             || !connection.output.is_empty() && !connection.flags.blocked;
@@ -350,18 +367,66 @@ impl Reactor {
                     self.follow(token, After::Wait);
                 }
             }
+            Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
+            // The turn looks at those who wait, now that it has begun.
+            Message::PauseOver => {}
             Message::Listen(listeners) => {
                 for listener in listeners {
                     self.doors.open(self.poll.registry(), listener);
                 }
             }
             Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
-            // The turn looks at those who wait, now that it has begun.
-            Message::Resume => {}
             Message::Sleep(end) => {
                 std::thread::sleep(end.saturating_duration_since(Instant::now()));
             }
             Message::Shutdown => self.begin_farewell(),
+        }
+    }
+
+    /// A client has waited long enough: it gets its reply, and what it has sent since runs.
+    fn resume(&mut self, waiter: &Arc<Waiter>, reply: &[u8]) {
+        let token = Token(waiter.client.place.load(Ordering::Relaxed) as usize);
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.session.waiter.as_ref().is_none_or(|own| !Arc::ptr_eq(own, waiter)) {
+            return;
+        }
+        connection.session.waiter = None;
+        if let Some(deadline_ms) = connection.wait_deadline_ms.take() {
+            self.wait_deadlines.remove(&(deadline_ms, token));
+        }
+        let after = self.service.end_wait(connection, reply);
+        self.follow(token, after);
+    }
+
+    /// Notes until when a client waits that has just begun to.
+    fn note_wait(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.wait_deadline_ms.is_some() {
+            return;
+        }
+        let Some(waiter) = &connection.session.waiter else { return };
+        let Some(deadline_ms) = waiter.wait.deadline_ms else { return };
+        let clock = &self.service.worker.clock;
+        let left_ms = deadline_ms.saturating_sub(clock.now_ms());
+        let deadline_ms = clock.monotonic_ms().saturating_add(left_ms);
+        connection.wait_deadline_ms = Some(deadline_ms);
+        self.wait_deadlines.insert((deadline_ms, token));
+    }
+
+    fn expire_waits(&mut self) {
+        let now_ms = self.service.worker.clock.monotonic_ms();
+        while let Some(&(deadline_ms, token)) = self.wait_deadlines.first() {
+            if now_ms < deadline_ms {
+                return;
+            }
+            self.wait_deadlines.pop_first();
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.wait_deadline_ms = None;
+            let Some(waiter) = connection.session.waiter.clone() else { continue };
+            // Else somebody serves it just now.
+            if let Some(reply) = waiter.time_out() {
+                self.resume(&waiter, &reply);
+            }
         }
     }
 
@@ -420,6 +485,9 @@ impl Reactor {
     /// Ends a connection now: what it was owed and has not taken is lost, but it is told that this is the end.
     fn close(&mut self, token: Token) {
         let Some(mut connection) = self.connections.remove(token) else { return };
+        if let Some(deadline_ms) = connection.wait_deadline_ms {
+            self.wait_deadlines.remove(&(deadline_ms, token));
+        }
         connection.session.on_close(&mut self.service.worker);
         features::forget(&connection);
         self.service.say_goodbye(&mut connection);

@@ -57,10 +57,16 @@ pub struct Entry {
     pub scope: Scope,
     pub shape: KeyShape,
     pub keys: &'static [KeySpec],
+    /// Works on the data of its keys alone and never waits: runs together with its neighbours.
+    pub is_plain: bool,
+    /// Runs at once between MULTI and EXEC.
+    pub bypasses_queue: bool,
     /// Whether its run time is worth a clock read of its own.
     pub timed: bool,
     /// Whether it may have to be told to replicas though it is no write.
     pub may_replicate: bool,
+    /// Whether it is a script or a function of Lua.
+    pub runs_scripts: bool,
     /// Ids of its subcommands, by name.
     pub subcommands: Vec<(&'static str, usize)>,
     pub container: Option<usize>,
@@ -232,7 +238,14 @@ impl Registry {
             scope: fact!(handler, scope),
             shape: shape_of(keys),
             keys,
+            is_plain: matches!(handler, Handler::Data(_))
+                && fact!(handler, scope) == Scope::Keys
+                && !flags.contains(Flags::BLOCKING),
+            bypasses_queue: ["multi", "exec", "discard", "watch", "quit", "reset"].contains(&name)
+                && container.is_none(),
             timed: !flags.contains(Flags::FAST) && !cheap,
+            runs_scripts: ["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"]
+                .contains(&name),
             may_replicate: ["pfcount", "publish", "spublish"].contains(&name),
             subcommands: Vec::new(),
             container,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
+use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
@@ -15,7 +16,8 @@ use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::server::Server;
 use crate::settings::Settings;
-use crate::tracking::Broadcasts;
+use crate::tracking::{Broadcasts, Invalidations};
+use crate::transaction::{Transaction, Watched};
 
 /// What commands may know and change of the client they run for.
 pub struct Session {
@@ -43,6 +45,12 @@ pub struct Session {
     /// The peer is on this machine.
     pub loopback: bool,
     pub tls: bool,
+    /// Between MULTI and EXEC.
+    pub transaction: Option<Box<Transaction>>,
+    /// The keys of WATCH.
+    pub watched: Option<Box<Watched>>,
+    /// What the client waits for; nothing is run for it meanwhile.
+    pub waiter: Option<Arc<Waiter>>,
 }
 
 impl Session {
@@ -65,6 +73,9 @@ impl Session {
             close_after_reply: false,
             loopback,
             tls: false,
+            transaction: None,
+            watched: None,
+            waiter: None,
         }
     }
 }
@@ -82,7 +93,12 @@ impl Session {
 impl Session {
     /// The connection is over: takes the client out of whatever others would look for it in. Called
     /// once, with no lock held, while the client's place is still known.
-    pub fn on_close(&mut self, _worker: &mut Worker) {}
+    pub fn on_close(&mut self, _worker: &mut Worker) {
+        self.discard();
+        if let Some(waiter) = self.waiter.take() {
+            waiter.call_off();
+        }
+    }
 }
 
 /// `CLIENT REPLY`.
@@ -156,6 +172,8 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Next {
     Continue,
+    /// Run nothing more until the session's wait has ended.
+    Wait,
     /// Send what has been replied, then close.
     Close,
     /// The next command is held back: it comes again when the pause is over.
@@ -177,6 +195,8 @@ pub struct Worker {
     posted: RefCell<Vec<Message>>,
     /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
     pub broadcasts: Broadcasts,
+    /// Changed keys that those who track them have yet to be told of.
+    pub invalidations: Invalidations,
 }
 
 impl Worker {
@@ -190,6 +210,7 @@ impl Worker {
             sweeps: BTreeMap::new(),
             posted: RefCell::default(),
             broadcasts: Broadcasts::default(),
+            invalidations: Invalidations::default(),
         }
     }
 

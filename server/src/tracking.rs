@@ -5,6 +5,7 @@
 //! is looked up after the lock of the write is released. So a change either finds the client, or its
 //! value is the one that the client has just been told.
 
+use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use carnelian_commands::{CommandError, Flags};
+use carnelian_keyspace::Changes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -138,7 +140,7 @@ impl Tracking {
         let wanted = if mode.prefixes.is_empty() { &everything[..] } else { &mode.prefixes };
         let mut own = client.prefixes.lock();
         if own.is_empty() {
-            database.interest.add_all();
+            database.waiters.interest.add_all();
         }
         let mut prefixes = self.prefixes.lock();
         for prefix in wanted {
@@ -158,7 +160,7 @@ impl Tracking {
         }
         let own = std::mem::take(&mut *client.prefixes.lock());
         if !own.is_empty() {
-            database.interest.remove_all();
+            database.waiters.interest.remove_all();
         }
         let mut prefixes = self.prefixes.lock();
         for prefix in own {
@@ -198,7 +200,7 @@ impl Tracking {
                 shard.insert(word.into_boxed_slice(), SmallVec::from_slice(&[id]));
                 self.keys.fetch_add(1, Ordering::Relaxed);
                 self.items.fetch_add(1, Ordering::Relaxed);
-                database.interest.add(db, key);
+                database.waiters.interest.add(db, key);
             }
         }
     }
@@ -209,7 +211,7 @@ impl Tracking {
         let ids = self.table.shard(&word).lock().remove(&*word)?;
         self.keys.fetch_sub(1, Ordering::Relaxed);
         self.items.fetch_sub(ids.len(), Ordering::Relaxed);
-        database.interest.remove(db, key);
+        database.waiters.interest.remove(db, key);
         Some(ids)
     }
 
@@ -219,19 +221,18 @@ impl Tracking {
                 self.keys.fetch_sub(1, Ordering::Relaxed);
                 self.items.fetch_sub(ids.len(), Ordering::Relaxed);
                 let (db, key) = parts(&word);
-                database.interest.remove(db, key);
+                database.waiters.interest.remove(db, key);
             }
         }
     }
 
     /// Tells those who may have these keys that they have changed.
-    #[cold]
-    pub fn changed(
+    fn changed(
         &self,
         worker: &mut Worker,
         database: &Arc<Database>,
         touched: &[(usize, Box<[u8]>)],
-        mut by: By<'_>,
+        by: &mut By<'_>,
     ) {
         let author = by.as_ref().map_or(0, |(session, _)| session.shared.id);
         {
@@ -244,7 +245,7 @@ impl Tracking {
         }
         for (db, key) in touched {
             let Some(ids) = self.take(database, *db, key) else { continue };
-            self.tell_of_key(worker, database, &ids, key, author, &mut by);
+            self.tell_of_key(worker, database, &ids, key, author, by);
         }
     }
 
@@ -273,13 +274,13 @@ impl Tracking {
     }
 
     /// Databases were emptied: all who track are told that any key may have gone.
-    pub fn flushed(&self, worker: &Worker, database: &Database, mut by: By<'_>) {
+    fn flushed(&self, worker: &Worker, database: &Database, by: &mut By<'_>) {
         if !self.is_awake() {
             return;
         }
         for client in database.clients.list() {
             if client.has(bits::TRACKING) {
-                tell(worker, database, &client, None, &mut by);
+                tell(worker, database, &client, None, by);
             }
         }
         self.forget_all(database);
@@ -303,6 +304,64 @@ impl Tracking {
             let (db, key) = parts(&word);
             if let Some(ids) = self.take(database, db, key) {
                 self.tell_of_key(worker, database, &ids, key, 0, &mut by);
+            }
+        }
+    }
+}
+
+/// Changes that those who track have yet to be told of: they are told when the reply is whole, and no
+/// lock is held.
+#[derive(Default)]
+pub struct Invalidations(RefCell<Vec<Invalidation>>);
+
+struct Invalidation {
+    /// The uid of the database.
+    database: u32,
+    /// Whether databases were emptied; the keys changed after that.
+    is_flush: bool,
+    keys: Vec<(usize, Box<[u8]>)>,
+}
+
+impl Invalidations {
+    #[inline]
+    pub fn is_any(&self) -> bool {
+        !self.0.borrow().is_empty()
+    }
+
+    /// Takes over what a command has changed.
+    #[inline]
+    pub fn note(&self, database: &Database, changes: &mut Changes) {
+        if (changes.flushed || !changes.told.is_empty()) && database.tracking.is_awake() {
+            self.note_some(database, changes);
+        }
+    }
+
+    #[cold]
+    fn note_some(&self, database: &Database, changes: &mut Changes) {
+        let (is_flush, told) = (changes.flushed, std::mem::take(&mut changes.told));
+        let mut all = self.0.borrow_mut();
+        let known = all.iter_mut().find(|it| it.database == database.uid);
+        match known {
+            Some(known) if is_flush => (known.is_flush, known.keys) = (true, Vec::new()),
+            Some(known) => known.keys.extend(told),
+            None => all.push(Invalidation {
+                database: database.uid,
+                is_flush,
+                keys: if is_flush { Vec::new() } else { told },
+            }),
+        }
+    }
+
+    /// Tells of all that was noted.
+    pub fn tell(worker: &mut Worker, mut by: By<'_>) {
+        for Invalidation { database: uid, is_flush, keys } in worker.invalidations.0.take() {
+            let database = worker.server.databases.read().iter().find(|it| it.uid == uid).cloned();
+            let Some(database) = database else { continue };
+            if is_flush {
+                database.tracking.flushed(worker, &database, &mut by);
+            }
+            if !keys.is_empty() {
+                database.tracking.changed(worker, &database, &keys, &mut by);
             }
         }
     }

@@ -52,7 +52,13 @@ impl Bench {
         let environment = self.environment;
         let result = {
             let reply = Writer::new(&mut out, self.protocol);
-            run(&mut Call { args: words, db, reply, environment: &environment, may_block: self.may_block })
+            run(&mut Call {
+                args: words,
+                db,
+                reply,
+                environment: &environment,
+                may_block: self.may_block,
+            })
         };
         let changes = &aftermath.changes;
         let (effect, error) = match result {

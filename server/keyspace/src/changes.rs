@@ -49,6 +49,9 @@ pub struct Changes {
     /// Which keys are worth listing; all, if not given.
     pub interest: Option<Arc<Interest>>,
     pub touched: Vec<(usize, Box<[u8]>)>,
+    /// Of those, the ones that clients may have in a cache of theirs; moved here by who has dealt with
+    /// the others' interest.
+    pub told: Vec<(usize, Box<[u8]>)>,
     /// Whether a logical database was emptied.
     pub flushed: bool,
     /// Whether keys that have expired are left alone, and only look as if they were gone.
@@ -77,6 +80,7 @@ impl Changes {
         (self.expired_keys, self.expired_fields) = (0, 0);
         self.events.clear();
         self.touched.clear();
+        self.told.clear();
         self.flushed = false;
         self.expired.clear();
         self.expired_hash_fields.clear();

@@ -3,7 +3,7 @@
 //! Where programs expect a figure of something that this version has not got, it is the one of a
 //! server that does not use it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Page, View};
 use crate::database::{Counter, Counters};
@@ -17,16 +17,16 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     page.field("client_recent_max_input_buffer", totals.query_bytes_max);
     page.field("client_recent_max_output_buffer", totals.output_bytes_max);
     let database = view.database;
-    page.field("blocked_clients", database.pause.postponed.load(Ordering::Relaxed));
+    let waiters = &database.waiters;
+    let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+    page.field("blocked_clients", load(&waiters.blocked) + load(&database.pause.postponed));
     page.field("tracking_clients", database.tracking.clients());
-    page.zeros(&[
-        "pubsub_clients",
-        "watching_clients",
-        "clients_in_timeout_table",
-        "total_watched_keys",
-        "total_blocking_keys",
-        "total_blocking_keys_on_nokey",
-    ]);
+    page.zeros(&["pubsub_clients"]);
+    page.field("watching_clients", load(&waiters.watching));
+    page.zeros(&["clients_in_timeout_table"]);
+    page.field("total_watched_keys", load(&waiters.watched_keys));
+    page.field("total_blocking_keys", load(&waiters.blocking_keys));
+    page.field("total_blocking_keys_on_nokey", load(&waiters.blocking_keys_on_loss));
     let now_ms = view.now_ms();
     if let Some((held, until_ms)) = database.pause.now(now_ms, &database.attention) {
         page.field("paused_reason", "client_pause");

@@ -38,7 +38,7 @@ pub(super) enum Stop {
     Incomplete { wanted: usize },
     /// Others are to be served.
     Quota,
-    /// The client is to read first.
+    /// The client is to read first, or waits.
     Paused,
     /// The next command is held back by CLIENT PAUSE.
     Postponed,
@@ -76,7 +76,7 @@ impl Service {
         if !rest.is_empty() {
             connection.input.append(rest);
         }
-        let held = connection.input.len();
+        let held = connection.input.len() + connection.session.queued_bytes();
         connection.session.shared.query_bytes.store(held, Ordering::Relaxed);
         if held != 0 && connection.session.settings.query_bytes_max < held {
             log::warning!(
@@ -133,6 +133,9 @@ impl Service {
                 }
                 if next == Next::Close || connection.session.close_after_reply {
                     return (position, Stop::Close);
+                }
+                if next == Next::Wait && is_whole {
+                    return (position, Stop::Paused);
                 }
                 if !is_whole {
                     // The parser has been further; the rest is parsed anew.

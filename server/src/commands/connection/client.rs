@@ -9,8 +9,9 @@ use carnelian_resp::number::parse_i64;
 use super::command;
 use super::filter::Filter;
 use super::list::line;
-use crate::clients::{ClientShared, bits};
 use super::tracking;
+use crate::blocking::{self, Unblock};
+use crate::clients::{ClientShared, bits};
 use crate::commands::{Context, help};
 use crate::mailbox::Message;
 use crate::pause::Held;
@@ -364,7 +365,7 @@ fn unpause(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     database.pause.end(&database.attention);
     for reactor in 0..context.worker.server.mailboxes.len() {
-        context.worker.post(reactor, Message::Resume);
+        context.worker.post(reactor, Message::PauseOver);
     }
     context.reply.ok();
     Ok(Effect::None)
@@ -379,15 +380,18 @@ fn unknown_sub(name: &str) -> CommandError {
 
 /// `CLIENT UNBLOCK id [TIMEOUT | ERROR]`: no command of this server waits, so nobody is woken.
 fn unblock(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    args::integer(context.args[2])?;
-    match &context.args[3..] {
-        [] => {}
-        [word] if args::is(word, "TIMEOUT") || args::is(word, "ERROR") => {}
+    let id = args::integer(context.args[2])?;
+    let how = match &context.args[3..] {
+        [] => Unblock::TimeOut,
+        [word] if args::is(word, "TIMEOUT") => Unblock::TimeOut,
+        [word] if args::is(word, "ERROR") => Unblock::Error,
         _ => {
             return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
         }
-    }
-    context.reply.integer(0);
+    };
+    let client = u64::try_from(id).ok().and_then(|id| context.session.database.clients.find(id));
+    let is_ended = client.is_some_and(|client| blocking::unblock(context.worker, &client, how));
+    context.reply.integer(is_ended.into());
     Ok(Effect::None)
 }
 
