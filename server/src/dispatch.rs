@@ -506,6 +506,10 @@ impl Nest<'_> {
             hear(database, call.db.changes, ready);
             let words = &words[first..end];
             features::after_nested(worker, session, entry, words, self.nesting);
+            if session.tracks {
+                // What it has read may be changed by the next.
+                call.db.changes.watch(&database.waiters.interest);
+            }
             first = end;
             ran += 1;
         }

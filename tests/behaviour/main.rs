@@ -5,13 +5,17 @@
 #![forbid(unsafe_code)]
 
 mod atomicity;
+mod clients;
 mod config;
 mod dump;
 mod hashes;
 mod keys;
+mod latency;
 mod lifecycle;
 mod limits;
 mod lists;
+mod monitor;
+mod pause;
 mod protocol;
 mod same_port;
 mod sets;
@@ -19,4 +23,5 @@ mod sorted_sets;
 mod streams;
 mod strings;
 mod tls;
+mod tracking;
 mod transactions;
