@@ -20,7 +20,7 @@ use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
 
-use crate::dispatch::{self, Nesting};
+use crate::dispatch::{self, Nest, Nesting};
 use crate::registry::{Entry, Registry, ServerCommand};
 use crate::session::{Session, Worker};
 
@@ -80,6 +80,25 @@ impl Context<'_> {
         dispatch::settle(self.worker, &database, &mut scratch.aftermath);
         self.worker.scratch = scratch;
         result
+    }
+
+    /// Runs `work`, which may run commands of any kind, as one: under the locks that are held already,
+    /// else under the token, which lets each lock be taken when it is first needed. `work` appends
+    /// its reply to the buffer it is given.
+    pub fn with_nest<R>(
+        &mut self,
+        nesting: Nesting,
+        work: impl FnOnce(&mut Nest<'_>, &mut Vec<u8>) -> R,
+    ) -> Result<R, CommandError> {
+        let database = Arc::clone(&self.session.database);
+        let (worker, session) = (&mut *self.worker, &mut *self.session);
+        let out = self.reply.buffer();
+        if let Some(held) = &mut self.held {
+            return Ok(work(&mut Nest { worker, session, held: &mut **held, nesting }, out));
+        }
+        let locked = database.keyspace.lock_lazily_unless_busy();
+        let mut access = locked.map_err(|_| CommandError::text(dispatch::BUSY))?;
+        Ok(work(&mut Nest { worker, session, held: &mut access, nesting }, out))
     }
 }
 
