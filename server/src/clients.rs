@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::blocking::Waiter;
 use crate::connection::Connection;
 use crate::mailbox::{Mailbox, Message};
+use crate::pubsub::{Counts, PUBSUB};
 
 /// Bits of `ClientShared::flags`.
 pub mod bits {
@@ -77,15 +78,12 @@ pub struct ClientShared {
     pub net_input_bytes: AtomicU64,
     pub net_output_bytes: AtomicU64,
     pub commands: AtomicU64,
+    pub subscriptions: Counts,
     pub names: Mutex<Names>,
     /// The client that invalidations go to instead; 0: none.
     pub redirect: AtomicU64,
     /// Of CLIENT TRACKING ... BCAST.
     pub prefixes: Mutex<Vec<Box<[u8]>>>,
-    /// Channels, patterns and sharded channels subscribed to.
-    pub channels: AtomicUsize,
-    pub patterns: AtomicUsize,
-    pub sharded_channels: AtomicUsize,
     /// Bytes of the request that is running, and of what is held for watched keys, subscriptions and
     /// the like.
     pub argument_bytes: AtomicUsize,
@@ -146,6 +144,11 @@ impl ClientShared {
         if self.has(bits::TRACKING) { self.redirect.load(Ordering::Relaxed) as i64 } else { -1 }
     }
 
+    /// Whether the client is subscribed to anything.
+    pub fn is_subscriber(&self) -> bool {
+        self.has(PUBSUB)
+    }
+
     /// All that it takes of the server's memory.
     pub fn memory(&self) -> usize {
         let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
@@ -155,12 +158,6 @@ impl ClientShared {
             + load(&self.argument_bytes)
             + load(&self.queued_bytes)
             + load(&self.other_bytes)
-    }
-
-    /// Whether it has subscribed to anything.
-    pub fn is_subscriber(&self) -> bool {
-        let load = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        load(&self.channels) + load(&self.patterns) + load(&self.sharded_channels) != 0
     }
 
     /// Closes the connection, whichever reactor it is on.
@@ -248,12 +245,10 @@ impl Clients {
             net_input_bytes: AtomicU64::new(0),
             net_output_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
+            subscriptions: Counts::default(),
             names: Mutex::default(),
             redirect: AtomicU64::new(0),
             prefixes: Mutex::default(),
-            channels: AtomicUsize::new(0),
-            patterns: AtomicUsize::new(0),
-            sharded_channels: AtomicUsize::new(0),
             argument_bytes: AtomicUsize::new(0),
             other_bytes: AtomicUsize::new(0),
             reply_bytes_peak: AtomicUsize::new(0),

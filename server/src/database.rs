@@ -17,6 +17,7 @@ use crate::listener::Listeners;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
 use crate::process;
+use crate::pubsub::PubSub;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
@@ -32,6 +33,7 @@ pub struct Database {
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
+    pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
     /// Connections that wait to be told that they are turned away.
@@ -66,6 +68,7 @@ impl Database {
             clients: Clients::default(),
             stats,
             keyspace,
+            pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
             refused: AtomicUsize::new(0),

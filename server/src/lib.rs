@@ -31,6 +31,7 @@ pub mod monitor;
 mod output;
 pub mod pause;
 pub mod process;
+mod pubsub;
 pub mod rates;
 pub mod reactor;
 pub mod reclaim;

@@ -14,6 +14,7 @@ use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
+use crate::pubsub::Subscriptions;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
@@ -38,6 +39,10 @@ pub struct Session {
     /// CLIENT CACHING was called: the next command is remembered, or is not.
     pub caching: bool,
     pub class: ClientClass,
+    /// None while the client is not subscribed to anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// Set by a command: CLIENT REPLY does not silence its reply.
+    pub keeps_reply: bool,
     /// Place of the last command in the registry; `u32::MAX` before the first.
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
@@ -69,6 +74,8 @@ impl Session {
             tracks: false,
             caching: false,
             class: ClientClass::Normal,
+            subscriptions: None,
+            keeps_reply: false,
             last_command: u32::MAX,
             close_after_reply: false,
             loopback,
@@ -94,6 +101,7 @@ impl Session {
     /// The connection is over: takes the client out of whatever others would look for it in. Called
     /// once, with no lock held, while the client's place is still known.
     pub fn on_close(&mut self, _worker: &mut Worker) {
+        self.drop_subscriptions();
         self.discard();
         if let Some(waiter) = self.waiter.take() {
             waiter.call_off();
@@ -191,6 +199,8 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// Messages that the client whose command runs has sent to itself: they follow its reply.
+    pub echo: RefCell<Vec<u8>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
     /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
@@ -208,6 +218,7 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            echo: RefCell::default(),
             posted: RefCell::default(),
             broadcasts: Broadcasts::default(),
             invalidations: Invalidations::default(),

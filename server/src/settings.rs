@@ -14,6 +14,7 @@ use carnelian_tls::{
 };
 
 use crate::listener::Endpoints;
+use crate::pubsub::Notifications;
 use crate::session::ClientClass;
 
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Settings {
     pub slow_log_len: usize,
     /// `tracking-table-max-keys`; 0: any number.
     pub tracked_keys_max: usize,
+    /// `notify-keyspace-events`.
+    pub notifications: Notifications,
     /// What commands on data go by.
     pub environment: Environment,
 }
@@ -70,6 +73,7 @@ impl Settings {
             slow_ns: slow_ns(config),
             slow_log_len: bytes(config.slowlog_max_len),
             tracked_keys_max: bytes(config.tracking_table_max_keys),
+            notifications: Notifications::new(config.notify_keyspace_events),
             environment: environment(config),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::{Page, View};
 use crate::database::{Counter, Counters};
 use crate::pause::Held;
+use crate::pubsub::Kind;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let totals = view.database.clients.totals();
@@ -21,7 +22,7 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
     page.field("blocked_clients", load(&waiters.blocked) + load(&database.pause.postponed));
     page.field("tracking_clients", database.tracking.clients());
-    page.zeros(&["pubsub_clients"]);
+    page.field("pubsub_clients", load(&database.pubsub.clients));
     page.field("watching_clients", load(&waiters.watching));
     page.zeros(&["clients_in_timeout_table"]);
     page.field("total_watched_keys", load(&waiters.watched_keys));
@@ -125,10 +126,11 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     ]);
     page.field("keyspace_hits", sum(|it| &it.keyspace_hits));
     page.field("keyspace_misses", sum(|it| &it.keyspace_misses));
+    let pubsub = &view.database.pubsub;
+    page.field("pubsub_channels", pubsub.of(Kind::Channel).len());
+    page.field("pubsub_patterns", pubsub.of(Kind::Pattern).len());
+    page.field("pubsubshard_channels", pubsub.of(Kind::Shard).len());
     page.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",

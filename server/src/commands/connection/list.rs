@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::clients::{ClientShared, bits};
+use crate::pubsub::Kind;
 use crate::registry::Registry;
 
 /// The letters of a client's flags, `N` if there are none.
@@ -68,9 +69,9 @@ pub(super) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
             letters(client),
             if client.has(bits::CAPA_REDIRECT) { "r" } else { "" },
             client.db.load(Ordering::Relaxed),
-            load(&client.channels),
-            load(&client.patterns),
-            load(&client.sharded_channels),
+            client.subscriptions.of(Kind::Channel),
+            client.subscriptions.of(Kind::Pattern),
+            client.subscriptions.of(Kind::Shard),
             client.queued.load(Ordering::Relaxed),
             load(&client.watched),
             load(&client.argument_bytes),
