@@ -41,6 +41,8 @@ pub struct Settings {
     pub slow_ns: u64,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
+    /// `tracking-table-max-keys`; 0: any number.
+    pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
     pub notifications: Notifications,
     /// What commands on data go by.
@@ -70,6 +72,7 @@ impl Settings {
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
             slow_log_len: bytes(config.slowlog_max_len),
+            tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
             environment: environment(config),
         }

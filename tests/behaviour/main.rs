@@ -5,14 +5,18 @@
 #![forbid(unsafe_code)]
 
 mod atomicity;
+mod clients;
 mod config;
 mod dump;
 mod hashes;
 mod keys;
+mod latency;
 mod lifecycle;
 mod limits;
 mod lists;
+mod monitor;
 mod notifications;
+mod pause;
 mod protocol;
 mod pubsub;
 mod same_port;
@@ -21,4 +25,5 @@ mod sorted_sets;
 mod streams;
 mod strings;
 mod tls;
+mod tracking;
 mod transactions;

@@ -136,8 +136,10 @@ impl<'k> Db<'k> {
         if let Some(at) = entry.as_ref().expiry()
             && at <= self.now_ms
         {
-            retire(entry.remove(), self.dropped);
-            self.changes.key_expired(self.index, key);
+            if !self.changes.keeps_expired {
+                retire(entry.remove(), self.dropped);
+                self.changes.key_expired(self.index, key);
+            }
             self.changes.key_missed(self.index, key);
             return None;
         }
@@ -164,6 +166,9 @@ impl<'k> Db<'k> {
 
     /// A look at a key's entry that leaves no trace: no hit, miss or access is counted.
     pub fn look(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
+        if self.changes.keeps_expired {
+            return self.peek(key);
+        }
         let hash = self.access.keyspace().hash(key);
         Some(self.live(hash, key)?.into_ref())
     }

@@ -7,6 +7,7 @@ mod debug;
 mod dump;
 mod info;
 mod memory;
+mod monitor;
 mod process;
 mod pubsub;
 mod slowlog;
@@ -112,6 +113,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     debug::TABLE,
     info::TABLE,
     memory::TABLE,
+    monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
     slowlog::TABLE,

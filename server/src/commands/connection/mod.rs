@@ -1,11 +1,16 @@
 //! Commands about the connection itself: who it is, what it speaks, which database it uses.
 
 mod client;
+mod filter;
 mod list;
+mod tracking;
+
+use std::sync::atomic::Ordering;
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_resp::Protocol;
 
+use crate::clients::bits;
 use crate::commands::Context;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::session::{ReplyMode, Session};
@@ -139,6 +144,14 @@ fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     session.reply = ReplyMode::On;
     session.no_touch = false;
     session.authenticated = session.database.settings.load().password.is_none();
+    let (shared, database) = (&session.shared, &session.database);
+    shared.protocol.store(Protocol::Resp2.version(), Ordering::Relaxed);
+    database.tracking.turn_off(database, shared);
+    if shared.has(bits::MONITOR) {
+        database.monitors.remove(shared.id, &database.attention);
+    }
+    shared.set_flag(bits::NO_TOUCH | bits::NO_EVICT | bits::MONITOR, false);
+    (session.tracks, session.caching) = (false, false);
     let mut names = session.shared.names.lock();
     names.name = Box::default();
     names.user = Box::default();
@@ -233,6 +246,7 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     if let Some(protocol) = protocol {
         context.session.protocol = protocol;
+        context.session.shared.protocol.store(protocol.version(), Ordering::Relaxed);
         context.reply.set_protocol(protocol);
     }
     describe(context);
