@@ -110,11 +110,7 @@ impl<'k> Access<'k> {
     }
 
     #[inline]
-    fn take(
-        keyspace: &'k Keyspace,
-        wanted: SegmentSet,
-        heeds_busy: bool,
-    ) -> Result<Self, Busy> {
+    fn take(keyspace: &'k Keyspace, wanted: SegmentSet, heeds_busy: bool) -> Result<Self, Busy> {
         let mut access =
             Self { keyspace, guards: SmallVec::new(), segments: SmallVec::new(), token: None };
         for segment in wanted.iter() {
@@ -129,11 +125,7 @@ impl<'k> Access<'k> {
 
     /// Goes on where a lock is held by somebody else.
     #[cold]
-    fn take_slowly(
-        mut access: Self,
-        wanted: SegmentSet,
-        heeds_busy: bool,
-    ) -> Result<Self, Busy> {
+    fn take_slowly(mut access: Self, wanted: SegmentSet, heeds_busy: bool) -> Result<Self, Busy> {
         let keyspace = access.keyspace;
         if wanted == SegmentSet::all() {
             // So many locks are hard to come by for who gives them back.

@@ -247,6 +247,18 @@ impl Group {
         ids.iter_from(spot).filter_map(|&id| self.pending(id))
     }
 
+    /// The first that is pending from `start` on, for anybody.
+    #[must_use]
+    pub fn next_pending(&self, start: StreamId) -> Option<Pending> {
+        self.pending_from(start).next().copied()
+    }
+
+    /// The first that is pending from `start` on for one consumer.
+    #[must_use]
+    pub fn next_pending_of(&self, consumer: ConsumerId, start: StreamId) -> Option<Pending> {
+        self.pending_of(consumer, start).next().copied()
+    }
+
     /// Makes an entry pending, or changes all that is known of one that is.
     pub fn set_pending(&mut self, new: Pending) {
         match self.pending.find(|other| other.id.cmp(&new.id)) {
