@@ -470,7 +470,7 @@ fn groups_of_redis_are_read() {
     assert_eq!(groups, Some(expected));
     // From the number of entries on, that is what Redis wrote.
     let again = shelf.dump();
-    let tail = |payload: &[u8]| payload[payload.len() - 190..payload.len() - 10].to_vec();
+    let tail = |payload: &[u8]| payload[payload.len() - 187..payload.len() - 10].to_vec();
     assert_eq!(tail(&again), tail(redis));
 }
 
