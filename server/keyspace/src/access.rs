@@ -286,6 +286,14 @@ impl Hold<'_> {
         }
     }
 
+    /// See [`Access::lock_rest`].
+    pub fn lock_rest(&mut self) {
+        match self {
+            Self::Own(access) => access.lock_rest(),
+            Self::Lent(access) => access.take_rest(),
+        }
+    }
+
     /// See [`Access::visit`]. Lent locks are kept.
     pub fn visit<R>(&mut self, segment: usize, visit: impl FnOnce(&mut Segment) -> R) -> R {
         match self {
