@@ -128,7 +128,7 @@ impl Group {
             return false;
         }
         self.entries_read = match self.entries_read {
-            Some(read) if !entries.has_deleted_from(self.last_id) => Some(read.wrapping_add(1)),
+            Some(read) if entries.is_whole_from(self.last_id) => Some(read.wrapping_add(1)),
             known if entries.entries_added() == 0 => known,
             _ => entries.count_up_to(id),
         };

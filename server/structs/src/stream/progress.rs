@@ -4,10 +4,11 @@ use super::entries::Entries;
 use super::{Group, StreamId};
 
 impl Entries {
-    /// Whether an entry at or after `start` was deleted, other than by trimming.
-    pub(super) fn has_deleted_from(&self, start: StreamId) -> bool {
+    /// Whether all entries that were ever added at or after `start` are there, which cannot be said
+    /// of a time before the first one.
+    pub(super) fn is_whole_from(&self, start: StreamId) -> bool {
         let deleted = self.max_deleted_id();
-        !self.is_empty() && deleted != StreamId::MIN && start <= deleted
+        self.first_id() <= start && (self.is_empty() || deleted == StreamId::MIN || deleted < start)
     }
 
     /// How many entries were ever added up to `id`, itself included, if that can be told.
@@ -49,7 +50,7 @@ impl Entries {
             return Some(self.len());
         }
         let read = match group.entries_read {
-            Some(read) if !self.has_deleted_from(group.last_id) => read,
+            Some(read) if self.is_whole_from(group.last_id) => read,
             _ => self.count_up_to(group.last_id)?,
         };
         Some(added.wrapping_sub(read))
