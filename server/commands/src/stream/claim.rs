@@ -311,3 +311,99 @@ fn xautoclaim(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     call.dirty(dirty);
     Ok(if dirty == 0 { Effect::None } else { Effect::Rewrite(rewrite) })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::Bench;
+
+    /// Four entries, of which `ann` was given three, a second ago.
+    fn bench() -> Bench {
+        let mut bench = Bench::new();
+        for ms in 1..=4 {
+            bench.reply(&format!("XADD s {ms}-0 f {ms}"));
+        }
+        bench.reply("XGROUP CREATE s g 0");
+        bench.reply("XREADGROUP GROUP g ann COUNT 3 STREAMS s >");
+        bench.now_ms += 1000;
+        bench.effects.clear();
+        bench.events.clear();
+        bench
+    }
+
+    fn effects(bench: &mut Bench) -> usize {
+        let effects = String::from_utf8(std::mem::take(&mut bench.effects)).expect("text");
+        effects.matches("XCLAIM").count() + 10 * effects.matches("SETID").count()
+    }
+
+    #[test]
+    fn entries_are_taken_over() {
+        let mut bench = bench();
+        bench.expect("XCLAIM s g bob 1001 1-0", "*0");
+        assert_eq!((bench.dirty, effects(&mut bench)), (1, 0));
+        assert_eq!(bench.events, ["xgroup-createconsumer s"]);
+        bench.expect("XCLAIM s g bob 1000 1-0 4-0 9-9", "*1 *2 $3 1-0 *2 $1 f $1 1");
+        assert_eq!((bench.dirty, effects(&mut bench), bench.touched), (1, 1, 0));
+        bench.expect("XCLAIM s g bob 0 2 JUSTID IDLE 300", "*1 $3 2-0");
+        bench.expect("XCLAIM s g bob 0 4-0 FORCE RETRYCOUNT 7 TIME 5 JUSTID", "*1 $3 4-0");
+        effects(&mut bench);
+        bench.expect(
+            "XPENDING s g - + 9",
+            "*4 *4 $3 1-0 $3 bob :0 :2 *4 $3 2-0 $3 bob :300 :1 *4 $3 3-0 $3 ann :1000 :1 \
+             *4 $3 4-0 $3 bob :1700000000995 :7",
+        );
+        bench.reply("XDEL s 1-0");
+        bench.expect("XCLAIM s g ann 0 1-0", "*0");
+        assert_eq!((bench.dirty, effects(&mut bench)), (1, 1));
+        bench.expect("XCLAIM s g ann 9999 2-0 LASTID 8-8", "*0");
+        assert_eq!((bench.dirty, effects(&mut bench)), (1, 10));
+        bench.expect("XCLAIM s g ann 9999 2-0 LASTID 8-7", "*0");
+        assert_eq!((bench.dirty, effects(&mut bench)), (0, 0));
+    }
+
+    #[test]
+    fn what_is_idle_is_swept_up() {
+        let mut bench = bench();
+        bench.reply("XDEL s 1-0");
+        bench.expect("XAUTOCLAIM s g bob 1001 -", "*3 $3 0-0 *0 *1 $3 1-0");
+        assert_eq!((bench.dirty, effects(&mut bench)), (2, 1));
+        bench.expect("XAUTOCLAIM s g bob 1000 0 COUNT 1", "*3 $3 3-0 *1 *2 $3 2-0 *2 $1 f $1 2 *0");
+        assert_eq!((bench.dirty, effects(&mut bench)), (1, 1));
+        bench.expect("XAUTOCLAIM s g bob 1000 (2-0 JUSTID", "*3 $3 0-0 *1 $3 3-0 *0");
+        bench.expect("XAUTOCLAIM s g bob 1000 3-0", "*3 $3 0-0 *0 *0");
+        assert_eq!(bench.dirty, 0);
+        bench.expect("XPENDING s g - + 9", "*2 *4 $3 2-0 $3 bob :0 :2 *4 $3 3-0 $3 bob :0 :1");
+    }
+
+    #[test]
+    fn no_more_than_ten_are_looked_at_for_each_wanted() {
+        let mut bench = Bench::new();
+        for ms in 1..=30 {
+            bench.reply(&format!("XADD s {ms}-0 f v"));
+        }
+        bench.reply("XGROUP CREATE s g 0");
+        bench.reply("XREADGROUP GROUP g ann STREAMS s >");
+        bench.expect("XAUTOCLAIM s g bob 99 0 COUNT 2", "*3 $4 21-0 *0 *0");
+        bench.expect("XAUTOCLAIM s g bob 99 21-0 COUNT 1", "*3 $3 0-0 *0 *0");
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused() {
+        let mut bench = bench();
+        let no_group = "-NOGROUP No such key 's' or consumer group 'x'";
+        for (request, error) in [
+            ("XCLAIM s x c x 1-0", no_group),
+            ("XCLAIM s g c x 1-0", "-ERR Invalid min-idle-time argument for XCLAIM"),
+            ("XCLAIM s g c 0 1-0 x", "-ERR Unrecognized XCLAIM option 'x'"),
+            ("XCLAIM s g c 0 1-0 IDLE", "-ERR Unrecognized XCLAIM option 'IDLE'"),
+            ("XCLAIM s g c 0 1-0 TIME x", "-ERR Invalid TIME option argument for XCLAIM"),
+            ("XAUTOCLAIM s x c 0 0", no_group),
+            ("XAUTOCLAIM s x c x 0", "-ERR Invalid min-idle-time argument for XAUTOCLAIM"),
+            ("XAUTOCLAIM s g c 0 0 COUNT 0", "-ERR COUNT must be > 0"),
+            ("XAUTOCLAIM s g c 0 0 COUNT 9223372036854775807", "-ERR COUNT must be > 0"),
+            ("XAUTOCLAIM s g c 0 0 FOO 1", "-ERR syntax error"),
+        ] {
+            bench.expect(request, error);
+        }
+        assert!(bench.events.is_empty());
+    }
+}

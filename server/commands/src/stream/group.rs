@@ -256,3 +256,70 @@ fn help(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     }
     Ok(Effect::None)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::Bench;
+
+    #[test]
+    fn groups_and_consumers_come_and_go() {
+        let mut bench = Bench::new();
+        let needs_key = "-ERR The XGROUP subcommand requires the key to exist. Note that for \
+                         CREATE you may want to use the MKSTREAM option to create an empty stream \
+                         automatically.";
+        bench.expect("XGROUP CREATE s g $", needs_key);
+        let invalid = "-ERR Invalid stream ID specified as stream command argument";
+        bench.expect("XGROUP CREATE s g x MKSTREAM", invalid);
+        assert_eq!((bench.dirty, bench.touched), (0, 0));
+        bench.expect("XGROUP CREATE s g $ MKSTREAM", "+OK");
+        assert_eq!(bench.touched, 1);
+        bench.expect("XGROUP CREATE s g 0", "-BUSYGROUP Consumer Group name already exists");
+        bench.expect("XGROUP CREATE s h 0 ENTRIESREAD 7", "+OK");
+        bench.expect("XGROUP CREATECONSUMER s g ann", ":1");
+        bench.expect("XGROUP CREATECONSUMER s g ann", ":0");
+        bench.expect("XGROUP DELCONSUMER s g bob", ":0");
+        bench.expect("XGROUP SETID s g + ENTRIESREAD 3", "+OK");
+        bench.expect("XGROUP DELCONSUMER s g ann", ":0");
+        // Those who watch the key are not told of changes to groups.
+        assert_eq!(bench.touched, 0);
+        bench.expect("XGROUP DESTROY s g", ":1");
+        bench.expect("XGROUP DESTROY s g", ":0");
+        assert_eq!(
+            bench.events,
+            [
+                "new s",
+                "xgroup-create s",
+                "xgroup-create s",
+                "xgroup-createconsumer s",
+                "xgroup-setid s",
+                "xgroup-delconsumer s",
+                "xgroup-destroy s"
+            ]
+        );
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused() {
+        let mut bench = Bench::new();
+        bench.reply("XGROUP CREATE s g $ MKSTREAM");
+        let no_group = "-NOGROUP No such consumer group 'x' for key name 's'";
+        let wrong = |word| {
+            format!(
+                "-ERR unknown subcommand or wrong number of arguments for '{word}'. Try XGROUP \
+                 HELP."
+            )
+        };
+        bench.expect("XGROUP SETID s x 0", no_group);
+        bench.expect("XGROUP CREATECONSUMER s x c", no_group);
+        bench.expect("XGROUP DELCONSUMER s x c", no_group);
+        bench.expect("XGROUP create s h 0 FOO", &wrong("create"));
+        bench.expect("XGROUP SETID s g 0 MKSTREAM", &wrong("SETID"));
+        bench.expect("XGROUP SETID s g 0 ENTRIESREAD", &wrong("SETID"));
+        bench.expect("XGROUP SETID s g 0 ENTRIESREAD 1 ENTRIESREAD 1", &wrong("SETID"));
+        bench.expect(
+            "XGROUP CREATE s h 0 ENTRIESREAD -2",
+            "-ERR value for ENTRIESREAD must be positive or -1",
+        );
+        bench.expect("XGROUP FOO s", "-ERR unknown subcommand 'FOO'. Try XGROUP HELP.");
+    }
+}

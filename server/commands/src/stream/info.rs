@@ -245,3 +245,94 @@ fn help(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     }
     Ok(Effect::None)
 }
+
+#[cfg(test)]
+mod tests {
+    use carnelian_resp::Protocol;
+
+    use crate::bench::Bench;
+
+    #[test]
+    fn a_stream_and_its_groups_are_described() {
+        let mut bench = Bench::new();
+        bench.expect("XINFO STREAM s", "-ERR no such key");
+        bench.reply("XADD s 1-0 a 1");
+        bench.reply("XADD s 2-0 a 2");
+        bench.reply("XGROUP CREATE s g 0");
+        bench.reply("XGROUP CREATE s h $");
+        bench.reply("XREADGROUP GROUP g ann COUNT 1 STREAMS s >");
+        bench.now_ms += 7;
+        bench.reply("XGROUP CREATECONSUMER s g bob");
+        bench.protocol = Protocol::Resp3;
+        let head = "$6 length :2 $15 radix-tree-keys :1 $16 radix-tree-nodes :2 \
+                    $17 last-generated-id $3 2-0 $20 max-deleted-entry-id $3 0-0 \
+                    $13 entries-added :2 $23 recorded-first-entry-id $3 1-0";
+        let (one, two) = ("*2 $3 1-0 *2 $1 a $1 1", "*2 $3 2-0 *2 $1 a $1 2");
+        bench.expect(
+            "XINFO STREAM s",
+            &format!("%10 {head} $6 groups :2 $11 first-entry {one} $10 last-entry {two}"),
+        );
+        bench.expect(
+            "XINFO GROUPS s",
+            "*2 %6 $4 name $1 g $9 consumers :2 $7 pending :1 $17 last-delivered-id $3 1-0 \
+             $12 entries-read :1 $3 lag :1 \
+             %6 $4 name $1 h $9 consumers :0 $7 pending :0 $17 last-delivered-id $3 2-0 \
+             $12 entries-read _ $3 lag :0",
+        );
+        bench.expect(
+            "XINFO CONSUMERS s g",
+            "*2 %4 $4 name $3 ann $7 pending :1 $4 idle :7 $8 inactive :7 \
+             %4 $4 name $3 bob $7 pending :0 $4 idle :0 $8 inactive :-1",
+        );
+        let ann = "%5 $4 name $3 ann $9 seen-time :1700000000000 $11 active-time :1700000000000 \
+                   $9 pel-count :1 $7 pending *1 *3 $3 1-0 :1700000000000 :1";
+        let bob = "%5 $4 name $3 bob $9 seen-time :1700000000007 $11 active-time :-1 \
+                   $9 pel-count :0 $7 pending *0";
+        let group = format!(
+            "%7 $4 name $1 g $17 last-delivered-id $3 1-0 $12 entries-read :1 $3 lag :1 \
+             $9 pel-count :1 $7 pending *1 *4 $3 1-0 $3 ann :1700000000000 :1 \
+             $9 consumers *2 {ann} {bob}"
+        );
+        bench.expect("XGROUP DESTROY s h", ":1");
+        bench.expect(
+            "XINFO STREAM s FULL COUNT 1",
+            &format!("%9 {head} $7 entries *1 {one} $6 groups *1 {group}"),
+        );
+    }
+
+    #[test]
+    fn lag_is_told_where_it_is_known() {
+        let mut bench = Bench::new();
+        for ms in 1..=5 {
+            bench.reply(&format!("XADD s {ms}-0 a 1"));
+        }
+        bench.reply("XGROUP CREATE s g 2-0");
+        let mut lag = |request: &str| {
+            bench.reply(request);
+            let reply = bench.reply("XINFO GROUPS s").replace("\r\n", " ");
+            let (_, lag) = reply.split_once("entries-read ").expect("the field is there");
+            lag.trim_end().to_owned()
+        };
+        assert_eq!(lag("XLEN s"), "$-1 $3 lag $-1");
+        assert_eq!(lag("XGROUP SETID s g 0"), "$-1 $3 lag :5");
+        assert_eq!(lag("XREADGROUP GROUP g c COUNT 2 STREAMS s >"), ":2 $3 lag :3");
+        assert_eq!(lag("XDEL s 1-0"), ":2 $3 lag :3");
+        assert_eq!(lag("XDEL s 4-0"), ":2 $3 lag $-1");
+        assert_eq!(lag("XREADGROUP GROUP g c STREAMS s >"), ":5 $3 lag :0");
+        assert_eq!(lag("XTRIM s MAXLEN 0"), ":5 $3 lag :0");
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused() {
+        let mut bench = Bench::new();
+        bench.reply("XADD s 1-0 a 1");
+        let wrong = "-ERR unknown subcommand or wrong number of arguments for 'STREAM'. Try XINFO \
+                     HELP.";
+        bench.expect("XINFO STREAM s FOO", wrong);
+        bench.expect("XINFO STREAM s FULL COUNT", wrong);
+        bench.expect("XINFO STREAM s FULL COUNT x", "-ERR value is not an integer or out of range");
+        bench.expect("XINFO CONSUMERS s x", "-NOGROUP No such consumer group 'x' for key name 's'");
+        bench.expect("XINFO GROUPS none", "-ERR no such key");
+        bench.expect("XINFO FOO s", "-ERR unknown subcommand 'FOO'. Try XINFO HELP.");
+    }
+}

@@ -167,3 +167,59 @@ fn write_summary(reply: &mut carnelian_resp::Writer<'_>, group: &ConsumerGroup) 
     }
     reply.finish_array(mark, written);
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::Bench;
+
+    fn bench() -> Bench {
+        let mut bench = Bench::new();
+        for ms in 1..=4 {
+            bench.reply(&format!("XADD s {ms}-0 f v"));
+        }
+        bench.reply("XGROUP CREATE s g 0");
+        bench.reply("XREADGROUP GROUP g ann COUNT 2 STREAMS s >");
+        bench.now_ms += 100;
+        bench.reply("XREADGROUP GROUP g bob COUNT 1 STREAMS s >");
+        bench
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_not_pending() {
+        let mut bench = bench();
+        bench.expect("XACK s g 1-0 9-9 1-0 3", ":2");
+        assert_eq!((bench.dirty, bench.touched), (2, 0));
+        bench.expect("XACK s g 1-0", ":0");
+        assert_eq!(bench.dirty, 0);
+        bench.expect("XPENDING s g", "*4 :1 $3 2-0 $3 2-0 *1 *2 $3 ann $1 1");
+        let invalid = "-ERR Invalid stream ID specified as stream command argument";
+        bench.expect("XACK s g 2-0 x", invalid);
+        bench.expect("XACK s x x", ":0");
+        bench.expect("XACK none g x", ":0");
+        bench.expect("XACK s g 2-0", ":1");
+        bench.expect("XPENDING s g", "*4 :0 $-1 $-1 *-1");
+    }
+
+    #[test]
+    fn pending_entries_are_selected() {
+        let mut bench = bench();
+        let (one, two) = ("*4 $3 1-0 $3 ann :100 :1", "*4 $3 2-0 $3 ann :100 :1");
+        let three = "*4 $3 3-0 $3 bob :0 :1";
+        bench.expect("XPENDING s g - + 10", &format!("*3 {one} {two} {three}"));
+        bench.expect("XPENDING s g - + 1", &format!("*1 {one}"));
+        bench.expect("XPENDING s g - + 0", "*0");
+        bench.expect("XPENDING s g - + -1", "*0");
+        bench.expect("XPENDING s g (1 + 1", &format!("*1 {two}"));
+        bench.expect("XPENDING s g - 1 9", &format!("*1 {one}"));
+        bench.expect("XPENDING s g - + 9 bob", &format!("*1 {three}"));
+        bench.expect("XPENDING s g - + 9 eve", "*0");
+        bench.expect("XPENDING s g IDLE 100 - + 9", &format!("*2 {one} {two}"));
+        bench.expect("XPENDING s g IDLE 101 - + 9 ann", "*0");
+        for request in ["XPENDING s g -", "XPENDING s g - +", "XPENDING s g IDLE 1 - +"] {
+            bench.expect(request, "-ERR syntax error");
+        }
+        bench.expect("XPENDING s g - + x", "-ERR value is not an integer or out of range");
+        bench.expect("XPENDING s x", "-NOGROUP No such key 's' or consumer group 'x'");
+        bench.expect("XPENDING t g", "-NOGROUP No such key 't' or consumer group 'g'");
+    }
+}

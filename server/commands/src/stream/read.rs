@@ -411,3 +411,175 @@ impl Delivery<'_> {
         reply.finish_array(mark, written);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use carnelian_resp::Protocol;
+
+    use super::*;
+    use crate::bench::Bench;
+
+    const NOW: &str = "1700000000000";
+
+    fn bench() -> Bench {
+        let mut bench = Bench::new();
+        for ms in 1..=3 {
+            bench.reply(&format!("XADD s {ms}-0 f {ms}"));
+        }
+        bench.reply("XGROUP CREATE s g 0");
+        bench.effects.clear();
+        bench.events.clear();
+        bench
+    }
+
+    /// The commands that others are told of, each with its words separated by blanks.
+    fn effects(bench: &mut Bench) -> Vec<String> {
+        let effects = String::from_utf8(std::mem::take(&mut bench.effects)).expect("text");
+        let mut commands: Vec<String> = Vec::new();
+        for line in effects.split("\r\n") {
+            match line.as_bytes().first() {
+                Some(b'*') => commands.push(String::new()),
+                Some(b'$') | None => {}
+                Some(_) => {
+                    let command = commands.last_mut().expect("a command has begun");
+                    command.push_str(if command.is_empty() { "" } else { " " });
+                    command.push_str(line);
+                }
+            }
+        }
+        commands
+    }
+
+    #[test]
+    fn reading_is_from_after_an_id() {
+        let mut bench = bench();
+        let (two, three) = ("*2 $3 2-0 *2 $1 f $1 2", "*2 $3 3-0 *2 $1 f $1 3");
+        bench.expect("XREAD STREAMS s 1", &format!("*1 *2 $1 s *2 {two} {three}"));
+        bench.expect("XREAD COUNT 1 STREAMS s 1-0", &format!("*1 *2 $1 s *1 {two}"));
+        bench.expect("XREAD STREAMS s none 2 0", &format!("*1 *2 $1 s *1 {three}"));
+        bench.expect("XREAD STREAMS s +", &format!("*1 *2 $1 s *1 {three}"));
+        bench.expect("XREAD STREAMS s $", "*-1");
+        bench.expect("XREAD STREAMS s 3-0", "*-1");
+        bench.expect("XREAD STREAMS none +", "*-1");
+        bench.expect("XREAD COUNT 0 BLOCK 10 STREAMS none 0", "*-1");
+        bench.reply("XDEL s 3-0");
+        bench.expect("XREAD STREAMS s +", &format!("*1 *2 $1 s *1 {two}"));
+        bench.expect("XREAD STREAMS s 2", "*-1");
+        bench.protocol = Protocol::Resp3;
+        bench.expect("XREAD STREAMS s s 1 1", &format!("%2 $1 s *1 {two} $1 s *1 {two}"));
+        bench.expect("XREAD STREAMS s $", "_");
+    }
+
+    #[test]
+    fn a_group_delivers_each_entry_once() {
+        let mut bench = bench();
+        let one = "*2 $3 1-0 *2 $1 f $1 1";
+        let read = |consumer: &str| format!("XREADGROUP GROUP g {consumer} COUNT 1 STREAMS s >");
+        bench.expect(&read("ann"), &format!("*1 *2 $1 s *1 {one}"));
+        assert_eq!((bench.dirty, bench.touched), (2, 0));
+        assert_eq!(bench.events, ["xgroup-createconsumer s"]);
+        let claim = |consumer: &str, id: &str| {
+            format!("XCLAIM s g {consumer} 0 {id} TIME {NOW} RETRYCOUNT 1 FORCE JUSTID LASTID {id}")
+        };
+        let setid = |id: &str, read| format!("XGROUP SETID s g {id} ENTRIESREAD {read}");
+        assert_eq!(effects(&mut bench), [claim("ann", "1-0"), setid("1-0", 1)]);
+        bench.expect(&read("bob"), "*1 *2 $1 s *1 *2 $3 2-0 *2 $1 f $1 2");
+        assert_eq!(effects(&mut bench), [claim("bob", "2-0"), setid("2-0", 2)]);
+        bench.expect(
+            "XREADGROUP GROUP g eve NOACK STREAMS s >",
+            "*1 *2 $1 s *1 *2 $3 3-0 *2 $1 f $1 3",
+        );
+        assert_eq!(
+            effects(&mut bench),
+            ["XGROUP CREATECONSUMER s g eve".to_owned(), setid("3-0", 3)]
+        );
+        bench.expect(&read("ann"), "*-1");
+        assert_eq!(bench.dirty, 0);
+        bench.expect("XPENDING s g", "*4 :2 $3 1-0 $3 2-0 *2 *2 $3 ann $1 1 *2 $3 bob $1 1");
+    }
+
+    #[test]
+    fn history_is_what_is_pending() {
+        let mut bench = bench();
+        bench.reply("XREADGROUP GROUP g ann COUNT 2 STREAMS s >");
+        bench.reply("XDEL s 1-0");
+        bench.effects.clear();
+        bench.now_ms += 5;
+        let (one, two) = ("*2 $3 1-0 *-1", "*2 $3 2-0 *2 $1 f $1 2");
+        bench.expect("XREADGROUP GROUP g ann STREAMS s 0", &format!("*1 *2 $1 s *2 {one} {two}"));
+        bench.expect("XREADGROUP GROUP g ann STREAMS s 1-0", &format!("*1 *2 $1 s *1 {two}"));
+        bench.expect("XREADGROUP GROUP g ann COUNT 1 STREAMS s 0", &format!("*1 *2 $1 s *1 {one}"));
+        assert_eq!((bench.dirty, bench.effects.len()), (0, 0));
+        bench.expect("XREADGROUP GROUP g bob STREAMS s 0", "*1 *2 $1 s *0");
+        assert_eq!(bench.dirty, 1);
+        bench.expect("XPENDING s g - + 9", "*2 *4 $3 1-0 $3 ann :5 :1 *4 $3 2-0 $3 ann :0 :3");
+        let new = "18446744073709551615-18446744073709551615";
+        bench.expect(
+            &format!("XREADGROUP GROUP g bob STREAMS s {new}"),
+            "*1 *2 $1 s *1 *2 $3 3-0 *2 $1 f $1 3",
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_served_waits() {
+        let mut bench = bench();
+        bench.may_block = true;
+        let wait = |bench: &mut Bench, run: crate::Run, request: &str| {
+            let (effect, reply) = bench.run(run, request);
+            assert_eq!(reply, "");
+            let Effect::Wait(wait) = effect else { panic!("{effect:?} for {request}") };
+            wait
+        };
+        let alone = wait(&mut bench, xread, "XREAD BLOCK 0 STREAMS s t $ $");
+        assert_eq!((alone.keys.len(), alone.deadline_ms, alone.heeds_loss), (2, None, false));
+        let words = alone.words.expect("the IDs are settled").concat();
+        assert_eq!(words, b"XREADBLOCK0STREAMSst3-00-0");
+        let plain = wait(&mut bench, xread, "XREAD BLOCK 7 STREAMS s 3-0");
+        assert_eq!((plain.deadline_ms, plain.words), (Some(bench.now_ms + 7), None));
+        bench.reply("XGROUP SETID s g $");
+        let grouped = wait(&mut bench, xreadgroup, "XREADGROUP GROUP g c BLOCK 0 STREAMS s >");
+        assert!(grouped.heeds_loss);
+        assert_eq!(bench.dirty, 1);
+        let (effect, reply) = bench.run(xread, "XREAD BLOCK 0 STREAMS s 2-0");
+        assert!(effect == Effect::None && reply.starts_with("*1"));
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused() {
+        let mut bench = bench();
+        let invalid = "-ERR Invalid stream ID specified as stream command argument";
+        let missing = "-NOGROUP No such key 's' or consumer group 'x' in XREADGROUP with GROUP \
+                       option";
+        for (request, error) in [
+            ("XREAD STREAMS s -", invalid),
+            ("XREAD COUNT 1 STREAMS", "-ERR syntax error"),
+            ("XREAD BLOCK -1 STREAMS s 0", "-ERR timeout is negative"),
+            ("XREAD BLOCK x STREAMS s 0", "-ERR timeout is not an integer or out of range"),
+            ("XREAD BLOCK 9223372036854775807 STREAMS s 0", "-ERR timeout is out of range"),
+            (
+                "XREAD STREAMS s t 0",
+                "-ERR Unbalanced 'xread' list of streams: for each stream key an ID, '+', or '$' \
+                 must be specified.",
+            ),
+            (
+                "XREAD NOACK STREAMS s 0",
+                "-ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.",
+            ),
+            ("XREADGROUP COUNT 1 NOACK STREAMS s >", "-ERR Missing GROUP option for XREADGROUP"),
+            ("XREADGROUP GROUP x c STREAMS s >", missing),
+            ("XREADGROUP GROUP g c STREAMS s -", invalid),
+            (
+                "XREADGROUP GROUP g c STREAMS t >",
+                "-NOGROUP No such key 't' or consumer group 'g' in XREADGROUP with GROUP option",
+            ),
+        ] {
+            bench.expect(request, error);
+        }
+        bench.expect("SET string x", "+OK");
+        let wrong = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+        bench.expect("XREAD STREAMS s string 0 0", wrong);
+        // Nobody reads before all is known to be right.
+        bench.expect("XREADGROUP GROUP g c STREAMS s string > >", wrong);
+        bench.expect("XINFO CONSUMERS s g", "*0");
+    }
+}
