@@ -9,6 +9,7 @@ pub mod args;
 #[cfg(test)]
 mod bench;
 pub mod bitmap;
+pub mod blocking;
 mod call;
 mod command;
 mod effect;

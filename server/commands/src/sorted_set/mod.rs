@@ -2,6 +2,7 @@
 
 pub(crate) mod add;
 mod algebra;
+mod blocking;
 mod lex;
 mod pop;
 mod random;
@@ -40,6 +41,9 @@ pub const TABLE: &[DataCommand] = &[
     algebra::ZINTERSTORE,
     algebra::ZUNION,
     algebra::ZUNIONSTORE,
+    blocking::BZMPOP,
+    blocking::BZPOPMAX,
+    blocking::BZPOPMIN,
     lex::ZLEXCOUNT,
     lex::ZRANGEBYLEX,
     lex::ZREVRANGEBYLEX,
