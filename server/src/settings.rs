@@ -103,6 +103,7 @@ fn environment(config: &Config) -> Environment {
             set_max_listpack_value: size(config.set_max_listpack_value),
             zset_max_listpack_entries: size(config.zset_max_listpack_entries),
             zset_max_listpack_value: size(config.zset_max_listpack_value),
+            hll_sparse_max_bytes: size(config.hll_sparse_max_bytes),
             stream_node_max_bytes: size(config.stream_node_max_bytes),
             stream_node_max_entries: size(config.stream_node_max_entries),
             max_string: bytes(config.proto_max_bulk_len),
