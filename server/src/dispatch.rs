@@ -12,6 +12,7 @@ use carnelian_keyspace::{Access, Aftermath, Changes, Db, Dropped, SegmentSet, se
 use carnelian_resp::Writer;
 use smallvec::SmallVec;
 
+use crate::acl::{self, Denied, Origin};
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
@@ -64,10 +65,6 @@ pub fn run_batch(
     let registry = &server.registry;
     let start = out.len();
     let mut index = 0;
-    if !session.authenticated && session.settings.password.is_none() {
-        // The password was taken away meanwhile.
-        session.authenticated = true;
-    }
     while index < batch.len() {
         let words = batch.command(index);
         match admit(registry, session, words) {
@@ -83,7 +80,7 @@ pub fn run_batch(
                 index += 1;
             }
             Err(refusal) => {
-                refuse(worker, session, &refusal, out);
+                refuse(worker, session, &refusal, words, out);
                 index += 1;
             }
             Ok(entry) => match entry.handler {
@@ -125,6 +122,8 @@ enum Refusal {
     Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
+    /// The user may not do it.
+    Denied(usize, Denied),
     /// A web browser was made to talk to us.
     Http,
 }
@@ -146,8 +145,12 @@ fn admit<'r>(
     if !entry.accepts(words.len()) {
         return Err(Refusal::Arity(entry.id));
     }
-    if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
-        return Err(Refusal::NoAuth(entry.id));
+    if !session.may_do_all() {
+        if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
+            return Err(Refusal::NoAuth(entry.id));
+        }
+        acl::check(&session.user, entry, words, session.db)
+            .map_err(|denied| Refusal::Denied(entry.id, denied))?;
     }
     Ok(entry)
 }
@@ -490,7 +493,13 @@ fn settle_reply(session: &mut Session, out: &mut Vec<u8>, before: usize) {
 }
 
 /// Replies to a request that does not run.
-fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut Vec<u8>) {
+fn refuse(
+    worker: &Worker,
+    session: &mut Session,
+    refusal: &Refusal,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+) {
     let before = out.len();
     let counters = worker.counters(&session.database);
     let registry = &worker.server.registry;
@@ -498,10 +507,15 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
         Refusal::Unknown(error) => error.clone(),
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
+        Refusal::Denied(id, denied) => {
+            let entry = registry.entry(*id);
+            acl::report(worker, session, entry, words, *denied, Origin::TopLevel);
+            denied.error(&session.user, entry)
+        }
         // Ends the connection without a word.
         Refusal::Http => return,
     };
-    if let Refusal::Arity(id) | Refusal::NoAuth(id) = refusal {
+    if let Refusal::Arity(id) | Refusal::NoAuth(id) | Refusal::Denied(id, _) = refusal {
         counters.commands[*id].rejected.add(1);
     }
     counters.count_error(&error.to_string());

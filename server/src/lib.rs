@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod accept;
+pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
 pub mod boot;
@@ -21,6 +22,7 @@ pub mod encryption;
 mod expire;
 mod info;
 mod input;
+mod keys;
 pub mod listener;
 pub mod log;
 pub mod mailbox;

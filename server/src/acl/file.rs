@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::{Result, anyhow};
+use carnelian_config::{Config, Line};
+
+use super::Acl;
 use super::rule::{RuleError, has_spaces};
 use super::selector::Rules;
 use super::user::{DEFAULT, SetUserError, User};
 use crate::listener::reason;
+use crate::registry::Registry;
+use crate::{log, settings};
 
 /// Users by name.
 pub type Users = BTreeMap<Box<[u8]>, Arc<User>>;
@@ -21,7 +27,7 @@ pub fn load(
     path: &Path,
     rules: Rules<'_>,
     new_id: impl FnMut() -> u64,
-) -> Result<Users, Vec<u8>> {
+) -> std::result::Result<Users, Vec<u8>> {
     use std::io::Read;
 
     let mut text = Vec::new();
@@ -42,7 +48,7 @@ pub fn parse(
     text: &[u8],
     rules: Rules<'_>,
     mut new_id: impl FnMut() -> u64,
-) -> Result<Users, Vec<u8>> {
+) -> std::result::Result<Users, Vec<u8>> {
     let mut users = Users::new();
     let mut problems: Vec<u8> = Vec::new();
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
@@ -100,6 +106,60 @@ pub fn parse(
         users.insert(DEFAULT.into(), Arc::new(user));
     }
     Ok(users)
+}
+
+/// The users a server starts with.
+pub fn at_start(config: &Config, lines: &[Line], registry: &Registry) -> Result<Acl> {
+    let acl = Acl::new(registry);
+    acl.set_default_password(settings::password(config));
+    let all_channels = config.acl_pubsub_default == "allchannels";
+    let file = settings::given(&config.aclfile);
+    if file.is_some() && !lines.is_empty() {
+        anyhow::bail!(
+            "Configuring Redis with users defined in redis.conf and at the same setting an ACL \
+             file path is invalid. This setup is very likely to lead to configuration errors and \
+             security holes, please define either an ACL file or declare users directly in your \
+             redis.conf, but not both."
+        );
+    }
+    for line in lines {
+        let [_, name, words @ ..] = line.words.as_slice() else { continue };
+        let shown = String::from_utf8_lossy(name);
+        if has_spaces(name) {
+            anyhow::bail!("Spaces not allowed in ACL usernames");
+        }
+        let mut all: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        if **name == *DEFAULT {
+            all.insert(0, b"reset");
+        }
+        match acl.set(name, &all, all_channels) {
+            Ok((_, user)) if !user.enabled => log::notice!(
+                "The user '{shown}' is disabled (there is no 'on' modifier in the user \
+                 description). Make sure this is not a configuration error."
+            ),
+            Ok(_) => {}
+            Err(SetUserError::Unmatched(word)) => {
+                let word = String::from_utf8_lossy(&word);
+                return Err(line
+                    .error(format!(
+                        "Error in user declaration '{shown}': Unmatched parenthesis in acl \
+                         selector starting at '{word}'."
+                    ))
+                    .into());
+            }
+            Err(SetUserError::Rule { error, .. }) => {
+                let reason = format!("Error in user declaration '{shown}': {error}");
+                return Err(line.error(reason).into());
+            }
+        }
+    }
+    if let Some(path) = file {
+        acl.load(path, all_channels).map_err(|problem| {
+            let problem = String::from_utf8_lossy(&problem).into_owned();
+            anyhow!("Aborting Redis startup because of ACL errors: {problem}")
+        })?;
+    }
+    Ok(acl)
 }
 
 fn trim(mut word: &[u8]) -> &[u8] {

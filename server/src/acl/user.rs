@@ -151,6 +151,11 @@ impl User {
         }
     }
 
+    /// Whether this is the same user, be it before a change or after it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+
     /// Whether connections are this user without having said so.
     pub fn is_open(&self) -> bool {
         self.enabled && self.any_password && !self.certificate_only
@@ -199,6 +204,13 @@ impl User {
             parts.push(if index == 0 { text } else { [b"(", &*text, b")"].concat() });
         }
         parts.join(&b' ')
+    }
+
+    /// The name and the rules, word by word.
+    pub fn words(&self) -> Vec<Vec<u8>> {
+        let rules = self.describe();
+        let rules = rules.split(|byte| *byte == b' ').map(<[u8]>::to_vec);
+        [self.name.to_vec()].into_iter().chain(rules).collect()
     }
 
     /// `user NAME rule ...`, as files have it.

@@ -1,5 +1,6 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
+mod acl;
 mod command;
 mod config;
 mod connection;
@@ -13,6 +14,8 @@ mod time;
 
 use carnelian_commands::{CommandError, DataCommand, Effect};
 use carnelian_resp::Writer;
+
+pub(crate) use connection::client_line;
 
 use crate::registry::{Entry, Registry, ServerCommand};
 use crate::session::{Session, Worker};
@@ -31,6 +34,7 @@ pub struct Context<'c> {
 
 /// Every command of the server's own, by family.
 pub const TABLES: &[&[ServerCommand]] = &[
+    acl::TABLE,
     connection::TABLE,
     command::TABLE,
     config::TABLE,

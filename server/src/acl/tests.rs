@@ -1,0 +1,1 @@
+//! Rules: what is refused, what is described, and that what is described is the same again.
