@@ -29,7 +29,15 @@ pub fn log_in(worker: &Worker, session: &mut Session, tls: &TlsSession) {
         (None, Some(name)) => {
             let registry: &Registry = &worker.server.registry;
             let name = name.as_bytes();
-            report_names(worker, session, registry, Reason::Certificate, Origin::TopLevel, b"", name);
+            report_names(
+                worker,
+                session,
+                registry,
+                Reason::Certificate,
+                Origin::TopLevel,
+                b"",
+                name,
+            );
         }
         (None, None) => {}
     }

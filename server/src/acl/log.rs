@@ -92,9 +92,7 @@ impl Log {
         };
         let alike = self.records.iter().take(ALIKE_LOOKED_AT).position(is_alike);
         let record = match alike.and_then(|index| self.records.remove(index)) {
-            Some(alike) => {
-                Record { count: alike.count + 1, client, updated_ms: now_ms, ..alike }
-            }
+            Some(alike) => Record { count: alike.count + 1, client, updated_ms: now_ms, ..alike },
             None => {
                 let id = self.next_id;
                 self.next_id += 1;

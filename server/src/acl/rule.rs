@@ -37,7 +37,9 @@ pub fn has_spaces(word: &[u8]) -> bool {
 
 /// Puts selectors together that were given as several words. The error is the word that opens one
 /// that is never closed.
-pub fn merge_selectors<'w>(words: &[&'w [u8]]) -> Result<Vec<std::borrow::Cow<'w, [u8]>>, &'w [u8]> {
+pub fn merge_selectors<'w>(
+    words: &[&'w [u8]],
+) -> Result<Vec<std::borrow::Cow<'w, [u8]>>, &'w [u8]> {
     let mut merged: Vec<std::borrow::Cow<'w, [u8]>> = Vec::with_capacity(words.len());
     let mut open: Option<(&'w [u8], Vec<u8>)> = None;
     for &word in words {

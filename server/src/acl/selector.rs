@@ -5,8 +5,8 @@ use carnelian_commands::{Categories, Flags, KeyFlags};
 use carnelian_structs::glob;
 
 use super::catalog::{Bits, Catalog};
-use super::rule::{RuleError, has_spaces};
 use super::check::{Denied, Reason, Request};
+use super::rule::{RuleError, has_spaces};
 
 /// What rules go by.
 #[derive(Clone, Copy)]

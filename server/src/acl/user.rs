@@ -35,7 +35,10 @@ pub struct User {
 pub enum SetUserError {
     /// A selector that begins with this word does not end.
     Unmatched(Vec<u8>),
-    Rule { word: Vec<u8>, error: RuleError },
+    Rule {
+        word: Vec<u8>,
+        error: RuleError,
+    },
 }
 
 impl User {

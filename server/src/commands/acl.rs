@@ -26,14 +26,7 @@ const LOG_COUNT: usize = 10;
 
 pub const TABLE: &[ServerCommand] = &[ServerCommand {
     subcommands: &[
-        command(
-            "cat",
-            "Lists the categories, or the commands of one.",
-            "6.0.0",
-            -2,
-            USUAL,
-            cat,
-        ),
+        command("cat", "Lists the categories, or the commands of one.", "6.0.0", -2, USUAL, cat),
         ServerCommand {
             tips: ALL_NODES,
             ..command("deluser", "Removes users.", "6.0.0", -3, ADMIN, deluser)
@@ -271,9 +264,7 @@ fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         .load(&path, all_channels)
         .map_err(|text| CommandError::quoting("ERR ", &text, ""))?;
     database.announce_users();
-    end_clients_of(context, |user| {
-        before.contains_key(user) && database.acl.find(user).is_none()
-    });
+    end_clients_of(context, |user| before.contains_key(user) && database.acl.find(user).is_none());
     for (name, user) in &before {
         if let Some(after) = database.acl.find(name) {
             revoke_channels(context, user, &after);
