@@ -9,6 +9,7 @@ mod accept;
 pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
+pub mod blocking;
 pub mod boot;
 mod census;
 pub mod clients;
@@ -44,5 +45,7 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 mod timezone;
+mod transaction;
 mod usage;
+pub mod waiters;
 pub mod watch;

@@ -414,5 +414,6 @@ pub(super) fn report_wrong_password(context: &Context<'_>, user: &[u8]) {
     let Context { worker, session, registry, args, .. } = context;
     // `AUTH`, or `HELLO`, as it was typed.
     let object = args[0];
-    acl::report_names(worker, session, registry, Reason::Auth, Origin::TopLevel, object, user);
+    let origin = if session.transaction.is_some() { Origin::Multi } else { Origin::TopLevel };
+    acl::report_names(worker, session, registry, Reason::Auth, origin, object, user);
 }
