@@ -414,9 +414,19 @@ impl Nest<'_> {
         while let Some(&(id, end)) = queue.get(next) {
             let server = Arc::clone(&self.worker.server);
             let entry = server.registry.entry(id);
+            let mut together = queue.len();
+            if !self.session.may_do_all() {
+                // It may have been allowed when it was queued.
+                if self.is_denied(entry, &words[first..end], out) {
+                    (next, first) = (next + 1, end);
+                    continue;
+                }
+                together = next + 1;
+            }
             match entry.handler {
                 Handler::Data(_) => {
-                    next += self.run_data(&server.registry, &queue[next..], first, words, out);
+                    let some = &queue[next..together];
+                    next += self.run_data(&server.registry, some, first, words, out);
                     first = queue[next - 1].1;
                 }
                 Handler::Server(_) => {
@@ -425,6 +435,19 @@ impl Nest<'_> {
                 }
             }
         }
+    }
+
+    /// Replies that the user may not run a command of a transaction, if so.
+    fn is_denied(&mut self, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) -> bool {
+        let session = &*self.session;
+        let Err(denied) = acl::check(&session.user, entry, words, session.db) else { return false };
+        acl::report(self.worker, session, entry, words, denied, Origin::Multi);
+        let counters = self.worker.counters(&session.database);
+        counters.commands[entry.id].rejected.add(1);
+        let error = denied.exec_error();
+        counters.count_error(&error.to_string());
+        error.write_to(&mut Writer::new(out, session.protocol));
+        true
     }
 
     /// Runs one command, and appends its reply.
