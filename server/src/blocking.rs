@@ -193,9 +193,9 @@ fn try_again(
     // gets what an unknown client gets.
     let user = database.acl.find(&waiter.user.name).filter(|user| user.is_same(&waiter.user));
     let denied = match &user {
-        Some(user) => acl::check(user, entry, &words, waiter.db)
-            .err()
-            .map(|denied| denied.error(user, entry)),
+        Some(user) => {
+            acl::check(user, entry, &words, waiter.db).err().map(|denied| denied.error(user, entry))
+        }
         None => Some(CommandError::text("NOAUTH Authentication required.")),
     };
     if let Some(error) = denied {
