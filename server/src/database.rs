@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::clients::Clients;
 use crate::encryption::Encryption;
+use crate::eviction::Room;
 use crate::listener::Listeners;
 use crate::process;
 use crate::rates::Rates;
@@ -34,6 +35,8 @@ pub struct Database {
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    /// How much it may take, and whether it has taken more.
+    pub room: Room,
     /// Whether keys and fields that have expired are looked for; off only for tests.
     pub active_expiry: AtomicBool,
     /// Names the history of the data: 40 hexadecimal digits.
@@ -48,6 +51,8 @@ impl Database {
         keyspace: Keyspace,
         stats: Stats,
     ) -> Self {
+        let room = Room::default();
+        room.set_limit(&settings.eviction);
         Self {
             uid,
             settings: ArcSwap::from_pointee(settings),
@@ -60,6 +65,7 @@ impl Database {
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            room,
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),
         }
@@ -67,6 +73,7 @@ impl Database {
 
     /// Puts other settings into effect.
     pub fn set_settings(&self, settings: Settings) {
+        self.room.set_limit(&settings.eviction);
         self.settings.store(Arc::new(settings));
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -106,6 +113,7 @@ pub struct Counters {
     pub keyspace_misses: Counter,
     pub expired_keys: Counter,
     pub expired_fields: Counter,
+    pub evicted_keys: Counter,
     /// Keys that the sweeps for expiry looked at.
     pub sweep_seen: Counter,
     /// Keys that they removed.
@@ -154,6 +162,7 @@ impl Counters {
             keyspace_misses: Counter::default(),
             expired_keys: Counter::default(),
             expired_fields: Counter::default(),
+            evicted_keys: Counter::default(),
             sweep_seen: Counter::default(),
             sweep_removed: Counter::default(),
             sweep_nanoseconds: Counter::default(),
@@ -230,6 +239,7 @@ impl Stats {
                 &counters.keyspace_misses,
                 &counters.expired_keys,
                 &counters.expired_fields,
+                &counters.evicted_keys,
                 &counters.sweep_seen,
                 &counters.sweep_removed,
                 &counters.sweep_nanoseconds,

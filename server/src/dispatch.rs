@@ -10,11 +10,14 @@ use std::sync::atomic::Ordering;
 use carnelian_commands::{Call, CommandError, DataCommand, Effect, Environment, Flags, Scope};
 use carnelian_keyspace::{Access, Aftermath, Changes, Db, Dropped, SegmentSet, segment_of};
 use carnelian_resp::Writer;
+use carnelian_tls::TlsSession;
 use smallvec::SmallVec;
 
+use crate::allocator;
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
+use crate::eviction;
 use crate::expire;
 use crate::log;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
@@ -46,6 +49,15 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// What is collected while commands run, for the use of who runs none; to be put back.
+    pub(crate) fn take_aftermath(&mut self) -> Aftermath {
+        std::mem::take(&mut self.aftermath)
+    }
+
+    pub(crate) fn put_aftermath(&mut self, aftermath: Aftermath) {
+        self.aftermath = aftermath;
+    }
+
     /// Gives back the memory that a command with very many keys needed.
     pub fn shrink_to(&mut self, keys: usize) {
         self.hashes.clear();
@@ -70,6 +82,7 @@ pub fn run_batch(
     }
     while index < batch.len() {
         let words = batch.command(index);
+        session.is_out_of_memory = !eviction::make_room(worker, &session.database);
         match admit(registry, session, words) {
             Err(Refusal::Http) => {
                 log::warning!(
@@ -125,6 +138,7 @@ enum Refusal {
     Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
+    OutOfMemory(usize),
     /// A web browser was made to talk to us.
     Http,
 }
@@ -148,6 +162,9 @@ fn admit<'r>(
     }
     if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
         return Err(Refusal::NoAuth(entry.id));
+    }
+    if session.is_out_of_memory && entry.flags.contains(Flags::DENYOOM) {
+        return Err(Refusal::OutOfMemory(entry.id));
     }
     Ok(entry)
 }
@@ -202,12 +219,17 @@ fn run_together(
     let mut call = call(worker, session, access, aftermath, out);
     let mut run = Run::begin(worker, database, runs, session.settings.slow_ns);
     let mut ran = 0;
+    let mark = eviction::mark(worker, database);
+    let is_bounded = mark != i64::MAX;
     for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
         run.command(&mut call, entry, command, batch.command(index + ran));
         ran += 1;
         if BATCH_REPLY_BYTES <= call.reply.len() {
+            break;
+        }
+        if is_bounded && entry.flags.contains(Flags::DENYOOM) && mark <= allocator::balance() {
             break;
         }
     }
@@ -407,18 +429,19 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
 }
 
 /// Books what a run left behind, after its locks are released.
-fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
+pub(crate) fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
     let changes = &mut aftermath.changes;
     if !aftermath.dropped.is_empty() {
         free(worker, std::mem::take(&mut aftermath.dropped));
     }
     let counters = worker.counters(database);
-    let Changes { hits, misses, expired_keys, expired_fields, .. } = *changes;
+    let Changes { hits, misses, expired_keys, expired_fields, evicted_keys, .. } = *changes;
     for (counter, amount) in [
         (&counters.keyspace_hits, hits),
         (&counters.keyspace_misses, misses),
         (&counters.expired_keys, expired_keys),
         (&counters.expired_fields, expired_fields),
+        (&counters.evicted_keys, evicted_keys),
     ] {
         if amount != 0 {
             counter.add(amount);
@@ -498,10 +521,13 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
         Refusal::Unknown(error) => error.clone(),
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
+        Refusal::OutOfMemory(_) => {
+            CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
+        }
         // Ends the connection without a word.
         Refusal::Http => return,
     };
-    if let Refusal::Arity(id) | Refusal::NoAuth(id) = refusal {
+    if let Refusal::Arity(id) | Refusal::NoAuth(id) | Refusal::OutOfMemory(id) = refusal {
         counters.commands[*id].rejected.add(1);
     }
     counters.count_error(&error.to_string());
@@ -558,6 +584,9 @@ pub fn tick(worker: &mut Worker) {
             database.rates.lock().sample(now_ms, &database.stats);
             let share = database.clients.len() / server.hz().max(1) as usize;
             database.clients.survey_some(share.max(CLIENTS_SURVEYED));
+            let tls = database.clients.totals().tls;
+            database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
+            eviction::make_room(worker, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

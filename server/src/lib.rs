@@ -18,6 +18,7 @@ pub mod connection;
 pub mod database;
 pub mod dispatch;
 pub mod encryption;
+pub mod eviction;
 mod expire;
 mod info;
 mod input;

@@ -1,7 +1,5 @@
 //! Where the memory is: the figures behind INFO, MEMORY STATS and MEMORY DOCTOR.
 
-use carnelian_tls::TlsSession;
-
 use crate::allocator;
 use crate::census::{self, Count};
 use crate::clients::ClientShared;
@@ -29,12 +27,19 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn take(server: &Server, database: &Database, process: &Usage, now_ms: u64) -> Self {
+    /// `used`: as `allocator::used_memory` gave it before anything was made ready for the answer.
+    pub fn take(
+        server: &Server,
+        database: &Database,
+        process: &Usage,
+        used: usize,
+        now_ms: u64,
+    ) -> Self {
         let allocator = allocator::figures();
         let clients = database.clients.totals();
         // What the C library holds for TLS is not the allocator's.
-        let foreign = clients.tls * TlsSession::FOREIGN_BYTES;
-        let used = allocator.allocated + foreign;
+        let foreign = database.room.foreign();
+        let used = used + foreign;
         let client_count = database.clients.len();
         let fixed = size_of::<ClientShared>() + size_of::<Connection>();
         Self {

@@ -14,8 +14,10 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use crate::accept::Doors;
+use crate::allocator;
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
+use crate::eviction;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
 use crate::server::Server;
@@ -152,12 +154,21 @@ impl Reactor {
             self.tick();
             self.flush();
         }
+        if self.service.worker.is_evicting {
+            eviction::go_on(&mut self.service.worker);
+        }
         self.service.end_turn();
+        allocator::publish();
     }
 
     /// How long the poll may wait.
     fn patience(&self) -> Duration {
-        if !self.ready.is_empty() || !self.shaking.is_empty() || self.doors.is_knocked() {
+        let is_evicting = self.service.worker.is_evicting;
+        if !self.ready.is_empty()
+            || !self.shaking.is_empty()
+            || self.doors.is_knocked()
+            || is_evicting
+        {
             return Duration::ZERO;
         }
         // From when the turn began: a tick may be late by as long as the turn took.

@@ -10,6 +10,7 @@ use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
+use crate::eviction::Quota;
 use crate::expire::Sweep;
 use crate::server::Server;
 use crate::settings::Settings;
@@ -33,6 +34,8 @@ pub struct Session {
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
+    /// Memory is short: commands that take more are refused. As of the last `eviction::make_room`.
+    pub is_out_of_memory: bool,
     /// The peer is on this machine.
     pub loopback: bool,
     pub tls: bool,
@@ -54,6 +57,7 @@ impl Session {
             class: ClientClass::Normal,
             last_command: u32::MAX,
             close_after_reply: false,
+            is_out_of_memory: false,
             loopback,
             tls: false,
         }
@@ -156,6 +160,10 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// Its part in keeping databases within `maxmemory`, by the database's uid.
+    pub quotas: BTreeMap<u32, Quota>,
+    /// Some database has keys left to evict.
+    pub is_evicting: bool,
 }
 
 impl Worker {
@@ -167,6 +175,8 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            is_evicting: false,
         }
     }
 

@@ -191,5 +191,6 @@ fn malloc_stats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 fn figures(context: &Context<'_>) -> Figures {
     let (worker, database) = (&context.worker, &context.session.database);
-    Figures::take(&worker.server, database, &Usage::of_process(), worker.clock.now_ms())
+    let used = allocator::used_memory();
+    Figures::take(&worker.server, database, &Usage::of_process(), used, worker.clock.now_ms())
 }

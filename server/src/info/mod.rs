@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use carnelian_config::Config;
 
+use crate::allocator;
 use crate::census::Count;
 use crate::clock;
 use crate::database::Database;
@@ -81,6 +82,7 @@ struct View<'v> {
     config: Arc<Config>,
     now_us: u64,
     usage: Usage,
+    used: usize,
     figures: OnceCell<Figures>,
 }
 
@@ -91,7 +93,10 @@ impl View<'_> {
 
     /// Taken once, and only if a section needs them.
     fn figures(&self) -> &Figures {
-        let take = || Figures::take(self.server, self.database, &self.usage, self.now_ms());
+        let take = || {
+            let now_ms = self.now_ms();
+            Figures::take(self.server, self.database, &self.usage, self.used, now_ms)
+        };
         self.figures.get_or_init(take)
     }
 
@@ -130,6 +135,7 @@ pub fn render(server: &Server, database: &Arc<Database>, names: &[&[u8]]) -> Str
         database,
         config: server.config(),
         now_us: clock::wall_us(),
+        used: allocator::used_memory(),
         usage: Usage::of_process(),
         figures: OnceCell::new(),
     };
