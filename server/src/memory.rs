@@ -27,7 +27,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// `used`: as `allocator::used_memory` gave it before anything was made ready for the answer.
+    /// `used`: as `eviction::counted` gave it before anything was made ready for the answer.
     pub fn take(
         server: &Server,
         database: &Database,
@@ -39,7 +39,6 @@ impl Figures {
         let clients = database.clients.totals();
         // What the C library holds for TLS is not the allocator's.
         let foreign = database.room.foreign();
-        let used = used + foreign;
         let client_count = database.clients.len();
         let fixed = size_of::<ClientShared>() + size_of::<Connection>();
         Self {

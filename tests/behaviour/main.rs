@@ -7,6 +7,7 @@
 mod atomicity;
 mod config;
 mod dump;
+mod eviction;
 mod hashes;
 mod keys;
 mod lifecycle;

@@ -10,6 +10,7 @@ use carnelian_resp::Writer;
 
 use crate::allocator;
 use crate::commands::{Context, help};
+use crate::eviction;
 use crate::memory::Figures;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::usage::Usage;
@@ -191,6 +192,6 @@ fn malloc_stats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 fn figures(context: &Context<'_>) -> Figures {
     let (worker, database) = (&context.worker, &context.session.database);
-    let used = allocator::used_memory();
+    let used = eviction::counted(&worker.server.reclaimer, database);
     Figures::take(&worker.server, database, &Usage::of_process(), used, worker.clock.now_ms())
 }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use carnelian_config::Config;
 
-use crate::allocator;
 use crate::census::Count;
 use crate::clock;
 use crate::database::Database;
+use crate::eviction;
 use crate::memory::Figures;
 use crate::server::Server;
 use crate::usage::Usage;
@@ -135,7 +135,7 @@ pub fn render(server: &Server, database: &Arc<Database>, names: &[&[u8]]) -> Str
         database,
         config: server.config(),
         now_us: clock::wall_us(),
-        used: allocator::used_memory(),
+        used: eviction::counted(&server.reclaimer, database),
         usage: Usage::of_process(),
         figures: OnceCell::new(),
     };
