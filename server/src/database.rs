@@ -19,6 +19,7 @@ use crate::process;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
+use crate::waiters::Waiters;
 
 pub struct Database {
     pub uid: u32,
@@ -37,6 +38,8 @@ pub struct Database {
     pub slow_log: Mutex<SlowLog>,
     /// How much it may take, and whether it has taken more.
     pub room: Room,
+    /// Who waits for which key.
+    pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
     pub active_expiry: AtomicBool,
     /// Names the history of the data: 40 hexadecimal digits.
@@ -66,6 +69,7 @@ impl Database {
             rates: Mutex::default(),
             slow_log: Mutex::default(),
             room,
+            waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),
         }

@@ -11,11 +11,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use carnelian_keyspace::{Aftermath, EvictionOrder, EvictionPolicy, Evictor};
+use carnelian_keyspace::{Changes, EvictionOrder, EvictionPolicy, Evictor};
 
 use crate::allocator;
+use crate::blocking;
 use crate::database::Database;
-use crate::dispatch;
+use crate::dispatch::{self, Scratch};
 use crate::reclaim::Reclaimer;
 use crate::session::Worker;
 
@@ -110,15 +111,13 @@ pub struct Quota {
     mark: i64,
     /// There was none, and none could be made.
     is_full: bool,
-    /// Keys are left to evict that there was no time for.
-    is_unfinished: bool,
     evictor: Evictor,
 }
 
 /// Evicts keys if more memory is in use than may be. Whether commands that take memory (those
 /// flagged `denyoom`) may run. No lock may be held.
 #[inline]
-pub fn make_room(worker: &mut Worker, database: &Database) -> bool {
+pub fn make_room(worker: &mut Worker, database: &Arc<Database>) -> bool {
     let bytes_max = database.room.limit();
     bytes_max == 0
         || is_below_mark(worker, database, bytes_max)
@@ -145,15 +144,14 @@ pub fn counted(reclaimer: &Reclaimer, database: &Database) -> usize {
     used.saturating_sub(reclaimer.pending_bytes())
 }
 
-/// Goes on with what was left unfinished, in all databases, each for a slice of time.
+/// Makes room in all databases, for a slice of time each: where there was no time for it before, or a
+/// limit was changed (which may happen under locks).
 #[cold]
 pub fn go_on(worker: &mut Worker) {
     worker.is_evicting = false;
     let server = Arc::clone(&worker.server);
     for database in &*server.databases.read() {
-        if worker.quotas.get(&database.uid).is_some_and(|quota| quota.is_unfinished) {
-            make_room(worker, database);
-        }
+        make_room(worker, database);
     }
 }
 
@@ -164,7 +162,7 @@ fn is_below_mark(worker: &Worker, database: &Database, bytes_max: usize) -> bool
         .is_some_and(|quota| quota.bytes_max == bytes_max && allocator::balance() < quota.mark)
 }
 
-fn make(worker: &mut Worker, database: &Database, bytes_max: usize) -> bool {
+fn make(worker: &mut Worker, database: &Arc<Database>, bytes_max: usize) -> bool {
     let mut quota = worker.quotas.remove(&database.uid).unwrap_or_default();
     let end = if bytes_max < counted(&worker.server.reclaimer, database) {
         evict(worker, database, &mut quota.evictor, bytes_max)
@@ -181,8 +179,7 @@ fn make(worker: &mut Worker, database: &Database, bytes_max: usize) -> bool {
     let is_over = end != End::Room;
     quota.mark = if is_over { i64::MIN } else { allocator::balance() + allowance as i64 };
     quota.is_full = end == End::Full;
-    quota.is_unfinished = end == End::OutOfTime;
-    worker.is_evicting |= quota.is_unfinished;
+    worker.is_evicting |= end == End::OutOfTime;
     worker.quotas.insert(database.uid, quota);
     database.room.note_exceeded(is_over, worker.clock.now_us());
     end != End::Full
@@ -199,23 +196,31 @@ enum End {
     Full,
 }
 
-fn evict(worker: &mut Worker, database: &Database, evictor: &mut Evictor, bytes_max: usize) -> End {
+fn evict(
+    worker: &mut Worker,
+    database: &Arc<Database>,
+    evictor: &mut Evictor,
+    bytes_max: usize,
+) -> End {
     let settings = database.settings.load();
     let Eviction { policy, samples, slice_ns, .. } = settings.eviction;
     let Some(policy) = policy else { return End::Full };
     let begin_ns = worker.clock.elapsed_ns();
     let now_ms = worker.clock.now_ms();
-    let mut aftermath = worker.scratch.take_aftermath();
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    let Scratch { aftermath, ready, .. } = &mut scratch;
+    aftermath.changes.watch(&database.waiters.interest);
     let mut keys = 0_u32;
     let end = loop {
-        let Aftermath { changes, dropped } = &mut aftermath;
-        let freed =
-            evictor.evict_one(&database.keyspace, policy, samples, now_ms, changes, dropped);
+        let hear = |changes: &mut Changes| {
+            dispatch::hear(database, changes, ready);
+        };
+        let freed = evictor.evict_one(&database.keyspace, policy, samples, now_ms, aftermath, hear);
         if freed.is_none() {
             break End::Full;
         }
-        if !dropped.is_empty() {
-            dispatch::free(worker, std::mem::take(dropped));
+        if !aftermath.dropped.is_empty() {
+            dispatch::free(worker, std::mem::take(&mut aftermath.dropped));
         }
         if counted(&worker.server.reclaimer, database) <= bytes_max {
             break End::Room;
@@ -228,8 +233,11 @@ fn evict(worker: &mut Worker, database: &Database, evictor: &mut Evictor, bytes_
             break End::OutOfTime;
         }
     };
-    dispatch::settle(worker, database, &mut aftermath);
-    worker.scratch.put_aftermath(aftermath);
+    dispatch::settle(worker, database, aftermath);
+    worker.scratch = scratch;
+    if !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, database);
+    }
     end
 }
 

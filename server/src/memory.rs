@@ -1,7 +1,7 @@
 //! Where the memory is: the figures behind INFO, MEMORY STATS and MEMORY DOCTOR.
 
 use crate::allocator;
-use crate::census::{self, Count};
+use crate::census::Count;
 use crate::clients::ClientShared;
 use crate::connection::Connection;
 use crate::database::Database;
@@ -27,13 +27,14 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// `used`: as `eviction::counted` gave it before anything was made ready for the answer.
+    /// `used`: as `eviction::counted` gave it before anything was made ready for the answer;
+    /// `databases`: the census of its keys.
     pub fn take(
         server: &Server,
         database: &Database,
         process: &Usage,
         used: usize,
-        now_ms: u64,
+        databases: Vec<Count>,
     ) -> Self {
         let allocator = allocator::figures();
         let clients = database.clients.totals();
@@ -49,7 +50,7 @@ impl Figures {
             client_count,
             allocator,
             resident: process.resident_bytes,
-            databases: census::take(&database.keyspace, now_ms),
+            databases,
         }
     }
 

@@ -113,6 +113,58 @@ fn without_a_policy_commands_that_take_memory_are_refused() {
 }
 
 #[test]
+fn transactions_that_take_memory_are_refused_while_queued_or_at_their_end() {
+    let server = Server::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    client.expect("SET k v", "+OK");
+    client.expect("MULTI", "+OK");
+    client.expect("SET k w", "+QUEUED");
+    other.expect("CONFIG SET maxmemory 1", "+OK");
+    client.expect(
+        "EXEC",
+        "-EXECABORT Transaction discarded because of: OOM command not allowed when used memory > \
+         'maxmemory'.",
+    );
+    client.expect("MULTI", "+OK");
+    client.expect("SET k w", OOM);
+    client.expect("GET k", "+QUEUED");
+    client.expect("EXEC", "-EXECABORT Transaction discarded because of previous errors.");
+    client.script(
+        "
+        MULTI => +OK
+        GET k => +QUEUED
+        DEL k => +QUEUED
+        EXEC => [v :1]
+        ",
+    );
+}
+
+#[test]
+fn the_limit_may_be_lowered_by_a_transaction_and_an_eviction_breaks_a_watch() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    client.script(
+        "
+        SET k v => +OK
+        WATCH k => +OK
+        MULTI => +OK
+        PING => +QUEUED
+        ",
+    );
+    other.script(
+        "
+        MULTI => +OK
+        CONFIG SET maxmemory 1 => +QUEUED
+        GET k => +QUEUED
+        EXEC => [+OK v]
+        ",
+    );
+    other.eventually("EXISTS k", ":0");
+    other.expect("CONFIG SET maxmemory 0", "+OK");
+    client.expect("EXEC", "nil");
+}
+
+#[test]
 fn a_pipeline_stops_at_the_limit_and_not_behind_it() {
     const COMMANDS: usize = 2000;
 

@@ -11,11 +11,14 @@
 use carnelian_structs::entry::EntryRef;
 use carnelian_structs::table::{Cursor, Table};
 use carnelian_structs::value::Value;
+use parking_lot::MutexGuard;
 
+use crate::access::BUSY_CHECK;
 use crate::changes::{Changes, EventClass};
 use crate::clock::{frequency, idle_seconds};
+use crate::db::Aftermath;
 use crate::segment::{SEGMENTS, Segment, segment_of};
-use crate::space::{Dropped, Keyspace};
+use crate::space::Keyspace;
 
 /// Candidates that are remembered.
 const POOL: usize = 16;
@@ -64,15 +67,15 @@ struct Candidate {
 
 impl Evictor {
     /// Removes one key, the best found by looking at `samples` more. How many bytes it took; none if
-    /// there is no key that may go.
+    /// there is no key that may go. `hear` is called while the key's lock is held.
     pub fn evict_one(
         &mut self,
         keyspace: &Keyspace,
         policy: EvictionPolicy,
         samples: usize,
         now_ms: u64,
-        changes: &mut Changes,
-        dropped: &mut Dropped,
+        aftermath: &mut Aftermath,
+        mut hear: impl FnMut(&mut Changes),
     ) -> Option<usize> {
         if self.policy != Some(policy) {
             self.policy = Some(policy);
@@ -84,7 +87,7 @@ impl Evictor {
                 self.offer(policy.order.score(entry, now_ms), db, entry.key());
             });
             while let Some(candidate) = self.pool.pop() {
-                let freed = keyspace.evict(&candidate, policy, now_ms, changes, dropped);
+                let freed = keyspace.evict(&candidate, policy, now_ms, aftermath, &mut hear);
                 if freed.is_some() {
                     return freed;
                 }
@@ -145,15 +148,21 @@ impl Keyspace {
     ) -> usize {
         let first = fastrand::usize(..SEGMENTS);
         let mut seen = 0;
+        // At first those that are in use are passed by, and long searches are broken off.
         for buckets_max in [BUCKETS, usize::MAX] {
             for step in 0..SEGMENTS {
-                let segment = self.segment((first + step) % SEGMENTS).lock();
+                let index = (first + step) % SEGMENTS;
+                let segment = match buckets_max {
+                    BUCKETS => self.segment(index).try_lock(),
+                    _ => self.wait_for(index),
+                };
+                let Some(segment) = segment else { continue };
                 seen += sample_segment(&segment, volatile, count - seen, buckets_max, &mut see);
                 if count <= seen {
                     return seen;
                 }
             }
-            if seen != 0 || !volatile {
+            if seen != 0 {
                 break;
             }
         }
@@ -166,12 +175,12 @@ impl Keyspace {
         candidate: &Candidate,
         policy: EvictionPolicy,
         now_ms: u64,
-        changes: &mut Changes,
-        dropped: &mut Dropped,
+        aftermath: &mut Aftermath,
+        hear: &mut impl FnMut(&mut Changes),
     ) -> Option<usize> {
         let Candidate { score, db, ref key } = *candidate;
         let hash = self.hash(key);
-        let mut segment = self.segment(segment_of(hash)).lock();
+        let mut segment = self.wait_for(segment_of(hash))?;
         // A flush may have taken the table meanwhile, but none is made here.
         let _ = segment.table(db)?;
         let entry = segment.table_mut(db).find_mut(hash, key)?;
@@ -181,9 +190,22 @@ impl Keyspace {
         }
         let entry = entry.remove();
         let bytes = entry.heap_bytes();
-        dropped.retire_some(entry);
-        changes.key_evicted(db, key);
+        aftermath.dropped.retire_some(entry);
+        aftermath.changes.key_evicted(db, key);
+        hear(&mut aftermath.changes);
         Some(bytes)
+    }
+}
+
+impl Keyspace {
+    /// Locks a segment, unless that would be to wait for a script that has run for too long.
+    fn wait_for(&self, index: usize) -> Option<MutexGuard<'_, Segment>> {
+        loop {
+            let guard = self.segment(index).try_lock_for(BUSY_CHECK);
+            if guard.is_some() || self.is_busy() {
+                return guard;
+            }
+        }
     }
 }
 
@@ -278,7 +300,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AccessPolicy, Aftermath, Db, Expiry};
+    use crate::{AccessPolicy, Db, Expiry};
 
     const LRU: EvictionPolicy = EvictionPolicy { volatile: false, order: EvictionOrder::Idle };
 
@@ -306,8 +328,8 @@ mod tests {
         }
 
         fn evict(&mut self, policy: EvictionPolicy, seconds: u64) -> Option<usize> {
-            let Aftermath { changes, dropped } = &mut self.aftermath;
-            self.evictor.evict_one(&self.keyspace, policy, 5, seconds * 1000, changes, dropped)
+            let Self { keyspace, aftermath, evictor, .. } = self;
+            evictor.evict_one(keyspace, policy, 5, seconds * 1000, aftermath, |_| {})
         }
 
         /// Of the keys `k0` to `k<count>`, those that are there.

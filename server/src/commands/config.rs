@@ -109,7 +109,7 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = Arc::clone(&context.session.database);
     warn_of_small_limit(context, &database, &pairs);
     // A lower limit holds from now on, whether or not there will be another command.
-    eviction::make_room(context.worker, &database);
+    context.worker.is_evicting = true;
     context.reply.ok();
     Ok(Effect::None)
 }
