@@ -6,6 +6,7 @@
 
 mod atomicity;
 mod config;
+mod debug;
 mod dump;
 mod eviction;
 mod hashes;

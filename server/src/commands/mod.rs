@@ -8,6 +8,7 @@ mod dump;
 mod info;
 mod memory;
 mod process;
+mod reload;
 mod slowlog;
 mod time;
 mod transaction;
