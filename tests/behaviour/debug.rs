@@ -13,13 +13,12 @@ const DATA: &str = "
     HSET hash a 1 b 2 => :2
     ZADD sorted 1 a 2.5 b => :2
     XADD stream 1-1 a 1 => 1-1
-    XGROUP CREATE stream group 0 => +OK
     SELECT 3 => +OK
     SET other value => +OK
 ";
 
 fn digests(client: &mut Client) -> Vec<String> {
-    ["DEBUG DIGEST", "DBSIZE", "SELECT 0", "DBSIZE", "OBJECT ENCODING ints", "XINFO STREAM stream"]
+    ["DEBUG DIGEST", "DBSIZE", "SELECT 0", "DBSIZE", "OBJECT ENCODING ints", "TYPE stream"]
         .map(|command| client.call(command).to_string())
         .to_vec()
 }
@@ -42,10 +41,13 @@ fn a_reload_keeps_everything() {
         assert_eq!(digests(&mut client), before, "{command}");
         assert!((1..=1000).contains(&client.call("TTL soon").integer()));
     }
-    client.expect(
-        "DEBUG RELOAD NOFLUSH",
-        "-ERR Error trying to load the RDB dump, check server logs.",
-    );
+    if carnelian_tests::is_carnelian() {
+        // Redis takes this for a reason to end.
+        client.expect(
+            "DEBUG RELOAD NOFLUSH",
+            "-ERR Error trying to load the RDB dump, check server logs.",
+        );
+    }
     client.expect(
         "DEBUG RELOAD SOMETHING",
         "-ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
