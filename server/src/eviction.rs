@@ -17,6 +17,7 @@ use crate::allocator;
 use crate::blocking;
 use crate::database::Database;
 use crate::dispatch::{self, Scratch};
+use crate::pubsub;
 use crate::reclaim::Reclaimer;
 use crate::session::Worker;
 
@@ -163,6 +164,10 @@ fn is_below_mark(worker: &Worker, database: &Database, bytes_max: usize) -> bool
 }
 
 fn make(worker: &mut Worker, database: &Arc<Database>, bytes_max: usize) -> bool {
+    if database.pause.now(worker.clock.now_ms(), &database.attention).is_some() {
+        // CLIENT PAUSE: the data is to stay as it is.
+        return true;
+    }
     let mut quota = worker.quotas.remove(&database.uid).unwrap_or_default();
     let end = if bytes_max < counted(&worker.server.reclaimer, database) {
         evict(worker, database, &mut quota.evictor, bytes_max)
@@ -209,6 +214,7 @@ fn evict(
     let now_ms = worker.clock.now_ms();
     let mut scratch = std::mem::take(&mut worker.scratch);
     let Scratch { aftermath, ready, .. } = &mut scratch;
+    aftermath.changes.listening = pubsub::listening(database, &settings);
     aftermath.changes.watch(&database.waiters.interest);
     let mut keys = 0_u32;
     let end = loop {
@@ -233,7 +239,7 @@ fn evict(
             break End::OutOfTime;
         }
     };
-    dispatch::settle(worker, database, aftermath);
+    dispatch::settle(worker, database, None, aftermath);
     worker.scratch = scratch;
     if !worker.scratch.ready.is_empty() {
         blocking::serve(worker, database);

@@ -165,6 +165,18 @@ fn the_limit_may_be_lowered_by_a_transaction_and_an_eviction_breaks_a_watch() {
 }
 
 #[test]
+fn an_eviction_is_an_event() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]);
+    let (mut client, mut listener) = (server.connect(), server.connect());
+    client.expect("CONFIG SET notify-keyspace-events Ee", "+OK");
+    listener.expect("SUBSCRIBE __keyevent@0__:evicted", ">[subscribe __keyevent@0__:evicted :1]");
+    client.expect("SET k v", "+OK");
+    client.expect("CONFIG SET maxmemory 1", "+OK");
+    listener.expect_next(">[message __keyevent@0__:evicted k]");
+    client.expect("EXISTS k", ":0");
+}
+
+#[test]
 fn a_pipeline_stops_at_the_limit_and_not_behind_it() {
     const COMMANDS: usize = 2000;
 
