@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::acl::Acl;
 use crate::clients::Clients;
 use crate::encryption::Encryption;
+use crate::eviction::Room;
 use crate::listener::Listeners;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
@@ -42,6 +43,8 @@ pub struct Database {
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    /// How much it may take, and whether it has taken more.
+    pub room: Room,
     /// Bits of `pause::attention`: what each batch has to look out for.
     pub attention: AtomicU32,
     pub pause: Pause,
@@ -64,6 +67,8 @@ impl Database {
         keyspace: Keyspace,
         stats: Stats,
     ) -> Self {
+        let room = Room::default();
+        room.set_limit(&settings.eviction);
         Self {
             uid,
             settings: ArcSwap::from_pointee(settings),
@@ -78,6 +83,7 @@ impl Database {
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            room,
             attention: AtomicU32::new(0),
             pause: Pause::default(),
             monitors: Monitors::default(),
@@ -90,6 +96,7 @@ impl Database {
 
     /// Puts other settings into effect.
     pub fn set_settings(&self, settings: Settings) {
+        self.room.set_limit(&settings.eviction);
         self.settings.store(Arc::new(settings));
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -134,6 +141,7 @@ pub struct Counters {
     pub keyspace_misses: Counter,
     pub expired_keys: Counter,
     pub expired_fields: Counter,
+    pub evicted_keys: Counter,
     /// Keys that the sweeps for expiry looked at.
     pub sweep_seen: Counter,
     /// Keys that they removed.
@@ -188,6 +196,7 @@ impl Counters {
             keyspace_misses: Counter::default(),
             expired_keys: Counter::default(),
             expired_fields: Counter::default(),
+            evicted_keys: Counter::default(),
             sweep_seen: Counter::default(),
             sweep_removed: Counter::default(),
             sweep_nanoseconds: Counter::default(),
@@ -270,6 +279,7 @@ impl Stats {
                 &counters.keyspace_misses,
                 &counters.expired_keys,
                 &counters.expired_fields,
+                &counters.evicted_keys,
                 &counters.sweep_seen,
                 &counters.sweep_removed,
                 &counters.sweep_nanoseconds,

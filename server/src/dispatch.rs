@@ -14,13 +14,16 @@ use carnelian_keyspace::{
     Access, Aftermath, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, segment_of,
 };
 use carnelian_resp::Writer;
+use carnelian_tls::TlsSession;
 use smallvec::SmallVec;
 
 use crate::acl::{self, Denied, Origin};
+use crate::allocator;
 use crate::blocking::{self, Waiter};
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
+use crate::eviction;
 use crate::expire;
 use crate::features;
 use crate::log;
@@ -79,6 +82,7 @@ pub fn run_batch(
     let mut index = 0;
     while index < batch.len() {
         let words = batch.command(index);
+        session.is_out_of_memory = !eviction::make_room(worker, &session.database);
         let attention = session.database.attention.load(Ordering::Relaxed);
         match admit(registry, session, words) {
             Err(Refusal::Http) => {
@@ -171,6 +175,7 @@ enum Refusal {
     Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
+    OutOfMemory(usize),
     /// The user may not do it.
     Denied(usize, Denied),
     /// The client is subscribed, and its protocol cannot tell messages from replies.
@@ -216,7 +221,17 @@ fn admit<'r>(
     if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
         return Err(Refusal::InTransaction(entry.id));
     }
+    if session.is_out_of_memory && takes_memory(session, entry) {
+        return Err(Refusal::OutOfMemory(entry.id));
+    }
     Ok(entry)
+}
+
+/// Whether a command, or one of those that EXEC is to run, may need more memory.
+#[cold]
+fn takes_memory(session: &Session, entry: &Entry) -> bool {
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    entry.flags.contains(Flags::DENYOOM) || queued.is_some_and(|it| it.has(Flags::DENYOOM))
 }
 
 /// Puts a command behind MULTI.
@@ -280,12 +295,17 @@ fn run_together(
     let mut call = call(worker, session, access.into(), aftermath, out);
     let mut run = Run::begin(worker, &database, runs, session.settings.slow_ns);
     let mut ran = 0;
+    let mark = eviction::mark(worker, &database);
+    let is_bounded = mark != i64::MAX;
     for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
         run.command(&mut call, entry, command, batch.command(index + ran));
         ran += 1;
         if hear(&database, call.db.changes, ready) || BATCH_REPLY_BYTES <= call.reply.len() {
+            break;
+        }
+        if is_bounded && entry.flags.contains(Flags::DENYOOM) && mark <= allocator::balance() {
             break;
         }
     }
@@ -726,12 +746,13 @@ pub fn settle(
         free(worker, std::mem::take(&mut aftermath.dropped));
     }
     let counters = worker.counters(database);
-    let Changes { hits, misses, expired_keys, expired_fields, .. } = *changes;
+    let Changes { hits, misses, expired_keys, expired_fields, evicted_keys, .. } = *changes;
     for (counter, amount) in [
         (&counters.keyspace_hits, hits),
         (&counters.keyspace_misses, misses),
         (&counters.expired_keys, expired_keys),
         (&counters.expired_fields, expired_fields),
+        (&counters.evicted_keys, evicted_keys),
     ] {
         if amount != 0 {
             counter.add(amount);
@@ -865,6 +886,9 @@ fn refuse(
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
         Refusal::Subscribed(id) => pubsub::not_now(registry.entry(*id)),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
+        Refusal::OutOfMemory(_) => {
+            CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
+        }
         Refusal::Busy(_) => CommandError::text(BUSY),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
@@ -882,6 +906,7 @@ fn refuse(
     let mut error = error;
     if let Refusal::Arity(id)
     | Refusal::NoAuth(id)
+    | Refusal::OutOfMemory(id)
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
     | Refusal::InTransaction(id)
@@ -953,6 +978,9 @@ pub fn tick(worker: &mut Worker) {
             database.rates.lock().sample(now_ms, &database.stats);
             let share = database.clients.len() / server.hz().max(1) as usize;
             database.clients.survey_some(share.max(CLIENTS_SURVEYED));
+            let tls = database.clients.totals().tls;
+            database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
+            eviction::make_room(worker, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

@@ -20,6 +20,7 @@ pub mod connection;
 pub mod database;
 pub mod dispatch;
 pub mod encryption;
+pub mod eviction;
 mod expire;
 mod features;
 mod info;

@@ -13,6 +13,7 @@ use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
 };
 
+use crate::eviction::{self, Eviction};
 use crate::listener::Endpoints;
 use crate::pubsub::Notifications;
 use crate::session::ClientClass;
@@ -45,6 +46,7 @@ pub struct Settings {
     pub slow_ns: u64,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
+    pub eviction: Eviction,
     /// `tracking-table-max-keys`; 0: any number.
     pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
@@ -81,6 +83,12 @@ impl Settings {
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
             slow_log_len: bytes(config.slowlog_max_len),
+            eviction: Eviction {
+                bytes_max: bytes(config.maxmemory),
+                policy: eviction::policy(config.maxmemory_policy, config.lfu_decay_time),
+                samples: config.maxmemory_samples as usize,
+                slice_ns: eviction::slice_ns(config.maxmemory_eviction_tenacity),
+            },
             tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
             environment: environment(config),
@@ -129,6 +137,14 @@ fn environment(config: &Config) -> Environment {
             _ => AccessPolicy::Lru,
         },
         lfu_decay_minutes: config.lfu_decay_time,
+        shares_integers: config.maxmemory == 0
+            || !matches!(
+                config.maxmemory_policy,
+                EvictionPolicy::AllkeysLru
+                    | EvictionPolicy::VolatileLru
+                    | EvictionPolicy::AllkeysLfu
+                    | EvictionPolicy::VolatileLfu
+            ),
         ignores_checksums: false,
     }
 }

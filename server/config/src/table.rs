@@ -158,15 +158,15 @@ directives! {
     tracking_table_max_keys: u64 = "1000000", int(0, I64_MAX), AnyTime, Later;
 
     // Memory.
-    maxmemory: u64 = "0", memory(0, u64::MAX), AnyTime, Later;
+    maxmemory: u64 = "0", memory(0, u64::MAX), AnyTime, Obeyed;
     maxmemory_policy: EvictionPolicy = "noeviction",
         Kind::Word(EvictionPolicy::WORDS), AnyTime, Obeyed;
-    maxmemory_samples: u32 = "5", int(1, 64), AnyTime, Later;
-    maxmemory_eviction_tenacity: u32 = "10", int(0, 100), AnyTime, Later;
+    maxmemory_samples: u32 = "5", int(1, 64), AnyTime, Obeyed;
+    maxmemory_eviction_tenacity: u32 = "10", int(0, 100), AnyTime, Obeyed;
     lfu_log_factor: u32 = "10", int(0, I32_MAX), AnyTime, Obeyed;
     lfu_decay_time: u32 = "1", int(0, I32_MAX), AnyTime, Obeyed;
     active_expire_effort: u32 = "1", int(1, 10), AnyTime, Obeyed;
-    lazyfree_lazy_eviction: bool = "no", Kind::Bool, AnyTime, Later;
+    lazyfree_lazy_eviction: bool = "no", Kind::Bool, AnyTime, Obeyed;
     lazyfree_lazy_expire: bool = "no", Kind::Bool, AnyTime, Obeyed;
     lazyfree_lazy_server_del: bool = "no", Kind::Bool, AnyTime, Obeyed;
     lazyfree_lazy_user_del: bool = "no", Kind::Bool, AnyTime, Obeyed;

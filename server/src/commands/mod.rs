@@ -11,6 +11,7 @@ mod memory;
 mod monitor;
 mod process;
 mod pubsub;
+mod reload;
 mod slowlog;
 mod time;
 mod transaction;
