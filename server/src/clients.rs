@@ -42,6 +42,10 @@ pub struct ClientShared {
     pub net_input_bytes: AtomicU64,
     pub net_output_bytes: AtomicU64,
     pub commands: AtomicU64,
+    /// Channels, patterns and sharded channels subscribed to.
+    pub channels: AtomicUsize,
+    pub patterns: AtomicUsize,
+    pub sharded_channels: AtomicUsize,
     pub names: Mutex<Names>,
     /// What the client waits for.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
@@ -76,9 +80,20 @@ pub struct Origin {
 }
 
 impl ClientShared {
+    /// Whether the client is subscribed to anything.
+    pub fn is_subscriber(&self) -> bool {
+        let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+        load(&self.channels) + load(&self.patterns) + load(&self.sharded_channels) != 0
+    }
+
     /// Closes the connection, whichever reactor it is on.
     pub fn kill(self: &Arc<Self>) {
         self.mailbox.post(Message::Kill(Arc::clone(self)));
+    }
+
+    /// Has its reactor look whether the client's user still lets it stay.
+    pub fn recheck(self: &Arc<Self>) {
+        self.mailbox.post(Message::Recheck(Arc::clone(self)));
     }
 
     /// Sends bytes after the replies that are already on their way.
@@ -161,6 +176,9 @@ impl Clients {
             net_input_bytes: AtomicU64::new(0),
             net_output_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
+            channels: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
+            sharded_channels: AtomicUsize::new(0),
             names: Mutex::default(),
             waiter: Mutex::default(),
             queued: AtomicI64::new(-1),

@@ -16,6 +16,7 @@ use crate::clients::Clients;
 use crate::encryption::Encryption;
 use crate::listener::Listeners;
 use crate::process;
+use crate::pubsub::PubSub;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
@@ -31,6 +32,7 @@ pub struct Database {
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
+    pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
     /// Connections that wait to be told that they are turned away.
@@ -62,6 +64,7 @@ impl Database {
             clients: Clients::default(),
             stats,
             keyspace,
+            pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
             refused: AtomicUsize::new(0),

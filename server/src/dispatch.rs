@@ -23,6 +23,7 @@ use crate::commands::Context;
 use crate::database::{Counters, Database};
 use crate::expire;
 use crate::log;
+use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 use crate::waiters::Key;
@@ -94,11 +95,15 @@ pub fn run_batch(
             Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {
                 let before = out.len();
                 enqueue(session, entry, words, out);
-                settle_reply(session, out, before);
+                settle_reply(worker, session, out, before);
                 index += 1;
             }
             Ok(entry) => match entry.handler {
-                Handler::Data(_) if entry.is_plain && session.reply == ReplyMode::On => {
+                Handler::Data(_)
+                    if entry.is_plain
+                        && session.reply == ReplyMode::On
+                        && !session.is_subscribed() =>
+                {
                     let ran = run_together(worker, session, registry, batch, index, entry, out);
                     session.last_command = worker.scratch.ids[ran - 1] as u32;
                     index += ran;
@@ -107,14 +112,14 @@ pub fn run_batch(
                     session.last_command = entry.id as u32;
                     let before = out.len();
                     run_alone(worker, session, entry, command, words, out);
-                    settle_reply(session, out, before);
+                    settle_reply(worker, session, out, before);
                     index += 1;
                 }
                 Handler::Server(command) => {
                     session.last_command = entry.id as u32;
                     let before = out.len();
                     run_server(worker, session, registry, entry, command.run, words, out, None);
-                    settle_reply(session, out, before);
+                    settle_reply(worker, session, out, before);
                     index += 1;
                 }
             },
@@ -139,6 +144,8 @@ enum Refusal {
     NoAuth(usize),
     /// The user may not do it.
     Denied(usize, Denied),
+    /// The client is subscribed, and its protocol cannot tell messages from replies.
+    Subscribed(usize),
     /// A script has been running for too long.
     Busy(usize),
     /// Not between MULTI and EXEC.
@@ -170,6 +177,9 @@ fn admit<'r>(
         }
         acl::check(&session.user, entry, words, session.db)
             .map_err(|denied| Refusal::Denied(entry.id, denied))?;
+    }
+    if session.is_subscribed() && !session.may_run(entry) {
+        return Err(Refusal::Subscribed(entry.id));
     }
     if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
         return Err(Refusal::Busy(entry.id));
@@ -252,7 +262,7 @@ fn run_together(
     }
     let slow = run.end();
     drop(call);
-    settle(worker, &database, &mut scratch.aftermath);
+    settle(worker, &database, Some(session), &mut scratch.aftermath);
     for (ran, duration_ns) in slow {
         let entry = registry.entry(scratch.ids[ran]);
         log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
@@ -326,7 +336,7 @@ fn run_alone(
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
     drop(call);
-    settle(worker, &database, &mut scratch.aftermath);
+    settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
     session.waiter = waiter;
     for (_, duration_ns) in slow {
@@ -346,14 +356,16 @@ pub fn kind_of(
     key: &[u8],
 ) -> Option<Kind> {
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let policy = database.settings.load().environment.policy;
+    let (_, settings) = database.settings();
+    let policy = settings.environment.policy;
     let now_ms = worker.clock.now_ms();
+    scratch.aftermath.changes.listening = pubsub::listening(database, &settings);
     scratch.aftermath.changes.watch(&database.waiters.interest);
     let mut db = Db::new(Hold::Lent(held), db, now_ms, policy, &mut scratch.aftermath);
     let kind = db.kind(key);
     hear(database, db.changes, &mut scratch.ready);
     drop(db);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
     kind
 }
@@ -371,6 +383,7 @@ pub fn run_for(
     let database = &*waiter.database;
     let (_, settings) = database.settings();
     let mut scratch = std::mem::take(&mut worker.scratch);
+    scratch.aftermath.changes.listening = pubsub::listening(database, &settings);
     scratch.aftermath.changes.watch(&database.waiters.interest);
     let (index, now_ms) = (usize::from(waiter.db), worker.clock.now_ms());
     let policy = settings.environment.policy;
@@ -385,7 +398,7 @@ pub fn run_for(
     let wait = run.wait.take();
     let _ = run.end();
     drop(call);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
     wait.map_or(Effect::None, Effect::Wait)
 }
@@ -493,7 +506,7 @@ impl Nest<'_> {
         }
         let slow = run.end();
         drop(call);
-        settle(worker, database, &mut scratch.aftermath);
+        settle(worker, database, Some(session), &mut scratch.aftermath);
         worker.scratch = scratch;
         for (place, duration_ns) in slow {
             let start = if place == 0 { None } else { queue.get(place - 1).map(|it| it.1) };
@@ -514,6 +527,7 @@ fn call<'c>(
     out: &'c mut Vec<u8>,
 ) -> Call<'c> {
     let environment: &Environment = &session.settings.environment;
+    aftermath.changes.listening = pubsub::listening(&session.database, &session.settings);
     let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
     aftermath.changes.watch(&session.database.waiters.interest);
     let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
@@ -656,7 +670,12 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
 }
 
 /// Books what a run left behind, after its locks are released.
-pub fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
+pub fn settle(
+    worker: &Worker,
+    database: &Database,
+    client: Option<&Session>,
+    aftermath: &mut Aftermath,
+) {
     let changes = &mut aftermath.changes;
     if !aftermath.dropped.is_empty() {
         free(worker, std::mem::take(&mut aftermath.dropped));
@@ -673,6 +692,7 @@ pub fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
             counter.add(amount);
         }
     }
+    pubsub::notify(worker, database, client, &changes.events);
     changes.clear();
 }
 
@@ -758,19 +778,23 @@ fn run_server(
     }
 }
 
-/// CLIENT REPLY: drops the reply that is not wanted.
-fn settle_reply(session: &mut Session, out: &mut Vec<u8>, before: usize) {
+/// CLIENT REPLY: drops the reply that is not wanted. What the client published to itself follows.
+fn settle_reply(worker: &Worker, session: &mut Session, out: &mut Vec<u8>, before: usize) {
+    let end = if std::mem::take(&mut session.keeps_reply) { out.len() } else { before };
     match session.reply {
         ReplyMode::On => {}
-        ReplyMode::Off => out.truncate(before),
+        ReplyMode::Off => out.truncate(end),
         ReplyMode::SkipNext => {
-            out.truncate(before);
+            out.truncate(end);
             session.reply = ReplyMode::Skipping;
         }
         ReplyMode::Skipping => {
-            out.truncate(before);
+            out.truncate(end);
             session.reply = ReplyMode::On;
         }
+    }
+    if session.is_subscribed() {
+        out.append(&mut worker.echo.borrow_mut());
     }
 }
 
@@ -793,6 +817,7 @@ fn refuse(
     let error = match refusal {
         Refusal::Unknown(error) => error.clone(),
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
+        Refusal::Subscribed(id) => pubsub::not_now(registry.entry(*id)),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
         Refusal::Busy(_) => CommandError::text(BUSY),
         Refusal::InTransaction(_) => {
@@ -811,6 +836,7 @@ fn refuse(
     let mut error = error;
     if let Refusal::Arity(id)
     | Refusal::NoAuth(id)
+    | Refusal::Subscribed(id)
     | Refusal::Busy(id)
     | Refusal::InTransaction(id)
     | Refusal::Denied(id, _) = refusal
@@ -827,7 +853,7 @@ fn refuse(
     }
     counters.count_error(&error.to_string());
     error.write_to(&mut Writer::new(out, session.protocol));
-    settle_reply(session, out, before);
+    settle_reply(worker, session, out, before);
 }
 
 fn unknown(words: &[&[u8]]) -> Refusal {

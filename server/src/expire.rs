@@ -10,6 +10,7 @@ use carnelian_structs::table::Cursor;
 
 use crate::database::Database;
 use crate::dispatch::free;
+use crate::pubsub;
 use crate::session::Worker;
 
 /// The longest one call may take, so that no client waits for it noticeably.
@@ -38,6 +39,7 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
     let begin_ns = worker.clock.elapsed_ns();
     let reactors = worker.server.mailboxes.len();
     let mine = SEGMENTS.div_ceil(reactors);
+    let listening = pubsub::listening(database, &database.settings.load());
     sweep.cursors.resize_with(SEGMENTS, Vec::new);
     for _ in 0..mine {
         let segment = (sweep.segment * reactors + worker.reactor) % SEGMENTS;
@@ -45,6 +47,7 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
         let cursors = &mut sweep.cursors[segment];
         loop {
             let mut report = ExpireReport::default();
+            report.changes.listening = listening;
             let now_ms = worker.clock.now_ms();
             database.keyspace.expire_some(segment, cursors, BUCKETS, HASHES, now_ms, &mut report);
             let many = report.sampled < report.expired * FEW;
@@ -74,5 +77,6 @@ fn book(worker: &Worker, database: &Database, report: ExpireReport) {
         counters.expired_keys.add(report.expired as u64);
         counters.expired_fields.add(report.changes.expired_fields);
     }
+    pubsub::notify(worker, database, None, &report.changes.events);
     free(worker, report.dropped);
 }

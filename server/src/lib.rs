@@ -30,6 +30,7 @@ pub mod mailbox;
 mod memory;
 mod output;
 pub mod process;
+mod pubsub;
 pub mod rates;
 pub mod reactor;
 pub mod reclaim;

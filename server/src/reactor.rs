@@ -19,6 +19,7 @@ use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
+use crate::pubsub::Publication;
 use crate::server::Server;
 use crate::service::{After, Service};
 use crate::session::{ClientClass, Worker};
@@ -84,6 +85,8 @@ pub struct Reactor {
     /// The same of clients that wait.
     wait_deadlines: BTreeSet<(u64, Token)>,
     messages: Vec<Message>,
+    /// Whom a message is for; kept for its memory.
+    subscribers: Vec<usize>,
     next_tick_ms: u64,
     /// Where the tick goes on to look for idle clients.
     cursor: usize,
@@ -107,6 +110,7 @@ impl Reactor {
             refusal_deadlines: VecDeque::new(),
             wait_deadlines: BTreeSet::new(),
             messages: Vec::new(),
+            subscribers: Vec::new(),
             next_tick_ms: 0,
             cursor: 0,
             farewell_ms: None,
@@ -315,13 +319,23 @@ impl Reactor {
                     self.close(token);
                 }
             }
+            Message::Recheck(client) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.session.refresh_settings();
+                    if connection.session.close_after_reply {
+                        self.close(token);
+                    }
+                }
+            }
             Message::Deliver(client, bytes) => {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
                 if let Some(connection) = self.connections.get_mut(token) {
-                    self.service.deliver(connection, bytes);
-                    self.follow(token, After::Wait);
+                    self.service.deliver(connection, &bytes);
+                    self.touch(token);
                 }
             }
+            Message::Publish(publication) => self.pass_on(&publication),
             Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
             Message::Listen(listeners) => {
                 for listener in listeners {
@@ -333,6 +347,37 @@ impl Reactor {
                 std::thread::sleep(end.saturating_duration_since(Instant::now()));
             }
             Message::Shutdown => self.begin_farewell(),
+        }
+    }
+
+    /// Gives each of this reactor's subscribers its copy.
+    fn pass_on(&mut self, publication: &Publication) {
+        let mut tokens = std::mem::take(&mut self.subscribers);
+        for part in &publication.parts {
+            part.receivers(self.service.worker.reactor, &mut tokens);
+            for token in tokens.drain(..) {
+                if publication.publisher == Some((self.service.worker.reactor, token)) {
+                    continue;
+                }
+                let token = Token(token);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    let bytes = part.bytes(connection.session.protocol);
+                    self.service.deliver(connection, bytes);
+                    self.touch(token);
+                }
+            }
+        }
+        self.subscribers = tokens;
+    }
+
+    /// Sees to it that a connection is flushed, and that its limits are looked at.
+    fn touch(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if !std::mem::replace(&mut connection.flags.touched, true) {
+            self.touched.push(token);
+        }
+        if REPLY_BYTES_PER_TURN < self.service.replies.len() {
+            self.flush();
         }
     }
 

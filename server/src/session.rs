@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
-use crate::acl::User;
+use crate::acl::{Revoked, User};
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
@@ -15,6 +15,7 @@ use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
+use crate::pubsub::Subscriptions;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::transaction::{Transaction, Watched};
@@ -40,6 +41,10 @@ pub struct Session {
     /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
     pub no_touch: bool,
     pub class: ClientClass,
+    /// None while the client is not subscribed to anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// Set by a command: CLIENT REPLY does not silence its reply.
+    pub keeps_reply: bool,
     /// Place of the last command in the registry; `u32::MAX` before the first.
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
@@ -74,6 +79,8 @@ impl Session {
             reply: ReplyMode::On,
             no_touch: false,
             class: ClientClass::Normal,
+            subscriptions: None,
+            keeps_reply: false,
             last_command: u32::MAX,
             close_after_reply: false,
             loopback,
@@ -117,15 +124,27 @@ impl Session {
         self.settle_user();
     }
 
-    /// Takes notice of changes to users. A client whose user is gone goes with it.
+    /// The client may not stay. Nothing more is run for it, and if so, as nobody.
+    fn end_by_acl(&mut self) {
+        self.log_out();
+        self.logged_in = false;
+        self.close_after_reply = true;
+    }
+
+    /// Takes notice of changes to users. A client whose user is gone goes with it, and so does one that is
+    /// subscribed to what its user may not hear any more.
     fn refresh_user(&mut self) {
         match self.database.acl.find(&self.user.name) {
-            Some(user) if user.is_same(&self.user) => self.user = user,
-            _ => {
-                self.log_out();
-                self.logged_in = false;
-                self.close_after_reply = true;
+            Some(user) if user.is_same(&self.user) => {
+                let revoked = Revoked::between(&self.user, &user);
+                self.user = user;
+                if let Some(revoked) = revoked
+                    && self.hears_any(|name, is_pattern| revoked.concerns(name, is_pattern))
+                {
+                    self.end_by_acl();
+                }
             }
+            _ => self.end_by_acl(),
         }
         self.settle_user();
     }
@@ -140,6 +159,7 @@ impl Session {
     /// The connection is over: takes the client out of whatever others would look for it in. Called
     /// once, with no lock held, while the client's place is still known.
     pub fn on_close(&mut self, _worker: &mut Worker) {
+        self.drop_subscriptions();
         self.discard();
         if let Some(waiter) = self.waiter.take() {
             waiter.call_off();
@@ -235,6 +255,8 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// Messages that the client whose command runs has sent to itself: they follow its reply.
+    pub echo: RefCell<Vec<u8>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
 }
@@ -248,6 +270,7 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            echo: RefCell::default(),
             posted: RefCell::default(),
         }
     }

@@ -14,6 +14,7 @@ use carnelian_tls::{
 };
 
 use crate::listener::Endpoints;
+use crate::pubsub::Notifications;
 use crate::session::ClientClass;
 
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct Settings {
     pub slow_ns: u64,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
+    /// `notify-keyspace-events`.
+    pub notifications: Notifications,
     /// What commands on data go by.
     pub environment: Environment,
 }
@@ -76,6 +79,7 @@ impl Settings {
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
             slow_log_len: bytes(config.slowlog_max_len),
+            notifications: Notifications::new(config.notify_keyspace_events),
             environment: environment(config),
         }
     }

@@ -213,7 +213,7 @@ directives! {
     latency_tracking: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     latency_tracking_info_percentiles: Vec<f64> = "50 99 99.9", Kind::Percentiles, AnyTime, Obeyed;
     latency_monitor_threshold: u64 = "0", int(0, I64_MAX), AnyTime, Later;
-    notify_keyspace_events: KeyspaceEvents = "", Kind::KeyspaceEvents, AnyTime, Later;
+    notify_keyspace_events: KeyspaceEvents = "", Kind::KeyspaceEvents, AnyTime, Obeyed;
 
     // Snapshots.
     save: Vec<SavePoint> = "3600 1 300 100 60 10000", Kind::SavePoints, AnyTime, Later;

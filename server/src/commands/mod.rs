@@ -9,6 +9,7 @@ mod dump;
 mod info;
 mod memory;
 mod process;
+mod pubsub;
 mod slowlog;
 mod time;
 mod transaction;
@@ -58,6 +59,7 @@ impl Context<'_> {
         let database = Arc::clone(&self.session.database);
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut self.worker.scratch);
+        scratch.aftermath.changes.listening = crate::pubsub::listening(&database, &settings);
         scratch.aftermath.changes.watch(&database.waiters.interest);
         let mut hold = match &mut self.held {
             Some(held) => Hold::Lent(&mut **held),
@@ -79,7 +81,8 @@ impl Context<'_> {
         let result = work(&mut call);
         dispatch::hear(&database, call.db.changes, &mut scratch.ready);
         drop(call);
-        dispatch::settle(self.worker, &database, &mut scratch.aftermath);
+        let client = Some(&*self.session);
+        dispatch::settle(self.worker, &database, client, &mut scratch.aftermath);
         self.worker.scratch = scratch;
         result
     }
@@ -114,6 +117,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     info::TABLE,
     memory::TABLE,
     process::TABLE,
+    pubsub::TABLE,
     slowlog::TABLE,
     time::TABLE,
     transaction::TABLE,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Page, View};
 use crate::database::{Counter, Counters};
+use crate::pubsub::Kind;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let totals = view.database.clients.totals();
@@ -18,7 +19,8 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let waiters = &view.database.waiters;
     let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
     page.field("blocked_clients", load(&waiters.blocked));
-    page.zeros(&["tracking_clients", "pubsub_clients"]);
+    page.field("tracking_clients", 0);
+    page.field("pubsub_clients", load(&view.database.pubsub.clients));
     page.field("watching_clients", load(&waiters.watching));
     page.zeros(&["clients_in_timeout_table"]);
     page.field("total_watched_keys", load(&waiters.watched_keys));
@@ -115,10 +117,11 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     ]);
     page.field("keyspace_hits", sum(|it| &it.keyspace_hits));
     page.field("keyspace_misses", sum(|it| &it.keyspace_misses));
+    let pubsub = &view.database.pubsub;
+    page.field("pubsub_channels", pubsub.of(Kind::Channel).len());
+    page.field("pubsub_patterns", pubsub.of(Kind::Pattern).len());
+    page.field("pubsubshard_channels", pubsub.of(Kind::Shard).len());
     page.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",

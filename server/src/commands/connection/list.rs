@@ -117,7 +117,8 @@ impl Filter {
 
     pub(super) fn matches(&self, client: &ClientShared, now_ms: u64) -> bool {
         let age = now_ms.saturating_sub(client.created_ms) / 1000;
-        self.kinds.is_none_or(|kinds| kinds == Kinds::Normal)
+        let kind = if client.is_subscriber() { Kinds::PubSub } else { Kinds::Normal };
+        self.kinds.is_none_or(|kinds| kinds == kind)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.address.as_ref().is_none_or(|a| **a == *client.address.as_bytes())
             && self.local_address.as_ref().is_none_or(|a| **a == *client.local_address.as_bytes())
@@ -132,6 +133,9 @@ pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
     let names = client.names.lock().clone();
     let flags = client.flags.load(Ordering::Relaxed);
     let mut letters = String::new();
+    if client.is_subscriber() {
+        letters.push('P');
+    }
     for (flag, letter) in [(NO_EVICT, 'e'), (NO_TOUCH, 'T')] {
         if flags & flag != 0 {
             letters.push(letter);
@@ -160,12 +164,15 @@ pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
     );
     put(
         format_args!(
-            " age={} idle={} flags={letters} db={} sub=0 psub=0 ssub=0 multi=-1 watch=0 \
+            " age={} idle={} flags={letters} db={} sub={} psub={} ssub={} multi=-1 watch=0 \
              qbuf={query} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={output} \
              tot-mem={} events=r cmd={command} user=",
             seconds(client.created_ms),
             seconds(client.last_interaction_ms.load(Ordering::Relaxed)),
             client.db.load(Ordering::Relaxed),
+            load(&client.channels),
+            load(&client.patterns),
+            load(&client.sharded_channels),
             usize::from(output != 0),
             size_of::<ClientShared>() + output + query,
         ),

@@ -91,7 +91,14 @@ pub const TABLE: &[ServerCommand] = &[
 
 /// `PING [message]`
 fn ping(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    // What a subscriber gets over RESP2 always looks like a message.
+    let is_message = context.session.is_subscribed() && context.session.protocol == Protocol::Resp2;
     match context.args {
+        [_] | [_, _] if is_message => {
+            context.reply.array(2);
+            context.reply.bulk(b"pong");
+            context.reply.bulk(context.args.get(1).copied().unwrap_or_default());
+        }
         [_] => context.reply.simple("PONG"),
         [_, message] => context.reply.bulk(message),
         _ => return Err(CommandError::Arity("ping".into())),
@@ -127,6 +134,7 @@ fn quit(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `RESET`
 fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let session = &mut *context.session;
+    session.drop_subscriptions();
     session.discard();
     session.db = 0;
     session.protocol = Protocol::Resp2;
