@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use carnelian_keyspace::Keyspace;
@@ -15,11 +15,14 @@ use crate::acl::Acl;
 use crate::clients::Clients;
 use crate::encryption::Encryption;
 use crate::listener::Listeners;
+use crate::monitor::Monitors;
+use crate::pause::Pause;
 use crate::process;
 use crate::pubsub::PubSub;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
+use crate::tracking::Tracking;
 use crate::waiters::Waiters;
 
 pub struct Database {
@@ -39,6 +42,11 @@ pub struct Database {
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    /// Bits of `pause::attention`: what each batch has to look out for.
+    pub attention: AtomicU32,
+    pub pause: Pause,
+    pub monitors: Monitors,
+    pub tracking: Tracking,
     /// Who waits for which key.
     pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
@@ -70,6 +78,10 @@ impl Database {
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            attention: AtomicU32::new(0),
+            pause: Pause::default(),
+            monitors: Monitors::default(),
+            tracking: Tracking::default(),
             waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),

@@ -22,10 +22,13 @@ use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
 use crate::expire;
+use crate::features;
 use crate::log;
+use crate::pause::{self, Held, attention};
 use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
+use crate::tracking;
 use crate::waiters::Key;
 
 /// One in so many runs of cheap commands is timed.
@@ -76,6 +79,7 @@ pub fn run_batch(
     let mut index = 0;
     while index < batch.len() {
         let words = batch.command(index);
+        let attention = session.database.attention.load(Ordering::Relaxed);
         match admit(registry, session, words) {
             Err(Refusal::Http) => {
                 log::warning!(
@@ -92,6 +96,9 @@ pub fn run_batch(
                 refuse(worker, session, &refusal, words, out);
                 index += 1;
             }
+            Ok(entry) if attention & attention::PAUSED != 0 && is_held(worker, session, entry) => {
+                return Outcome { ran: index, next: Next::Postpone };
+            }
             Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {
                 let before = out.len();
                 enqueue(session, entry, words, out);
@@ -102,6 +109,8 @@ pub fn run_batch(
                 Handler::Data(_)
                     if entry.is_plain
                         && session.reply == ReplyMode::On
+                        && attention & attention::MONITORED == 0
+                        && !session.tracks
                         && !session.is_subscribed() =>
                 {
                     let ran = run_together(worker, session, registry, batch, index, entry, out);
@@ -113,16 +122,22 @@ pub fn run_batch(
                     let before = out.len();
                     run_alone(worker, session, entry, command, words, out);
                     settle_reply(worker, session, out, before);
+                    features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
                 }
                 Handler::Server(command) => {
                     session.last_command = entry.id as u32;
                     let before = out.len();
+                    features::before_command(worker, session, entry, words, attention);
                     run_server(worker, session, registry, entry, command.run, words, out, None);
                     settle_reply(worker, session, out, before);
+                    features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
                 }
             },
+        }
+        if worker.invalidations.is_any() {
+            features::invalidate(worker, session, out);
         }
         if session.close_after_reply {
             return Outcome { ran: index, next: Next::Close };
@@ -135,6 +150,20 @@ pub fn run_batch(
         }
     }
     Outcome { ran: index, next: Next::Continue }
+}
+
+/// Whether a pause holds a command back.
+#[cold]
+fn is_held(worker: &Worker, session: &Session, entry: &Entry) -> bool {
+    let database = &session.database;
+    match database.pause.now(worker.clock.now_ms(), &database.attention) {
+        None => false,
+        Some((Held::Everything, _)) => true,
+        Some((Held::Writes, _)) => {
+            let queue = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+            pause::may_write(entry) || queue.is_some_and(|queue| queue.may_write())
+        }
+    }
 }
 
 /// Why a request does not run.
@@ -283,7 +312,11 @@ pub fn hear(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) ->
 
 #[cold]
 fn tell(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
+    let is_tracked = database.tracking.is_awake();
     for (db, key) in changes.touched.drain(..) {
+        if is_tracked {
+            changes.told.push((db, key.clone()));
+        }
         if database.waiters.tell(db, &key) && !ready.iter().any(|it| it.0 == db && it.1 == key) {
             ready.push((db, key));
         }
@@ -335,6 +368,9 @@ fn run_alone(
     hear(&database, call.db.changes, &mut scratch.ready);
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
+    if session.tracks {
+        tracking::remember(session, entry, words);
+    }
     drop(call);
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
@@ -473,6 +509,7 @@ impl Nest<'_> {
                 let held = Some((&mut *self.held as &mut dyn Segments, self.nesting));
                 let (worker, session) = (&mut *self.worker, &mut *self.session);
                 run_server(worker, session, registry, entry, command.run, words, out, held);
+                features::after_nested(worker, session, entry, words, self.nesting);
             }
         }
     }
@@ -501,6 +538,12 @@ impl Nest<'_> {
             }
             run.command(&mut call, entry, command, &words[first..end]);
             hear(database, call.db.changes, ready);
+            let words = &words[first..end];
+            features::after_nested(worker, session, entry, words, self.nesting);
+            if session.tracks {
+                // What it has read may be changed by the next.
+                call.db.changes.watch(&database.waiters.interest);
+            }
             first = end;
             ran += 1;
         }
@@ -530,6 +573,8 @@ fn call<'c>(
     aftermath.changes.listening = pubsub::listening(&session.database, &session.settings);
     let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
     aftermath.changes.watch(&session.database.waiters.interest);
+    let attention = session.database.attention.load(Ordering::Relaxed);
+    aftermath.changes.keeps_expired = attention & attention::PAUSED != 0;
     let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
     db.no_touch = session.no_touch;
     let reply = Writer::new(out, session.protocol);
@@ -692,6 +737,7 @@ pub fn settle(
             counter.add(amount);
         }
     }
+    worker.invalidations.note(database, changes);
     pubsub::notify(worker, database, client, &changes.events);
     changes.clear();
 }
@@ -902,6 +948,8 @@ pub fn tick(worker: &mut Worker) {
     }
     for database in server.databases.read().iter() {
         if worker.reactor == 0 {
+            let most = database.settings.load().tracked_keys_max;
+            database.tracking.shrink_to(most, worker, database, None);
             database.rates.lock().sample(now_ms, &database.stats);
             let share = database.clients.len() / server.hz().max(1) as usize;
             database.clients.survey_some(share.max(CLIENTS_SURVEYED));

@@ -3,13 +3,15 @@
 //! A pass over a table with nothing left to remove costs little and comes round slowly; where many
 //! keys turn out to be due, the sweep stays until they are few, within its share of the time.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use carnelian_keyspace::{ExpireReport, SEGMENTS};
 use carnelian_structs::table::Cursor;
 
+use crate::blocking;
 use crate::database::Database;
-use crate::dispatch::free;
+use crate::dispatch::{self, free};
 use crate::pubsub;
 use crate::session::Worker;
 
@@ -32,8 +34,11 @@ pub struct Sweep {
 }
 
 /// Sweeps for at most a slice of time. Whether there is much left to do.
-pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> bool {
-    if !database.active_expiry.load(Ordering::Relaxed) {
+pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -> bool {
+    let now_ms = worker.clock.now_ms();
+    if !database.active_expiry.load(Ordering::Relaxed)
+        || database.pause.now(now_ms, &database.attention).is_some()
+    {
         return false;
     }
     let begin_ns = worker.clock.elapsed_ns();
@@ -47,6 +52,7 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
         let cursors = &mut sweep.cursors[segment];
         loop {
             let mut report = ExpireReport::default();
+            report.changes.watch(&database.waiters.interest);
             report.changes.listening = listening;
             let now_ms = worker.clock.now_ms();
             database.keyspace.expire_some(segment, cursors, BUCKETS, HASHES, now_ms, &mut report);
@@ -69,7 +75,12 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
     false
 }
 
-fn book(worker: &Worker, database: &Database, report: ExpireReport) {
+fn book(worker: &mut Worker, database: &Arc<Database>, mut report: ExpireReport) {
+    let is_awaited = dispatch::hear(database, &mut report.changes, &mut worker.scratch.ready);
+    worker.invalidations.note(database, &mut report.changes);
+    if is_awaited {
+        blocking::serve(worker, database);
+    }
     let counters = worker.counters(database);
     counters.sweep_seen.add(report.sampled as u64);
     counters.sweep_removed.add(report.expired as u64);

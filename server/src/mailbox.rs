@@ -34,6 +34,8 @@ pub enum Message {
     Listen(Vec<Listener>),
     /// Stop taking connections from the listeners of these ids.
     Unlisten(Vec<u64>),
+    /// A pause is over: look at those who wait for that.
+    PauseOver,
     /// Do nothing until then.
     Sleep(Instant),
     /// Stop accepting, flush, close every connection and end the thread.

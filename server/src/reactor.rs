@@ -17,6 +17,7 @@ use crate::accept::Doors;
 use crate::blocking::Waiter;
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
+use crate::features;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
 use crate::pubsub::Publication;
@@ -75,6 +76,8 @@ pub struct Reactor {
     doors: Doors,
     /// Those that have more to do without an event.
     ready: VecDeque<Token>,
+    /// Those whose next command is held back by CLIENT PAUSE.
+    postponed: Vec<Token>,
     /// Those whose handshake can go on.
     shaking: VecDeque<Token>,
     /// Those to flush at the end of the turn.
@@ -104,6 +107,7 @@ impl Reactor {
             connections: Slab::new(),
             doors: Doors::default(),
             ready: VecDeque::new(),
+            postponed: Vec::new(),
             shaking: VecDeque::new(),
             touched: Vec::new(),
             handshake_deadlines: VecDeque::new(),
@@ -154,6 +158,9 @@ impl Reactor {
             self.read_mail();
             self.flush();
         }
+        if !self.postponed.is_empty() {
+            self.resume_postponed();
+        }
         if self.doors.is_knocked() {
             self.accept();
         }
@@ -169,6 +176,7 @@ impl Reactor {
             self.tick();
             self.flush();
         }
+        features::end_turn(&mut self.service.worker);
         self.read_own_mail();
         self.service.end_turn();
     }
@@ -188,7 +196,7 @@ impl Reactor {
     }
 
     /// How long the poll may wait.
-    fn patience(&self) -> Duration {
+    fn patience(&mut self) -> Duration {
         let has_own_mail = self.service.worker.has_posted();
         if !self.ready.is_empty()
             || !self.shaking.is_empty()
@@ -201,7 +209,34 @@ impl Reactor {
         let now_ms = self.service.worker.clock.monotonic_ms();
         let next_wait =
             self.wait_deadlines.first().map_or(u64::MAX, |&(deadline_ms, _)| deadline_ms);
-        Duration::from_millis(self.next_tick_ms.min(next_wait).saturating_sub(now_ms))
+        let mut patience_ms = self.next_tick_ms.min(next_wait).saturating_sub(now_ms);
+        if let Some(&token) = self.postponed.first()
+            && let Some(connection) = self.connections.get_mut(token)
+        {
+            let until_ms = connection.session.database.pause.until_ms();
+            let left_ms = until_ms.saturating_sub(self.service.worker.clock.now_ms());
+            patience_ms = patience_ms.min(left_ms.max(1));
+        }
+        Duration::from_millis(patience_ms)
+    }
+
+    /// Lets those go on whose pause is over.
+    fn resume_postponed(&mut self) {
+        let now_ms = self.service.worker.clock.now_ms();
+        let Self { postponed, connections, ready, .. } = self;
+        postponed.retain(|&token| {
+            let Some(connection) = connections.get_mut(token) else { return false };
+            let database = &connection.session.database;
+            if database.pause.until_ms() > now_ms {
+                return true;
+            }
+            connection.flags.postponed = false;
+            features::set_postponed(&connection.session, false);
+            if !std::mem::replace(&mut connection.flags.ready, true) {
+                ready.push_back(token);
+            }
+            false
+        });
     }
 
     fn take_event(&mut self, event: &Event) {
@@ -226,6 +261,10 @@ impl Reactor {
         let flags = &mut connection.flags;
         flags.hangup |= event.is_read_closed() || event.is_error();
         if !event.is_readable() && !flags.hangup {
+            return;
+        }
+        if flags.hangup && flags.postponed {
+            self.close(token);
             return;
         }
         flags.readable = true;
@@ -265,6 +304,12 @@ impl Reactor {
                     self.shaking.push_back(token);
                 }
             }
+            After::Postpone => {
+                if !std::mem::replace(&mut connection.flags.postponed, true) {
+                    features::set_postponed(&connection.session, true);
+                    self.postponed.push(token);
+                }
+            }
             After::Wait => {}
         }
         if connection.session.waiter.is_some() {
@@ -296,7 +341,7 @@ impl Reactor {
                         self.ready.push_back(token);
                     }
                 }
-                After::Wait | After::Handshake => {}
+                After::Wait | After::Handshake | After::Postpone => {}
             }
         }
         self.touched = touched;
@@ -337,6 +382,8 @@ impl Reactor {
             }
             Message::Publish(publication) => self.pass_on(&publication),
             Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
+            // The turn looks at those who wait, now that it has begun.
+            Message::PauseOver => {}
             Message::Listen(listeners) => {
                 for listener in listeners {
                     self.doors.open(self.poll.registry(), listener);
@@ -487,6 +534,7 @@ impl Reactor {
             self.wait_deadlines.remove(&(deadline_ms, token));
         }
         connection.session.on_close(&mut self.service.worker);
+        features::forget(&connection);
         self.service.say_goodbye(&mut connection);
         let session = &connection.session;
         session.shared.place.store(u64::MAX, Ordering::Relaxed);

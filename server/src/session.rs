@@ -18,6 +18,7 @@ use crate::mailbox::Message;
 use crate::pubsub::Subscriptions;
 use crate::server::Server;
 use crate::settings::Settings;
+use crate::tracking::{Broadcasts, Invalidations};
 use crate::transaction::{Transaction, Watched};
 
 /// What commands may know and change of the client they run for.
@@ -40,6 +41,10 @@ pub struct Session {
     pub reply: ReplyMode,
     /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
     pub no_touch: bool,
+    /// CLIENT TRACKING is on, and not for prefixes only: keys that are read are remembered.
+    pub tracks: bool,
+    /// CLIENT CACHING was called: the next command is remembered, or is not.
+    pub caching: bool,
     pub class: ClientClass,
     /// None while the client is not subscribed to anything.
     pub subscriptions: Option<Box<Subscriptions>>,
@@ -78,6 +83,8 @@ impl Session {
             protocol: Protocol::Resp2,
             reply: ReplyMode::On,
             no_touch: false,
+            tracks: false,
+            caching: false,
             class: ClientClass::Normal,
             subscriptions: None,
             keeps_reply: false,
@@ -242,6 +249,8 @@ pub enum Next {
     Wait,
     /// Send what has been replied, then close.
     Close,
+    /// The next command is held back: it comes again when the pause is over.
+    Postpone,
 }
 
 /// A reactor's own context for the commands it runs.
@@ -259,6 +268,10 @@ pub struct Worker {
     pub echo: RefCell<Vec<u8>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
+    /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
+    pub broadcasts: Broadcasts,
+    /// Changed keys that those who track them have yet to be told of.
+    pub invalidations: Invalidations,
 }
 
 impl Worker {
@@ -272,6 +285,8 @@ impl Worker {
             sweeps: BTreeMap::new(),
             echo: RefCell::default(),
             posted: RefCell::default(),
+            broadcasts: Broadcasts::default(),
+            invalidations: Invalidations::default(),
         }
     }
 

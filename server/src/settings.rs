@@ -45,6 +45,8 @@ pub struct Settings {
     pub slow_ns: u64,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
+    /// `tracking-table-max-keys`; 0: any number.
+    pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
     pub notifications: Notifications,
     /// What commands on data go by.
@@ -79,6 +81,7 @@ impl Settings {
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
             slow_log_len: bytes(config.slowlog_max_len),
+            tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
             environment: environment(config),
         }
@@ -109,6 +112,7 @@ fn environment(config: &Config) -> Environment {
             set_max_listpack_value: size(config.set_max_listpack_value),
             zset_max_listpack_entries: size(config.zset_max_listpack_entries),
             zset_max_listpack_value: size(config.zset_max_listpack_value),
+            hll_sparse_max_bytes: size(config.hll_sparse_max_bytes),
             stream_node_max_bytes: size(config.stream_node_max_bytes),
             stream_node_max_entries: size(config.stream_node_max_entries),
             max_string: bytes(config.proto_max_bulk_len),

@@ -6,14 +6,18 @@
 
 mod acl;
 mod atomicity;
+mod clients;
 mod config;
 mod dump;
 mod hashes;
 mod keys;
+mod latency;
 mod lifecycle;
 mod limits;
 mod lists;
+mod monitor;
 mod notifications;
+mod pause;
 mod protocol;
 mod pubsub;
 mod same_port;
@@ -22,4 +26,5 @@ mod sorted_sets;
 mod streams;
 mod strings;
 mod tls;
+mod tracking;
 mod transactions;

@@ -197,7 +197,7 @@ directives! {
         int(0, I64_MAX), AnyTime, Obeyed, "zset-max-ziplist-entries";
     zset_max_listpack_value: u64 = "64",
         memory(0, SIZE_MAX), AnyTime, Obeyed, "zset-max-ziplist-value";
-    hll_sparse_max_bytes: u64 = "3000", memory(0, SIZE_MAX), AnyTime, Later;
+    hll_sparse_max_bytes: u64 = "3000", memory(0, SIZE_MAX), AnyTime, Obeyed;
     stream_node_max_bytes: u64 = "4kb", memory(0, SIZE_MAX), AnyTime, Obeyed;
     stream_node_max_entries: u64 = "100", int(0, I64_MAX), AnyTime, Obeyed;
 

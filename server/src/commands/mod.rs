@@ -8,6 +8,7 @@ mod debug;
 mod dump;
 mod info;
 mod memory;
+mod monitor;
 mod process;
 mod pubsub;
 mod slowlog;
@@ -116,6 +117,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     debug::TABLE,
     info::TABLE,
     memory::TABLE,
+    monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
     slowlog::TABLE,

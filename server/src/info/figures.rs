@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Page, View};
 use crate::database::{Counter, Counters};
+use crate::pause::Held;
 use crate::pubsub::Kind;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
@@ -16,16 +17,24 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     page.field("maxclients", view.config.maxclients);
     page.field("client_recent_max_input_buffer", totals.query_bytes_max);
     page.field("client_recent_max_output_buffer", totals.output_bytes_max);
-    let waiters = &view.database.waiters;
+    let database = view.database;
+    let waiters = &database.waiters;
     let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
-    page.field("blocked_clients", load(&waiters.blocked));
-    page.field("tracking_clients", 0);
-    page.field("pubsub_clients", load(&view.database.pubsub.clients));
+    page.field("blocked_clients", load(&waiters.blocked) + load(&database.pause.postponed));
+    page.field("tracking_clients", database.tracking.clients());
+    page.field("pubsub_clients", load(&database.pubsub.clients));
     page.field("watching_clients", load(&waiters.watching));
     page.zeros(&["clients_in_timeout_table"]);
     page.field("total_watched_keys", load(&waiters.watched_keys));
     page.field("total_blocking_keys", load(&waiters.blocking_keys));
     page.field("total_blocking_keys_on_nokey", load(&waiters.blocking_keys_on_loss));
+    let now_ms = view.now_ms();
+    if let Some((held, until_ms)) = database.pause.now(now_ms, &database.attention) {
+        page.field("paused_reason", "client_pause");
+        let actions = if held == Held::Everything { "all" } else { "write" };
+        page.field("paused_actions", actions);
+        page.field("paused_timeout_milliseconds", until_ms.saturating_sub(now_ms));
+    }
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
@@ -132,11 +141,12 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
         "active_defrag_key_misses",
         "total_active_defrag_time",
         "current_active_defrag_time",
-        "tracking_total_keys",
-        "tracking_total_items",
-        "tracking_total_prefixes",
-        "unexpected_error_replies",
     ]);
+    let tracking = &view.database.tracking;
+    page.field("tracking_total_keys", tracking.keys());
+    page.field("tracking_total_items", tracking.items());
+    page.field("tracking_total_prefixes", tracking.prefixes());
+    page.field("unexpected_error_replies", 0);
     page.field("total_error_replies", sum(|it| &it.error_replies));
     page.field("dump_payload_sanitizations", 0);
     let (reads, writes) = (sum(|it| &it.reads_processed), sum(|it| &it.writes_processed));

@@ -60,6 +60,8 @@ pub enum After {
     Again,
     /// A place in the queue of handshakes.
     Handshake,
+    /// To be served again when the pause is over.
+    Postpone,
     /// To be closed now.
     Close,
 }
@@ -110,7 +112,8 @@ impl Service {
 
     /// Reads once from the connection and runs what is there.
     pub fn serve(&mut self, connection: &mut Connection) -> After {
-        if connection.closing() || connection.flags.paused || connection.session.waiter.is_some() {
+        let is_held = connection.flags.paused || connection.flags.postponed;
+        if connection.closing() || is_held || connection.session.waiter.is_some() {
             return After::Wait;
         }
         self.stage(connection, Self::serve_staged)

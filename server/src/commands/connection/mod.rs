@@ -1,13 +1,18 @@
 //! Commands about the connection itself: who it is, what it speaks, which database it uses.
 
 mod client;
+mod filter;
 mod list;
+mod tracking;
+
+use std::sync::atomic::Ordering;
 
 pub(crate) use list::line as client_line;
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_resp::Protocol;
 
+use crate::clients::bits;
 use crate::commands::{Context, acl};
 use crate::registry::{ServerCommand, ServerRun};
 use crate::session::ReplyMode;
@@ -141,6 +146,14 @@ fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     session.reply = ReplyMode::On;
     session.no_touch = false;
     session.log_out();
+    let (shared, database) = (&session.shared, &session.database);
+    shared.protocol.store(Protocol::Resp2.version(), Ordering::Relaxed);
+    database.tracking.turn_off(database, shared);
+    if shared.has(bits::MONITOR) {
+        database.monitors.remove(shared.id, &database.attention);
+    }
+    shared.set_flag(bits::NO_TOUCH | bits::NO_EVICT | bits::MONITOR, false);
+    (session.tracks, session.caching) = (false, false);
     session.shared.names.lock().name = Box::default();
     context.reply.set_protocol(Protocol::Resp2);
     context.reply.simple("RESET");
@@ -226,6 +239,7 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     if let Some(protocol) = protocol {
         context.session.protocol = protocol;
+        context.session.shared.protocol.store(protocol.version(), Ordering::Relaxed);
         context.reply.set_protocol(protocol);
     }
     describe(context);
