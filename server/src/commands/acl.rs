@@ -302,7 +302,7 @@ fn cat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             })?;
             context.session.database.acl.catalog.names_of(category).collect()
         }
-        _ => return Err(too_many("cat")),
+        _ => return Err(too_many(context)),
     };
     context.reply.array(names.len());
     for name in names {
@@ -311,10 +311,9 @@ fn cat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
-fn too_many(subcommand: &str) -> CommandError {
-    CommandError::text(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try ACL HELP."
-    ))
+fn too_many(context: &Context<'_>) -> CommandError {
+    let before = "ERR unknown subcommand or wrong number of arguments for '";
+    CommandError::quoting(before, context.args[1], "'. Try ACL HELP.")
 }
 
 /// `ACL GENPASS [bits]`
@@ -322,7 +321,7 @@ fn genpass(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let bits = match context.args {
         [_, _] => GENPASS_BITS,
         [_, _, bits] => args::integer(bits)?,
-        _ => return Err(too_many("genpass")),
+        _ => return Err(too_many(context)),
     };
     if !(1..=GENPASS_BITS_MAX).contains(&bits) {
         return Err(CommandError::text(format!(
@@ -351,7 +350,7 @@ fn log(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             return Ok(Effect::None);
         }
         [_, _, count] => usize::try_from(args::integer(count)?).unwrap_or(0),
-        _ => return Err(too_many("log")),
+        _ => return Err(too_many(context)),
     };
     let log = database.acl.log.lock();
     let now_ms = context.worker.clock.now_ms();
