@@ -168,6 +168,11 @@ impl ClientShared {
         self.mailbox.post(Message::Kill(Arc::clone(self)));
     }
 
+    /// Has its reactor look whether the client's user still lets it stay.
+    pub fn recheck(self: &Arc<Self>) {
+        self.mailbox.post(Message::Recheck(Arc::clone(self)));
+    }
+
     /// Sends bytes after the replies that are already on their way.
     pub fn deliver(self: &Arc<Self>, bytes: Arc<[u8]>) {
         self.mailbox.post(Message::Deliver(Arc::clone(self), bytes));

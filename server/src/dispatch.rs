@@ -211,6 +211,9 @@ fn admit<'r>(
         }
         acl::check(&session.user, entry, words, session.db)
             .map_err(|denied| Refusal::Denied(entry.id, denied))?;
+        if session.transaction.is_none() {
+            acl::check_sort(&session.user, entry, words, session.db).map_err(Refusal::Unknown)?;
+        }
     }
     if session.is_subscribed() && !session.may_run(entry) {
         return Err(Refusal::Subscribed(entry.id));
@@ -509,11 +512,18 @@ impl Nest<'_> {
     /// Replies that the user may not run a command of a transaction, if so.
     fn is_denied(&mut self, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) -> bool {
         let session = &*self.session;
-        let Err(denied) = acl::check(&session.user, entry, words, session.db) else { return false };
-        acl::report(self.worker, session, entry, words, denied, Origin::Multi);
         let counters = self.worker.counters(&session.database);
-        counters.commands[entry.id].rejected.add(1);
-        let error = denied.exec_error();
+        let error = match acl::check(&session.user, entry, words, session.db) {
+            Ok(()) => match acl::check_sort(&session.user, entry, words, session.db) {
+                Ok(()) => return false,
+                Err(error) => error,
+            },
+            Err(denied) => {
+                acl::report(self.worker, session, entry, words, denied, Origin::Multi);
+                counters.commands[entry.id].rejected.add(1);
+                denied.exec_error()
+            }
+        };
         counters.count_error(&error.to_string());
         error.write_to(&mut Writer::new(out, session.protocol));
         true

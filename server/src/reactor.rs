@@ -372,6 +372,15 @@ impl Reactor {
                     self.close(token);
                 }
             }
+            Message::Recheck(client) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.session.refresh_settings();
+                    if connection.session.close_after_reply {
+                        self.close(token);
+                    }
+                }
+            }
             Message::Deliver(client, bytes) => {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
                 if let Some(connection) = self.connections.get_mut(token) {

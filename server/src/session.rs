@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
-use crate::acl::User;
+use crate::acl::{Revoked, User};
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
@@ -135,15 +135,27 @@ impl Session {
         self.settle_user();
     }
 
-    /// Takes notice of changes to users. A client whose user is gone goes with it.
+    /// The client may not stay. Nothing more is run for it, and if so, as nobody.
+    fn end_by_acl(&mut self) {
+        self.log_out();
+        self.logged_in = false;
+        self.close_after_reply = true;
+    }
+
+    /// Takes notice of changes to users. A client whose user is gone goes with it, and so does one that is
+    /// subscribed to what its user may not hear any more.
     fn refresh_user(&mut self) {
         match self.database.acl.find(&self.user.name) {
-            Some(user) if user.is_same(&self.user) => self.user = user,
-            _ => {
-                self.log_out();
-                self.logged_in = false;
-                self.close_after_reply = true;
+            Some(user) if user.is_same(&self.user) => {
+                let revoked = Revoked::between(&self.user, &user);
+                self.user = user;
+                if let Some(revoked) = revoked
+                    && self.hears_any(|name, is_pattern| revoked.concerns(name, is_pattern))
+                {
+                    self.end_by_acl();
+                }
             }
+            _ => self.end_by_acl(),
         }
         self.settle_user();
     }
