@@ -5,9 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod atomicity;
+mod blocking;
 mod config;
 mod dump;
+mod geo;
 mod hashes;
+mod hyperloglog;
 mod keys;
 mod lifecycle;
 mod limits;
