@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 
 use crate::clients::Clients;
 use crate::encryption::Encryption;
+use crate::histogram::Histogram;
+use crate::latency::Latency;
 use crate::listener::Listeners;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
@@ -40,6 +42,9 @@ pub struct Database {
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    pub large_requests: Mutex<SlowLog>,
+    pub large_replies: Mutex<SlowLog>,
+    pub latency: Latency,
     /// Bits of `pause::attention`: what each batch has to look out for.
     pub attention: AtomicU32,
     pub pause: Pause,
@@ -74,6 +79,9 @@ impl Database {
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            large_requests: Mutex::default(),
+            large_replies: Mutex::default(),
+            latency: Latency::default(),
             attention: AtomicU32::new(0),
             pause: Pause::default(),
             monitors: Monitors::default(),
@@ -150,6 +158,8 @@ pub struct CommandFigures {
     pub rejected: Counter,
     /// Ran and answered with an error.
     pub failed: Counter,
+    /// How long the runs took.
+    pub histogram: Histogram,
 }
 
 /// Error codes that are counted one by one; a client that makes up more is not followed.
@@ -219,6 +229,10 @@ impl Stats {
         all
     }
 
+    pub fn all(&self) -> &[Counters] {
+        &self.reactors
+    }
+
     #[inline]
     pub fn of(&self, reactor: usize) -> &Counters {
         &self.reactors[reactor]
@@ -258,7 +272,8 @@ impl Stats {
                 counter.reset();
             }
             for figures in &counters.commands {
-                let CommandFigures { calls, nanoseconds, rejected, failed } = figures;
+                let CommandFigures { calls, nanoseconds, rejected, failed, histogram } = figures;
+                histogram.reset();
                 for counter in [calls, nanoseconds, rejected, failed] {
                     counter.reset();
                 }

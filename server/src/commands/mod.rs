@@ -1,11 +1,13 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
 mod command;
+mod commandlog;
 mod config;
 mod connection;
 mod debug;
 mod dump;
 mod info;
+mod latency;
 mod memory;
 mod monitor;
 mod process;
@@ -109,9 +111,11 @@ impl Context<'_> {
 pub const TABLES: &[&[ServerCommand]] = &[
     connection::TABLE,
     command::TABLE,
+    commandlog::TABLE,
     config::TABLE,
     debug::TABLE,
     info::TABLE,
+    latency::TABLE,
     memory::TABLE,
     monitor::TABLE,
     process::TABLE,
