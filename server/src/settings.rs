@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carnelian_commands::Environment;
-use carnelian_config::{self as config, ClientCertificates, Config};
+use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit};
 use carnelian_keyspace::{AccessPolicy, Limits};
 use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
@@ -49,6 +49,8 @@ pub struct Settings {
     pub large_reply: LargeLog,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
+    /// `maxmemory-clients` in bytes; 0: any amount.
+    pub clients_memory_max: usize,
     /// `tracking-table-max-keys`; 0: any number.
     pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
@@ -93,6 +95,13 @@ impl Settings {
                 config.commandlog_large_reply_max_len,
             ),
             slow_log_len: bytes(config.slowlog_max_len),
+            clients_memory_max: match config.maxmemory_clients {
+                MemoryLimit::Bytes(limit) => bytes(limit),
+                MemoryLimit::Percent(percent) => {
+                    let part = u128::from(config.maxmemory) * u128::from(percent) / 100;
+                    usize::try_from(part).unwrap_or(usize::MAX)
+                }
+            },
             tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
             environment: environment(config),

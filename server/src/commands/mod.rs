@@ -8,6 +8,7 @@ mod debug;
 mod dump;
 mod info;
 mod latency;
+mod lolwut;
 mod memory;
 mod monitor;
 mod process;
@@ -18,6 +19,8 @@ mod transaction;
 mod wait;
 
 use std::sync::Arc;
+
+pub use connection::line;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
@@ -116,6 +119,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     debug::TABLE,
     info::TABLE,
     latency::TABLE,
+    lolwut::TABLE,
     memory::TABLE,
     monitor::TABLE,
     process::TABLE,

@@ -117,9 +117,9 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("expired_stale_perc", format_args!("{:.2}", stale * 100.0));
     page.field("expired_time_cap_reached_count", sum(|it| &it.sweeps_cut));
     page.field("expire_cycle_cpu_milliseconds", sum(|it| &it.sweep_nanoseconds) / 1_000_000);
+    page.field("evicted_keys", 0);
+    page.field("evicted_clients", sum(|it| &it.evicted_clients));
     page.zeros(&[
-        "evicted_keys",
-        "evicted_clients",
         "evicted_scripts",
         "total_eviction_exceeded_time",
         "current_eviction_exceeded_time",

@@ -42,6 +42,11 @@ impl Counts {
     pub fn of(&self, kind: Kind) -> u32 {
         self.0[kind as usize].load(Ordering::Relaxed)
     }
+
+    /// Subscriptions of all kinds.
+    pub fn total(&self) -> usize {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed) as usize).sum()
+    }
 }
 
 impl Session {

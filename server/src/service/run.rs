@@ -7,6 +7,7 @@ use carnelian_resp::{Limits, Progress};
 use super::{After, Service};
 use crate::connection::Connection;
 use crate::dispatch;
+use crate::features;
 use crate::log;
 use crate::session::{BATCH_COMMANDS, BATCH_REPLY_BYTES, Batch, Next, recycle};
 
@@ -77,7 +78,8 @@ impl Service {
             connection.input.append(rest);
         }
         let held = connection.input.len() + connection.session.queued_bytes();
-        connection.session.shared.query_bytes.store(held, Ordering::Relaxed);
+        connection.session.shared.query_bytes.store(connection.input.len(), Ordering::Relaxed);
+        features::account(&self.worker, &connection.session);
         if held != 0 && connection.session.settings.query_bytes_max < held {
             log::warning!(
                 "Closing client that reached max query buffer length: {}",

@@ -7,6 +7,8 @@ mod tracking;
 
 use std::sync::atomic::Ordering;
 
+pub use list::line;
+
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_resp::Protocol;
 
