@@ -99,9 +99,7 @@ pub fn run_batch(
                 refuse(worker, session, &refusal, out);
                 index += 1;
             }
-            Ok(entry)
-                if attention & attention::PAUSED != 0 && is_held(worker, session, entry) =>
-            {
+            Ok(entry) if attention & attention::PAUSED != 0 && is_held(worker, session, entry) => {
                 return Outcome { ran: index, next: Next::Postpone };
             }
             Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {

@@ -55,7 +55,8 @@ fn a_line_tells_what_the_client_does() {
     assert!(field(line, "multi-mem").parse::<usize>().expect("a number") > 0);
     client.expect("RESET", "+RESET");
     let line = client.call("CLIENT INFO").text();
-    for (name, value) in [("name", ""), ("flags", "N"), ("db", "0"), ("watch", "0"), ("redir", "-1")]
+    for (name, value) in
+        [("name", ""), ("flags", "N"), ("db", "0"), ("watch", "0"), ("redir", "-1")]
     {
         assert_eq!(field(&line, name), value, "{name} in {line}");
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicUsize;
 
 pub use channels::Channels;
 pub use notify::{Notifications, listening, notify};
-pub use publish::{Publication, publish};
+pub use publish::{Part, Publication, Row, publish};
 pub use subscriptions::{Subscriptions, not_now};
 
 use crate::session::Session;

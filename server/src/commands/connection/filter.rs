@@ -79,7 +79,8 @@ impl Test {
             Self::LocalAddress(address) => **address == *client.local_address.as_bytes(),
             Self::Ip(ip) => {
                 let host = client.address.rsplit_once(':').map_or("", |(host, _)| host);
-                let host = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
+                let host =
+                    host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
                 **ip == *host.as_bytes()
             }
             Self::Age(min) => *min <= seconds(client.created_ms),
