@@ -16,6 +16,7 @@ use carnelian_keyspace::{
 use carnelian_resp::Writer;
 use smallvec::SmallVec;
 
+use crate::acl::{self, Denied, Origin};
 use crate::blocking::{self, Waiter};
 use crate::clock::Clock;
 use crate::commands::Context;
@@ -76,10 +77,6 @@ pub fn run_batch(
     let registry = &server.registry;
     let start = out.len();
     let mut index = 0;
-    if !session.authenticated && session.settings.password.is_none() {
-        // The password was taken away meanwhile.
-        session.authenticated = true;
-    }
     while index < batch.len() {
         let words = batch.command(index);
         let attention = session.database.attention.load(Ordering::Relaxed);
@@ -96,7 +93,7 @@ pub fn run_batch(
                 index += 1;
             }
             Err(refusal) => {
-                refuse(worker, session, &refusal, out);
+                refuse(worker, session, &refusal, words, out);
                 index += 1;
             }
             Ok(entry) if attention & attention::PAUSED != 0 && is_held(worker, session, entry) => {
@@ -174,6 +171,8 @@ enum Refusal {
     Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
+    /// The user may not do it.
+    Denied(usize, Denied),
     /// The client is subscribed, and its protocol cannot tell messages from replies.
     Subscribed(usize),
     /// A script has been running for too long.
@@ -201,8 +200,12 @@ fn admit<'r>(
     if !entry.accepts(words.len()) {
         return Err(Refusal::Arity(entry.id));
     }
-    if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
-        return Err(Refusal::NoAuth(entry.id));
+    if !session.may_do_all() {
+        if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
+            return Err(Refusal::NoAuth(entry.id));
+        }
+        acl::check(&session.user, entry, words, session.db)
+            .map_err(|denied| Refusal::Denied(entry.id, denied))?;
     }
     if session.is_subscribed() && !session.may_run(entry) {
         return Err(Refusal::Subscribed(entry.id));
@@ -267,7 +270,7 @@ fn run_together(
     let Ok(mut access) = keyspace.lock_unless_busy(wanted) else {
         let refusal = Refusal::Busy(scratch.ids[0]);
         worker.scratch = scratch;
-        refuse(worker, session, &refusal, out);
+        refuse(worker, session, &refusal, batch.command(index), out);
         return 1;
     };
     if 1 < scratch.hashes.len() {
@@ -355,7 +358,7 @@ fn run_alone(
         Scope::Everything => wanted = SegmentSet::all(),
     }
     let Ok(access) = keyspace.lock_unless_busy(wanted) else {
-        return refuse(worker, session, &Refusal::Busy(entry.id), out);
+        return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
     let mut scratch = std::mem::take(&mut worker.scratch);
     let mut call = call(worker, session, access.into(), &mut scratch.aftermath, out);
@@ -460,9 +463,19 @@ impl Nest<'_> {
         while let Some(&(id, end)) = queue.get(next) {
             let server = Arc::clone(&self.worker.server);
             let entry = server.registry.entry(id);
+            let mut together = queue.len();
+            if !self.session.may_do_all() {
+                // It may have been allowed when it was queued.
+                if self.is_denied(entry, &words[first..end], out) {
+                    (next, first) = (next + 1, end);
+                    continue;
+                }
+                together = next + 1;
+            }
             match entry.handler {
                 Handler::Data(_) => {
-                    next += self.run_data(&server.registry, &queue[next..], first, words, out);
+                    let some = &queue[next..together];
+                    next += self.run_data(&server.registry, some, first, words, out);
                     first = queue[next - 1].1;
                 }
                 Handler::Server(_) => {
@@ -471,6 +484,19 @@ impl Nest<'_> {
                 }
             }
         }
+    }
+
+    /// Replies that the user may not run a command of a transaction, if so.
+    fn is_denied(&mut self, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) -> bool {
+        let session = &*self.session;
+        let Err(denied) = acl::check(&session.user, entry, words, session.db) else { return false };
+        acl::report(self.worker, session, entry, words, denied, Origin::Multi);
+        let counters = self.worker.counters(&session.database);
+        counters.commands[entry.id].rejected.add(1);
+        let error = denied.exec_error();
+        counters.count_error(&error.to_string());
+        error.write_to(&mut Writer::new(out, session.protocol));
+        true
     }
 
     /// Runs one command, and appends its reply.
@@ -823,7 +849,13 @@ pub const BUSY: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 
 /// Replies to a request that does not run.
-fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut Vec<u8>) {
+fn refuse(
+    worker: &Worker,
+    session: &mut Session,
+    refusal: &Refusal,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+) {
     let before = out.len();
     let database = Arc::clone(&session.database);
     let counters = worker.counters(&database);
@@ -837,6 +869,13 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }
+        Refusal::Denied(id, denied) => {
+            let entry = registry.entry(*id);
+            let is_queued = session.transaction.is_some();
+            let origin = if is_queued { Origin::Multi } else { Origin::TopLevel };
+            acl::report(worker, session, entry, words, *denied, origin);
+            denied.error(&session.user, entry)
+        }
         // Ends the connection without a word.
         Refusal::Http => return,
     };
@@ -845,7 +884,8 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
     | Refusal::NoAuth(id)
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
-    | Refusal::InTransaction(id) = refusal
+    | Refusal::InTransaction(id)
+    | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);
         if session.transaction.is_some() && registry.entry(*id).full_name == "exec" {

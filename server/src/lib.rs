@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod accept;
+pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
 pub mod blocking;
@@ -23,6 +24,7 @@ mod expire;
 mod features;
 mod info;
 mod input;
+mod keys;
 pub mod listener;
 pub mod log;
 pub mod mailbox;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
+use crate::acl::User;
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
@@ -30,7 +31,13 @@ pub struct Session {
     /// The logical database that SELECT chose.
     pub db: u16,
     pub protocol: Protocol,
+    /// Who the client is: as of the beginning of the turn.
+    pub user: Arc<User>,
+    /// The client has said who it is, or need not.
     pub authenticated: bool,
+    /// It has said so.
+    logged_in: bool,
+    may_do_all: bool,
     pub reply: ReplyMode,
     /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
     pub no_touch: bool,
@@ -61,9 +68,14 @@ pub struct Session {
 impl Session {
     pub fn new(shared: Arc<ClientShared>, database: Arc<Database>, loopback: bool) -> Self {
         let (generation, settings) = database.settings();
+        let is_open = database.acl.is_open();
+        let user = database.acl.default_user();
         Self {
             shared,
-            authenticated: settings.password.is_none(),
+            may_do_all: is_open && user.is_unrestricted(),
+            user,
+            authenticated: is_open,
+            logged_in: is_open,
             settings,
             generation,
             database,
@@ -93,7 +105,48 @@ impl Session {
     pub fn refresh_settings(&mut self) {
         if self.generation != self.database.generation() {
             (self.generation, self.settings) = self.database.settings();
+            self.refresh_user();
         }
+    }
+
+    /// Whether there is nothing that has to be checked before a command runs.
+    #[inline]
+    pub fn may_do_all(&self) -> bool {
+        self.may_do_all
+    }
+
+    /// The client has proved to be this user.
+    pub fn log_in(&mut self, user: Arc<User>) {
+        self.shared.names.lock().user = user.name.clone();
+        self.user = user;
+        self.logged_in = true;
+        self.settle_user();
+    }
+
+    /// The client is nobody in particular, as at its beginning.
+    pub fn log_out(&mut self) {
+        self.shared.names.lock().user = Box::default();
+        self.user = self.database.acl.default_user();
+        self.logged_in = self.database.acl.is_open();
+        self.settle_user();
+    }
+
+    /// Takes notice of changes to users. A client whose user is gone goes with it.
+    fn refresh_user(&mut self) {
+        match self.database.acl.find(&self.user.name) {
+            Some(user) if user.is_same(&self.user) => self.user = user,
+            _ => {
+                self.log_out();
+                self.logged_in = false;
+                self.close_after_reply = true;
+            }
+        }
+        self.settle_user();
+    }
+
+    fn settle_user(&mut self) {
+        self.authenticated = self.logged_in || self.database.acl.is_open();
+        self.may_do_all = self.authenticated && self.user.is_unrestricted();
     }
 }
 

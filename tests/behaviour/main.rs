@@ -4,6 +4,7 @@
 //! only Carnelian does: so it is known that what they expect is right.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod atomicity;
 mod clients;
 mod config;

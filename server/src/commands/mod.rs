@@ -1,5 +1,6 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
+mod acl;
 mod command;
 mod config;
 mod connection;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
+
+pub(crate) use connection::client_line;
 
 use crate::dispatch::{self, Nest, Nesting};
 use crate::registry::{Entry, Registry, ServerCommand};
@@ -107,6 +110,7 @@ impl Context<'_> {
 
 /// Every command of the server's own, by family.
 pub const TABLES: &[&[ServerCommand]] = &[
+    acl::TABLE,
     connection::TABLE,
     command::TABLE,
     config::TABLE,

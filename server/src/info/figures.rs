@@ -159,9 +159,12 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     let output_limit = sum(|it| &it.output_limit_disconnections);
     page.field("client_output_buffer_limit_disconnections", output_limit);
     page.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
-    let wrong_passwords = stats.errors().get("WRONGPASS").copied().unwrap_or(0);
-    page.field("acl_access_denied_auth", wrong_passwords);
-    page.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+    page.field("acl_access_denied_auth", sum(|it| &it.denied_passwords));
+    page.field("acl_access_denied_cmd", sum(|it| &it.denied_commands));
+    page.field("acl_access_denied_key", sum(|it| &it.denied_keys));
+    page.field("acl_access_denied_channel", sum(|it| &it.denied_channels));
+    page.field("acl_access_denied_tls_cert", sum(|it| &it.denied_certificates));
+    page.field("acl_access_denied_db", sum(|it| &it.denied_databases));
 }
 
 pub(super) fn replication(view: &View<'_>, page: &mut Page) {
