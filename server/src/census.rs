@@ -3,7 +3,7 @@
 //! Segments know their sizes, so a census visits each segment once, under its lock for a moment,
 //! and no key but a few whose remaining time stands for all others'.
 
-use carnelian_keyspace::{Keyspace, SEGMENTS, SegmentSet};
+use carnelian_keyspace::{Hold, Keyspace, SEGMENTS, SegmentSet};
 use carnelian_structs::table::Cursor;
 
 /// Keys with an expiry that are looked at in one census.
@@ -31,11 +31,15 @@ pub struct Count {
 
 /// Counts all logical databases that have ever had a key.
 pub fn take(keyspace: &Keyspace, now_ms: u64) -> Vec<Count> {
+    take_held(&mut keyspace.lock(SegmentSet::default()).into(), now_ms)
+}
+
+/// The same where locks may be held.
+pub fn take_held(hold: &mut Hold<'_>, now_ms: u64) -> Vec<Count> {
     let mut counts: Vec<Count> = Vec::new();
     let mut times: Vec<(u64, usize)> = Vec::new();
-    let mut access = keyspace.lock(SegmentSet::default());
     for segment in 0..SEGMENTS {
-        access.visit(segment, |segment| {
+        hold.visit(segment, |segment| {
             let mut db = 0;
             while let Some(table) = segment.table(db) {
                 if counts.len() == db {

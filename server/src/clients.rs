@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 use parking_lot::Mutex;
 
+use crate::blocking::Waiter;
 use crate::mailbox::{Mailbox, Message};
 
 /// What is known of a client outside of its reactor.
@@ -40,6 +43,14 @@ pub struct ClientShared {
     pub net_output_bytes: AtomicU64,
     pub commands: AtomicU64,
     pub names: Mutex<Names>,
+    /// What the client waits for.
+    pub waiter: Mutex<Option<Arc<Waiter>>>,
+    /// Commands behind MULTI; -1 without one.
+    pub queued: AtomicI64,
+    /// Bytes of them.
+    pub queued_bytes: AtomicUsize,
+    /// Keys it watches.
+    pub watched: AtomicUsize,
     /// Where the reactor keeps the connection; `u64::MAX` while it is not there.
     pub(crate) place: AtomicU64,
     mailbox: Arc<Mailbox>,
@@ -151,6 +162,10 @@ impl Clients {
             net_output_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             names: Mutex::default(),
+            waiter: Mutex::default(),
+            queued: AtomicI64::new(-1),
+            queued_bytes: AtomicUsize::new(0),
+            watched: AtomicUsize::new(0),
             place: AtomicU64::new(u64::MAX),
             mailbox: origin.mailbox,
         })

@@ -91,6 +91,8 @@ pub struct Connection {
     pub flags: Flags,
     /// When the output passed the soft limit, in milliseconds of the reactor's clock.
     pub over_soft_limit_since_ms: Option<u64>,
+    /// When its wait ends at the latest, in milliseconds of the reactor's clock.
+    pub wait_deadline_ms: Option<u64>,
     /// Since when nothing more is read: the connection ends when its output is gone.
     pub closing_since_ms: Option<u64>,
 }
@@ -132,6 +134,7 @@ impl Connection {
             refusal,
             flags: Flags::default(),
             over_soft_limit_since_ms: None,
+            wait_deadline_ms: None,
             closing_since_ms: None,
         }
     }

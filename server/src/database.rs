@@ -18,6 +18,7 @@ use crate::process;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
+use crate::waiters::Waiters;
 
 pub struct Database {
     pub uid: u32,
@@ -34,6 +35,8 @@ pub struct Database {
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    /// Who waits for which key.
+    pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
     pub active_expiry: AtomicBool,
     /// Names the history of the data: 40 hexadecimal digits.
@@ -60,6 +63,7 @@ impl Database {
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),
         }

@@ -7,11 +7,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use carnelian_commands::{Call, CommandError, DataCommand, Effect, Environment, Flags, Scope};
-use carnelian_keyspace::{Access, Aftermath, Changes, Db, Dropped, SegmentSet, segment_of};
+use carnelian_commands::{
+    Call, CommandError, DataCommand, Effect, Environment, Flags, Scope, Wait,
+};
+use carnelian_keyspace::{
+    Access, Aftermath, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, segment_of,
+};
 use carnelian_resp::Writer;
 use smallvec::SmallVec;
 
+use crate::blocking::{self, Waiter};
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
@@ -19,6 +24,7 @@ use crate::expire;
 use crate::log;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
+use crate::waiters::Key;
 
 /// One in so many runs of cheap commands is timed.
 const SAMPLED: u64 = 16;
@@ -40,7 +46,9 @@ pub struct Scratch {
     ids: Vec<usize>,
     /// The hashes of a run's keys.
     hashes: Vec<u64>,
-    aftermath: Aftermath,
+    pub aftermath: Aftermath,
+    /// Keys that were written to and that clients wait for.
+    pub ready: Vec<Key>,
     /// Counts runs, to choose those whose time is taken.
     runs: u64,
 }
@@ -86,10 +94,14 @@ pub fn run_batch(
                 refuse(worker, session, &refusal, out);
                 index += 1;
             }
+            Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {
+                let before = out.len();
+                enqueue(session, entry, words, out);
+                settle_reply(session, out, before);
+                index += 1;
+            }
             Ok(entry) => match entry.handler {
-                Handler::Data(_)
-                    if entry.scope == Scope::Keys && session.reply == ReplyMode::On =>
-                {
+                Handler::Data(_) if entry.is_plain && session.reply == ReplyMode::On => {
                     let ran = run_together(worker, session, registry, batch, index, entry, out);
                     session.last_command = worker.scratch.ids[ran - 1] as u32;
                     index += ran;
@@ -104,7 +116,7 @@ pub fn run_batch(
                 Handler::Server(command) => {
                     session.last_command = entry.id as u32;
                     let before = out.len();
-                    run_server(worker, session, registry, entry, command.run, words, out);
+                    run_server(worker, session, registry, entry, command.run, words, out, None);
                     settle_reply(session, out, before);
                     index += 1;
                 }
@@ -112,6 +124,9 @@ pub fn run_batch(
         }
         if session.close_after_reply {
             return Outcome { ran: index, next: Next::Close };
+        }
+        if session.waiter.is_some() {
+            return Outcome { ran: index, next: Next::Wait };
         }
         if BATCH_REPLY_BYTES <= out.len() - start {
             break;
@@ -125,6 +140,10 @@ enum Refusal {
     Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
+    /// A script has been running for too long.
+    Busy(usize),
+    /// Not between MULTI and EXEC.
+    InTransaction(usize),
     /// A web browser was made to talk to us.
     Http,
 }
@@ -149,20 +168,32 @@ fn admit<'r>(
     if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
         return Err(Refusal::NoAuth(entry.id));
     }
+    if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
+        return Err(Refusal::Busy(entry.id));
+    }
+    if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
+        return Err(Refusal::InTransaction(entry.id));
+    }
     Ok(entry)
+}
+
+/// Puts a command behind MULTI.
+fn enqueue(session: &mut Session, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) {
+    session.enqueue(entry, words);
+    out.extend_from_slice(b"+QUEUED\r\n");
 }
 
 /// Runs commands on keys from `index` on, under one set of locks. Returns how many.
 fn run_together(
     worker: &mut Worker,
-    session: &Session,
+    session: &mut Session,
     registry: &Registry,
     batch: &Batch<'_>,
     index: usize,
     first: &Entry,
     out: &mut Vec<u8>,
 ) -> usize {
-    let database = &*session.database;
+    let database = Arc::clone(&session.database);
     let keyspace = &database.keyspace;
     let mut scratch = std::mem::take(&mut worker.scratch);
     scratch.ids.clear();
@@ -187,39 +218,64 @@ fn run_together(
             break;
         }
         match admit(registry, session, batch.command(next)) {
-            Ok(next) if next.scope == Scope::Keys && matches!(next.handler, Handler::Data(_)) => {
+            Ok(next) if next.is_plain => {
                 entry = next;
             }
             _ => break,
         }
     }
 
-    let mut access = keyspace.lock(wanted);
+    let Ok(mut access) = keyspace.lock_unless_busy(wanted) else {
+        let refusal = Refusal::Busy(scratch.ids[0]);
+        worker.scratch = scratch;
+        refuse(worker, session, &refusal, out);
+        return 1;
+    };
     if 1 < scratch.hashes.len() {
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
-    let Scratch { ids, aftermath, runs, .. } = &mut scratch;
-    let mut call = call(worker, session, access, aftermath, out);
-    let mut run = Run::begin(worker, database, runs, session.settings.slow_ns);
+    let Scratch { ids, aftermath, runs, ready, .. } = &mut scratch;
+    let mut call = call(worker, session, access.into(), aftermath, out);
+    let mut run = Run::begin(worker, &database, runs, session.settings.slow_ns);
     let mut ran = 0;
     for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
         run.command(&mut call, entry, command, batch.command(index + ran));
         ran += 1;
-        if BATCH_REPLY_BYTES <= call.reply.len() {
+        if hear(&database, call.db.changes, ready) || BATCH_REPLY_BYTES <= call.reply.len() {
             break;
         }
     }
     let slow = run.end();
     drop(call);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, &database, &mut scratch.aftermath);
     for (ran, duration_ns) in slow {
         let entry = registry.entry(scratch.ids[ran]);
         log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
     }
     worker.scratch = scratch;
+    if !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, &database);
+    }
     ran
+}
+
+/// Tells those who care about the keys that a command has changed, while their locks are held.
+/// Whether clients wait for one of them.
+#[inline]
+pub fn hear(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
+    if changes.touched.is_empty() { false } else { tell(database, changes, ready) }
+}
+
+#[cold]
+fn tell(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
+    for (db, key) in changes.touched.drain(..) {
+        if database.waiters.tell(db, &key) && !ready.iter().any(|it| it.0 == db && it.1 == key) {
+            ready.push((db, key));
+        }
+    }
+    !ready.is_empty()
 }
 
 /// Asks for the buckets of all keys, then for their entries.
@@ -239,48 +295,205 @@ fn prefetch(access: &mut Access<'_>, db: usize, hashes: &[u64]) {
 /// Runs one command under locks of its own.
 fn run_alone(
     worker: &mut Worker,
-    session: &Session,
+    session: &mut Session,
     entry: &Entry,
     command: &DataCommand,
     words: &[&[u8]],
     out: &mut Vec<u8>,
 ) {
-    let database = &*session.database;
+    let database = Arc::clone(&session.database);
+    let keyspace = &database.keyspace;
     let mut wanted = SegmentSet::default();
     match entry.scope {
         Scope::Keys => {
-            let keyspace = &database.keyspace;
             let _ = entry.for_each_key(words, |key| wanted.insert(segment_of(keyspace.hash(key))));
         }
         Scope::Walk => {}
         Scope::Everything => wanted = SegmentSet::all(),
     }
+    let Ok(access) = keyspace.lock_unless_busy(wanted) else {
+        return refuse(worker, session, &Refusal::Busy(entry.id), out);
+    };
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let access = database.keyspace.lock(wanted);
-    let mut call = call(worker, session, access, &mut scratch.aftermath, out);
-    let mut run = Run::begin(worker, database, &mut scratch.runs, session.settings.slow_ns);
+    let mut call = call(worker, session, access.into(), &mut scratch.aftermath, out);
+    call.may_block = true;
+    let mut run = Run::begin(worker, &database, &mut scratch.runs, session.settings.slow_ns);
     run.command(&mut call, entry, command, words);
+    hear(&database, call.db.changes, &mut scratch.ready);
+    let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
+    drop(call);
+    settle(worker, &database, &mut scratch.aftermath);
+    worker.scratch = scratch;
+    session.waiter = waiter;
+    for (_, duration_ns) in slow {
+        log_slow(worker, session, entry, words, duration_ns);
+    }
+    if !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, &database);
+    }
+}
+
+/// The type of a live key, under locks that are held. What has expired goes, and is heard of.
+pub fn kind_of(
+    worker: &mut Worker,
+    database: &Database,
+    held: &mut dyn Segments,
+    db: usize,
+    key: &[u8],
+) -> Option<Kind> {
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    let policy = database.settings.load().environment.policy;
+    let now_ms = worker.clock.now_ms();
+    scratch.aftermath.changes.watch(&database.waiters.interest);
+    let mut db = Db::new(Hold::Lent(held), db, now_ms, policy, &mut scratch.aftermath);
+    let kind = db.kind(key);
+    hear(database, db.changes, &mut scratch.ready);
+    drop(db);
+    settle(worker, database, &mut scratch.aftermath);
+    worker.scratch = scratch;
+    kind
+}
+
+/// Runs the command of a client that has waited, under locks that are held.
+pub fn run_for(
+    worker: &mut Worker,
+    waiter: &Waiter,
+    entry: &Entry,
+    held: &mut dyn Segments,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+) -> Effect {
+    let Handler::Data(command) = entry.handler else { return Effect::None };
+    let database = &*waiter.database;
+    let (_, settings) = database.settings();
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    scratch.aftermath.changes.watch(&database.waiters.interest);
+    let (index, now_ms) = (usize::from(waiter.db), worker.clock.now_ms());
+    let policy = settings.environment.policy;
+    let mut db = Db::new(Hold::Lent(held), index, now_ms, policy, &mut scratch.aftermath);
+    db.no_touch = waiter.no_touch;
+    let reply = Writer::new(out, waiter.protocol);
+    let environment = &settings.environment;
+    let mut call = Call { args: &[], db, reply, environment, may_block: true };
+    let mut run = Run::begin(worker, database, &mut scratch.runs, settings.slow_ns);
+    run.command(&mut call, entry, command, words);
+    hear(database, call.db.changes, &mut scratch.ready);
+    let wait = run.wait.take();
+    let _ = run.end();
     drop(call);
     settle(worker, database, &mut scratch.aftermath);
     worker.scratch = scratch;
-    for (_, duration_ns) in slow {
-        log_slow(worker, session, entry, words, duration_ns);
+    wait.map_or(Effect::None, Effect::Wait)
+}
+
+/// Commands that run inside another: under its locks, for its client.
+pub struct Nest<'n> {
+    pub worker: &'n mut Worker,
+    pub session: &'n mut Session,
+    pub held: &'n mut (dyn Segments + 'n),
+    pub nesting: Nesting,
+}
+
+/// What a command runs inside of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nesting {
+    #[default]
+    Nothing,
+    Transaction,
+    Script,
+}
+
+impl Nest<'_> {
+    /// Runs queued commands: the entry of each, and how many words there are up to its end.
+    pub fn run_queue(&mut self, queue: &[(usize, usize)], words: &[&[u8]], out: &mut Vec<u8>) {
+        let (mut next, mut first) = (0, 0);
+        while let Some(&(id, end)) = queue.get(next) {
+            let server = Arc::clone(&self.worker.server);
+            let entry = server.registry.entry(id);
+            match entry.handler {
+                Handler::Data(_) => {
+                    next += self.run_data(&server.registry, &queue[next..], first, words, out);
+                    first = queue[next - 1].1;
+                }
+                Handler::Server(_) => {
+                    self.run(&server.registry, entry, &words[first..end], out);
+                    (next, first) = (next + 1, end);
+                }
+            }
+        }
+    }
+
+    /// Runs one command, and appends its reply.
+    pub fn run(&mut self, registry: &Registry, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) {
+        match entry.handler {
+            Handler::Data(_) => {
+                self.run_data(registry, &[(entry.id, words.len())], 0, words, out);
+            }
+            Handler::Server(command) => {
+                let held = Some((&mut *self.held as &mut dyn Segments, self.nesting));
+                let (worker, session) = (&mut *self.worker, &mut *self.session);
+                run_server(worker, session, registry, entry, command.run, words, out, held);
+            }
+        }
+    }
+
+    /// Runs the commands on data that come first in a queue. Returns how many.
+    fn run_data(
+        &mut self,
+        registry: &Registry,
+        queue: &[(usize, usize)],
+        mut first: usize,
+        words: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let (worker, session) = (&mut *self.worker, &mut *self.session);
+        let database = &*session.database;
+        let mut scratch = std::mem::take(&mut worker.scratch);
+        let Scratch { aftermath, runs, ready, .. } = &mut scratch;
+        let mut call = call(worker, session, Hold::Lent(&mut *self.held), aftermath, out);
+        let mut run = Run::begin(worker, database, runs, session.settings.slow_ns);
+        let mut ran = 0;
+        for &(id, end) in queue {
+            let entry = registry.entry(id);
+            let Handler::Data(command) = entry.handler else { break };
+            if entry.scope == Scope::Everything {
+                call.db.access().lock_rest();
+            }
+            run.command(&mut call, entry, command, &words[first..end]);
+            hear(database, call.db.changes, ready);
+            first = end;
+            ran += 1;
+        }
+        let slow = run.end();
+        drop(call);
+        settle(worker, database, &mut scratch.aftermath);
+        worker.scratch = scratch;
+        for (place, duration_ns) in slow {
+            let start = if place == 0 { None } else { queue.get(place - 1).map(|it| it.1) };
+            let start = start.unwrap_or(first.min(queue[0].1));
+            let (id, end) = queue[place];
+            let words = words.get(start.min(end)..end).unwrap_or_default();
+            log_slow(worker, session, registry.entry(id), words, duration_ns);
+        }
+        ran
     }
 }
 
 fn call<'c>(
     worker: &Worker,
     session: &'c Session,
-    access: Access<'c>,
+    access: Hold<'c>,
     aftermath: &'c mut Aftermath,
     out: &'c mut Vec<u8>,
 ) -> Call<'c> {
     let environment: &Environment = &session.settings.environment;
     let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
+    aftermath.changes.watch(&session.database.waiters.interest);
     let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
     db.no_touch = session.no_touch;
-    Call { args: &[], db, reply: Writer::new(out, session.protocol), environment }
+    let reply = Writer::new(out, session.protocol);
+    Call { args: &[], db, reply, environment, may_block: false }
 }
 
 /// One run of commands: who ran, and how long it took.
@@ -304,6 +517,8 @@ struct Run<'r> {
     slow_ns: u64,
     /// Slow commands by their place in the run, and the time each took.
     slow: Vec<(usize, u64)>,
+    /// What the last command waits for, if it could not be served.
+    wait: Option<Box<Wait>>,
 }
 
 /// A slow log for less than this has every command timed.
@@ -326,6 +541,7 @@ impl<'r> Run<'r> {
             ran: 0,
             slow_ns,
             slow: Vec::new(),
+            wait: None,
         }
     }
 
@@ -350,6 +566,13 @@ impl<'r> Run<'r> {
             Ok(Effect::None) => {}
             Ok(Effect::Verbatim | Effect::Rewrite(_)) => {
                 self.counters.dirty.add(call.db.changes.dirty.max(1));
+            }
+            Ok(Effect::Wait(wait)) => {
+                // It counts as a call when it has been served.
+                call.reply.truncate(before);
+                self.wait = Some(wait);
+                self.ran += 1;
+                return;
             }
             Err(error) => {
                 call.reply.truncate(before);
@@ -407,7 +630,7 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
 }
 
 /// Books what a run left behind, after its locks are released.
-fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
+pub fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
     let changes = &mut aftermath.changes;
     if !aftermath.dropped.is_empty() {
         free(worker, std::mem::take(&mut aftermath.dropped));
@@ -434,7 +657,8 @@ pub fn free(worker: &Worker, dropped: Dropped) {
     }
 }
 
-/// Runs one of the server's own commands.
+/// Runs one of the server's own commands, inside of another if locks are `held`.
+#[allow(clippy::too_many_arguments)] // Each is another's to own.
 fn run_server(
     worker: &mut Worker,
     session: &mut Session,
@@ -443,19 +667,51 @@ fn run_server(
     run: ServerRun,
     words: &[&[u8]],
     out: &mut Vec<u8>,
+    held: Option<(&mut dyn Segments, Nesting)>,
 ) {
     let before = out.len();
     let database = Arc::clone(&session.database);
     let start_ns = worker.clock.elapsed_ns();
     let protocol = session.protocol;
     let reply = Writer::new(out, protocol);
-    let mut context = Context { args: words, worker, session, reply, registry, entry };
-    let result = run(&mut context);
+    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
+    let result = match held {
+        // Coerces the lifetime inside, which it does not inside of an option.
+        Some((held, nesting)) => {
+            let held = Some(held as &mut dyn Segments);
+            run(&mut Context {
+                args: words,
+                worker,
+                session,
+                reply,
+                registry,
+                entry,
+                held,
+                nesting,
+            })
+        }
+        None => {
+            let held = None;
+            run(&mut Context {
+                args: words,
+                worker,
+                session,
+                reply,
+                registry,
+                entry,
+                held,
+                nesting,
+            })
+        }
+    };
     let counters = worker.counters(&database);
     let figures = &counters.commands[entry.id];
     match result {
         Ok(Effect::None) => {}
         Ok(Effect::Verbatim | Effect::Rewrite(_)) => counters.dirty.add(1),
+        Ok(Effect::Wait(wait)) => {
+            session.waiter = Some(Waiter::enter(session, entry.id, words, *wait));
+        }
         Err(error) => {
             out.truncate(before);
             error.write_to(&mut Writer::new(out, session.protocol));
@@ -470,6 +726,9 @@ fn run_server(
     session.refresh_settings();
     if session.settings.slow_ns <= duration_ns {
         log_slow(worker, session, entry, words, duration_ns);
+    }
+    if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, &database);
     }
 }
 
@@ -489,20 +748,42 @@ fn settle_reply(session: &mut Session, out: &mut Vec<u8>, before: usize) {
     }
 }
 
+/// The reply to all but a few commands while a script runs that has taken too long.
+pub const BUSY: &str =
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+
 /// Replies to a request that does not run.
 fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut Vec<u8>) {
     let before = out.len();
-    let counters = worker.counters(&session.database);
+    let database = Arc::clone(&session.database);
+    let counters = worker.counters(&database);
     let registry = &worker.server.registry;
     let error = match refusal {
         Refusal::Unknown(error) => error.clone(),
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
+        Refusal::Busy(_) => CommandError::text(BUSY),
+        Refusal::InTransaction(_) => {
+            CommandError::text("ERR Command not allowed inside a transaction")
+        }
         // Ends the connection without a word.
         Refusal::Http => return,
     };
-    if let Refusal::Arity(id) | Refusal::NoAuth(id) = refusal {
+    let mut error = error;
+    if let Refusal::Arity(id)
+    | Refusal::NoAuth(id)
+    | Refusal::Busy(id)
+    | Refusal::InTransaction(id) = refusal
+    {
         counters.commands[*id].rejected.add(1);
+        if session.transaction.is_some() && registry.entry(*id).full_name == "exec" {
+            session.discard();
+            let text = format!("EXECABORT Transaction discarded because of: {error}");
+            error = CommandError::text(text);
+        }
+    }
+    if let Some(transaction) = &mut session.transaction {
+        transaction.is_broken = true;
     }
     counters.count_error(&error.to_string());
     error.write_to(&mut Writer::new(out, session.protocol));

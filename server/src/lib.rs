@@ -8,6 +8,7 @@
 mod accept;
 #[allow(unsafe_code)]
 pub mod allocator;
+pub mod blocking;
 pub mod boot;
 mod census;
 pub mod clients;
@@ -42,5 +43,7 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 mod timezone;
+mod transaction;
 mod usage;
+pub mod waiters;
 pub mod watch;

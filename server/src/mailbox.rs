@@ -5,11 +5,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mio::{Registry, Token, Waker};
 use parking_lot::Mutex;
 
+use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::connection::Accepted;
 use crate::listener::Listener;
@@ -21,6 +23,8 @@ pub enum Message {
     Kill(Arc<ClientShared>),
     /// Append these bytes, complete replies, to what the client is owed.
     Deliver(Arc<ClientShared>, Arc<[u8]>),
+    /// The client's wait has ended: this is the reply, and what it has sent since may run.
+    Resume(Arc<Waiter>, Vec<u8>),
     /// Take connections from these listeners too.
     Listen(Vec<Listener>),
     /// Stop taking connections from the listeners of these ids.
@@ -33,19 +37,26 @@ pub enum Message {
 
 pub struct Mailbox {
     queue: Mutex<Vec<Message>>,
+    /// Whether `queue` holds something. Written with the lock held.
+    has_mail: AtomicBool,
     waker: Waker,
 }
 
 impl Mailbox {
     /// A mailbox whose messages show as events of `token`.
     pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
-        Ok(Self { queue: Mutex::default(), waker: Waker::new(registry, token)? })
+        Ok(Self {
+            queue: Mutex::default(),
+            has_mail: AtomicBool::new(false),
+            waker: Waker::new(registry, token)?,
+        })
     }
 
     pub fn post(&self, message: Message) {
         let was_empty = {
             let mut queue = self.queue.lock();
             queue.push(message);
+            self.has_mail.store(true, Ordering::Release);
             queue.len() == 1
         };
         if was_empty {
@@ -54,9 +65,16 @@ impl Mailbox {
         }
     }
 
+    /// Whether nothing waits; without a lock, for whoever asks often.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        !self.has_mail.load(Ordering::Acquire)
+    }
+
     /// Moves all waiting messages to the end of `into`, oldest first.
     pub fn take(&self, into: &mut Vec<Message>) {
         let mut queue = self.queue.lock();
+        self.has_mail.store(false, Ordering::Release);
         if into.is_empty() {
             std::mem::swap(&mut *queue, into);
         } else {
@@ -96,9 +114,11 @@ mod tests {
         assert_eq!(ids, (0..100).collect::<Vec<_>>());
 
         messages.clear();
+        assert!(mailbox.is_empty());
         mailbox.take(&mut messages);
         assert!(messages.is_empty());
         mailbox.post(Message::Shutdown);
+        assert!(!mailbox.is_empty());
         poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
         assert!(!events.is_empty(), "the first message after emptying wakes again");
     }

@@ -3,7 +3,7 @@
 use carnelian_tls::TlsSession;
 
 use crate::allocator;
-use crate::census::{self, Count};
+use crate::census::Count;
 use crate::clients::ClientShared;
 use crate::connection::Connection;
 use crate::database::Database;
@@ -29,7 +29,13 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn take(server: &Server, database: &Database, process: &Usage, now_ms: u64) -> Self {
+    /// `databases`: the census of its keys.
+    pub fn take(
+        server: &Server,
+        database: &Database,
+        process: &Usage,
+        databases: Vec<Count>,
+    ) -> Self {
         let allocator = allocator::figures();
         let clients = database.clients.totals();
         // What the C library holds for TLS is not the allocator's.
@@ -45,7 +51,7 @@ impl Figures {
             client_count,
             allocator,
             resident: process.resident_bytes,
-            databases: census::take(&database.keyspace, now_ms),
+            databases,
         }
     }
 

@@ -4,7 +4,7 @@
 //! that has some, flush every one that is owed replies, then accept, and take a bounded number of
 //! handshake steps, so that a storm of new clients does not starve those who are in. Nothing blocks but the wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use crate::accept::Doors;
+use crate::blocking::Waiter;
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
 use crate::log;
@@ -34,6 +35,9 @@ const HANDSHAKES_PER_TURN: usize = 4;
 
 /// Replies are flushed before the end of the turn when they come to this.
 const REPLY_BYTES_PER_TURN: usize = 1 << 20;
+
+/// How often a turn looks again for what it has posted to itself.
+const OWN_MAIL_ROUNDS: usize = 16;
 
 /// How long a shutdown waits for clients to take what they are owed.
 const FAREWELL_MS: u64 = 500;
@@ -77,8 +81,9 @@ pub struct Reactor {
     /// When (in the clock's monotonic milliseconds) which handshake must have ended.
     handshake_deadlines: VecDeque<(u64, Token)>,
     refusal_deadlines: VecDeque<(u64, Token)>,
+    /// The same of clients that wait.
+    wait_deadlines: BTreeSet<(u64, Token)>,
     messages: Vec<Message>,
-    has_mail: bool,
     next_tick_ms: u64,
     /// Where the tick goes on to look for idle clients.
     cursor: usize,
@@ -100,8 +105,8 @@ impl Reactor {
             touched: Vec::new(),
             handshake_deadlines: VecDeque::new(),
             refusal_deadlines: VecDeque::new(),
+            wait_deadlines: BTreeSet::new(),
             messages: Vec::new(),
-            has_mail: true,
             next_tick_ms: 0,
             cursor: 0,
             farewell_ms: None,
@@ -127,6 +132,10 @@ impl Reactor {
 
     fn turn(&mut self, events: &Events) {
         self.service.begin_turn();
+        if !self.mailbox.is_empty() {
+            // What others sent before a client's request was sent comes before that request.
+            self.read_mail();
+        }
         let waiting = self.ready.len();
         for event in events {
             self.take_event(event);
@@ -137,7 +146,7 @@ impl Reactor {
             }
         }
         self.flush();
-        if self.has_mail {
+        if !self.mailbox.is_empty() {
             self.read_mail();
             self.flush();
         }
@@ -148,27 +157,53 @@ impl Reactor {
             self.shake_some();
             self.flush();
         }
+        if !self.wait_deadlines.is_empty() {
+            self.expire_waits();
+            self.flush();
+        }
         if self.next_tick_ms <= self.service.worker.clock.monotonic_ms() {
             self.tick();
             self.flush();
         }
+        self.read_own_mail();
         self.service.end_turn();
+    }
+
+    /// Takes what this reactor has posted to itself, and what comes of that, within reason: the rest
+    /// is left to the next turn.
+    fn read_own_mail(&mut self) {
+        for _ in 0..OWN_MAIL_ROUNDS {
+            let mut messages = self.service.worker.take_posted();
+            if messages.is_empty() {
+                return;
+            }
+            messages.drain(..).for_each(|message| self.take_message(message));
+            self.service.worker.recycle_posted(messages);
+            self.flush();
+        }
     }
 
     /// How long the poll may wait.
     fn patience(&self) -> Duration {
-        if !self.ready.is_empty() || !self.shaking.is_empty() || self.doors.is_knocked() {
+        let has_own_mail = self.service.worker.has_posted();
+        if !self.ready.is_empty()
+            || !self.shaking.is_empty()
+            || self.doors.is_knocked()
+            || has_own_mail
+        {
             return Duration::ZERO;
         }
         // From when the turn began: a tick may be late by as long as the turn took.
         let now_ms = self.service.worker.clock.monotonic_ms();
-        Duration::from_millis(self.next_tick_ms.saturating_sub(now_ms))
+        let next_wait =
+            self.wait_deadlines.first().map_or(u64::MAX, |&(deadline_ms, _)| deadline_ms);
+        Duration::from_millis(self.next_tick_ms.min(next_wait).saturating_sub(now_ms))
     }
 
     fn take_event(&mut self, event: &Event) {
         let token = event.token();
         if token == MAILBOX {
-            self.has_mail = true;
+            // It woke us; the turn looks for mail itself.
             return;
         }
         if token.0 & LISTENER_BIT != 0 {
@@ -190,6 +225,11 @@ impl Reactor {
             return;
         }
         flags.readable = true;
+        if flags.hangup && connection.session.waiter.is_some() {
+            // Nothing is read from a client that waits, so this is how it is known to be gone.
+            self.close(token);
+            return;
+        }
         if !flags.ready {
             let after = self.service.serve(connection);
             self.follow(token, after);
@@ -223,6 +263,10 @@ impl Reactor {
             }
             After::Wait => {}
         }
+        if connection.session.waiter.is_some() {
+            self.note_wait(token);
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return Presence::Gone };
         let is_owed = !connection.staged.is_empty()
             || connection.closing()
             || !connection.output.is_empty() && !connection.flags.blocked;
@@ -256,38 +300,87 @@ impl Reactor {
     }
 
     fn read_mail(&mut self) {
-        self.has_mail = false;
         let mut messages = std::mem::take(&mut self.messages);
         self.mailbox.take(&mut messages);
-        for message in messages.drain(..) {
-            match message {
-                Message::Accept(accepted) => self.welcome(*accepted),
-                Message::Kill(client) => {
-                    let token = Token(client.place.load(Ordering::Relaxed) as usize);
-                    if self.connections.get_mut(token).is_some() {
-                        self.close(token);
-                    }
+        messages.drain(..).for_each(|message| self.take_message(message));
+        self.messages = messages;
+    }
+
+    fn take_message(&mut self, message: Message) {
+        match message {
+            Message::Accept(accepted) => self.welcome(*accepted),
+            Message::Kill(client) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if self.connections.get_mut(token).is_some() {
+                    self.close(token);
                 }
-                Message::Deliver(client, bytes) => {
-                    let token = Token(client.place.load(Ordering::Relaxed) as usize);
-                    if let Some(connection) = self.connections.get_mut(token) {
-                        self.service.deliver(connection, bytes);
-                        self.follow(token, After::Wait);
-                    }
+            }
+            Message::Deliver(client, bytes) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    self.service.deliver(connection, bytes);
+                    self.follow(token, After::Wait);
                 }
-                Message::Listen(listeners) => {
-                    for listener in listeners {
-                        self.doors.open(self.poll.registry(), listener);
-                    }
+            }
+            Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
+            Message::Listen(listeners) => {
+                for listener in listeners {
+                    self.doors.open(self.poll.registry(), listener);
                 }
-                Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
-                Message::Sleep(end) => {
-                    std::thread::sleep(end.saturating_duration_since(Instant::now()));
-                }
-                Message::Shutdown => self.begin_farewell(),
+            }
+            Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
+            Message::Sleep(end) => {
+                std::thread::sleep(end.saturating_duration_since(Instant::now()));
+            }
+            Message::Shutdown => self.begin_farewell(),
+        }
+    }
+
+    /// A client has waited long enough: it gets its reply, and what it has sent since runs.
+    fn resume(&mut self, waiter: &Arc<Waiter>, reply: &[u8]) {
+        let token = Token(waiter.client.place.load(Ordering::Relaxed) as usize);
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.session.waiter.as_ref().is_none_or(|own| !Arc::ptr_eq(own, waiter)) {
+            return;
+        }
+        connection.session.waiter = None;
+        if let Some(deadline_ms) = connection.wait_deadline_ms.take() {
+            self.wait_deadlines.remove(&(deadline_ms, token));
+        }
+        let after = self.service.end_wait(connection, reply);
+        self.follow(token, after);
+    }
+
+    /// Notes until when a client waits that has just begun to.
+    fn note_wait(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.wait_deadline_ms.is_some() {
+            return;
+        }
+        let Some(waiter) = &connection.session.waiter else { return };
+        let Some(deadline_ms) = waiter.wait.deadline_ms else { return };
+        let clock = &self.service.worker.clock;
+        let left_ms = deadline_ms.saturating_sub(clock.now_ms());
+        let deadline_ms = clock.monotonic_ms().saturating_add(left_ms);
+        connection.wait_deadline_ms = Some(deadline_ms);
+        self.wait_deadlines.insert((deadline_ms, token));
+    }
+
+    fn expire_waits(&mut self) {
+        let now_ms = self.service.worker.clock.monotonic_ms();
+        while let Some(&(deadline_ms, token)) = self.wait_deadlines.first() {
+            if now_ms < deadline_ms {
+                return;
+            }
+            self.wait_deadlines.pop_first();
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.wait_deadline_ms = None;
+            let Some(waiter) = connection.session.waiter.clone() else { continue };
+            // Else somebody serves it just now.
+            if let Some(reply) = waiter.time_out() {
+                self.resume(&waiter, &reply);
             }
         }
-        self.messages = messages;
     }
 
     fn accept(&mut self) {
@@ -296,8 +389,7 @@ impl Reactor {
             if reactor == self.service.worker.reactor {
                 self.welcome(accepted);
             } else {
-                let mailboxes = &self.service.worker.server.mailboxes;
-                mailboxes[reactor].post(Message::Accept(Box::new(accepted)));
+                self.service.worker.post(reactor, Message::Accept(Box::new(accepted)));
             }
         }
     }
@@ -346,6 +438,10 @@ impl Reactor {
     /// Ends a connection now: what it was owed and has not taken is lost, but it is told that this is the end.
     fn close(&mut self, token: Token) {
         let Some(mut connection) = self.connections.remove(token) else { return };
+        if let Some(deadline_ms) = connection.wait_deadline_ms {
+            self.wait_deadlines.remove(&(deadline_ms, token));
+        }
+        connection.session.on_close(&mut self.service.worker);
         self.service.say_goodbye(&mut connection);
         let session = &connection.session;
         session.shared.place.store(u64::MAX, Ordering::Relaxed);
@@ -365,13 +461,13 @@ impl Reactor {
         let now_ms = worker.clock.monotonic_ms();
         let hz = u64::from(worker.server.hz());
         self.next_tick_ms = now_ms + 1000 / hz.max(1);
-        self.has_mail = true;
         dispatch::tick(worker);
         self.doors.retry();
         self.expire_handshakes(now_ms);
         self.expire_refusals(now_ms);
         self.look_for_idle(now_ms, hz);
-        if self.has_mail {
+        // In case a wake-up failed.
+        if !self.mailbox.is_empty() {
             self.read_mail();
         }
     }

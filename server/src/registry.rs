@@ -57,6 +57,10 @@ pub struct Entry {
     pub scope: Scope,
     pub shape: KeyShape,
     pub keys: &'static [KeySpec],
+    /// Works on the data of its keys alone and never waits: runs together with its neighbours.
+    pub is_plain: bool,
+    /// Runs at once between MULTI and EXEC.
+    pub bypasses_queue: bool,
     /// Whether its run time is worth a clock read of its own.
     pub timed: bool,
     /// Ids of its subcommands, by name.
@@ -230,6 +234,11 @@ impl Registry {
             scope: fact!(handler, scope),
             shape: shape_of(keys),
             keys,
+            is_plain: matches!(handler, Handler::Data(_))
+                && fact!(handler, scope) == Scope::Keys
+                && !flags.contains(Flags::BLOCKING),
+            bypasses_queue: ["multi", "exec", "discard", "watch", "quit", "reset"].contains(&name)
+                && container.is_none(),
             timed: !flags.contains(Flags::FAST) && !cheap,
             subcommands: Vec::new(),
             container,

@@ -1,18 +1,22 @@
 //! What passes between the connections and the commands: the client's session, a batch of parsed commands, and
 //! the reactor's own context.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
+use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
 use crate::expire::Sweep;
+use crate::mailbox::Message;
 use crate::server::Server;
 use crate::settings::Settings;
+use crate::transaction::{Transaction, Watched};
 
 /// What commands may know and change of the client they run for.
 pub struct Session {
@@ -36,6 +40,12 @@ pub struct Session {
     /// The peer is on this machine.
     pub loopback: bool,
     pub tls: bool,
+    /// Between MULTI and EXEC.
+    pub transaction: Option<Box<Transaction>>,
+    /// The keys of WATCH.
+    pub watched: Option<Box<Watched>>,
+    /// What the client waits for; nothing is run for it meanwhile.
+    pub waiter: Option<Arc<Waiter>>,
 }
 
 impl Session {
@@ -56,6 +66,9 @@ impl Session {
             close_after_reply: false,
             loopback,
             tls: false,
+            transaction: None,
+            watched: None,
+            waiter: None,
         }
     }
 }
@@ -66,6 +79,17 @@ impl Session {
     pub fn refresh_settings(&mut self) {
         if self.generation != self.database.generation() {
             (self.generation, self.settings) = self.database.settings();
+        }
+    }
+}
+
+impl Session {
+    /// The connection is over: takes the client out of whatever others would look for it in. Called
+    /// once, with no lock held, while the client's place is still known.
+    pub fn on_close(&mut self, _worker: &mut Worker) {
+        self.discard();
+        if let Some(waiter) = self.waiter.take() {
+            waiter.call_off();
         }
     }
 }
@@ -141,6 +165,8 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Next {
     Continue,
+    /// Run nothing more until the session's wait has ended.
+    Wait,
     /// Send what has been replied, then close.
     Close,
 }
@@ -156,6 +182,8 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// What this reactor has posted to itself.
+    posted: RefCell<Vec<Message>>,
 }
 
 impl Worker {
@@ -167,6 +195,34 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            posted: RefCell::default(),
+        }
+    }
+
+    /// Sends a message to a reactor. What is sent to this one waits for the end of the turn, without
+    /// a lock or a system call; messages to the same reactor arrive in the order they were posted.
+    pub fn post(&self, reactor: usize, message: Message) {
+        if reactor == self.reactor {
+            self.posted.borrow_mut().push(message);
+        } else {
+            self.server.mailboxes[reactor].post(message);
+        }
+    }
+
+    pub(crate) fn has_posted(&self) -> bool {
+        !self.posted.borrow().is_empty()
+    }
+
+    /// What was posted to this reactor from itself, oldest first.
+    pub(crate) fn take_posted(&self) -> Vec<Message> {
+        self.posted.take()
+    }
+
+    /// Takes back an emptied vector for its memory.
+    pub(crate) fn recycle_posted(&self, emptied: Vec<Message>) {
+        let mut posted = self.posted.borrow_mut();
+        if posted.capacity() == 0 {
+            *posted = emptied;
         }
     }
 

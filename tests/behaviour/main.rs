@@ -19,3 +19,4 @@ mod sorted_sets;
 mod streams;
 mod strings;
 mod tls;
+mod transactions;

@@ -10,6 +10,7 @@ pub struct Bench {
     pub environment: Environment,
     pub now_ms: u64,
     pub protocol: Protocol,
+    pub may_block: bool,
     /// Effects as a follower would receive them, in RESP.
     pub effects: Vec<u8>,
     /// Keyspace events but misses, as `event key`.
@@ -26,6 +27,7 @@ impl Bench {
             environment: Environment::default(),
             now_ms: 1_700_000_000_000,
             protocol: Protocol::Resp2,
+            may_block: false,
             effects: Vec::new(),
             events: Vec::new(),
             dirty: 0,
@@ -50,7 +52,13 @@ impl Bench {
         let environment = self.environment;
         let result = {
             let reply = Writer::new(&mut out, self.protocol);
-            run(&mut Call { args: words, db, reply, environment: &environment })
+            run(&mut Call {
+                args: words,
+                db,
+                reply,
+                environment: &environment,
+                may_block: self.may_block,
+            })
         };
         let changes = &aftermath.changes;
         let (effect, error) = match result {

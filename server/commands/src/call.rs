@@ -35,6 +35,8 @@ pub struct Call<'c> {
     pub db: Db<'c>,
     pub reply: Writer<'c>,
     pub environment: &'c Environment,
+    /// Whether the command may return [`Effect::Wait`]; not inside a transaction or script.
+    pub may_block: bool,
 }
 
 impl<'c> Call<'c> {

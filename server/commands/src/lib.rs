@@ -25,7 +25,7 @@ pub mod string;
 
 pub use call::{Call, Environment};
 pub use command::{Categories, Command, DataCommand, Flags, Group, Run, Scope};
-pub use effect::{Effect, Rewrite};
+pub use effect::{Effect, OnTimeout, Rewrite, Wait};
 pub use error::CommandError;
 pub use key_spec::{Begin, Find, KeyError, KeyFlags, KeySpec, key_positions};
 

@@ -1,5 +1,9 @@
 //! What a batch changed and others have to hear of: counters, watched keys, events, expired keys.
 
+use std::sync::Arc;
+
+use crate::interest::Interest;
+
 /// The class of a keyspace event, as `notify-keyspace-events` groups them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventClass {
@@ -29,7 +33,7 @@ pub struct Event {
 pub type ExpiredFields = (usize, Box<[u8]>, Vec<Vec<u8>>);
 
 /// Collected while commands run, read by the dispatcher after each.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Changes {
     /// Changes since the dispatcher last looked, as `rdb_changes_since_last_save` counts them.
     pub dirty: u64,
@@ -42,6 +46,8 @@ pub struct Changes {
     pub events: Vec<Event>,
     /// Whether keys opened for writing are to be listed (for WATCH, tracking, blocked clients).
     pub watching: bool,
+    /// Which keys are worth listing; all, if not given.
+    pub interest: Option<Arc<Interest>>,
     pub touched: Vec<(usize, Box<[u8]>)>,
     /// Whether somebody follows the effects (a replica, the append-only file, a test).
     pub following: bool,
@@ -52,6 +58,15 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Lists from now on the keys that somebody cares about.
+    #[inline]
+    pub fn watch(&mut self, interest: &Arc<Interest>) {
+        self.watching = interest.is_awake();
+        if self.watching && self.interest.as_ref().is_none_or(|it| !Arc::ptr_eq(it, interest)) {
+            self.interest = Some(Arc::clone(interest));
+        }
+    }
+
     /// Forgets what was collected, and keeps who listens.
     pub fn clear(&mut self) {
         (self.dirty, self.hits, self.misses) = (0, 0, 0);
@@ -71,7 +86,7 @@ impl Changes {
 
     #[inline]
     pub fn touch(&mut self, db: usize, key: &[u8]) {
-        if self.watching {
+        if self.watching && self.interest.as_ref().is_none_or(|it| it.cares(db, key)) {
             self.touched.push((db, key.into()));
         }
     }

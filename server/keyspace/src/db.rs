@@ -7,7 +7,7 @@ use carnelian_structs::hash::Hash;
 use carnelian_structs::table::{EntryMut, Place};
 use carnelian_structs::value::{IN_PLACE_MAX, Kind, Text, Value, strict_integer, string_entry};
 
-use crate::access::Access;
+use crate::access::Hold;
 use crate::aggregate::{Aggregate, Mut, Ref};
 use crate::changes::Changes;
 use crate::clock::{AccessClock, AccessPolicy};
@@ -42,7 +42,7 @@ impl Owned {
 
 /// The keys of one logical database, for as long as a batch holds its locks.
 pub struct Db<'k> {
-    pub(crate) access: Access<'k>,
+    pub(crate) access: Hold<'k>,
     pub(crate) index: usize,
     pub(crate) now_ms: u64,
     pub(crate) clock: AccessClock,
@@ -63,14 +63,14 @@ impl<'k> Db<'k> {
     #[must_use]
     #[inline]
     pub fn new(
-        access: Access<'k>,
+        access: impl Into<Hold<'k>>,
         index: usize,
         now_ms: u64,
         policy: AccessPolicy,
         aftermath: &'k mut Aftermath,
     ) -> Self {
         Self {
-            access,
+            access: access.into(),
             index,
             now_ms,
             clock: AccessClock::new(policy, now_ms),
@@ -101,7 +101,7 @@ impl<'k> Db<'k> {
         self.access.keyspace().databases()
     }
 
-    pub fn access(&mut self) -> &mut Access<'k> {
+    pub fn access(&mut self) -> &mut Hold<'k> {
         &mut self.access
     }
 

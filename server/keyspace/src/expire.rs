@@ -11,7 +11,7 @@ use crate::segment::{SEGMENTS, Segment};
 use crate::space::{Dropped, Keyspace};
 
 /// What one call removed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ExpireReport {
     /// Keys looked at.
     pub sampled: usize,
@@ -40,7 +40,8 @@ impl Keyspace {
         now_ms: u64,
         report: &mut ExpireReport,
     ) {
-        let mut segment = self.segment(segment % SEGMENTS).lock();
+        // Who holds it may hold it for long, and there is no hurry.
+        let Some(mut segment) = self.segment(segment % SEGMENTS).try_lock() else { return };
         cursors.resize(segment.databases(), Cursor(0));
         for (db, cursor) in cursors.iter_mut().enumerate() {
             *cursor = expire_keys(&mut segment, db, *cursor, buckets, now_ms, report);

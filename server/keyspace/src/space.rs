@@ -4,8 +4,9 @@ use ahash::RandomState;
 use carnelian_structs::table::{Table, hash_key, prefetch_value};
 use carnelian_structs::value::Value;
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::access::{Access, SegmentSet};
+use crate::access::{Access, Busy, SegmentSet};
 use crate::segment::{SEGMENTS, Segment, segment_of};
 
 /// A segment on cache lines of its own, so that neighbours' locks do not share one.
@@ -17,6 +18,10 @@ pub struct Keyspace {
     segments: Box<[Padded]>,
     hasher: RandomState,
     databases: usize,
+    /// Held by who takes locks as it goes: one at a time.
+    token: Mutex<()>,
+    /// Whether the token's holder has had it for too long.
+    busy: AtomicBool,
 }
 
 /// Keys of one logical database.
@@ -55,7 +60,7 @@ impl Keyspace {
         let hasher = RandomState::new();
         let segments =
             (0..SEGMENTS).map(|_| Padded(Mutex::new(Segment::new(hasher.clone())))).collect();
-        Self { segments, hasher, databases }
+        Self { segments, hasher, databases, token: Mutex::new(()), busy: AtomicBool::new(false) }
     }
 
     /// How many logical databases SELECT may choose from.
@@ -84,6 +89,39 @@ impl Keyspace {
     #[must_use]
     pub fn lock(&self, wanted: SegmentSet) -> Access<'_> {
         Access::lock(self, wanted)
+    }
+
+    /// The same, unless the wait is for a script that has run for too long.
+    #[inline]
+    pub fn lock_unless_busy(&self, wanted: SegmentSet) -> Result<Access<'_>, Busy> {
+        Access::lock_unless_busy(self, wanted)
+    }
+
+    /// For what cannot know which keys it will touch: each segment is locked when it is first asked
+    /// for, and kept. One at a time has this.
+    #[must_use]
+    pub fn lock_lazily(&self) -> Access<'_> {
+        Access::lock_lazily(self, false).expect("only a wait that may be broken off is")
+    }
+
+    /// The same, unless the wait is for a script that has run for too long.
+    pub fn lock_lazily_unless_busy(&self) -> Result<Access<'_>, Busy> {
+        Access::lock_lazily(self, true)
+    }
+
+    pub(crate) fn token(&self) -> &Mutex<()> {
+        &self.token
+    }
+
+    /// Whether a script has been running for too long: who waits for its locks may give up.
+    #[inline]
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
     }
 
     /// Locks the segments of some keys.

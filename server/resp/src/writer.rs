@@ -79,6 +79,16 @@ impl<'a> Writer<'a> {
         self.out.is_empty()
     }
 
+    /// A writer to the same buffer, in a protocol that may be another.
+    pub fn nested(&mut self, protocol: Protocol) -> Writer<'_> {
+        Writer { out: self.out, protocol }
+    }
+
+    /// The buffer itself, for what appends whole replies.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
     /// Takes back what was written after the buffer had this length.
     #[inline]
     pub fn truncate(&mut self, len: usize) {

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use carnelian_commands::generic::digest;
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_config::Extent;
-use carnelian_keyspace::{Aftermath, Db, Expiry, Limits, SegmentSet, Value, idle_seconds};
+use carnelian_keyspace::{Db, Expiry, Limits, Value, idle_seconds};
 use carnelian_resp::{Protocol, number};
 use carnelian_structs::list::List;
 
-use crate::commands::Context;
 use crate::commands::config::rewrite_file;
+use crate::commands::{Context, Reach};
 use crate::log;
 use crate::mailbox::Message;
 use crate::process;
@@ -167,8 +167,11 @@ fn sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     {
         let databases = server.databases.read();
-        let _locks: Vec<_> = databases.iter().map(|it| it.keyspace.lock_all()).collect();
-        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        let others = databases.iter().filter(|it| it.uid != context.session.database.uid);
+        let _locks: Vec<_> = others.map(|it| it.keyspace.lock_all()).collect();
+        context.with_data(Reach::Everything, |_| {
+            std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        });
     }
     // Commands behind this one in the same batch are to see the time that has gone by.
     context.worker.clock.refresh();
@@ -227,13 +230,8 @@ fn rewrite_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// One segment after another is looked at, so that others need not wait: it is the digest of one
 /// moment only while nobody writes.
 fn digest_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = &context.session.database;
-    let policy = database.settings.load().environment.policy;
-    let mut aftermath = Aftermath::default();
-    let access = database.keyspace.lock(SegmentSet::default());
-    let now_ms = context.worker.clock.now_ms();
-    let mut db = Db::new(access, 0, now_ms, policy, &mut aftermath);
-    let digest = digest::of_everything(&mut db).to_hex();
+    let digest = context.with_data(Reach::Walk, |call| digest::of_everything(&mut call.db));
+    let digest = digest.to_hex();
     context.reply.simple(&digest);
     Ok(Effect::None)
 }
@@ -274,13 +272,8 @@ fn loadaof(_: &mut Context<'_>) -> Result<Effect, CommandError> {
 }
 
 /// Runs `look` on the keys of the client's database, with the lock of `key` held.
-fn with_key<R>(context: &Context<'_>, key: &[u8], look: impl FnOnce(&mut Db<'_>) -> R) -> R {
-    let database = &context.session.database;
-    let policy = database.settings.load().environment.policy;
-    let access = database.keyspace.lock_keys([key]);
-    let now_ms = context.worker.clock.now_ms();
-    let mut aftermath = Aftermath::default();
-    look(&mut Db::new(access, context.session.db.into(), now_ms, policy, &mut aftermath))
+fn with_key<R>(context: &mut Context<'_>, key: &[u8], look: impl FnOnce(&mut Db<'_>) -> R) -> R {
+    context.with_data(Reach::Keys(&[key]), |call| look(&mut call.db))
 }
 
 /// `DEBUG OBJECT key`

@@ -239,7 +239,13 @@ mod tests {
             let access = self.keyspace.lock_all();
             let db = Db::new(access, 0, NOW_MS, self.environment.policy, &mut self.aftermath);
             let reply = Writer::new(&mut out, Protocol::Resp2);
-            act(&mut Call { args: words, db, reply, environment: &self.environment })
+            act(&mut Call {
+                args: words,
+                db,
+                reply,
+                environment: &self.environment,
+                may_block: false,
+            })
         }
 
         /// Runs RESTORE; what followers get, in words.
@@ -247,7 +253,7 @@ mod tests {
             self.aftermath.changes.events.clear();
             let words = [&[&b"RESTORE"[..]], words].concat();
             match self.with(&words, restore).unwrap() {
-                Effect::None => None,
+                Effect::None | Effect::Wait(_) => None,
                 Effect::Verbatim => Some("verbatim".into()),
                 Effect::Rewrite(rewrite) => {
                     let text = String::from_utf8_lossy(rewrite.as_bytes()).into_owned();

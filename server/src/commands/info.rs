@@ -2,7 +2,9 @@
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
 
-use crate::commands::Context;
+use crate::census;
+use crate::commands::{Context, Reach};
+use crate::dispatch::Nesting;
 use crate::info;
 use crate::registry::ServerCommand;
 
@@ -24,7 +26,15 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
 
 /// `INFO [section [section ...]]`
 fn info(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let text = info::render(&context.worker.server, &context.session.database, &context.args[1..]);
+    let now_ms = context.worker.clock.now_ms();
+    let counts = match context.nesting {
+        Nesting::Nothing => None,
+        _ => {
+            Some(context.with_data(Reach::Walk, |call| census::take_held(call.db.access(), now_ms)))
+        }
+    };
+    let (server, database) = (&context.worker.server, &context.session.database);
+    let text = info::render(server, database, &context.args[1..], counts);
     context.reply.verbatim(b"txt", text.as_bytes());
     Ok(Effect::None)
 }

@@ -2,14 +2,13 @@
 
 use carnelian_commands::generic::memory_usage;
 use carnelian_commands::{
-    Call, Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
+    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
 };
-use carnelian_keyspace::Aftermath;
-use carnelian_keyspace::Db;
 use carnelian_resp::Writer;
 
 use crate::allocator;
-use crate::commands::{Context, help};
+use crate::census;
+use crate::commands::{Context, Reach, help};
 use crate::memory::Figures;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::usage::Usage;
@@ -74,21 +73,8 @@ const fn command(
 
 /// `MEMORY USAGE key [SAMPLES count]`
 fn usage(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let (database, session) = (&context.session.database, &context.session);
-    // Made before what borrows them.
-    let mut out = Vec::new();
-    let settings = database.settings.load();
-    let environment = &settings.environment;
-    let access = database.keyspace.lock_keys([context.args[2]]);
-    let now_ms = context.worker.clock.now_ms();
-    let mut aftermath = Aftermath::default();
-    let db = Db::new(access, session.db.into(), now_ms, environment.policy, &mut aftermath);
-    let reply = Writer::new(&mut out, session.protocol);
-    let mut call = Call { args: context.args, db, reply, environment };
-    let effect = memory_usage(&mut call)?;
-    drop(call);
-    context.reply.raw(&out);
-    Ok(effect)
+    let key = context.args[2];
+    context.with_data(Reach::Keys(&[key]), memory_usage)
 }
 
 /// `MEMORY STATS`
@@ -189,7 +175,9 @@ fn malloc_stats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
-fn figures(context: &Context<'_>) -> Figures {
-    let (worker, database) = (&context.worker, &context.session.database);
-    Figures::take(&worker.server, database, &Usage::of_process(), worker.clock.now_ms())
+fn figures(context: &mut Context<'_>) -> Figures {
+    let now_ms = context.worker.clock.now_ms();
+    let counts = context.with_data(Reach::Walk, |call| census::take_held(call.db.access(), now_ms));
+    let database = &context.session.database;
+    Figures::take(&context.worker.server, database, &Usage::of_process(), counts)
 }

@@ -10,10 +10,16 @@ mod memory;
 mod process;
 mod slowlog;
 mod time;
+mod transaction;
+mod wait;
 
-use carnelian_commands::{CommandError, DataCommand, Effect};
+use std::sync::Arc;
+
+use carnelian_commands::{Call, CommandError, DataCommand, Effect};
+use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
 
+use crate::dispatch::{self, Nest, Nesting};
 use crate::registry::{Entry, Registry, ServerCommand};
 use crate::session::{Session, Worker};
 
@@ -27,6 +33,72 @@ pub struct Context<'c> {
     pub registry: &'c Registry,
     /// The table entry under which it runs.
     pub entry: &'c Entry,
+    /// The locks of the transaction or script that it runs inside of.
+    pub held: Option<&'c mut (dyn Segments + 'c)>,
+    pub nesting: Nesting,
+}
+
+/// What data one of the server's own commands needs.
+#[derive(Clone, Copy)]
+pub enum Reach<'k> {
+    Keys(&'k [&'k [u8]]),
+    /// One segment after another.
+    Walk,
+    Everything,
+}
+
+impl Context<'_> {
+    /// Runs `work` on the client's logical database: under the locks that are held already, inside of
+    /// a transaction or script, else under its own. Whatever a command does with data goes through
+    /// here, since a lock that is held cannot be taken again.
+    pub fn with_data<R>(&mut self, reach: Reach<'_>, work: impl FnOnce(&mut Call<'_>) -> R) -> R {
+        let database = Arc::clone(&self.session.database);
+        let (_, settings) = database.settings();
+        let mut scratch = std::mem::take(&mut self.worker.scratch);
+        scratch.aftermath.changes.watch(&database.waiters.interest);
+        let mut hold = match &mut self.held {
+            Some(held) => Hold::Lent(&mut **held),
+            None => Hold::Own(match reach {
+                Reach::Keys(keys) => database.keyspace.lock_keys(keys.iter().copied()),
+                Reach::Walk => database.keyspace.lock(SegmentSet::default()),
+                Reach::Everything => database.keyspace.lock_all(),
+            }),
+        };
+        if let Reach::Everything = reach {
+            hold.lock_rest();
+        }
+        let environment = &settings.environment;
+        let (index, now_ms) = (self.session.db.into(), self.worker.clock.now_ms());
+        let mut db = Db::new(hold, index, now_ms, environment.policy, &mut scratch.aftermath);
+        db.no_touch = self.session.no_touch;
+        let reply = self.reply.nested(self.session.protocol);
+        let mut call = Call { args: self.args, db, reply, environment, may_block: false };
+        let result = work(&mut call);
+        dispatch::hear(&database, call.db.changes, &mut scratch.ready);
+        drop(call);
+        dispatch::settle(self.worker, &database, &mut scratch.aftermath);
+        self.worker.scratch = scratch;
+        result
+    }
+
+    /// Runs `work`, which may run commands of any kind, as one: under the locks that are held already,
+    /// else under the token, which lets each lock be taken when it is first needed. `work` appends
+    /// its reply to the buffer it is given.
+    pub fn with_nest<R>(
+        &mut self,
+        nesting: Nesting,
+        work: impl FnOnce(&mut Nest<'_>, &mut Vec<u8>) -> R,
+    ) -> Result<R, CommandError> {
+        let database = Arc::clone(&self.session.database);
+        let (worker, session) = (&mut *self.worker, &mut *self.session);
+        let out = self.reply.buffer();
+        if let Some(held) = &mut self.held {
+            return Ok(work(&mut Nest { worker, session, held: &mut **held, nesting }, out));
+        }
+        let locked = database.keyspace.lock_lazily_unless_busy();
+        let mut access = locked.map_err(|_| CommandError::text(dispatch::BUSY))?;
+        Ok(work(&mut Nest { worker, session, held: &mut access, nesting }, out))
+    }
 }
 
 /// Every command of the server's own, by family.
@@ -40,6 +112,8 @@ pub const TABLES: &[&[ServerCommand]] = &[
     process::TABLE,
     slowlog::TABLE,
     time::TABLE,
+    transaction::TABLE,
+    wait::TABLE,
 ];
 
 /// Commands on data that need what `carnelian-commands` does not know.

@@ -3,6 +3,8 @@
 //! Where programs expect a figure of something that this version has not got, it is the one of a
 //! server that does not use it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::{Page, View};
 use crate::database::{Counter, Counters};
 
@@ -13,16 +15,15 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     page.field("maxclients", view.config.maxclients);
     page.field("client_recent_max_input_buffer", totals.query_bytes_max);
     page.field("client_recent_max_output_buffer", totals.output_bytes_max);
-    page.zeros(&[
-        "blocked_clients",
-        "tracking_clients",
-        "pubsub_clients",
-        "watching_clients",
-        "clients_in_timeout_table",
-        "total_watched_keys",
-        "total_blocking_keys",
-        "total_blocking_keys_on_nokey",
-    ]);
+    let waiters = &view.database.waiters;
+    let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+    page.field("blocked_clients", load(&waiters.blocked));
+    page.zeros(&["tracking_clients", "pubsub_clients"]);
+    page.field("watching_clients", load(&waiters.watching));
+    page.zeros(&["clients_in_timeout_table"]);
+    page.field("total_watched_keys", load(&waiters.watched_keys));
+    page.field("total_blocking_keys", load(&waiters.blocking_keys));
+    page.field("total_blocking_keys_on_nokey", load(&waiters.blocking_keys_on_loss));
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {

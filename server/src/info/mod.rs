@@ -8,13 +8,13 @@ mod figures;
 mod host;
 mod memory;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use carnelian_config::Config;
 
-use crate::census::Count;
+use crate::census::{self, Count};
 use crate::clock;
 use crate::database::Database;
 use crate::memory::Figures;
@@ -82,6 +82,8 @@ struct View<'v> {
     now_us: u64,
     usage: Usage,
     figures: OnceCell<Figures>,
+    /// A census that was taken before; locks are held that cannot be taken again.
+    counts: RefCell<Option<Vec<Count>>>,
 }
 
 impl View<'_> {
@@ -91,7 +93,12 @@ impl View<'_> {
 
     /// Taken once, and only if a section needs them.
     fn figures(&self) -> &Figures {
-        let take = || Figures::take(self.server, self.database, &self.usage, self.now_ms());
+        let take = || {
+            let counts = self.counts.borrow_mut().take();
+            let counts =
+                counts.unwrap_or_else(|| census::take(&self.database.keyspace, self.now_ms()));
+            Figures::take(self.server, self.database, &self.usage, counts)
+        };
         self.figures.get_or_init(take)
     }
 
@@ -123,8 +130,13 @@ impl Page {
     }
 }
 
-/// The sections of these names.
-pub fn render(server: &Server, database: &Arc<Database>, names: &[&[u8]]) -> String {
+/// The sections of these names. `counts` is given where the keyspace's locks are held.
+pub fn render(
+    server: &Server,
+    database: &Arc<Database>,
+    names: &[&[u8]],
+    counts: Option<Vec<Count>>,
+) -> String {
     let view = View {
         server,
         database,
@@ -132,6 +144,7 @@ pub fn render(server: &Server, database: &Arc<Database>, names: &[&[u8]]) -> Str
         now_us: clock::wall_us(),
         usage: Usage::of_process(),
         figures: OnceCell::new(),
+        counts: RefCell::new(counts),
     };
     let mut page = Page(String::with_capacity(8 << 10));
     for section in SECTIONS.iter().filter(|section| is_wanted(section, names)) {
@@ -204,7 +217,7 @@ mod tests {
     #[test]
     fn sections_come_in_order_once_and_as_asked() {
         let bench = Bench::start(Config::default());
-        let render = |names: &[&[u8]]| render(&bench.server, &bench.database, names);
+        let render = |names: &[&[u8]]| render(&bench.server, &bench.database, names, None);
         assert_eq!(titles(&render(&[b"CPU", b"server", b"cpu", b"foo"])), ["Server", "CPU"]);
         assert_eq!(render(&[b"foo"]), "");
         let all = render(&[b"all"]);
@@ -219,7 +232,7 @@ mod tests {
         let bench = Bench::start(Config::default());
         let mut stream = bench.connect();
         bench.exchange(&mut stream, "SET k v\r\nGET k\r\nGET\r\n", "+OK\r\n$1\r\nv\r\n-ERR");
-        let text = render(&bench.server, &bench.database, &[b"everything"]);
+        let text = render(&bench.server, &bench.database, &[b"everything"], None);
         let mut names = std::collections::BTreeSet::new();
         for line in text.split("\r\n").filter(|line| !line.is_empty() && !line.starts_with("# ")) {
             let (name, _) = line.split_once(':').expect(line);

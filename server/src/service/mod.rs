@@ -109,10 +109,21 @@ impl Service {
 
     /// Reads once from the connection and runs what is there.
     pub fn serve(&mut self, connection: &mut Connection) -> After {
-        if connection.closing() || connection.flags.paused {
+        if connection.closing() || connection.flags.paused || connection.session.waiter.is_some() {
             return After::Wait;
         }
         self.stage(connection, Self::serve_staged)
+    }
+
+    /// Goes on with a connection that has waited: first comes what it has waited for.
+    pub fn end_wait(&mut self, connection: &mut Connection, reply: &[u8]) -> After {
+        if connection.closing() {
+            return After::Wait;
+        }
+        self.stage(connection, |service, connection| {
+            service.replies.extend_from_slice(reply);
+            if connection.flags.paused { After::Wait } else { service.serve_staged(connection) }
+        })
     }
 
     /// Takes one step of a handshake: what one read brings.
@@ -155,7 +166,8 @@ impl Service {
         if connection.flags.unparsed {
             connection.flags.unparsed = false;
             let after = self.run_input(connection);
-            if after != After::Wait || connection.closing() || connection.flags.paused {
+            let is_held = connection.flags.paused || connection.session.waiter.is_some();
+            if after != After::Wait || connection.closing() || is_held {
                 return after;
             }
         }

@@ -38,7 +38,7 @@ pub(super) enum Stop {
     Incomplete { wanted: usize },
     /// Others are to be served.
     Quota,
-    /// The client is to read first.
+    /// The client is to read first, or waits.
     Paused,
     /// Nothing more is to be run for this client.
     Close,
@@ -68,7 +68,7 @@ impl Service {
         if !rest.is_empty() {
             connection.input.append(rest);
         }
-        let held = connection.input.len();
+        let held = connection.input.len() + connection.session.queued_bytes();
         connection.session.shared.query_bytes.store(held, Ordering::Relaxed);
         if held != 0 && connection.session.settings.query_bytes_max < held {
             log::warning!(
@@ -112,6 +112,9 @@ impl Service {
                 position = if is_whole { parsed.position } else { self.commands[ran - 1].1 };
                 if next == Next::Close || connection.session.close_after_reply {
                     return (position, Stop::Close);
+                }
+                if next == Next::Wait && is_whole {
+                    return (position, Stop::Paused);
                 }
                 if !is_whole {
                     // The parser has been further; the rest is parsed anew.
@@ -223,7 +226,7 @@ impl Service {
             if BATCH_REPLY_BYTES <= self.replies.len() - connection.staged.start {
                 self.flush_early(connection);
             }
-            if outcome.next == Next::Close || ran == self.ends.len() {
+            if outcome.next != Next::Continue || ran == self.ends.len() {
                 break outcome.next;
             }
             if connection.flags.paused || connection.session.close_after_reply {

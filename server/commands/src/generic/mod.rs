@@ -11,7 +11,6 @@ mod rename;
 mod scan;
 mod sort;
 mod ttl;
-mod wait;
 
 pub use memory::memory_usage;
 
@@ -50,8 +49,6 @@ pub const TABLE: &[DataCommand] = &[
     flush::FLUSHDB,
     flush::FLUSHALL,
     flush::SWAPDB,
-    wait::WAIT,
-    wait::WAITAOF,
 ];
 
 /// One key, of which only the metadata is read.

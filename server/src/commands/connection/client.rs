@@ -8,6 +8,7 @@ use carnelian_resp::number::parse_i64;
 
 use super::command;
 use super::list::{Filter, Kinds, line};
+use crate::blocking::{self, Unblock};
 use crate::clients::ClientShared;
 use crate::commands::{Context, help};
 use crate::registry::{ServerCommand, ServerRun};
@@ -299,15 +300,18 @@ fn trackinginfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `CLIENT UNBLOCK id [TIMEOUT | ERROR]`: no command of this server waits, so nobody is woken.
 fn unblock(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    args::integer(context.args[2])?;
-    match &context.args[3..] {
-        [] => {}
-        [word] if args::is(word, "TIMEOUT") || args::is(word, "ERROR") => {}
+    let id = args::integer(context.args[2])?;
+    let how = match &context.args[3..] {
+        [] => Unblock::TimeOut,
+        [word] if args::is(word, "TIMEOUT") => Unblock::TimeOut,
+        [word] if args::is(word, "ERROR") => Unblock::Error,
         _ => {
             return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
         }
-    }
-    context.reply.integer(0);
+    };
+    let client = u64::try_from(id).ok().and_then(|id| context.session.database.clients.find(id));
+    let is_ended = client.is_some_and(|client| blocking::unblock(context.worker, &client, how));
+    context.reply.integer(is_ended.into());
     Ok(Effect::None)
 }
 

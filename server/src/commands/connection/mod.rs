@@ -125,6 +125,7 @@ fn quit(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `RESET`
 fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let session = &mut *context.session;
+    session.discard();
     session.db = 0;
     session.protocol = Protocol::Resp2;
     session.reply = ReplyMode::On;

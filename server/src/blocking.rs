@@ -1,0 +1,198 @@
+//! Clients that wait: for a key that can serve them, or for time to pass.
+//!
+//! A command that cannot be served yet returns `Effect::Wait`. While its keys are still locked, the
+//! client enters the line of each of them. Who changes such a key runs, right after its own command, the
+//! commands of those who wait for it, in the order in which they came, and sends each reply to the
+//! reactor of its client. Nothing is polled: a client that waits costs its memory.
+//!
+//! Whoever ends a wait claims it first, so that it ends once: served, timed out, or called off.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use carnelian_commands::{Effect, Wait};
+use carnelian_keyspace::SegmentSet;
+use carnelian_resp::{Protocol, Writer};
+
+use crate::clients::ClientShared;
+use crate::database::Database;
+use crate::dispatch;
+use crate::mailbox::Message;
+use crate::session::{Session, Worker};
+use crate::waiters::Key;
+
+const WAITING: u8 = 0;
+const CLAIMED: u8 = 1;
+
+/// A client's wait.
+pub struct Waiter {
+    pub client: Arc<ClientShared>,
+    pub database: Arc<Database>,
+    /// The command, by its place in the registry, and its words.
+    pub command: usize,
+    pub words: Vec<Box<[u8]>>,
+    pub wait: Wait,
+    pub db: u16,
+    pub protocol: Protocol,
+    pub no_touch: bool,
+    /// Its place in every line.
+    pub order: u64,
+    state: AtomicU8,
+}
+
+/// How CLIENT UNBLOCK ends a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unblock {
+    TimeOut,
+    Error,
+}
+
+impl Waiter {
+    /// Has the session's client wait. Called while the segments of the keys are locked.
+    pub fn enter(session: &Session, command: usize, words: &[&[u8]], mut wait: Wait) -> Arc<Self> {
+        let database = &session.database;
+        let words = match wait.words.take() {
+            Some(words) => words,
+            None => words.iter().map(|&word| word.into()).collect(),
+        };
+        let waiter = Arc::new(Self {
+            client: Arc::clone(&session.shared),
+            database: Arc::clone(database),
+            command,
+            words,
+            wait,
+            db: session.db,
+            protocol: session.protocol,
+            no_touch: session.no_touch,
+            order: database.waiters.next_order(),
+            state: AtomicU8::new(WAITING),
+        });
+        *session.shared.waiter.lock() = Some(Arc::clone(&waiter));
+        database.waiters.enter(&waiter);
+        waiter
+    }
+
+    /// Makes the caller the one who ends the wait.
+    fn claim(&self) -> bool {
+        let (order, loaded) = (Ordering::AcqRel, Ordering::Acquire);
+        self.state.compare_exchange(WAITING, CLAIMED, order, loaded).is_ok()
+    }
+
+    fn give_back(&self) {
+        self.state.store(WAITING, Ordering::Release);
+    }
+
+    /// Removes what was claimed from all lines.
+    fn leave(&self) {
+        self.database.waiters.leave(self);
+        *self.client.waiter.lock() = None;
+    }
+
+    /// Ends the wait in vain. The reply, unless somebody else has ended it.
+    pub fn time_out(&self) -> Option<Vec<u8>> {
+        if !self.claim() {
+            return None;
+        }
+        self.leave();
+        let mut out = Vec::new();
+        self.wait.on_timeout.write_to(&mut Writer::new(&mut out, self.protocol));
+        Some(out)
+    }
+
+    /// The client is gone. Whether nobody has ended the wait before.
+    pub fn call_off(&self) -> bool {
+        let is_mine = self.claim();
+        if is_mine {
+            self.leave();
+        }
+        is_mine
+    }
+}
+
+/// CLIENT UNBLOCK. Whether the client was waiting.
+pub fn unblock(worker: &mut Worker, client: &ClientShared, how: Unblock) -> bool {
+    let Some(waiter) = client.waiter.lock().clone() else { return false };
+    let reply = match how {
+        Unblock::TimeOut => waiter.time_out(),
+        Unblock::Error => waiter
+            .call_off()
+            .then(|| b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec()),
+    };
+    let Some(reply) = reply else { return false };
+    worker.post(waiter.client.reactor, Message::Resume(waiter, reply));
+    true
+}
+
+/// Serves those who wait for the keys that the last commands have changed, and those whom that serves
+/// in turn. Called with no lock held.
+pub fn serve(worker: &mut Worker, database: &Arc<Database>) {
+    let mut next = 0;
+    while let Some(key) = worker.scratch.ready.get(next).cloned() {
+        next += 1;
+        serve_key(worker, database, &key);
+    }
+    worker.scratch.ready.clear();
+}
+
+fn serve_key(worker: &mut Worker, database: &Arc<Database>, (db, key): &Key) {
+    let mut order = None;
+    while let Some(waiter) = database.waiters.next_waiting(*db, key, order) {
+        order = Some(waiter.order);
+        match try_again(worker, database, &waiter, key) {
+            Attempt::Done | Attempt::Waits => {}
+            // The others could not be served either.
+            Attempt::KeyIsGone if !waiter.wait.heeds_loss => {
+                let waiters = &database.waiters;
+                if waiters.blocking_keys_on_loss.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+            }
+            Attempt::KeyIsGone => {}
+        }
+    }
+}
+
+enum Attempt {
+    Done,
+    Waits,
+    KeyIsGone,
+}
+
+/// Runs the command of one who waits, if the key promises to serve it.
+fn try_again(
+    worker: &mut Worker,
+    database: &Arc<Database>,
+    waiter: &Arc<Waiter>,
+    key: &[u8],
+) -> Attempt {
+    let server = Arc::clone(&worker.server);
+    let entry = server.registry.entry(waiter.command);
+    let keyspace = &database.keyspace;
+    let words: Vec<&[u8]> = waiter.words.iter().map(|word| &**word).collect();
+    let mut wanted = SegmentSet::default();
+    for key in &waiter.wait.keys {
+        wanted.insert(carnelian_keyspace::segment_of(keyspace.hash(key)));
+    }
+    let _ = entry.for_each_key(&words, |key| {
+        wanted.insert(carnelian_keyspace::segment_of(keyspace.hash(key)));
+    });
+    let mut access = keyspace.lock(wanted);
+    let kind = dispatch::kind_of(worker, database, &mut access, waiter.db.into(), key);
+    let is_promising = kind == waiter.wait.kind;
+    if !is_promising && !waiter.wait.heeds_loss {
+        return if kind.is_none() { Attempt::KeyIsGone } else { Attempt::Waits };
+    }
+    if !waiter.claim() {
+        return Attempt::Waits;
+    }
+    let mut reply = Vec::new();
+    let effect = dispatch::run_for(worker, waiter, entry, &mut access, &words, &mut reply);
+    if let Effect::Wait(_) = effect {
+        waiter.give_back();
+        return Attempt::Waits;
+    }
+    waiter.leave();
+    drop(access);
+    worker.post(waiter.client.reactor, Message::Resume(Arc::clone(waiter), reply));
+    Attempt::Done
+}

@@ -1,0 +1,171 @@
+//! MULTI: the commands a client has queued, and their run as one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use carnelian_commands::{CommandError, Effect, Flags, Scope};
+use carnelian_keyspace::{SegmentSet, segment_of};
+
+use crate::commands::Context;
+use crate::dispatch::{self, Nest, Nesting};
+use crate::registry::{Entry, Handler};
+use crate::session::Session;
+use crate::waiters::{Key, Watch};
+
+/// Commands between MULTI and EXEC, in one buffer.
+#[derive(Default)]
+pub struct Transaction {
+    bytes: Vec<u8>,
+    /// Where in `bytes` each word ends.
+    words: Vec<usize>,
+    /// The entry of each command, and how many words there are up to its end.
+    commands: Vec<(usize, usize)>,
+    /// What the flags of the commands say together.
+    flags: u32,
+    /// Whether a command was refused: EXEC will run none.
+    pub is_broken: bool,
+}
+
+impl Transaction {
+    pub fn push(&mut self, entry: &Entry, words: &[&[u8]]) {
+        for word in words {
+            self.bytes.extend_from_slice(word);
+            self.words.push(self.bytes.len());
+        }
+        self.commands.push((entry.id, self.words.len()));
+        self.flags |= entry.flags.bits();
+    }
+
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// Whether one of the commands has the flag.
+    pub fn has(&self, flag: Flags) -> bool {
+        self.flags & flag.bits() != 0
+    }
+
+    /// Bytes it takes.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity()
+            + self.words.capacity() * size_of::<usize>()
+            + self.commands.capacity() * size_of::<(usize, usize)>()
+    }
+}
+
+/// The keys a client watches.
+#[derive(Default)]
+pub struct Watched {
+    pub keys: Vec<Key>,
+    pub watch: Arc<Watch>,
+}
+
+impl Session {
+    /// Ends a transaction that has begun, and every watch.
+    pub fn discard(&mut self) {
+        self.transaction = None;
+        self.shared.queued.store(-1, Ordering::Relaxed);
+        self.unwatch();
+    }
+
+    pub fn unwatch(&mut self) {
+        let Some(watched) = self.watched.take() else { return };
+        let waiters = &self.database.waiters;
+        waiters.unwatch(&watched.keys, self.shared.id);
+        waiters.watching.fetch_sub(1, Ordering::Relaxed);
+        self.shared.watched.store(0, Ordering::Relaxed);
+    }
+
+    /// Queues a command behind MULTI.
+    pub fn enqueue(&mut self, entry: &Entry, words: &[&[u8]]) {
+        let Some(transaction) = &mut self.transaction else { return };
+        transaction.push(entry, words);
+        self.shared.queued.store(transaction.len() as i64, Ordering::Relaxed);
+        self.shared.queued_bytes.store(transaction.memory(), Ordering::Relaxed);
+    }
+
+    /// Bytes of queued commands.
+    pub fn queued_bytes(&self) -> usize {
+        self.transaction.as_ref().map_or(0, |transaction| transaction.memory())
+    }
+}
+
+/// Runs what is queued. The locks of all keys, watched ones included, are held from before the first
+/// look at the watches until after the last command.
+pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let Some(transaction) = context.session.transaction.take() else {
+        return Err(CommandError::text("ERR EXEC without MULTI"));
+    };
+    context.session.shared.queued.store(-1, Ordering::Relaxed);
+    if transaction.is_broken {
+        context.session.unwatch();
+        return Err(CommandError::text(
+            "EXECABORT Transaction discarded because of previous errors.",
+        ));
+    }
+    let database = Arc::clone(&context.session.database);
+    let keyspace = &database.keyspace;
+    let registry = context.registry;
+
+    let mut start = 0;
+    let words: Vec<&[u8]> = transaction
+        .words
+        .iter()
+        .map(|&end| &transaction.bytes[std::mem::replace(&mut start, end)..end])
+        .collect();
+    let mut wanted = SegmentSet::default();
+    let mut is_bounded = true;
+    let mut first = 0;
+    for &(id, end) in &transaction.commands {
+        let entry = registry.entry(id);
+        let is_plain = matches!(entry.handler, Handler::Data(_)) && entry.scope == Scope::Keys;
+        is_bounded &= is_plain;
+        if is_plain {
+            let hash = |key: &[u8]| wanted.insert(segment_of(keyspace.hash(key)));
+            let _ = entry.for_each_key(&words[first..end], hash);
+        }
+        first = end;
+    }
+    let watched = context.session.watched.as_ref();
+    for (_, key) in watched.iter().flat_map(|watched| &watched.keys) {
+        wanted.insert(segment_of(keyspace.hash(key)));
+    }
+
+    let locked = match is_bounded {
+        true => keyspace.lock_unless_busy(wanted),
+        false => keyspace.lock_lazily_unless_busy(),
+    };
+    let Ok(mut access) = locked else {
+        context.session.unwatch();
+        return Err(CommandError::text(format!(
+            "EXECABORT Transaction discarded because of: {}",
+            dispatch::BUSY
+        )));
+    };
+    if let Some(watched) = watched {
+        for (db, key) in &watched.keys {
+            // A watched key whose time is over has changed, even if nobody has looked.
+            dispatch::kind_of(context.worker, &database, &mut access, *db, key);
+        }
+    }
+    let is_stale = watched.is_some_and(|watched| watched.watch.is_broken());
+    context.session.unwatch();
+    if is_stale {
+        context.reply.null_array();
+        return Ok(Effect::None);
+    }
+
+    context.reply.array(transaction.len());
+    let mut nest = Nest {
+        worker: &mut *context.worker,
+        session: &mut *context.session,
+        held: &mut access,
+        nesting: Nesting::Transaction,
+    };
+    nest.run_queue(&transaction.commands, &words, context.reply.buffer());
+    Ok(Effect::None)
+}
