@@ -1,8 +1,10 @@
 //! The `redis` table: commands, logging, replies, and what a library registers its functions with.
+#![allow(clippy::needless_pass_by_value)] // Functions that Lua calls own what they are given.
 
 use std::ops::Range;
 
-use carnelian_resp::{Protocol, TEXT_BYTES_MAX, format_double};
+use carnelian_resp::Protocol;
+use carnelian_resp::number::{TEXT_BYTES_MAX, format_double};
 use mlua::{BorrowedBytes, Lua, Table, Value, Variadic};
 use sha1::{Digest, Sha1};
 use smallvec::SmallVec;

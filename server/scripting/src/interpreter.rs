@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mlua::{
-    ChunkMode, Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState,
+    Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState,
 };
+
+use mlua::chunk::ChunkMode;
+use mlua::debug::Debug;
 
 use crate::error::{self, PRELUDE, Raised};
 use crate::host::{Slot, Tick, current};
@@ -153,7 +156,7 @@ impl Interpreter {
             let all: Variadic<Value> =
                 keys.iter().chain(arguments).map(text).collect::<mlua::Result<_>>()?;
             let _limited = WithLimit::new(&self.lua, self.memory_limit);
-            spread.call((body, keys.len(), all)).map(Ended::from)
+            spread.call::<Parts>((body, keys.len(), all)).map(Ended::from)
         } else {
             let table = |all: &[&[u8]]| {
                 let table = self.lua.create_table_with_capacity(all.len(), 0)?;
@@ -164,7 +167,7 @@ impl Interpreter {
             };
             let (keys, arguments) = (table(keys)?, table(arguments)?);
             let _limited = WithLimit::new(&self.lua, self.memory_limit);
-            tables.call((body, keys, arguments)).map(Ended::from)
+            tables.call::<Parts>((body, keys, arguments)).map(Ended::from)
         }
     }
 
@@ -203,8 +206,10 @@ impl Interpreter {
 /// What the drivers of the prelude return: success and the value, or the error's parts.
 struct Ended(bool, Value, Value, Value, bool);
 
-impl From<(bool, Value, Value, Value, Value)> for Ended {
-    fn from(parts: (bool, Value, Value, Value, Value)) -> Self {
+type Parts = (bool, Value, Value, Value, Value);
+
+impl From<Parts> for Ended {
+    fn from(parts: Parts) -> Self {
         let (ok, value, source, line, counted) = parts;
         Self(ok, value, source, line, matches!(counted, Value::Boolean(true)))
     }
@@ -245,24 +250,23 @@ impl Drop for WithoutLimit<'_> {
 /// Looks at the host every so many instructions.
 fn watch(lua: &Lua) -> mlua::Result<()> {
     let triggers = HookTriggers::new().every_nth_instruction(INSTRUCTIONS_A_TICK);
-    lua.set_global_hook(triggers, |lua, frame| {
-        let Some(Tick::Kill) = current(tick) else { return Ok(VmState::Continue) };
-        let line = frame.current_line();
-        let source = frame.source().source.map(|source| source.into_owned());
-        current(|slot| {
-            let at = source.filter(|source| source != PRELUDE).zip(line);
-            slot.run.killed_at =
-                at.map(|(source, line)| (source.into_bytes(), line.to_string().into_bytes()));
-        });
-        // From here on every instruction fails, so that no `pcall` of the script goes on.
-        lua.set_global_hook(HookTriggers::new().every_nth_instruction(1), |_, _| {
-            match current(|slot| slot.run.killed) {
-                Some(true) => Err(Raised::table(KILLED)),
-                _ => Ok(VmState::Continue),
-            }
-        })?;
-        Err(Raised::table(KILLED))
-    })
+    lua.set_global_hook(triggers, on_tick)
+}
+
+fn on_tick(lua: &Lua, frame: &Debug<'_>) -> mlua::Result<VmState> {
+    let Some(Tick::Kill) = current(tick) else { return Ok(VmState::Continue) };
+    let line = frame.current_line();
+    let source = frame.source().source.map(|source| source.into_owned());
+    let place = source.filter(|source| source != PRELUDE).zip(line);
+    current(|slot| {
+        let bytes =
+            |(source, line): (String, usize)| (source.into_bytes(), line.to_string().into_bytes());
+        slot.run.killed_at = slot.run.killed_at.take().or_else(|| place.map(bytes));
+    });
+    // From here on every instruction of this coroutine fails, so that no `pcall` in it goes on; those
+    // around it come here in their turn.
+    lua.set_global_hook(HookTriggers::new().every_nth_instruction(1), on_tick)?;
+    Err(Raised::table(KILLED))
 }
 
 fn tick(slot: Slot<'_>) -> Tick {
@@ -309,7 +313,7 @@ fn place(lua: &Lua) -> (Option<String>, Option<i64>) {
 
 /// Coroutines count their instructions each for itself: their resumptions are counted as well.
 fn beat() -> mlua::Result<()> {
-    let killed = current(|mut slot| {
+    let killed = current(|slot| {
         slot.run.beats += 1;
         if slot.run.killed {
             return true;
@@ -318,7 +322,7 @@ fn beat() -> mlua::Result<()> {
             return false;
         }
         slot.run.beats = 0;
-        tick(Slot { host: &mut *slot.host, run: &mut *slot.run }) == Tick::Kill
+        tick(slot) == Tick::Kill
     });
     if killed == Some(true) { Err(Raised::table(KILLED)) } else { Ok(()) }
 }

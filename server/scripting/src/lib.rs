@@ -17,6 +17,8 @@ mod payload;
 mod random;
 mod reply;
 mod scripts;
+#[cfg(test)]
+mod tests;
 mod shebang;
 mod values;
 

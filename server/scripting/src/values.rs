@@ -1,6 +1,6 @@
 //! From replies of commands to what scripts see of them.
 
-use carnelian_resp::parse_i64;
+use carnelian_resp::number::parse_i64;
 use mlua::{Lua, Table, Value};
 
 use crate::error::Raised;

@@ -1,4 +1,5 @@
 //! `bit`: operations on 32-bit integers, as LuaBitOp has them.
+#![allow(clippy::needless_pass_by_value)] // Functions that Lua calls own what they are given.
 
 use mlua::{Lua, Table, Value, Variadic};
 

@@ -1,4 +1,5 @@
 //! `cmsgpack`: MessagePack to and from Lua's values.
+#![allow(clippy::needless_pass_by_value)] // Functions that Lua calls own what they are given.
 
 use mlua::{Lua, Table, Value, Variadic};
 
@@ -8,7 +9,7 @@ use crate::error::{bad_argument, located};
 /// Tables nested deeper than this are packed as nil, as lua-cmsgpack does.
 const PACK_DEPTH_MAX: usize = 16;
 /// How deep a message may nest; our own stack is bounded.
-const UNPACK_DEPTH_MAX: usize = 1000;
+const UNPACK_DEPTH_MAX: usize = 256;
 /// How many values come back at once; Lua's stack is bounded.
 const RESULTS_MAX: usize = 7000;
 const TOO_MANY: &str = "stack overflow (too many return values at once; \

@@ -1,4 +1,5 @@
 //! `struct`: binary records by a format, as Roberto Ierusalimschy's library packs them.
+#![allow(clippy::needless_pass_by_value)] // Functions that Lua calls own what they are given.
 
 use mlua::{Lua, Table, Value, Variadic};
 

@@ -1,6 +1,6 @@
 //! From JSON to Lua's values.
 
-use mlua::{LightUserData, Lua, Value};
+use mlua::{LightUserData, Lua, LuaString, Table, Value};
 
 use super::{DEPTH_CEILING, Settings};
 use crate::error::located;
@@ -9,7 +9,7 @@ pub(super) fn decode(lua: &Lua, text: &[u8], settings: &Settings) -> mlua::Resul
     if 2 <= text.len() && text[..2].contains(&0) {
         return Err(located(lua, "JSON parser does not support UTF-16 or UTF-32"));
     }
-    let mut decoder = Decoder { lua, settings, text, at: 0, depth: 0, buffer: Vec::new() };
+    let mut decoder = Decoder { lua, settings, text, at: 0, buffer: Vec::new() };
     let first = decoder.next();
     let value = decoder.value(first)?;
     let last = decoder.next();
@@ -24,7 +24,6 @@ struct Decoder<'a> {
     settings: &'a Settings,
     text: &'a [u8],
     at: usize,
-    depth: i32,
     /// The last text that was read.
     buffer: Vec<u8>,
 }
@@ -71,74 +70,105 @@ impl Kind {
     }
 }
 
+/// What is being read: nothing recurses.
+enum Open {
+    Array { table: Table, next: usize },
+    Object { table: Table, key: LuaString },
+}
+
 impl Decoder<'_> {
-    fn value(&mut self, token: Token) -> mlua::Result<Value> {
-        Ok(match token.kind {
-            Kind::Text => Value::String(self.lua.create_string(&self.buffer)?),
-            Kind::Number(number) => Value::Number(number),
-            Kind::Boolean(truth) => Value::Boolean(truth),
-            Kind::Null => Value::LightUserData(LightUserData(std::ptr::null_mut())),
-            Kind::ObjectBegin => self.object()?,
-            Kind::ArrayBegin => self.array()?,
-            _ => return Err(self.unexpected("value", &token)),
-        })
-    }
-
-    fn object(&mut self) -> mlua::Result<Value> {
-        self.descend()?;
-        let table = self.lua.create_table()?;
-        let mut token = self.next();
-        if token.kind != Kind::ObjectEnd {
+    fn value(&mut self, mut token: Token) -> mlua::Result<Value> {
+        let mut open: Vec<Open> = Vec::new();
+        'value: loop {
+            let mut value = match token.kind {
+                Kind::Text => Value::String(self.lua.create_string(&self.buffer)?),
+                Kind::Number(number) => Value::Number(number),
+                Kind::Boolean(truth) => Value::Boolean(truth),
+                Kind::Null => Value::LightUserData(LightUserData(std::ptr::null_mut())),
+                Kind::ObjectBegin => {
+                    self.descend(open.len())?;
+                    let table = self.lua.create_table()?;
+                    token = self.next();
+                    if token.kind != Kind::ObjectEnd {
+                        let key = self.key(&token)?;
+                        open.push(Open::Object { table, key });
+                        token = self.next();
+                        continue 'value;
+                    }
+                    Value::Table(table)
+                }
+                Kind::ArrayBegin => {
+                    self.descend(open.len())?;
+                    let table = self.lua.create_table()?;
+                    token = self.next();
+                    if token.kind != Kind::ArrayEnd {
+                        open.push(Open::Array { table, next: 1 });
+                        continue 'value;
+                    }
+                    Value::Table(table)
+                }
+                _ => return Err(self.unexpected("value", &token)),
+            };
+            // Puts it where it belongs, and that too if it ends there.
             loop {
-                if token.kind != Kind::Text {
-                    return Err(self.unexpected("object key string", &token));
+                let Some(last) = open.last_mut() else { return Ok(value) };
+                match last {
+                    Open::Array { table, next } => {
+                        table.raw_seti(*next, value)?;
+                        *next += 1;
+                        token = self.next();
+                        match token.kind {
+                            Kind::ArrayEnd => {}
+                            Kind::Comma => {
+                                token = self.next();
+                                continue 'value;
+                            }
+                            _ => return Err(self.unexpected("comma or array end", &token)),
+                        }
+                    }
+                    Open::Object { table, key } => {
+                        table.raw_set(&*key, value)?;
+                        token = self.next();
+                        match token.kind {
+                            Kind::ObjectEnd => {}
+                            Kind::Comma => {
+                                token = self.next();
+                                *key = self.key(&token)?;
+                                token = self.next();
+                                continue 'value;
+                            }
+                            _ => return Err(self.unexpected("comma or object end", &token)),
+                        }
+                    }
                 }
-                let key = self.lua.create_string(&self.buffer)?;
-                token = self.next();
-                if token.kind != Kind::Colon {
-                    return Err(self.unexpected("colon", &token));
-                }
-                token = self.next();
-                let value = self.value(token)?;
-                table.raw_set(key, value)?;
-                token = self.next();
-                match token.kind {
-                    Kind::ObjectEnd => break,
-                    Kind::Comma => token = self.next(),
-                    _ => return Err(self.unexpected("comma or object end", &token)),
+                match open.pop() {
+                    Some(Open::Array { table, .. } | Open::Object { table, .. }) => {
+                        value = Value::Table(table);
+                    }
+                    None => return Ok(Value::Nil),
                 }
             }
         }
-        self.depth -= 1;
-        Ok(Value::Table(table))
     }
 
-    fn array(&mut self) -> mlua::Result<Value> {
-        self.descend()?;
-        let table = self.lua.create_table()?;
-        let mut token = self.next();
-        if token.kind != Kind::ArrayEnd {
-            for index in 1.. {
-                let value = self.value(token)?;
-                table.raw_seti(index, value)?;
-                token = self.next();
-                match token.kind {
-                    Kind::ArrayEnd => break,
-                    Kind::Comma => token = self.next(),
-                    _ => return Err(self.unexpected("comma or array end", &token)),
-                }
-            }
+    /// A key and the colon behind it.
+    fn key(&mut self, token: &Token) -> mlua::Result<LuaString> {
+        if token.kind != Kind::Text {
+            return Err(self.unexpected("object key string", token));
         }
-        self.depth -= 1;
-        Ok(Value::Table(table))
+        let key = self.lua.create_string(&self.buffer)?;
+        let token = self.next();
+        if token.kind != Kind::Colon {
+            return Err(self.unexpected("colon", &token));
+        }
+        Ok(key)
     }
 
-    fn descend(&mut self) -> mlua::Result<()> {
-        self.depth += 1;
-        if self.depth <= self.settings.decode_max_depth.min(DEPTH_CEILING) {
+    fn descend(&self, depth: usize) -> mlua::Result<()> {
+        let (depth, at) = (depth as i32 + 1, self.at);
+        if depth <= self.settings.decode_max_depth.min(DEPTH_CEILING) {
             return Ok(());
         }
-        let (depth, at) = (self.depth, self.at);
         let text = format!("Found too many nested data structures ({depth}) at character {at}");
         Err(located(self.lua, text))
     }

@@ -10,7 +10,7 @@ use mlua::{LightUserData, Lua, Table, Value, Variadic};
 use super::int_argument;
 use crate::error::{bad_argument, wrong_type};
 
-/// How deep texts may nest whatever a script sets: our own stack is bounded.
+/// How deep texts may nest, whatever a script sets.
 const DEPTH_CEILING: i32 = 1000;
 
 /// What scripts can set, in each `cjson` table for itself.
