@@ -32,8 +32,13 @@ pub(crate) fn redis(lua: &Lua, kind: Kind) -> mlua::Result<Table> {
     table.raw_set("status_reply", lua.create_function(status_reply)?)?;
     table.raw_set("set_repl", lua.create_function(set_targets)?)?;
     table.raw_set("acl_check_cmd", lua.create_function(acl_check)?)?;
-    let names =
-        [("REPL_NONE", 0), ("REPL_AOF", 1), ("REPL_SLAVE", 2), ("REPL_REPLICA", 2), ("REPL_ALL", 3)];
+    let names = [
+        ("REPL_NONE", 0),
+        ("REPL_AOF", 1),
+        ("REPL_SLAVE", 2),
+        ("REPL_REPLICA", 2),
+        ("REPL_ALL", 3),
+    ];
     for (name, bits) in names {
         table.raw_set(name, bits)?;
     }
@@ -57,7 +62,8 @@ pub(crate) fn library(lua: &Lua) -> mlua::Result<Table> {
 }
 
 fn constants(table: &Table) -> mlua::Result<()> {
-    for (level, name) in ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING"].iter().enumerate()
+    for (level, name) in
+        ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING"].iter().enumerate()
     {
         table.raw_set(*name, level)?;
     }
@@ -71,12 +77,7 @@ fn command(lua: &Lua, words: Variadic<Value>, raise: bool) -> mlua::Result<Value
     outcome.unwrap_or_else(|| Err(Raised::table("ERR redis.call can only be called by a script")))
 }
 
-fn run_command(
-    lua: &Lua,
-    words: &[Value],
-    raise: bool,
-    slot: Slot<'_>,
-) -> mlua::Result<Value> {
+fn run_command(lua: &Lua, words: &[Value], raise: bool, slot: Slot<'_>) -> mlua::Result<Value> {
     let Slot { host, run } = slot;
     let protocol = run.protocol;
     let mut reply = std::mem::take(&mut run.reply);
@@ -173,9 +174,7 @@ fn text_of(lua: &Lua, value: &Value) -> mlua::Result<Option<Vec<u8>>> {
 
 fn number_of(lua: &Lua, value: &Value) -> mlua::Result<Option<f64>> {
     match value {
-        Value::Integer(_) | Value::Number(_) | Value::String(_) => {
-            lua.coerce_number(value.clone())
-        }
+        Value::Integer(_) | Value::Number(_) | Value::String(_) => lua.coerce_number(value.clone()),
         _ => Ok(None),
     }
 }

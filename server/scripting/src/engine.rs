@@ -5,7 +5,7 @@ use std::fmt;
 use carnelian_resp::{Protocol, Writer};
 
 use crate::api::hex_digest;
-use crate::functions::{FunctionHandle, Kept, LibraryInfo, Libraries, Loading, Restore};
+use crate::functions::{FunctionHandle, Kept, Libraries, LibraryInfo, Loading, Restore};
 use crate::host::{Host, RunState, Slot, with_host};
 use crate::interpreter::{End, Failure, Interpreter, Kind};
 use crate::reply::{self, Booleans};

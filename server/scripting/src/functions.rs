@@ -133,16 +133,15 @@ impl Libraries {
         if loading == Loading::New && self.libraries.contains_key(read.name.as_slice()) {
             return Err([b"Library '", read.name.as_slice(), b"' already exists"].concat());
         }
-        let chunk = state.compile(&code[read.source_at..], "@user_function").map_err(
-            |problem| [b"Error compiling function: ", problem.as_slice()].concat(),
-        )?;
+        let chunk = state
+            .compile(&code[read.source_at..], "@user_function")
+            .map_err(|problem| [b"Error compiling function: ", problem.as_slice()].concat())?;
         run.killed = false;
         run.loading = Some(Registrations::default());
         let loaded = with_host(Slot { host, run: &mut *run }, || state.load(&chunk));
         let registered = run.loading.take().unwrap_or_default();
-        loaded.map_err(|problem| {
-            [b"Error registering functions: ", problem.as_slice()].concat()
-        })?;
+        loaded
+            .map_err(|problem| [b"Error registering functions: ", problem.as_slice()].concat())?;
         if registered.0.is_empty() {
             return Err(b"No functions registered".to_vec());
         }
@@ -283,8 +282,8 @@ fn read_arguments(arguments: &[Value]) -> Result<(Vec<u8>, Registered), &'static
         [_] => Err("calling redis.register_function with a single argument is only applicable to \
                     Lua table (representing named arguments)."),
         [name, callback] => {
-            let name = text(name)
-                .ok_or("first argument to redis.register_function must be a string")?;
+            let name =
+                text(name).ok_or("first argument to redis.register_function must be a string")?;
             let Value::Function(callback) = callback else {
                 return Err("second argument to redis.register_function must be a function");
             };

@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mlua::{
-    Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState,
-};
+use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState};
 
 use mlua::chunk::ChunkMode;
 use mlua::debug::Debug;
@@ -59,7 +57,7 @@ pub(crate) struct Failure {
 impl Interpreter {
     pub(crate) fn new(kind: Kind, memory_limit: usize) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS;
-        let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(false))?;
+        let lua = Lua::new_with(libraries, LuaOptions::new())?;
         let native = native(&lua, kind)?;
         let name = if kind == Kind::Scripts { "eval" } else { "functions" };
         let prelude = lua.load(include_str!("prelude.lua")).set_name(PRELUDE);
@@ -284,6 +282,8 @@ fn native(lua: &Lua, kind: Kind) -> mlua::Result<Table> {
     native.raw_set("repair", lua.create_function(error::repair)?)?;
     native.raw_set("place", lua.create_function(|lua, ()| Ok(place(lua)))?)?;
     native.raw_set("beat", lua.create_function(|_, ()| beat())?)?;
+    let killed = |_: &Lua, ()| Ok(current(|slot| slot.run.killed) == Some(true));
+    native.raw_set("killed", lua.create_function(killed)?)?;
     let random = Arc::new(Mutex::new(Random::default()));
     let seeded = Arc::clone(&random);
     let draw = move |lua: &Lua, arguments: Variadic<Value>| {

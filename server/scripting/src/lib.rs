@@ -17,9 +17,9 @@ mod payload;
 mod random;
 mod reply;
 mod scripts;
+mod shebang;
 #[cfg(test)]
 mod tests;
-mod shebang;
 mod values;
 
 pub use engine::{Engine, Limits, Outcome, Run};

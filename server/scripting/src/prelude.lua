@@ -12,7 +12,7 @@ local rawsetmetatable, rawgetmetatable = setmetatable, getmetatable
 local rawloadstring, rawcollect = loadstring, collectgarbage
 local rawinsert, concat, byte = table.insert, table.concat, string.byte
 local rawresume, rawwrap = coroutine.resume, coroutine.wrap
-local repair, place, beat = native.repair, native.place, native.beat
+local repair, place, beat, killed = native.repair, native.place, native.beat, native.killed
 
 local READONLY = 'Attempt to modify a readonly table'
 
@@ -75,7 +75,12 @@ end
 
 function base.xpcall(body, handler)
   return rawxpcall(body, function(problem)
-    return handler(plain(problem))
+    problem = plain(problem)
+    -- No hook watches what handles the error of a hook: a script's end is no error to handle.
+    if killed() then
+      return problem
+    end
+    return handler(problem)
   end)
 end
 

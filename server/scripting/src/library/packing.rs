@@ -49,7 +49,8 @@ impl<'a> Format<'a> {
             b'i' | b'I' => {
                 let size = self.number(4)?;
                 if INTEGER_MAX < size {
-                    let text = format!("integral size {size} is larger than limit of {INTEGER_MAX}");
+                    let text =
+                        format!("integral size {size} is larger than limit of {INTEGER_MAX}");
                     return Err(located(self.lua, text));
                 }
                 size as usize

@@ -321,9 +321,8 @@ impl Decoder<'_> {
     }
 
     fn hex(&self, at: usize) -> Option<u32> {
-        (at..at + 4).try_fold(0, |value, at| {
-            Some(value << 4 | char::from(self.byte(at)).to_digit(16)?)
-        })
+        (at..at + 4)
+            .try_fold(0, |value, at| Some(value << 4 | char::from(self.byte(at)).to_digit(16)?))
     }
 
     fn unexpected(&self, expected: &str, token: &Token) -> mlua::Error {
@@ -337,9 +336,8 @@ fn read_double(text: &[u8]) -> Option<(f64, usize)> {
     let sign = usize::from(matches!(text.first(), Some(b'-' | b'+')));
     let negative = text.first() == Some(&b'-');
     let rest = &text[sign..];
-    let starts = |word: &[u8]| {
-        rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
-    };
+    let starts =
+        |word: &[u8]| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     let signed = |value: f64| if negative { -value } else { value };
     if starts(b"infinity") {
         return Some((signed(f64::INFINITY), sign + 8));
