@@ -20,6 +20,7 @@ use crate::pause::Pause;
 use crate::process;
 use crate::pubsub::PubSub;
 use crate::rates::Rates;
+use crate::scripting::Scripting;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
 use crate::tracking::Tracking;
@@ -47,6 +48,7 @@ pub struct Database {
     pub pause: Pause,
     pub monitors: Monitors,
     pub tracking: Tracking,
+    pub scripting: Scripting,
     /// Who waits for which key.
     pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
@@ -82,6 +84,7 @@ impl Database {
             pause: Pause::default(),
             monitors: Monitors::default(),
             tracking: Tracking::default(),
+            scripting: Scripting::default(),
             waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),

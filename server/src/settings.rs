@@ -43,6 +43,8 @@ pub struct Settings {
     pub hz: u32,
     /// `slowlog-log-slower-than`: commands that take as long or longer are logged.
     pub slow_ns: u64,
+    /// `busy-reply-threshold`: others are told of a script that runs for longer.
+    pub busy_ns: u64,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
     /// `tracking-table-max-keys`; 0: any number.
@@ -80,6 +82,10 @@ impl Settings {
                 .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
+            busy_ns: match config.busy_reply_threshold {
+                0 => u64::MAX,
+                ms => ms.saturating_mul(1_000_000),
+            },
             slow_log_len: bytes(config.slowlog_max_len),
             tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),

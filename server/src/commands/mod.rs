@@ -6,11 +6,13 @@ mod config;
 mod connection;
 mod debug;
 mod dump;
+mod function;
 mod info;
 mod memory;
 mod monitor;
 mod process;
 mod pubsub;
+mod scripting;
 mod slowlog;
 mod time;
 mod transaction;
@@ -115,11 +117,13 @@ pub const TABLES: &[&[ServerCommand]] = &[
     command::TABLE,
     config::TABLE,
     debug::TABLE,
+    function::TABLE,
     info::TABLE,
     memory::TABLE,
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    scripting::TABLE,
     slowlog::TABLE,
     time::TABLE,
     transaction::TABLE,
