@@ -130,7 +130,8 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         function: Option<&'a [u8]>,
         is_read_only: bool,
     ) -> Self {
-        let (server, database) = (Arc::clone(&nest.worker.server), Arc::clone(&nest.session.database));
+        let (server, database) =
+            (Arc::clone(&nest.worker.server), Arc::clone(&nest.session.database));
         let start_ns = nest.worker.clock.elapsed_ns();
         Self {
             nest,
@@ -148,8 +149,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
     /// Whether the command may be called; its entry.
     fn admit(&self, words: &[&[u8]]) -> Result<&Entry, (Option<&Entry>, CommandError)> {
         let registry = &self.server.registry;
-        let unknown =
-            || (None, CommandError::text("ERR Unknown Redis command called from script"));
+        let unknown = || (None, CommandError::text("ERR Unknown Redis command called from script"));
         let mut entry = registry.find(words[0]).ok_or_else(unknown)?;
         if !entry.subcommands.is_empty()
             && let Some(word) = words.get(1)

@@ -71,11 +71,7 @@ const SUBCOMMANDS: &[ServerCommand] = &[
         ..command("restore", "Makes the libraries of a payload.", "7.0.0", -3, GROWS, restore)
     },
     ServerCommand {
-        tips: &[
-            "nondeterministic_output",
-            "request_policy:all_shards",
-            "response_policy:special",
-        ],
+        tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
         ..command(
             "stats",
             "Describes the running function and the engines.",
@@ -178,9 +174,10 @@ fn list(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             with_code = true;
         } else if pattern.is_none() && word.eq_ignore_ascii_case(b"libraryname") {
             let given = words.next();
-            pattern = Some(*given.ok_or_else(|| {
-                CommandError::text("ERR library name argument was not given")
-            })?);
+            pattern =
+                Some(*given.ok_or_else(|| {
+                    CommandError::text("ERR library name argument was not given")
+                })?);
         } else {
             return Err(CommandError::quoting("ERR Unknown argument ", word, ""));
         }

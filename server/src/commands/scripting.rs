@@ -144,14 +144,7 @@ const SCRIPT: &[ServerCommand] = &[
     ServerCommand {
         complexity: "O(N) for N bytes of source",
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-        ..command(
-            "load",
-            "Keeps a script.",
-            "2.6.0",
-            3,
-            Flags::NOSCRIPT.union(Flags::STALE),
-            load,
-        )
+        ..command("load", "Keeps a script.", "2.6.0", 3, Flags::NOSCRIPT.union(Flags::STALE), load)
     },
     command(
         "show",
@@ -205,11 +198,7 @@ enum Source {
     Function,
 }
 
-fn run(
-    context: &mut Context<'_>,
-    source: Source,
-    access: Access,
-) -> Result<Effect, CommandError> {
+fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effect, CommandError> {
     let words = context.args;
     let no_script = || CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
     let no_function = || CommandError::text("ERR Function not found");
@@ -229,9 +218,7 @@ fn run(
         })
     })?;
     if (words.len() as i64 - 3) < count {
-        return Err(CommandError::text(
-            "ERR Number of keys can't be greater than number of args",
-        ));
+        return Err(CommandError::text("ERR Number of keys can't be greater than number of args"));
     }
     let Ok(count) = usize::try_from(count) else {
         return Err(CommandError::text("ERR Number of keys can't be negative"));
@@ -333,9 +320,8 @@ pub(super) fn check_flush(
     context: &Context<'_>,
     refusal: &'static str,
 ) -> Result<(), CommandError> {
-    let is_option = |word: &&[u8]| {
-        word.eq_ignore_ascii_case(b"sync") || word.eq_ignore_ascii_case(b"async")
-    };
+    let is_option =
+        |word: &&[u8]| word.eq_ignore_ascii_case(b"sync") || word.eq_ignore_ascii_case(b"async");
     match &context.args[2..] {
         [] => Ok(()),
         [word] if is_option(word) => Ok(()),
