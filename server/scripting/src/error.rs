@@ -81,7 +81,7 @@ pub(crate) fn place(lua: &Lua) -> Option<(String, i64)> {
         let found = lua.inspect_stack(level, |frame| {
             let source = frame.source();
             let text = source.source.as_deref().unwrap_or_default();
-            let ours = text == PRELUDE || source.what == "C";
+            let ours = text == PRELUDE || matches!(source.what, "C" | "tail");
             (!ours).then(|| {
                 let line = frame.current_line();
                 (text.to_owned(), line.map_or(-1, |line| line as i64))

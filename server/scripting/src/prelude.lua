@@ -6,12 +6,13 @@
 
 local native, kind = ...
 local assert, error, type, tostring, select = assert, error, type, tostring, select
-local rawnext, rawget, rawset, rawpairs = next, rawget, rawset, pairs
-local rawpcall, rawxpcall = pcall, xpcall
-local rawsetmetatable, rawgetmetatable = setmetatable, getmetatable
-local rawloadstring, rawcollect = loadstring, collectgarbage
-local rawinsert, concat, byte = table.insert, table.concat, string.byte
-local rawresume, rawwrap = coroutine.resume, coroutine.wrap
+local next, rawget, rawset, pairs = next, rawget, rawset, pairs
+local pcall, xpcall = pcall, xpcall
+local setmetatable, getmetatable = setmetatable, getmetatable
+local loadstring, collectgarbage = loadstring, collectgarbage
+local insert, concat = table.insert, table.concat
+local byte, find, gsub = string.byte, string.find, string.gsub
+local resume, wrap = coroutine.resume, coroutine.wrap
 local repair, place, beat, killed = native.repair, native.place, native.beat, native.killed
 
 local READONLY = 'Attempt to modify a readonly table'
@@ -27,17 +28,22 @@ end
 local function protect(real, metatable)
   local front = {}
   backing[front] = real
-  rawsetmetatable(front, { __index = real, __newindex = refuse })
+  setmetatable(front, { __index = real, __newindex = refuse })
   if metatable then
     visible[front] = protect(metatable)
   end
   return front
 end
 
--- Errors of functions written in Rust arrive as userdata that stands for a text or a table.
+-- Errors of functions written in Rust arrive as userdata that stands for a text or a table; those of
+-- what is wrapped here may say that they happened here.
 local function plain(problem)
-  if type(problem) == 'userdata' then
+  local kind = type(problem)
+  if kind == 'userdata' then
     return repair(problem)
+  end
+  if kind == 'string' and find(problem, 'prelude:', 1, true) == 1 then
+    return (gsub(problem, '^prelude:%d+: ', ''))
   end
   return problem
 end
@@ -70,11 +76,15 @@ local base = {
 }
 
 function base.pcall(...)
-  return caught(rawpcall(...))
+  return caught(pcall(...))
 end
 
-function base.xpcall(body, handler)
-  return rawxpcall(body, function(problem)
+function base.xpcall(...)
+  if select('#', ...) < 2 then
+    error("bad argument #2 to 'xpcall' (value expected)", 2)
+  end
+  local body, handler = ...
+  return xpcall(body, function(problem)
     problem = plain(problem)
     -- No hook watches what handles the error of a hook: a script's end is no error to handle.
     if killed() then
@@ -94,7 +104,7 @@ function base.next(...)
   if type(list) ~= 'table' then
     not_a_table('next', ...)
   end
-  return rawnext(backing[list] or list, key)
+  return next(backing[list] or list, key)
 end
 
 function base.pairs(...)
@@ -105,10 +115,10 @@ function base.pairs(...)
   local real = backing[list]
   if real then
     return function(_, key)
-      return rawnext(real, key)
+      return next(real, key)
     end, list, nil
   end
-  return rawnext, list, nil
+  return next, list, nil
 end
 
 function base.rawget(list, key)
@@ -126,17 +136,17 @@ function base.setmetatable(list, metatable)
   if backing[list] then
     error(READONLY, 0)
   end
-  return rawsetmetatable(list, metatable)
+  return setmetatable(list, metatable)
 end
 
-local text_metatable = rawgetmetatable('')
+local text_metatable = getmetatable('')
 local shown_text_metatable
 
 function base.getmetatable(value)
   if type(value) == 'table' and backing[value] then
     return visible[value]
   end
-  local metatable = rawgetmetatable(value)
+  local metatable = getmetatable(value)
   if metatable == text_metatable then
     return shown_text_metatable
   end
@@ -148,7 +158,7 @@ local function compile(text, name)
   if byte(text, 1) == 27 then
     return nil, '[string "' .. (name or '?') .. '"]:1: unexpected symbol near \'char(27)\''
   end
-  return rawloadstring(text, name)
+  return loadstring(text, name)
 end
 
 function base.loadstring(text, name)
@@ -187,7 +197,7 @@ end
 function base.collectgarbage(option, argument)
   option = option or 'collect'
   if option == 'count' or option == 'collect' or option == 'step' then
-    return rawcollect(option, argument)
+    return collectgarbage(option, argument)
   end
   if option == 'stop' or option == 'restart' or option == 'setpause' or option == 'setstepmul' then
     return 0
@@ -196,7 +206,7 @@ function base.collectgarbage(option, argument)
 end
 
 local tables = {}
-for name, value in rawpairs(table) do
+for name, value in pairs(table) do
   tables[name] = value
 end
 function tables.insert(list, ...)
@@ -207,19 +217,19 @@ function tables.insert(list, ...)
     error("bad argument #1 to 'insert' (table expected, got "
       .. (list == nil and 'no value' or type(list)) .. ')', 2)
   end
-  return rawinsert(list, ...)
+  return insert(list, ...)
 end
 
 local coroutines = {}
-for name, value in rawpairs(coroutine) do
+for name, value in pairs(coroutine) do
   coroutines[name] = value
 end
 function coroutines.resume(...)
   beat()
-  return resumed(rawresume(...))
+  return resumed(resume(...))
 end
 function coroutines.wrap(body)
-  local inner = rawwrap(body)
+  local inner = wrap(body)
   return function(...)
     beat()
     return inner(...)
@@ -227,23 +237,23 @@ function coroutines.wrap(body)
 end
 
 local maths = {}
-for name, value in rawpairs(math) do
+for name, value in pairs(math) do
   maths[name] = value
 end
 maths.random, maths.randomseed = native.random, native.randomseed
 
 local strings = {}
-for name, value in rawpairs(string) do
+for name, value in pairs(string) do
   strings[name] = value
 end
-for name, value in rawpairs(native.string) do
+for name, value in pairs(native.string) do
   strings[name] = value
 end
 text_metatable.__index = strings
 
 -- The table behind the globals of this interpreter.
 local globals = {}
-for name, value in rawpairs(base) do
+for name, value in pairs(base) do
   globals[name] = value
 end
 globals.string = protect(strings)
@@ -264,18 +274,18 @@ end
 
 local front = protect(globals, { __index = missing })
 globals._G = front
-rawsetmetatable(globals, { __index = missing })
+setmetatable(globals, { __index = missing })
 
 -- While a library is loaded its globals are these: no commands, but `register_function`.
 local loading = {}
-for name, value in rawpairs(globals) do
+for name, value in pairs(globals) do
   loading[name] = value
 end
 local library_api = native.library
-rawsetmetatable(library_api, { __index = missing })
+setmetatable(library_api, { __index = missing })
 loading.redis = protect(library_api, { __index = missing })
-rawsetmetatable(loading, { __index = missing })
-local front_metatable = rawgetmetatable(front)
+setmetatable(loading, { __index = missing })
+local front_metatable = getmetatable(front)
 
 -- The handler of errors that nothing in the script caught.
 local function handler(problem)
@@ -337,13 +347,13 @@ local drivers = {}
 -- A script with its keys and arguments.
 function drivers.run(script, count, ...)
   globals.KEYS, globals.ARGV = split(count, ...)
-  return finish(rawxpcall(script, handler))
+  return finish(xpcall(script, handler))
 end
 
 -- The same where there are too many for Lua's stack.
 function drivers.run_tables(script, keys, arguments)
   globals.KEYS, globals.ARGV = keys, arguments
-  return finish(rawxpcall(script, handler))
+  return finish(xpcall(script, handler))
 end
 
 local called, its_keys, its_arguments
@@ -354,18 +364,18 @@ end
 -- A function of a library.
 function drivers.call(callback, count, ...)
   called, its_keys, its_arguments = callback, split(count, ...)
-  return finish(rawxpcall(enter, handler))
+  return finish(xpcall(enter, handler))
 end
 
 function drivers.call_tables(callback, keys, arguments)
   called, its_keys, its_arguments = callback, keys, arguments
-  return finish(rawxpcall(enter, handler))
+  return finish(xpcall(enter, handler))
 end
 
 -- Runs a library's source so that it registers its functions.
 function drivers.load(chunk)
   front_metatable.__index, backing[front] = loading, loading
-  local ok, problem = rawpcall(chunk)
+  local ok, problem = pcall(chunk)
   front_metatable.__index, backing[front] = globals, globals
   if ok then
     return true
