@@ -52,6 +52,8 @@ pub struct Settings {
     pub large_request: LargeLog,
     /// `commandlog-reply-larger-than`, and how many such requests are kept.
     pub large_reply: LargeLog,
+    /// `busy-reply-threshold`: others are told of a script that runs for longer.
+    pub busy_ns: u64,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
     pub eviction: Eviction,
@@ -105,6 +107,10 @@ impl Settings {
                 config.commandlog_reply_larger_than,
                 config.commandlog_large_reply_max_len,
             ),
+            busy_ns: match config.busy_reply_threshold {
+                0 => u64::MAX,
+                ms => ms.saturating_mul(1_000_000),
+            },
             slow_log_len: bytes(config.slowlog_max_len),
             eviction: Eviction {
                 bytes_max: bytes(config.maxmemory),

@@ -7,6 +7,7 @@ mod config;
 mod connection;
 mod debug;
 mod dump;
+mod function;
 mod info;
 mod latency;
 mod lolwut;
@@ -15,6 +16,7 @@ mod monitor;
 mod process;
 mod pubsub;
 mod reload;
+mod scripting;
 mod slowlog;
 mod time;
 mod transaction;
@@ -122,6 +124,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     commandlog::TABLE,
     config::TABLE,
     debug::TABLE,
+    function::TABLE,
     info::TABLE,
     latency::TABLE,
     lolwut::TABLE,
@@ -129,6 +132,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    scripting::TABLE,
     slowlog::TABLE,
     time::TABLE,
     transaction::TABLE,
