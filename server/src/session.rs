@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
-use crate::acl::User;
+use crate::acl::{Revoked, User};
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
+use crate::eviction::Quota;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::pubsub::Subscriptions;
+use crate::reactor::Core;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
@@ -54,6 +56,8 @@ pub struct Session {
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
+    /// Memory is short: commands that take more are refused. As of the last `eviction::make_room`.
+    pub is_out_of_memory: bool,
     /// The peer is on this machine.
     pub loopback: bool,
     pub tls: bool,
@@ -90,6 +94,7 @@ impl Session {
             keeps_reply: false,
             last_command: u32::MAX,
             close_after_reply: false,
+            is_out_of_memory: false,
             loopback,
             tls: false,
             transaction: None,
@@ -131,15 +136,27 @@ impl Session {
         self.settle_user();
     }
 
-    /// Takes notice of changes to users. A client whose user is gone goes with it.
+    /// The client may not stay. Nothing more is run for it, and if so, as nobody.
+    fn end_by_acl(&mut self) {
+        self.log_out();
+        self.logged_in = false;
+        self.close_after_reply = true;
+    }
+
+    /// Takes notice of changes to users. A client whose user is gone goes with it, and so does one that is
+    /// subscribed to what its user may not hear any more.
     fn refresh_user(&mut self) {
         match self.database.acl.find(&self.user.name) {
-            Some(user) if user.is_same(&self.user) => self.user = user,
-            _ => {
-                self.log_out();
-                self.logged_in = false;
-                self.close_after_reply = true;
+            Some(user) if user.is_same(&self.user) => {
+                let revoked = Revoked::between(&self.user, &user);
+                self.user = user;
+                if let Some(revoked) = revoked
+                    && self.hears_any(|name, is_pattern| revoked.concerns(name, is_pattern))
+                {
+                    self.end_by_acl();
+                }
             }
+            _ => self.end_by_acl(),
         }
         self.settle_user();
     }
@@ -252,8 +269,14 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// Its part in keeping databases within `maxmemory`, by the database's uid.
+    pub quotas: BTreeMap<u32, Quota>,
+    /// `eviction::go_on` is to be called at the end of the turn.
+    pub is_evicting: bool,
     /// Messages that the client whose command runs has sent to itself: they follow its reply.
     pub echo: RefCell<Vec<u8>>,
+    /// What the reactor has but for its service, while a command runs: for one that has to serve others.
+    pub core: Option<Box<Core>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
     /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
@@ -271,7 +294,10 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            is_evicting: false,
             echo: RefCell::default(),
+            core: None,
             posted: RefCell::default(),
             broadcasts: Broadcasts::default(),
             invalidations: Invalidations::default(),

@@ -27,7 +27,7 @@ fn users_are_made_changed_and_described() {
             ACL DELUSER default => -ERR The 'default' user cannot be removed
             ACL USERS => [default]
             ACL CAT nosuch => -ERR Unknown category 'nosuch'
-            ACL CAT a b => -ERR unknown subcommand or wrong number of arguments for 'cat'. Try ACL HELP.
+            ACL CAT a b => -ERR unknown subcommand or wrong number of arguments for 'CAT'. Try ACL HELP.
             ACL GENPASS 0 => -ERR ACL GENPASS argument must be the number of bits for the output password, a positive number up to 4096
             ACL LOAD => -ERR This Redis instance is not configured to use an ACL file....
             ACL NOSUCH => -ERR unknown subcommand 'NOSUCH'. Try ACL HELP.
@@ -85,6 +85,74 @@ fn what_is_not_allowed_is_refused_counted_and_logged() {
         client.expect("ACL LOG RESET", "+OK");
         client.expect("ACL LOG", "[]");
     });
+}
+
+#[test]
+fn sort_follows_patterns_only_for_who_may_read_every_key() {
+    each_way(|client| {
+        client.script(
+            r#"
+            RPUSH a 2 1 => :2
+            ACL SETUSER bob reset on nopass ~a* +@all => +OK
+            AUTH bob x => +OK
+            SORT a => [1 2]
+            SORT a LIMIT 0 1 DESC => [2]
+            SORT a BY constant => [2 1]
+            SORT a BY w* => -ERR BY option of SORT denied due to insufficient ACL permissions.
+            SORT a ALPHA GET # => -ERR GET option of SORT denied due to insufficient ACL permissions.
+            SORT_RO a LIMIT 0 1 BY w* => -ERR BY option of SORT denied due to insufficient ACL permissions.
+            SORT a STORE BY => -NOPERM No permissions to access a key
+            MULTI => +OK
+            SORT a BY w* => +QUEUED
+            SORT a => +QUEUED
+            EXEC => [? [1 2]]
+            ACL SETUSER bob %R~* => +OK
+            SORT a BY w* => [1 2]
+            ACL SETUSER bob resetkeys %R~* => +OK
+            SORT a GET # => [1 2]
+            "#,
+        );
+    });
+}
+
+#[test]
+fn subscribers_go_when_their_channels_are_taken_away() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let mut admin = server.connect();
+    admin.expect("ACL SETUSER bob on nopass +@all &a* &p*", "+OK");
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for (client, command) in clients.iter_mut().zip([
+        "SUBSCRIBE abc",
+        "PSUBSCRIBE p*",
+        "SSUBSCRIBE abc",
+        "SUBSCRIBE pqr",
+    ]) {
+        client.expect("AUTH bob x", "+OK");
+        client.expect(command, "?");
+    }
+    let mut idle = server.connect();
+    idle.expect("AUTH bob x", "+OK");
+    idle.expect("SUBSCRIBE abc x", "-NOPERM No permissions to access a channel");
+    idle.expect("PUBLISH x 1", "-NOPERM No permissions to access a channel");
+    idle.expect("PSUBSCRIBE ab*", "-NOPERM No permissions to access a channel");
+    assert_eq!(admin.info("acl_access_denied_channel"), "3");
+
+    admin.expect("ACL SETUSER bob &b", "+OK");
+    admin.expect("PUBLISH abc 1", ":1");
+    clients[0].expect_next(">[message abc 1]");
+    admin.expect("ACL SETUSER bob resetchannels &p*", "+OK");
+    for gone in [0, 2] {
+        clients[gone].expect_closed();
+    }
+    admin.expect("PUBLISH pqr 1", ":2");
+    clients[1].expect_next(">[pmessage p* pqr 1]");
+    clients[3].expect_next(">[message pqr 1]");
+    admin.expect("ACL SETUSER bob allchannels", "+OK");
+    admin.expect("ACL SETUSER bob resetchannels", "+OK");
+    for gone in [1, 3] {
+        clients[gone].expect_closed();
+    }
+    idle.expect("PING", "+PONG");
 }
 
 #[test]

@@ -287,6 +287,7 @@ fn on_tick(lua: &Lua, frame: &Debug<'_>) -> mlua::Result<VmState> {
     Err(Raised::table(KILLED))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what there is to give")]
 fn tick(slot: Slot<'_>) -> Tick {
     if slot.run.killed {
         return Tick::Kill;

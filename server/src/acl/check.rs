@@ -55,6 +55,44 @@ fn check_selectors(user: &User, entry: &Entry, words: &[&[u8]], db: u16) -> Resu
     Err(worst)
 }
 
+/// Whether `user` may have SORT follow the patterns of this request: only one who may read every key.
+///
+/// Asked where the command runs, and no matter of ACL LOG: ACL DRYRUN knows nothing of it either.
+pub fn check_sort(
+    user: &User,
+    entry: &Entry,
+    words: &[&[u8]],
+    db: u16,
+) -> Result<(), CommandError> {
+    if user.is_unrestricted() || !matches!(entry.full_name.as_str(), "sort" | "sort_ro") {
+        return Ok(());
+    }
+    let mut options = words.get(2..).unwrap_or_default();
+    while let [word, rest @ ..] = options {
+        let is = |known: &str| args::is(word, known);
+        let pattern = rest.first().copied();
+        let asks = match pattern {
+            Some(pattern) if is("BY") => pattern.contains(&b'*').then_some("BY"),
+            Some(_) if is("GET") => Some("GET"),
+            _ => None,
+        };
+        if let Some(option) = asks
+            && !may_read_every_key(user, entry, words, db)
+        {
+            return Err(CommandError::text(format!(
+                "ERR {option} option of SORT denied due to insufficient ACL permissions."
+            )));
+        }
+        let values = match () {
+            () if is("LIMIT") => 2,
+            () if is("BY") || is("GET") || is("STORE") => 1,
+            () => 0,
+        };
+        options = rest.get(values..).unwrap_or_default();
+    }
+    Ok(())
+}
+
 /// Whether `user` may run the command and, besides, read any key: what SORT asks before it
 /// follows patterns (BY and GET).
 pub fn may_read_every_key(user: &User, entry: &Entry, words: &[&[u8]], db: u16) -> bool {

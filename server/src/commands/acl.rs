@@ -6,7 +6,7 @@ use std::sync::Arc;
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_resp::Writer;
 
-use crate::acl::{self, DEFAULT, Origin, Reason, RuleError, Selector, SetUserError, User};
+use crate::acl::{self, DEFAULT, Origin, Reason, Revoked, RuleError, Selector, SetUserError, User};
 use crate::commands::{Context, help};
 use crate::listener::reason;
 use crate::log;
@@ -188,8 +188,10 @@ fn setuser(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let all_channels = context.session.settings.acl_all_channels;
     let changed = database.acl.set(name, &context.args[3..], all_channels).map_err(refused)?;
     database.announce_users();
-    if let (Some(before), after) = changed {
-        revoke_channels(context, &before, &after);
+    if let (Some(before), after) = changed
+        && Revoked::between(&before, &after).is_some()
+    {
+        recheck_clients(context, |user| user == name);
     }
     context.reply.ok();
     Ok(Effect::None)
@@ -210,11 +212,6 @@ fn refused(error: SetUserError) -> CommandError {
     }
 }
 
-/// Ends the connections that are subscribed to what their user may not hear any more.
-fn revoke_channels(context: &mut Context<'_>, before: &User, after: &Arc<User>) {
-    let _ = (context, before, after);
-}
-
 /// `ACL DELUSER username [username ...]`
 fn deluser(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let names = &context.args[2..];
@@ -226,19 +223,22 @@ fn deluser(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         names.iter().copied().filter(|name| database.acl.delete(name)).collect();
     if !deleted.is_empty() {
         database.announce_users();
-        end_clients_of(context, |user| deleted.contains(&user));
+        recheck_clients(context, |user| deleted.contains(&user));
     }
     context.reply.integer(deleted.len() as i64);
     Ok(Effect::None)
 }
 
-/// Ends the connections of users that are gone. This one notices by itself.
-fn end_clients_of(context: &Context<'_>, is_gone: impl Fn(&[u8]) -> bool) {
+/// Has the clients of some users looked at: they may have to go. This one notices by itself.
+fn recheck_clients(context: &Context<'_>, is_meant: impl Fn(&[u8]) -> bool) {
     let me = context.session.shared.id;
     for client in context.session.database.clients.list() {
-        let is_one = is_gone(&client.names.lock().user);
+        let is_one = match &*client.names.lock().user {
+            b"" => is_meant(DEFAULT),
+            user => is_meant(user),
+        };
         if is_one && client.id != me {
-            client.kill();
+            client.recheck();
         }
     }
 }
@@ -264,11 +264,13 @@ fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         .load(&path, all_channels)
         .map_err(|text| CommandError::quoting("ERR ", &text, ""))?;
     database.announce_users();
-    end_clients_of(context, |user| before.contains_key(user) && database.acl.find(user).is_none());
-    for (name, user) in &before {
-        if let Some(after) = database.acl.find(name) {
-            revoke_channels(context, user, &after);
-        }
+    let is_affected = |(name, user): &(&Box<[u8]>, &Arc<User>)| match database.acl.find(name) {
+        Some(after) => Revoked::between(user, &after).is_some(),
+        None => true,
+    };
+    let affected: Vec<&[u8]> = before.iter().filter(is_affected).map(|(name, _)| &**name).collect();
+    if !affected.is_empty() {
+        recheck_clients(context, |user| affected.contains(&user));
     }
     context.reply.ok();
     Ok(Effect::None)
@@ -300,7 +302,7 @@ fn cat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             })?;
             context.session.database.acl.catalog.names_of(category).collect()
         }
-        _ => return Err(too_many("cat")),
+        _ => return Err(too_many(context)),
     };
     context.reply.array(names.len());
     for name in names {
@@ -309,10 +311,9 @@ fn cat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
-fn too_many(subcommand: &str) -> CommandError {
-    CommandError::text(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try ACL HELP."
-    ))
+fn too_many(context: &Context<'_>) -> CommandError {
+    let before = "ERR unknown subcommand or wrong number of arguments for '";
+    CommandError::quoting(before, context.args[1], "'. Try ACL HELP.")
 }
 
 /// `ACL GENPASS [bits]`
@@ -320,7 +321,7 @@ fn genpass(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let bits = match context.args {
         [_, _] => GENPASS_BITS,
         [_, _, bits] => args::integer(bits)?,
-        _ => return Err(too_many("genpass")),
+        _ => return Err(too_many(context)),
     };
     if !(1..=GENPASS_BITS_MAX).contains(&bits) {
         return Err(CommandError::text(format!(
@@ -349,7 +350,7 @@ fn log(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             return Ok(Effect::None);
         }
         [_, _, count] => usize::try_from(args::integer(count)?).unwrap_or(0),
-        _ => return Err(too_many("log")),
+        _ => return Err(too_many(context)),
     };
     let log = database.acl.log.lock();
     let now_ms = context.worker.clock.now_ms();

@@ -2,16 +2,20 @@
 
 mod acl;
 mod command;
+mod commandlog;
 mod config;
 mod connection;
 mod debug;
 mod dump;
 mod function;
 mod info;
+mod latency;
+mod lolwut;
 mod memory;
 mod monitor;
 mod process;
 mod pubsub;
+mod reload;
 mod scripting;
 mod slowlog;
 mod time;
@@ -19,6 +23,8 @@ mod transaction;
 mod wait;
 
 use std::sync::Arc;
+
+pub use connection::line;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
@@ -115,10 +121,13 @@ pub const TABLES: &[&[ServerCommand]] = &[
     acl::TABLE,
     connection::TABLE,
     command::TABLE,
+    commandlog::TABLE,
     config::TABLE,
     debug::TABLE,
     function::TABLE,
     info::TABLE,
+    latency::TABLE,
+    lolwut::TABLE,
     memory::TABLE,
     monitor::TABLE,
     process::TABLE,

@@ -86,6 +86,16 @@ impl Session {
         }
     }
 
+    /// Whether the client is subscribed to one of those that `is_meant` says; it is told the name, and
+    /// whether that is a pattern.
+    pub fn hears_any(&self, is_meant: impl Fn(&[u8], bool) -> bool) -> bool {
+        let Some(subscriptions) = self.subscriptions.as_deref() else { return false };
+        Kind::ALL.into_iter().any(|kind| {
+            let is_pattern = kind == Kind::Pattern;
+            subscriptions.sets[kind as usize].keys().any(|name| is_meant(name, is_pattern))
+        })
+    }
+
     /// How many subscriptions replies to commands of this kind tell of: those to channels and
     /// patterns are counted together, those to shard channels by themselves.
     pub fn subscription_count(&self, kind: Kind) -> usize {
