@@ -78,7 +78,7 @@ impl Generator {
         self.expand(&nodes, &mut words);
         self.templates[index].1 = nodes;
         let template = self.templates[index].0;
-        if !template.text.starts_with("SPOP") {
+        if !template.text.starts_with("SPOP") && !template.text.contains(" 0.001") {
             self.spoil(&mut words, is_fragile(template));
         }
         if template.text.starts_with("LSET") {
@@ -163,6 +163,14 @@ impl Generator {
     fn fill(&mut self, name: &str, words: &mut Vec<Vec<u8>>) {
         let word = match name {
             "s" | "b" | "h" | "l" | "t" | "z" | "x" | "q" => self.key(name),
+            "p" | "e" => self.key(name),
+            "em" => format!("m{}", self.random.u32(..300)).into_bytes(),
+            "lon" => self.coordinate(180.0, 10.0),
+            "lat" => self.coordinate(85.0, 45.0),
+            "len" => {
+                words.push(self.length());
+                self.pick(&["m", "km", "km", "km", "KM", "mi", "ft", "x"])
+            }
             "k" => self.any_key(),
             "y" => format!("y{}", self.random.u32(..4)).into_bytes(),
             "v" => self.value(),
@@ -181,6 +189,12 @@ impl Generator {
             "lex" => self.lex(),
             "glob" => self.glob(),
             "id" => self.id(),
+            "g" => self.key("g"),
+            "gid" => self.low_id(),
+            "gn" => self.pick(&["a", "b", "a", "b", "a", "b", "c", ""]),
+            "gc" => format!("c{}", self.random.u32(..4)).into_bytes(),
+            "new" => self.reading_start(),
+            "idle" => self.pick(&["0", "0", "0", "-1", "3600000", "3600000", "x"]),
             "xid" => self.range_id(),
             "bit" => self.pick(&["0", "1", "0", "1", "0", "1", "2", "-1"]),
             "boff" => self.offset(3000, 4_294_967_296),
@@ -219,8 +233,27 @@ impl Generator {
     }
 
     fn any_key(&mut self) -> Vec<u8> {
-        let kind = ["s", "b", "h", "l", "t", "z", "x", "q", "none"][self.random.usize(..9)];
+        let kind = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "p", "e", "none"]
+            [self.random.usize(..12)];
         format!("{kind}{}", self.random.u32(..6)).into_bytes()
+    }
+
+    /// Degrees all over the globe, or near one place, hardly ever the same twice.
+    fn coordinate(&mut self, most: f64, place: f64) -> Vec<u8> {
+        let degrees = match self.random.u32(..60) {
+            0 => return self.pick(&["181", "-90.5", "x", "nan", "1e400", ""]),
+            1..30 => (self.random.f64() * 2.0 - 1.0) * most,
+            _ => self.random.f64() * 4.0 - 2.0 + place,
+        };
+        format!("{degrees}").into_bytes()
+    }
+
+    fn length(&mut self) -> Vec<u8> {
+        match self.random.u32(..60) {
+            0 => self.pick(&["-1", "x", "nan", "inf", "0", ""]),
+            1..20 => format!("{}", self.random.f64() * 10_000.0).into_bytes(),
+            _ => format!("{}", 10_f64.powf(self.random.f64() * 4.0)).into_bytes(),
+        }
     }
 
     fn value(&mut self) -> Vec<u8> {
@@ -467,6 +500,24 @@ impl Generator {
         }
     }
 
+    /// Of few there are, so that many refer to entries that exist.
+    fn low_id(&mut self) -> Vec<u8> {
+        match self.random.u32(..100) {
+            0..90 => format!("{}-{}", self.random.u32(1..8), self.random.u32(..8)).into_bytes(),
+            90..97 => self.random.u32(..8).to_string().into_bytes(),
+            _ => self.id(),
+        }
+    }
+
+    fn reading_start(&mut self) -> Vec<u8> {
+        match self.random.u32(..100) {
+            0..75 => b">".to_vec(),
+            75..85 => b"0".to_vec(),
+            85..95 => self.low_id(),
+            _ => self.pick(&["$", "+", "-", "18446744073709551615-18446744073709551615"]),
+        }
+    }
+
     fn range_id(&mut self) -> Vec<u8> {
         match self.random.u32(..100) {
             0..25 => b"-".to_vec(),
@@ -513,7 +564,9 @@ fn is_fragile(template: &Template) -> bool {
     // Ranges by name mean nothing where scores differ.
     let lexical = template.text.contains("{y}");
     let unsorted = template.text.contains("nosort");
-    random || timed || large || scan || lexical || unsorted
+    // Waiting must not last.
+    let blocking = template.text.contains("BLOCK");
+    random || timed || large || scan || lexical || unsorted || blocking
 }
 
 struct Parser<'a> {

@@ -6,17 +6,33 @@
 //! ```text
 //! {s} {b} {h} {l} {t} {z} {x} {q}  a key that mostly holds a string, bitmap, hash, list, set, sorted
 //!                                  set, stream, short string; {k} any of these
+//! {p} a HyperLogLog  {e} a sorted set of places, {em} a member of one
+//! {lon} {lat} coordinates  {len} a distance with its unit
 //! {y}                              a sorted set whose scores are all the same
 //! {v} value  {f} field  {m} member  {i} integer  {d} float  {n} index  {c} count  {ttl} {pttl} {at}
 //! {pat} times, always far from now  {score} {range} {lex} sorted-set numbers and borders  {glob} pattern
-//! {id} {xid} stream ids  {bit} {boff} {soff} {bft} bitmaps  {enc} encoding name
+//! {id} {xid} stream ids  {g} a small stream with groups, {gid} an id there, {gn} {gc} group and
+//! consumer, {new} where reading starts, {idle} an idle time  {bit} {boff} {soff} {bft} bitmaps  {enc} encoding name
 //! {#t} {#z} {#f} {#m}  a count and as many keys, fields, members; {#fv} fields with values
 //! ```
 
-use super::compare::Rule::{self, Exact, Near, Pairs, Scan, ScanPairs, Shape, Sort, Unordered};
+use super::compare::Rule::{
+    self, Exact, Near, Pairs, Scan, ScanPairs, Shape, Sort, Timed, Unordered,
+};
 
-pub const GROUPS: &[&str] =
-    &["string", "bitmap", "hash", "list", "set", "sorted-set", "generic", "stream"];
+pub const GROUPS: &[&str] = &[
+    "string",
+    "bitmap",
+    "hash",
+    "list",
+    "set",
+    "sorted-set",
+    "generic",
+    "stream",
+    "group",
+    "hyperloglog",
+    "geo",
+];
 
 pub struct Template {
     pub group: &'static str,
@@ -139,6 +155,11 @@ pub const TEMPLATES: &[Template] = &[
     t("list", 1, Exact, "RPOPLPUSH {l} {l}"),
     t("list", 1, Exact, "LMPOP {#l} (LEFT|RIGHT) [COUNT {c}]"),
     //
+    t("list", 1, Exact, "(BLPOP|BRPOP) {l} {l} 0.001"),
+    t("list", 1, Exact, "BLMPOP 0.001 2 {l} {l} (LEFT|RIGHT) COUNT 3"),
+    t("list", 1, Exact, "BLMOVE {l} {l} (LEFT|RIGHT) (LEFT|RIGHT) 0.001"),
+    t("list", 1, Exact, "BRPOPLPUSH {l} {l} 0.001"),
+    //
     t("set", 6, Exact, "SADD {t} <{m}>"),
     t("set", 3, Exact, "SADD {t} <{i}>"),
     t("set", 3, Exact, "SREM {t} <{m}>"),
@@ -193,6 +214,8 @@ pub const TEMPLATES: &[Template] = &[
     t("sorted-set", 1, Exact, "ZPOPMIN {z} [{c}]"),
     t("sorted-set", 1, Exact, "ZPOPMAX {z} [{c}]"),
     t("sorted-set", 1, Exact, "ZMPOP {#z} (MIN|MAX) [COUNT {c}]"),
+    t("sorted-set", 1, Exact, "(BZPOPMIN|BZPOPMAX) {z} {z} 0.001"),
+    t("sorted-set", 1, Exact, "BZMPOP 0.001 2 {z} {z} (MIN|MAX) COUNT 3"),
     t("sorted-set", 1, Shape, "ZRANDMEMBER {z} [{c}]"),
     t("sorted-set", 1, Shape, "ZRANDMEMBER {z} {c} WITHSCORES"),
     t("sorted-set", 1, ScanPairs, "ZSCAN {z} 0 COUNT 100000 [MATCH {glob}]"),
@@ -215,6 +238,46 @@ pub const TEMPLATES: &[Template] = &[
     ),
     t("sorted-set", 1, Exact, "ZINTERSTORE {z} {#z} [AGGREGATE (SUM|MIN|MAX)]"),
     t("sorted-set", 1, Exact, "ZDIFFSTORE {z} {#z}"),
+    //
+    t("hyperloglog", 8, Exact, "PFADD {p} <{m}>"),
+    t("hyperloglog", 4, Exact, "PFADD {p} <{v}>"),
+    t("hyperloglog", 4, Exact, "PFCOUNT {p}"),
+    t("hyperloglog", 2, Exact, "PFCOUNT <{p}>"),
+    t("hyperloglog", 2, Exact, "PFMERGE {p} <{p}>"),
+    t("hyperloglog", 3, Exact, "GET {p}"),
+    t("hyperloglog", 1, Exact, "PFDEBUG (ENCODING|DECODE|TODENSE|GETREG) {p}"),
+    t("hyperloglog", 1, Exact, "DEL {p}"),
+    //
+    t("geo", 8, Exact, "GEOADD {e} [NX|XX] [CH] <{lon} {lat} {em}>"),
+    t("geo", 2, Exact, "GEODIST {e} {em} {em} [m|km|ft|MI|x]"),
+    t("geo", 2, Exact, "GEOHASH {e} <{em}>"),
+    t("geo", 2, Exact, "GEOPOS {e} <{em}>"),
+    t(
+        "geo",
+        3,
+        Exact,
+        "(GEORADIUS|GEORADIUS_RO) {e} {lon} {lat} {len} [WITHDIST] [WITHHASH] [WITHCOORD] [ASC|DESC] [COUNT {c}]",
+    ),
+    t(
+        "geo",
+        2,
+        Exact,
+        "(GEORADIUSBYMEMBER|GEORADIUSBYMEMBER_RO) {e} {em} {len} [WITHDIST] [COUNT {c} [ANY]] [ASC|DESC]",
+    ),
+    t(
+        "geo",
+        6,
+        Exact,
+        "GEOSEARCH {e} (FROMMEMBER {em}|FROMLONLAT {lon} {lat}) (BYRADIUS {len}|BYBOX {d} {len}) [WITHDIST] [WITHHASH] [WITHCOORD] [ASC|DESC] [COUNT {c} [ANY]]",
+    ),
+    t(
+        "geo",
+        2,
+        Exact,
+        "GEOSEARCHSTORE {e}_stored {e} (FROMMEMBER {em}|FROMLONLAT {lon} {lat}) (BYRADIUS {len}|BYBOX {d} {len}) [STOREDIST]",
+    ),
+    t("geo", 1, Exact, "GEORADIUS {e} {lon} {lat} {len} (STORE|STOREDIST) {e}_stored"),
+    t("geo", 1, Exact, "ZRANGE {e}_stored 0 -1 WITHSCORES"),
     //
     t("generic", 4, Exact, "DEL <{k}>"),
     t("generic", 2, Exact, "UNLINK <{k}>"),
@@ -272,4 +335,40 @@ pub const TEMPLATES: &[Template] = &[
     t("stream", 2, Exact, "XDEL {x} <{id}>"),
     t("stream", 1, Exact, "XTRIM {x} (MAXLEN|MINID) [=] {c}"),
     t("stream", 1, Exact, "XSETID {x} {id} [ENTRIESADDED {c}] [MAXDELETEDID {id}]"),
+    t("stream", 1, Exact, "XADD {x} (MAXLEN|MINID) ~ {c} [LIMIT {c}] [NOMKSTREAM] {id} {f} {v}"),
+    t("stream", 1, Exact, "XTRIM {x} (MAXLEN|MINID) ~ {c} [LIMIT {c}]"),
+    t("stream", 1, Exact, "XREAD [COUNT {c}] STREAMS {x} {g} (0|$|+|{xid}) (0|$|+|{gid})"),
+    t("stream", 1, Exact, "XREAD [COUNT {c}] [BLOCK 1] STREAMS {x} (0|$|+|{id})"),
+    t("stream", 1, Exact, "XINFO STREAM {x}"),
+    //
+    t("group", 8, Exact, "XADD {g} {gid} <{f} {v}>"),
+    t("group", 12, Exact, "XADD {g} (1-*|2-*|3-*|4-*|5-*|6-*|7-*) {f} {v}"),
+    t("group", 1, Exact, "XADD {g} (MAXLEN|MINID) [~|=] {c} [NOMKSTREAM] {gid} {f} {v}"),
+    t("group", 1, Exact, "XTRIM {g} (MAXLEN|MINID) [~|=] {c}"),
+    t("group", 5, Exact, "XDEL {g} <{gid}>"),
+    t("group", 1, Exact, "XSETID {g} {gid} [ENTRIESADDED {c}] [MAXDELETEDID {gid}]"),
+    t("group", 1, Exact, "DEL {g}"),
+    t("group", 8, Exact, "XGROUP CREATE {g} {gn} (0|$|{gid}) [MKSTREAM] [ENTRIESREAD {c}]"),
+    t("group", 2, Exact, "XGROUP SETID {g} {gn} (0|$|{gid}) [ENTRIESREAD {c}]"),
+    t("group", 1, Exact, "XGROUP DESTROY {g} {gn}"),
+    t("group", 2, Exact, "XGROUP CREATECONSUMER {g} {gn} {gc}"),
+    t("group", 1, Exact, "XGROUP DELCONSUMER {g} {gn} {gc}"),
+    t("group", 10, Exact, "XREADGROUP GROUP {gn} {gc} [COUNT {c}] [NOACK] STREAMS {g} {new}"),
+    t("group", 2, Exact, "XREADGROUP GROUP {gn} {gc} [BLOCK 1] STREAMS {g} {g} {new} {new}"),
+    t("group", 6, Exact, "XACK {g} {gn} <{gid}>"),
+    t("group", 3, Exact, "XPENDING {g} {gn}"),
+    t("group", 3, Near(100_000), "XPENDING {g} {gn} [IDLE {idle}] {xid} {xid} {c} [{gc}]"),
+    t("group", 3, Exact, "XCLAIM {g} {gn} {gc} {idle} <{gid}> [JUSTID]"),
+    t(
+        "group",
+        5,
+        Exact,
+        "XCLAIM {g} {gn} {gc} {idle} <{gid}> [IDLE 7200000|TIME 1000] [RETRYCOUNT {c}] [FORCE] [JUSTID] [LASTID {gid}]",
+    ),
+    t("group", 5, Exact, "XAUTOCLAIM {g} {gn} {gc} {idle} (0|{gid}|{xid}) [COUNT {c}] [JUSTID]"),
+    t("group", 2, Exact, "XINFO STREAM {g}"),
+    t("group", 3, Timed, "XINFO STREAM {g} FULL [COUNT {c}]"),
+    t("group", 4, Exact, "XINFO GROUPS {g}"),
+    t("group", 2, Near(100_000), "XINFO CONSUMERS {g} {gn}"),
+    t("group", 1, Exact, "COPY {g} {g} [REPLACE]"),
 ];

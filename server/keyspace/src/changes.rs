@@ -49,6 +49,13 @@ pub struct Changes {
     /// Which keys are worth listing; all, if not given.
     pub interest: Option<Arc<Interest>>,
     pub touched: Vec<(usize, Box<[u8]>)>,
+    /// Of those, the ones that clients may have in a cache of theirs; moved here by who has dealt with
+    /// the others' interest.
+    pub told: Vec<(usize, Box<[u8]>)>,
+    /// Whether a logical database was emptied.
+    pub flushed: bool,
+    /// Whether keys that have expired are left alone, and only look as if they were gone.
+    pub keeps_expired: bool,
     /// Whether somebody follows the effects (a replica, the append-only file, a test).
     pub following: bool,
     /// Keys found expired and removed, to be followed as deletions.
@@ -73,6 +80,8 @@ impl Changes {
         (self.expired_keys, self.expired_fields) = (0, 0);
         self.events.clear();
         self.touched.clear();
+        self.told.clear();
+        self.flushed = false;
         self.expired.clear();
         self.expired_hash_fields.clear();
     }

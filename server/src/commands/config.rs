@@ -7,10 +7,12 @@ use carnelian_config::{self as config, Extent};
 
 use crate::commands::{Context, help};
 use crate::configure;
+use crate::database::Database;
 use crate::listener::reason;
 use crate::log;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::server::Server;
+use crate::settings;
 
 const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE);
 const ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
@@ -119,13 +121,17 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `CONFIG REWRITE`
 fn rewrite(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    rewrite_file(&context.worker.server, Extent::Changed)?;
+    rewrite_file(&context.worker.server, &context.session.database, Extent::Changed)?;
     context.reply.ok();
     Ok(Effect::None)
 }
 
 /// Writes the configuration to its file.
-pub(super) fn rewrite_file(server: &Server, extent: Extent) -> Result<(), CommandError> {
+pub(super) fn rewrite_file(
+    server: &Server,
+    database: &Database,
+    extent: Extent,
+) -> Result<(), CommandError> {
     let Some(path) = &server.identity.config_file else {
         return Err(CommandError::text("ERR The server is running without a config file"));
     };
@@ -134,7 +140,14 @@ pub(super) fn rewrite_file(server: &Server, extent: Extent) -> Result<(), Comman
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read?,
         };
-        config::replace_file(path, &config::rewrite(&original, &server.config(), extent))
+        let config = server.config();
+        // Users of a file of their own have no lines here.
+        let users = match settings::given(&config.aclfile) {
+            Some(_) => Vec::new(),
+            None => database.acl.list().iter().map(|user| user.words()).collect(),
+        };
+        let text = config::rewrite_with_users(&original, &config, extent, Some(&users));
+        config::replace_file(path, &text)
     };
     // Not while the configuration changes: the file would say half of it.
     let _unchanged = server.changing.lock();

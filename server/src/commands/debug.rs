@@ -220,7 +220,7 @@ fn change_repl_id(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `DEBUG CONFIG-REWRITE-FORCE-ALL`
 fn rewrite_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    rewrite_file(&context.worker.server, Extent::All)?;
+    rewrite_file(&context.worker.server, &context.session.database, Extent::All)?;
     context.reply.ok();
     Ok(Effect::None)
 }

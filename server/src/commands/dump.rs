@@ -9,7 +9,7 @@ use carnelian_commands::{
 };
 use carnelian_keyspace::{AccessPolicy, EventClass, Expiry};
 use carnelian_persistence::rdb::dump::{Checksum, RestoreError, restore as read_payload};
-use carnelian_persistence::rdb::{LoadError, Loaded, dump as rdb_dump};
+use carnelian_persistence::rdb::{Loaded, dump as rdb_dump};
 
 pub const TABLE: &[DataCommand] = &[
     DataCommand {
@@ -148,12 +148,9 @@ fn expiry_of(call: &Call<'_>, options: &Options) -> Result<Option<u64>, CommandE
     }
 }
 
-/// What is not supported is said; for the rest there is one text, Redis's.
+/// Whatever is wrong with the value, there is one text, Redis's.
 fn refusal(error: RestoreError) -> CommandError {
     match error {
-        RestoreError::Load(LoadError::Unsupported(what)) => {
-            CommandError::text(format!("ERR Bad data format: {what}"))
-        }
         RestoreError::Load(_) => CommandError::text("ERR Bad data format"),
         RestoreError::Footer => CommandError::text(format!("ERR {error}")),
     }
