@@ -14,6 +14,9 @@ use parking_lot::Mutex;
 use crate::acl::Acl;
 use crate::clients::Clients;
 use crate::encryption::Encryption;
+use crate::eviction::Room;
+use crate::histogram::Histogram;
+use crate::latency::Latency;
 use crate::listener::Listeners;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
@@ -42,6 +45,11 @@ pub struct Database {
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    /// How much it may take, and whether it has taken more.
+    pub room: Room,
+    pub large_requests: Mutex<SlowLog>,
+    pub large_replies: Mutex<SlowLog>,
+    pub latency: Latency,
     /// Bits of `pause::attention`: what each batch has to look out for.
     pub attention: AtomicU32,
     pub pause: Pause,
@@ -64,6 +72,8 @@ impl Database {
         keyspace: Keyspace,
         stats: Stats,
     ) -> Self {
+        let room = Room::default();
+        room.set_limit(&settings.eviction);
         Self {
             uid,
             settings: ArcSwap::from_pointee(settings),
@@ -78,6 +88,10 @@ impl Database {
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            room,
+            large_requests: Mutex::default(),
+            large_replies: Mutex::default(),
+            latency: Latency::default(),
             attention: AtomicU32::new(0),
             pause: Pause::default(),
             monitors: Monitors::default(),
@@ -90,6 +104,7 @@ impl Database {
 
     /// Puts other settings into effect.
     pub fn set_settings(&self, settings: Settings) {
+        self.room.set_limit(&settings.eviction);
         self.settings.store(Arc::new(settings));
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -127,6 +142,7 @@ pub struct Counters {
     pub writes_processed: Counter,
     pub commands_processed: Counter,
     pub output_limit_disconnections: Counter,
+    pub evicted_clients: Counter,
     pub query_limit_disconnections: Counter,
     pub handshakes: Counter,
     pub handshakes_failed: Counter,
@@ -134,6 +150,7 @@ pub struct Counters {
     pub keyspace_misses: Counter,
     pub expired_keys: Counter,
     pub expired_fields: Counter,
+    pub evicted_keys: Counter,
     /// Keys that the sweeps for expiry looked at.
     pub sweep_seen: Counter,
     /// Keys that they removed.
@@ -165,6 +182,8 @@ pub struct CommandFigures {
     pub rejected: Counter,
     /// Ran and answered with an error.
     pub failed: Counter,
+    /// How long the runs took.
+    pub histogram: Histogram,
 }
 
 /// Error codes that are counted one by one; a client that makes up more is not followed.
@@ -181,6 +200,7 @@ impl Counters {
             writes_processed: Counter::default(),
             commands_processed: Counter::default(),
             output_limit_disconnections: Counter::default(),
+            evicted_clients: Counter::default(),
             query_limit_disconnections: Counter::default(),
             handshakes: Counter::default(),
             handshakes_failed: Counter::default(),
@@ -188,6 +208,7 @@ impl Counters {
             keyspace_misses: Counter::default(),
             expired_keys: Counter::default(),
             expired_fields: Counter::default(),
+            evicted_keys: Counter::default(),
             sweep_seen: Counter::default(),
             sweep_removed: Counter::default(),
             sweep_nanoseconds: Counter::default(),
@@ -240,6 +261,10 @@ impl Stats {
         all
     }
 
+    pub fn all(&self) -> &[Counters] {
+        &self.reactors
+    }
+
     #[inline]
     pub fn of(&self, reactor: usize) -> &Counters {
         &self.reactors[reactor]
@@ -263,6 +288,7 @@ impl Stats {
                 &counters.writes_processed,
                 &counters.commands_processed,
                 &counters.output_limit_disconnections,
+                &counters.evicted_clients,
                 &counters.query_limit_disconnections,
                 &counters.handshakes,
                 &counters.handshakes_failed,
@@ -270,6 +296,7 @@ impl Stats {
                 &counters.keyspace_misses,
                 &counters.expired_keys,
                 &counters.expired_fields,
+                &counters.evicted_keys,
                 &counters.sweep_seen,
                 &counters.sweep_removed,
                 &counters.sweep_nanoseconds,
@@ -285,7 +312,8 @@ impl Stats {
                 counter.reset();
             }
             for figures in &counters.commands {
-                let CommandFigures { calls, nanoseconds, rejected, failed } = figures;
+                let CommandFigures { calls, nanoseconds, rejected, failed, histogram } = figures;
+                histogram.reset();
                 for counter in [calls, nanoseconds, rejected, failed] {
                     counter.reset();
                 }

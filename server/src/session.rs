@@ -13,6 +13,7 @@ use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
+use crate::eviction::Quota;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::pubsub::Subscriptions;
@@ -54,6 +55,8 @@ pub struct Session {
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
+    /// Memory is short: commands that take more are refused. As of the last `eviction::make_room`.
+    pub is_out_of_memory: bool,
     /// The peer is on this machine.
     pub loopback: bool,
     pub tls: bool,
@@ -90,6 +93,7 @@ impl Session {
             keeps_reply: false,
             last_command: u32::MAX,
             close_after_reply: false,
+            is_out_of_memory: false,
             loopback,
             tls: false,
             transaction: None,
@@ -264,6 +268,10 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// Its part in keeping databases within `maxmemory`, by the database's uid.
+    pub quotas: BTreeMap<u32, Quota>,
+    /// `eviction::go_on` is to be called at the end of the turn.
+    pub is_evicting: bool,
     /// Messages that the client whose command runs has sent to itself: they follow its reply.
     pub echo: RefCell<Vec<u8>>,
     /// What this reactor has posted to itself.
@@ -283,6 +291,8 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            is_evicting: false,
             echo: RefCell::default(),
             posted: RefCell::default(),
             broadcasts: Broadcasts::default(),

@@ -6,10 +6,15 @@
 
 mod acl;
 mod atomicity;
+mod blocking;
 mod clients;
 mod config;
+mod debug;
 mod dump;
+mod eviction;
+mod geo;
 mod hashes;
+mod hyperloglog;
 mod keys;
 mod latency;
 mod lifecycle;

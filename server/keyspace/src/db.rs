@@ -578,7 +578,7 @@ fn typed_ref<T: Aggregate>(
 }
 
 /// Objects above this size are freed in the background.
-const LARGE: usize = 16 * 1024;
+pub(crate) const LARGE: usize = 16 * 1024;
 
 /// Frees a small entry at once; keeps what a large one holds for freeing elsewhere.
 pub(crate) fn retire(entry: Entry<Value>, dropped: &mut Dropped) {

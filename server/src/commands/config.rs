@@ -1,6 +1,7 @@
 //! CONFIG: the configuration as it stands, changes to it, and writing it back to its file.
 
 use std::io;
+use std::sync::Arc;
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
 use carnelian_config::{self as config, Extent};
@@ -8,6 +9,7 @@ use carnelian_config::{self as config, Extent};
 use crate::commands::{Context, help};
 use crate::configure;
 use crate::database::Database;
+use crate::eviction;
 use crate::listener::reason;
 use crate::log;
 use crate::registry::{ServerCommand, ServerRun};
@@ -105,8 +107,26 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         next.set(&pairs, permission)
     })
     .map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    let database = Arc::clone(&context.session.database);
+    warn_of_small_limit(context, &database, &pairs);
+    // A lower limit holds from now on, whether or not there will be another command.
+    context.worker.is_evicting = true;
     context.reply.ok();
     Ok(Effect::None)
+}
+
+/// Less than is in use: keys go, or commands that take memory are refused.
+fn warn_of_small_limit(context: &Context<'_>, database: &Database, pairs: &[(&[u8], &[u8])]) {
+    let limit = database.room.limit();
+    let used = eviction::counted(&context.worker.server.reclaimer, database);
+    let is_set = pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"maxmemory"));
+    if is_set && limit != 0 && limit < used {
+        log::warning!(
+            "WARNING: the new maxmemory value set via CONFIG SET ({limit}) is smaller than the \
+             current memory usage ({used}). This will result in key eviction and/or the inability \
+             to accept new write commands depending on the maxmemory-policy."
+        );
+    }
 }
 
 /// `CONFIG RESETSTAT`
@@ -114,6 +134,7 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     database.stats.reset();
     database.rates.lock().reset();
+    database.room.reset();
     context.worker.server.reclaimer.reset_freed();
     context.reply.ok();
     Ok(Effect::None)

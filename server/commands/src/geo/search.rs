@@ -198,7 +198,6 @@ fn search(call: &mut Call<'_>, form: Form) -> Result<Effect, CommandError> {
     }
     let result = result.finish(limits);
     drop(found);
-    drop(set);
     call.reply.integer(result.len() as i64);
     if !result.is_empty() {
         let event = if form == Form::SearchStore { "geosearchstore" } else { "georadiusstore" };

@@ -96,7 +96,7 @@ impl Reach {
     fn new(meters: f64) -> Self {
         let half_angle = meters / RADIUS_METERS / 2.0;
         // Near the antipodes, angles say little about chords.
-        if !(half_angle < 1.0) {
+        if half_angle.is_nan() || 1.0 <= half_angle {
             return Self { meters, within: 0.0, beyond: f64::INFINITY };
         }
         let half_chord = half_angle.sin().powi(2);
@@ -104,9 +104,14 @@ impl Reach {
         Self { meters, within, beyond }
     }
 
+    /// A distance that is no number, as of antipodes, is not too long.
+    fn excludes(&self, distance: f64) -> bool {
+        self.meters < distance
+    }
+
     #[inline]
     fn covers(&self, half_chord: f64) -> bool {
-        half_chord < self.within || (half_chord <= self.beyond && !(self.meters < arc(half_chord)))
+        half_chord < self.within || (half_chord <= self.beyond && !self.excludes(arc(half_chord)))
     }
 }
 
@@ -230,7 +235,7 @@ impl Judge<'_> {
                 }
                 let Some(half_chord) = self.origin.half_chord(at) else {
                     let distance = along_meridian(self.origin.angles.latitude, at.latitude);
-                    return (!(reach.meters < distance)).then_some(distance);
+                    return (!reach.excludes(distance)).then_some(distance);
                 };
                 if !wanted {
                     return reach.covers(half_chord).then_some(0.0);
@@ -239,7 +244,7 @@ impl Judge<'_> {
                     return None;
                 }
                 let distance = arc(half_chord);
-                return (!(reach.meters < distance)).then_some(distance);
+                return (!reach.excludes(distance)).then_some(distance);
             }
             Rule::Box { half_height, half_width } => {
                 if *half_height < along_meridian(at.latitude, self.origin.angles.latitude) {

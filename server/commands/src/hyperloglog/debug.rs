@@ -144,7 +144,7 @@ fn test_registers() -> Result<(), CommandError> {
         for at in 0..REGISTERS {
             let (is, should) = (hyperloglog::register(&bytes, at), value(at));
             if is != should {
-                return Err(failed(format!("Register {at} should be {should} but is {is}")));
+                return Err(failed(&format!("Register {at} should be {should} but is {is}")));
             }
         }
     }
@@ -164,22 +164,22 @@ fn test_estimates(sparse_max: usize) -> Result<(), CommandError> {
         let estimate = hyperloglog::estimate(&dense).map_err(corrupt)?;
         if next < sparse_max as u64 / 2 && hyperloglog::encoding(&either) != Some(Encoding::Sparse)
         {
-            return Err(failed("sparse encoding not used".into()));
+            return Err(failed("sparse encoding not used"));
         }
         if hyperloglog::estimate(&either) != Ok(estimate) {
-            return Err(failed("dense/sparse disagree".into()));
+            return Err(failed("dense/sparse disagree"));
         }
         // Six times the standard error.
         let most = (6.0 * 1.04 / (REGISTERS as f64).sqrt() * total as f64).ceil() as u64;
         let error = estimate.abs_diff(total);
         if most < error {
-            return Err(failed(format!("Too big error. card:{total} abserr:{error}")));
+            return Err(failed(&format!("Too big error. card:{total} abserr:{error}")));
         }
     }
     Ok(())
 }
 
-fn failed(what: String) -> CommandError {
+fn failed(what: &str) -> CommandError {
     CommandError::text(format!("TESTFAILED {what}"))
 }
 

@@ -6,7 +6,7 @@
 use super::{Corrupt, DENSE_BYTES, Encoding, HEADER_BYTES, REGISTERS, RUN_BITS, encoding, sparse};
 
 /// 1 / (2 ln 2)
-const ALPHA: f64 = 0.721_347_520_444_481_703_680;
+const ALPHA: f64 = std::f64::consts::LOG2_E / 2.0;
 
 /// How many registers have each value.
 type Histogram = [u32; 64];
