@@ -6,7 +6,7 @@ use std::sync::Arc;
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_resp::Writer;
 
-use crate::acl::{self, DEFAULT, Origin, Reason, Revoked, RuleError, Selector, SetUserError, User};
+use crate::acl::{self, DEFAULT, Origin, Reason, Revoked, RuleError, Selector, SetUserError};
 use crate::commands::{Context, help};
 use crate::listener::reason;
 use crate::log;
