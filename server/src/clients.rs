@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use crate::blocking::Waiter;
 use crate::connection::Connection;
 use crate::mailbox::{Mailbox, Message};
-use crate::pubsub::{Counts, PUBSUB};
 
 /// Bits of `ClientShared::flags`.
 pub mod bits {
@@ -83,7 +82,10 @@ pub struct ClientShared {
     pub net_input_bytes: AtomicU64,
     pub net_output_bytes: AtomicU64,
     pub commands: AtomicU64,
-    pub subscriptions: Counts,
+    /// Channels, patterns and sharded channels subscribed to.
+    pub channels: AtomicUsize,
+    pub patterns: AtomicUsize,
+    pub sharded_channels: AtomicUsize,
     pub names: Mutex<Names>,
     /// The client that invalidations go to instead; 0: none.
     pub redirect: AtomicU64,
@@ -151,7 +153,8 @@ impl ClientShared {
 
     /// Whether the client is subscribed to anything.
     pub fn is_subscriber(&self) -> bool {
-        self.has(PUBSUB)
+        let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+        load(&self.channels) + load(&self.patterns) + load(&self.sharded_channels) != 0
     }
 
     /// All that it takes of the server's memory.
@@ -164,12 +167,18 @@ impl ClientShared {
             + load(&self.queued_bytes)
             + load(&self.other_bytes)
             + load(&self.watched) * WATCHED_BYTES
-            + self.subscriptions.total() * SUBSCRIPTION_BYTES
+            + (load(&self.channels) + load(&self.patterns) + load(&self.sharded_channels))
+                * SUBSCRIPTION_BYTES
     }
 
     /// Closes the connection, whichever reactor it is on.
     pub fn kill(self: &Arc<Self>) {
         self.mailbox.post(Message::Kill(Arc::clone(self)));
+    }
+
+    /// Has its reactor look whether the client's user still lets it stay.
+    pub fn recheck(self: &Arc<Self>) {
+        self.mailbox.post(Message::Recheck(Arc::clone(self)));
     }
 
     /// Sends bytes after the replies that are already on their way.
@@ -254,7 +263,9 @@ impl Clients {
             net_input_bytes: AtomicU64::new(0),
             net_output_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
-            subscriptions: Counts::default(),
+            channels: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
+            sharded_channels: AtomicUsize::new(0),
             names: Mutex::default(),
             redirect: AtomicU64::new(0),
             prefixes: Mutex::default(),

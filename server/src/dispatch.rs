@@ -14,12 +14,16 @@ use carnelian_keyspace::{
     Access, Aftermath, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, segment_of,
 };
 use carnelian_resp::Writer;
+use carnelian_tls::TlsSession;
 use smallvec::SmallVec;
 
+use crate::acl::{self, Denied, Origin};
+use crate::allocator;
 use crate::blocking::{self, Waiter};
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
+use crate::eviction;
 use crate::expire;
 use crate::features;
 use crate::log;
@@ -77,12 +81,9 @@ pub fn run_batch(
     let registry = &server.registry;
     let start = out.len();
     let mut index = 0;
-    if !session.authenticated && session.settings.password.is_none() {
-        // The password was taken away meanwhile.
-        session.authenticated = true;
-    }
     while index < batch.len() {
         let words = batch.command(index);
+        session.is_out_of_memory = !eviction::make_room(worker, &session.database);
         let attention = session.database.attention.load(Ordering::Relaxed);
         match admit(registry, session, words) {
             Err(Refusal::Http) => {
@@ -97,12 +98,10 @@ pub fn run_batch(
                 index += 1;
             }
             Err(refusal) => {
-                refuse(worker, session, &refusal, out);
+                refuse(worker, session, &refusal, words, out);
                 index += 1;
             }
-            Ok(entry)
-                if attention & attention::PAUSED != 0 && is_held(worker, session, entry) =>
-            {
+            Ok(entry) if attention & attention::PAUSED != 0 && is_held(worker, session, entry) => {
                 return Outcome { ran: index, next: Next::Postpone };
             }
             Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {
@@ -177,6 +176,9 @@ enum Refusal {
     Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
+    OutOfMemory(usize),
+    /// The user may not do it.
+    Denied(usize, Denied),
     /// The client is subscribed, and its protocol cannot tell messages from replies.
     Subscribed(usize),
     /// A script has been running for too long.
@@ -204,8 +206,15 @@ fn admit<'r>(
     if !entry.accepts(words.len()) {
         return Err(Refusal::Arity(entry.id));
     }
-    if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
-        return Err(Refusal::NoAuth(entry.id));
+    if !session.may_do_all() {
+        if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
+            return Err(Refusal::NoAuth(entry.id));
+        }
+        acl::check(&session.user, entry, words, session.db)
+            .map_err(|denied| Refusal::Denied(entry.id, denied))?;
+        if session.transaction.is_none() {
+            acl::check_sort(&session.user, entry, words, session.db).map_err(Refusal::Unknown)?;
+        }
     }
     if session.is_subscribed() && !session.may_run(entry) {
         return Err(Refusal::Subscribed(entry.id));
@@ -216,7 +225,17 @@ fn admit<'r>(
     if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
         return Err(Refusal::InTransaction(entry.id));
     }
+    if session.is_out_of_memory && takes_memory(session, entry) {
+        return Err(Refusal::OutOfMemory(entry.id));
+    }
     Ok(entry)
+}
+
+/// Whether a command, or one of those that EXEC is to run, may need more memory.
+#[cold]
+fn takes_memory(session: &Session, entry: &Entry) -> bool {
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    entry.flags.contains(Flags::DENYOOM) || queued.is_some_and(|it| it.has(Flags::DENYOOM))
 }
 
 /// Puts a command behind MULTI.
@@ -270,7 +289,7 @@ fn run_together(
     let Ok(mut access) = keyspace.lock_unless_busy(wanted) else {
         let refusal = Refusal::Busy(scratch.ids[0]);
         worker.scratch = scratch;
-        refuse(worker, session, &refusal, out);
+        refuse(worker, session, &refusal, batch.command(index), out);
         return 1;
     };
     if 1 < scratch.hashes.len() {
@@ -280,12 +299,17 @@ fn run_together(
     let mut call = call(worker, session, access.into(), aftermath, out);
     let mut run = Run::begin(worker, &database, runs, &session.settings);
     let mut ran = 0;
+    let mark = eviction::mark(worker, &database);
+    let is_bounded = mark != i64::MAX;
     for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
         run.command(&mut call, entry, command, batch.command(index + ran));
         ran += 1;
         if hear(&database, call.db.changes, ready) || BATCH_REPLY_BYTES <= call.reply.len() {
+            break;
+        }
+        if is_bounded && entry.flags.contains(Flags::DENYOOM) && mark <= allocator::balance() {
             break;
         }
     }
@@ -358,7 +382,7 @@ fn run_alone(
         Scope::Everything => wanted = SegmentSet::all(),
     }
     let Ok(access) = keyspace.lock_unless_busy(wanted) else {
-        return refuse(worker, session, &Refusal::Busy(entry.id), out);
+        return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
     let mut scratch = std::mem::take(&mut worker.scratch);
     let mut call = call(worker, session, access.into(), &mut scratch.aftermath, out);
@@ -463,9 +487,19 @@ impl Nest<'_> {
         while let Some(&(id, end)) = queue.get(next) {
             let server = Arc::clone(&self.worker.server);
             let entry = server.registry.entry(id);
+            let mut together = queue.len();
+            if !self.session.may_do_all() {
+                // It may have been allowed when it was queued.
+                if self.is_denied(entry, &words[first..end], out) {
+                    (next, first) = (next + 1, end);
+                    continue;
+                }
+                together = next + 1;
+            }
             match entry.handler {
                 Handler::Data(_) => {
-                    next += self.run_data(&server.registry, &queue[next..], first, words, out);
+                    let some = &queue[next..together];
+                    next += self.run_data(&server.registry, some, first, words, out);
                     first = queue[next - 1].1;
                 }
                 Handler::Server(_) => {
@@ -474,6 +508,26 @@ impl Nest<'_> {
                 }
             }
         }
+    }
+
+    /// Replies that the user may not run a command of a transaction, if so.
+    fn is_denied(&mut self, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) -> bool {
+        let session = &*self.session;
+        let counters = self.worker.counters(&session.database);
+        let error = match acl::check(&session.user, entry, words, session.db) {
+            Ok(()) => match acl::check_sort(&session.user, entry, words, session.db) {
+                Ok(()) => return false,
+                Err(error) => error,
+            },
+            Err(denied) => {
+                acl::report(self.worker, session, entry, words, denied, Origin::Multi);
+                counters.commands[entry.id].rejected.add(1);
+                denied.exec_error()
+            }
+        };
+        counters.count_error(&error.to_string());
+        error.write_to(&mut Writer::new(out, session.protocol));
+        true
     }
 
     /// Runs one command, and appends its reply.
@@ -760,12 +814,13 @@ pub fn settle(
         free(worker, std::mem::take(&mut aftermath.dropped));
     }
     let counters = worker.counters(database);
-    let Changes { hits, misses, expired_keys, expired_fields, .. } = *changes;
+    let Changes { hits, misses, expired_keys, expired_fields, evicted_keys, .. } = *changes;
     for (counter, amount) in [
         (&counters.keyspace_hits, hits),
         (&counters.keyspace_misses, misses),
         (&counters.expired_keys, expired_keys),
         (&counters.expired_fields, expired_fields),
+        (&counters.evicted_keys, evicted_keys),
     ] {
         if amount != 0 {
             counter.add(amount);
@@ -890,7 +945,13 @@ pub const BUSY: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 
 /// Replies to a request that does not run.
-fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut Vec<u8>) {
+fn refuse(
+    worker: &Worker,
+    session: &mut Session,
+    refusal: &Refusal,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+) {
     let before = out.len();
     let database = Arc::clone(&session.database);
     let counters = worker.counters(&database);
@@ -900,9 +961,19 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
         Refusal::Subscribed(id) => pubsub::not_now(registry.entry(*id)),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
+        Refusal::OutOfMemory(_) => {
+            CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
+        }
         Refusal::Busy(_) => CommandError::text(BUSY),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
+        }
+        Refusal::Denied(id, denied) => {
+            let entry = registry.entry(*id);
+            let is_queued = session.transaction.is_some();
+            let origin = if is_queued { Origin::Multi } else { Origin::TopLevel };
+            acl::report(worker, session, entry, words, *denied, origin);
+            denied.error(&session.user, entry)
         }
         // Ends the connection without a word.
         Refusal::Http => return,
@@ -910,9 +981,11 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
     let mut error = error;
     if let Refusal::Arity(id)
     | Refusal::NoAuth(id)
+    | Refusal::OutOfMemory(id)
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
-    | Refusal::InTransaction(id) = refusal
+    | Refusal::InTransaction(id)
+    | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);
         if session.transaction.is_some() && registry.entry(*id).full_name == "exec" {
@@ -981,6 +1054,9 @@ pub fn tick(worker: &mut Worker) {
             database.rates.lock().sample(now_ms, &database.stats);
             let share = database.clients.len() / server.hz().max(1) as usize;
             database.clients.survey_some(share.max(CLIENTS_SURVEYED));
+            let tls = database.clients.totals().tls;
+            database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
+            eviction::make_room(worker, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

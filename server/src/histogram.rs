@@ -99,7 +99,8 @@ impl Distribution {
                 seen += self.counts[step];
                 step += 1;
             }
-            let share = (u128::from(calls) * u128::from(seen) / u128::from(self.total.max(1))) as u64;
+            let share =
+                (u128::from(calls) * u128::from(seen) / u128::from(self.total.max(1))) as u64;
             if last < share {
                 found.push((bound_ns / 1000, share));
                 last = share;

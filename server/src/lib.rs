@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod accept;
+pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
 pub mod blocking;
@@ -19,11 +20,13 @@ pub mod connection;
 pub mod database;
 pub mod dispatch;
 pub mod encryption;
+pub mod eviction;
 mod expire;
 mod features;
 mod histogram;
 mod info;
 mod input;
+mod keys;
 mod latency;
 pub mod listener;
 pub mod log;

@@ -22,6 +22,8 @@ pub enum Message {
     Accept(Box<Accepted>),
     /// Close this client's connection now.
     Kill(Arc<ClientShared>),
+    /// The client's user has changed: close the connection if it may not stay.
+    Recheck(Arc<ClientShared>),
     /// Append these bytes, complete replies, to what the client is owed.
     Deliver(Arc<ClientShared>, Arc<[u8]>),
     /// Pass these messages on to those of this reactor's clients that are subscribed to them.

@@ -14,9 +14,11 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use crate::accept::Doors;
+use crate::allocator;
 use crate::blocking::Waiter;
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
+use crate::eviction;
 use crate::features;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
@@ -176,9 +178,13 @@ impl Reactor {
             self.tick();
             self.flush();
         }
+        if self.service.worker.is_evicting {
+            eviction::go_on(&mut self.service.worker);
+        }
         features::end_turn(&mut self.service.worker);
         self.read_own_mail();
         self.service.end_turn();
+        allocator::publish();
     }
 
     /// Takes what this reactor has posted to itself, and what comes of that, within reason: the rest
@@ -198,10 +204,12 @@ impl Reactor {
     /// How long the poll may wait.
     fn patience(&mut self) -> Duration {
         let has_own_mail = self.service.worker.has_posted();
+        let is_evicting = self.service.worker.is_evicting;
         if !self.ready.is_empty()
             || !self.shaking.is_empty()
             || self.doors.is_knocked()
             || has_own_mail
+            || is_evicting
         {
             return Duration::ZERO;
         }
@@ -362,6 +370,15 @@ impl Reactor {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
                 if self.connections.get_mut(token).is_some() {
                     self.close(token);
+                }
+            }
+            Message::Recheck(client) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.session.refresh_settings();
+                    if connection.session.close_after_reply {
+                        self.close(token);
+                    }
                 }
             }
             Message::Deliver(client, bytes) => {

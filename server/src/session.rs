@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
+use crate::acl::{Revoked, User};
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
+use crate::eviction::Quota;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::pubsub::Subscriptions;
@@ -30,7 +32,13 @@ pub struct Session {
     /// The logical database that SELECT chose.
     pub db: u16,
     pub protocol: Protocol,
+    /// Who the client is: as of the beginning of the turn.
+    pub user: Arc<User>,
+    /// The client has said who it is, or need not.
     pub authenticated: bool,
+    /// It has said so.
+    logged_in: bool,
+    may_do_all: bool,
     pub reply: ReplyMode,
     /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
     pub no_touch: bool,
@@ -47,6 +55,8 @@ pub struct Session {
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
+    /// Memory is short: commands that take more are refused. As of the last `eviction::make_room`.
+    pub is_out_of_memory: bool,
     /// The peer is on this machine.
     pub loopback: bool,
     pub tls: bool,
@@ -61,9 +71,14 @@ pub struct Session {
 impl Session {
     pub fn new(shared: Arc<ClientShared>, database: Arc<Database>, loopback: bool) -> Self {
         let (generation, settings) = database.settings();
+        let is_open = database.acl.is_open();
+        let user = database.acl.default_user();
         Self {
             shared,
-            authenticated: settings.password.is_none(),
+            may_do_all: is_open && user.is_unrestricted(),
+            user,
+            authenticated: is_open,
+            logged_in: is_open,
             settings,
             generation,
             database,
@@ -78,6 +93,7 @@ impl Session {
             keeps_reply: false,
             last_command: u32::MAX,
             close_after_reply: false,
+            is_out_of_memory: false,
             loopback,
             tls: false,
             transaction: None,
@@ -93,7 +109,60 @@ impl Session {
     pub fn refresh_settings(&mut self) {
         if self.generation != self.database.generation() {
             (self.generation, self.settings) = self.database.settings();
+            self.refresh_user();
         }
+    }
+
+    /// Whether there is nothing that has to be checked before a command runs.
+    #[inline]
+    pub fn may_do_all(&self) -> bool {
+        self.may_do_all
+    }
+
+    /// The client has proved to be this user.
+    pub fn log_in(&mut self, user: Arc<User>) {
+        self.shared.names.lock().user = user.name.clone();
+        self.user = user;
+        self.logged_in = true;
+        self.settle_user();
+    }
+
+    /// The client is nobody in particular, as at its beginning.
+    pub fn log_out(&mut self) {
+        self.shared.names.lock().user = Box::default();
+        self.user = self.database.acl.default_user();
+        self.logged_in = self.database.acl.is_open();
+        self.settle_user();
+    }
+
+    /// The client may not stay. Nothing more is run for it, and if so, as nobody.
+    fn end_by_acl(&mut self) {
+        self.log_out();
+        self.logged_in = false;
+        self.close_after_reply = true;
+    }
+
+    /// Takes notice of changes to users. A client whose user is gone goes with it, and so does one that is
+    /// subscribed to what its user may not hear any more.
+    fn refresh_user(&mut self) {
+        match self.database.acl.find(&self.user.name) {
+            Some(user) if user.is_same(&self.user) => {
+                let revoked = Revoked::between(&self.user, &user);
+                self.user = user;
+                if let Some(revoked) = revoked
+                    && self.hears_any(|name, is_pattern| revoked.concerns(name, is_pattern))
+                {
+                    self.end_by_acl();
+                }
+            }
+            _ => self.end_by_acl(),
+        }
+        self.settle_user();
+    }
+
+    fn settle_user(&mut self) {
+        self.authenticated = self.logged_in || self.database.acl.is_open();
+        self.may_do_all = self.authenticated && self.user.is_unrestricted();
     }
 }
 
@@ -199,6 +268,10 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// Its part in keeping databases within `maxmemory`, by the database's uid.
+    pub quotas: BTreeMap<u32, Quota>,
+    /// `eviction::go_on` is to be called at the end of the turn.
+    pub is_evicting: bool,
     /// Messages that the client whose command runs has sent to itself: they follow its reply.
     pub echo: RefCell<Vec<u8>>,
     /// What this reactor has posted to itself.
@@ -218,6 +291,8 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            is_evicting: false,
             echo: RefCell::default(),
             posted: RefCell::default(),
             broadcasts: Broadcasts::default(),

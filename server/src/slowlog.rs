@@ -104,7 +104,7 @@ pub fn is_secret(entry: &Entry, words: &[&[u8]], index: usize) -> bool {
     match entry.full_name.as_str() {
         "auth" => index != 0,
         "hello" => follows_auth(),
-        "acl|setuser" => 2 < index,
+        "acl|setuser" | "acl|deluser" | "acl|getuser" => 2 <= index,
         "config|set" => {
             3 <= index
                 && index % 2 == 1

@@ -55,7 +55,8 @@ fn a_line_tells_what_the_client_does() {
     assert!(field(line, "multi-mem").parse::<usize>().expect("a number") > 0);
     client.expect("RESET", "+RESET");
     let line = client.call("CLIENT INFO").text();
-    for (name, value) in [("name", ""), ("flags", "N"), ("db", "0"), ("watch", "0"), ("redir", "-1")]
+    for (name, value) in
+        [("name", ""), ("flags", "N"), ("db", "0"), ("watch", "0"), ("redir", "-1")]
     {
         assert_eq!(field(&line, name), value, "{name} in {line}");
     }
@@ -142,6 +143,7 @@ fn the_largest_clients_go_when_all_take_too_much() {
     // Who is spared stays, whatever it takes.
     let mut spared = named(&server, "spared");
     spared.expect("CLIENT NO-EVICT ON", "+OK");
-    spared.send(format!("*2\r\n$4\r\nECHO\r\n$4000000\r\n{}\r\n", "x".repeat(4_000_000)).as_bytes());
+    spared
+        .send(format!("*2\r\n$4\r\nECHO\r\n$4000000\r\n{}\r\n", "x".repeat(4_000_000)).as_bytes());
     assert_eq!(spared.read().bytes().len(), 4_000_000);
 }

@@ -57,7 +57,9 @@ fn large_requests_and_replies_are_kept() {
     let size = client.call("COMMANDLOG GET 1 large-request").elements()[0].elements()[2].integer();
     assert_eq!(size, 4 + 9 + 7 + 6 + 602);
     // The log that was asked for is long itself.
-    assert!(first_words(&mut client, "COMMANDLOG GET -1 large-reply").contains(&"GET k".to_owned()));
+    assert!(
+        first_words(&mut client, "COMMANDLOG GET -1 large-reply").contains(&"GET k".to_owned())
+    );
     client.expect("COMMANDLOG RESET large-request", "+OK");
     client.expect("COMMANDLOG LEN large-request", ":0");
 }

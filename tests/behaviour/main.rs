@@ -4,11 +4,17 @@
 //! only Carnelian does: so it is known that what they expect is right.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod atomicity;
+mod blocking;
 mod clients;
 mod config;
+mod debug;
 mod dump;
+mod eviction;
+mod geo;
 mod hashes;
+mod hyperloglog;
 mod keys;
 mod latency;
 mod lifecycle;

@@ -158,11 +158,11 @@ fn the_events_of_every_command_are_those_of_redis() {
             continue;
         }
         let (theirs, expected) = theirs.run(command);
-        let (ours, events) = ours.run(command);
-        // An older Redis may not know a command, nor this server yet.
-        if [&ours, &theirs].iter().any(|reply| reply.to_string().contains("unknown ")) {
+        // What an older Redis does not know must not change our data alone.
+        if theirs.to_string().contains("unknown ") {
             continue;
         }
+        let (ours, events) = ours.run(command);
         compared += 1;
         if events != expected {
             different.push(format!(

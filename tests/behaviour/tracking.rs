@@ -47,15 +47,7 @@ fn own_changes_come_right_after_their_reply_unless_noloop() {
     let mut client = resp3(&server);
     client.expect("CLIENT TRACKING ON", "+OK");
     client.send(b"GET a\r\nSET a 1\r\nGET a\r\nINCR a\r\nPING\r\n");
-    for expected in [
-        "nil",
-        "+OK",
-        ">[invalidate [a]]",
-        "1",
-        ":2",
-        ">[invalidate [a]]",
-        "+PONG",
-    ] {
+    for expected in ["nil", "+OK", ">[invalidate [a]]", "1", ":2", ">[invalidate [a]]", "+PONG"] {
         client.expect_next(expected);
     }
     client.expect("CLIENT TRACKING ON NOLOOP", "+OK");

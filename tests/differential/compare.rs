@@ -21,6 +21,8 @@ pub enum Rule {
     Shape,
     /// Numbers may lie apart this much: time passes between the servers.
     Near(i64),
+    /// So may those that are times of these days, but no others.
+    Timed,
 }
 
 /// Whether `a` and `b` say the same when servers of different generations may word things their way:
@@ -76,6 +78,7 @@ pub fn agree(rule: Rule, a: &Reply, b: &Reply) -> bool {
         }),
         Rule::Shape => same_shape(a, b),
         Rule::Near(distance) => near(a, b, distance),
+        Rule::Timed => is_same_but_times(a, b),
     }
 }
 
@@ -143,6 +146,26 @@ fn same_shape(a: &Reply, b: &Reply) -> bool {
     }
 }
 
+fn is_same_but_times(a: &Reply, b: &Reply) -> bool {
+    const THESE_DAYS_MS: i64 = 1_600_000_000_000;
+    let all = |a: &[Reply], b: &[Reply]| {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same_but_times(a, b))
+    };
+    match (a, b) {
+        (Reply::Integer(a), Reply::Integer(b)) => {
+            a == b || (THESE_DAYS_MS < *a.min(b) && a.abs_diff(*b) < 100_000)
+        }
+        (Reply::Array(a), Reply::Array(b)) => all(a, b),
+        (Reply::Map(a), Reply::Map(b)) => {
+            let is_same = |(a, b): (&(Reply, Reply), &(Reply, Reply))| {
+                a.0 == b.0 && is_same_but_times(&a.1, &b.1)
+            };
+            a.len() == b.len() && a.iter().zip(b).all(is_same)
+        }
+        _ => a == b,
+    }
+}
+
 fn near(a: &Reply, b: &Reply, distance: i64) -> bool {
     match (a, b) {
         // Negative numbers are codes, not times.
@@ -151,6 +174,12 @@ fn near(a: &Reply, b: &Reply, distance: i64) -> bool {
         }
         (Reply::Array(a), Reply::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b, distance))
+        }
+        (Reply::Map(a), Reply::Map(b)) => {
+            let near = |(a, b): (&(Reply, Reply), &(Reply, Reply))| {
+                a.0 == b.0 && near(&a.1, &b.1, distance)
+            };
+            a.len() == b.len() && a.iter().zip(b).all(near)
         }
         _ => a == b,
     }

@@ -181,6 +181,12 @@ impl Generator {
             "lex" => self.lex(),
             "glob" => self.glob(),
             "id" => self.id(),
+            "g" => self.key("g"),
+            "gid" => self.low_id(),
+            "gn" => self.pick(&["a", "b", "a", "b", "a", "b", "c", ""]),
+            "gc" => format!("c{}", self.random.u32(..4)).into_bytes(),
+            "new" => self.reading_start(),
+            "idle" => self.pick(&["0", "0", "0", "-1", "3600000", "3600000", "x"]),
             "xid" => self.range_id(),
             "bit" => self.pick(&["0", "1", "0", "1", "0", "1", "2", "-1"]),
             "boff" => self.offset(3000, 4_294_967_296),
@@ -219,7 +225,7 @@ impl Generator {
     }
 
     fn any_key(&mut self) -> Vec<u8> {
-        let kind = ["s", "b", "h", "l", "t", "z", "x", "q", "none"][self.random.usize(..9)];
+        let kind = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "none"][self.random.usize(..10)];
         format!("{kind}{}", self.random.u32(..6)).into_bytes()
     }
 
@@ -467,6 +473,24 @@ impl Generator {
         }
     }
 
+    /// Of few there are, so that many refer to entries that exist.
+    fn low_id(&mut self) -> Vec<u8> {
+        match self.random.u32(..100) {
+            0..90 => format!("{}-{}", self.random.u32(1..8), self.random.u32(..8)).into_bytes(),
+            90..97 => self.random.u32(..8).to_string().into_bytes(),
+            _ => self.id(),
+        }
+    }
+
+    fn reading_start(&mut self) -> Vec<u8> {
+        match self.random.u32(..100) {
+            0..75 => b">".to_vec(),
+            75..85 => b"0".to_vec(),
+            85..95 => self.low_id(),
+            _ => self.pick(&["$", "+", "-", "18446744073709551615-18446744073709551615"]),
+        }
+    }
+
     fn range_id(&mut self) -> Vec<u8> {
         match self.random.u32(..100) {
             0..25 => b"-".to_vec(),
@@ -513,7 +537,9 @@ fn is_fragile(template: &Template) -> bool {
     // Ranges by name mean nothing where scores differ.
     let lexical = template.text.contains("{y}");
     let unsorted = template.text.contains("nosort");
-    random || timed || large || scan || lexical || unsorted
+    // Waiting must not last.
+    let blocking = template.text.contains("BLOCK");
+    random || timed || large || scan || lexical || unsorted || blocking
 }
 
 struct Parser<'a> {

@@ -41,6 +41,7 @@ pub struct Changes {
     pub misses: u64,
     pub expired_keys: u64,
     pub expired_fields: u64,
+    pub evicted_keys: u64,
     /// Event classes somebody listens to; others cost nothing.
     pub listening: u32,
     pub events: Vec<Event>,
@@ -60,6 +61,8 @@ pub struct Changes {
     pub following: bool,
     /// Keys found expired and removed, to be followed as deletions.
     pub expired: Vec<(usize, Box<[u8]>)>,
+    /// Keys removed for want of memory, to be followed as deletions.
+    pub evicted: Vec<(usize, Box<[u8]>)>,
     /// Hash fields found expired and removed.
     pub expired_hash_fields: Vec<ExpiredFields>,
 }
@@ -77,12 +80,13 @@ impl Changes {
     /// Forgets what was collected, and keeps who listens.
     pub fn clear(&mut self) {
         (self.dirty, self.hits, self.misses) = (0, 0, 0);
-        (self.expired_keys, self.expired_fields) = (0, 0);
+        (self.expired_keys, self.expired_fields, self.evicted_keys) = (0, 0, 0);
         self.events.clear();
         self.touched.clear();
         self.told.clear();
         self.flushed = false;
         self.expired.clear();
+        self.evicted.clear();
         self.expired_hash_fields.clear();
     }
 

@@ -17,13 +17,7 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
             tips: &["request_policy:all_nodes", "nondeterministic_output"],
             ..command("get", "Returns the latest records.", 4, ADMIN, get)
         },
-        command(
-            "help",
-            "Lists the subcommands.",
-            2,
-            Flags::LOADING.union(Flags::STALE),
-            help,
-        ),
+        command("help", "Lists the subcommands.", 2, Flags::LOADING.union(Flags::STALE), help),
         ServerCommand {
             tips: &[
                 "request_policy:all_nodes",
@@ -65,7 +59,10 @@ const fn command(
     }
 }
 
-fn log<'d>(database: &'d Database, word: &[u8]) -> Result<&'d parking_lot::Mutex<SlowLog>, CommandError> {
+fn log<'d>(
+    database: &'d Database,
+    word: &[u8],
+) -> Result<&'d parking_lot::Mutex<SlowLog>, CommandError> {
     let found = [
         ("slow", &database.slow_log),
         ("large-request", &database.large_requests),

@@ -7,8 +7,7 @@ use crate::histogram::Distribution;
 use crate::latency;
 use crate::registry::{Entry, ServerCommand, ServerRun};
 
-const ADMIN: Flags =
-    Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE);
+const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE);
 const EVERYWHERE: &[&str] =
     &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
 
@@ -76,7 +75,8 @@ const fn command(
 /// `LATENCY DOCTOR`
 fn doctor(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let config = context.worker.server.config();
-    let (threshold_ms, slow_us) = (config.latency_monitor_threshold, config.slowlog_log_slower_than);
+    let (threshold_ms, slow_us) =
+        (config.latency_monitor_threshold, config.slowlog_log_slower_than);
     let now_ms = context.worker.clock.now_ms();
     let report = context.session.database.latency.report(threshold_ms, slow_us, now_ms);
     context.reply.verbatim(b"txt", report.as_bytes());

@@ -1,5 +1,6 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
+mod acl;
 mod command;
 mod commandlog;
 mod config;
@@ -13,6 +14,7 @@ mod memory;
 mod monitor;
 mod process;
 mod pubsub;
+mod reload;
 mod slowlog;
 mod time;
 mod transaction;
@@ -20,11 +22,11 @@ mod wait;
 
 use std::sync::Arc;
 
-pub use connection::line;
-
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
+
+pub(crate) use connection::client_line;
 
 use crate::dispatch::{self, Nest, Nesting};
 use crate::registry::{Entry, Registry, ServerCommand};
@@ -112,6 +114,7 @@ impl Context<'_> {
 
 /// Every command of the server's own, by family.
 pub const TABLES: &[&[ServerCommand]] = &[
+    acl::TABLE,
     connection::TABLE,
     command::TABLE,
     commandlog::TABLE,

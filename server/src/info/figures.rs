@@ -117,13 +117,12 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("expired_stale_perc", format_args!("{:.2}", stale * 100.0));
     page.field("expired_time_cap_reached_count", sum(|it| &it.sweeps_cut));
     page.field("expire_cycle_cpu_milliseconds", sum(|it| &it.sweep_nanoseconds) / 1_000_000);
-    page.field("evicted_keys", 0);
+    page.field("evicted_keys", sum(|it| &it.evicted_keys));
     page.field("evicted_clients", sum(|it| &it.evicted_clients));
-    page.zeros(&[
-        "evicted_scripts",
-        "total_eviction_exceeded_time",
-        "current_eviction_exceeded_time",
-    ]);
+    page.zeros(&["evicted_scripts"]);
+    let (exceeded_ms, exceeded_now_ms) = view.database.room.exceeded_ms(view.now_us);
+    page.field("total_eviction_exceeded_time", exceeded_ms);
+    page.field("current_eviction_exceeded_time", exceeded_now_ms);
     page.field("keyspace_hits", sum(|it| &it.keyspace_hits));
     page.field("keyspace_misses", sum(|it| &it.keyspace_misses));
     let pubsub = &view.database.pubsub;
@@ -159,9 +158,12 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     let output_limit = sum(|it| &it.output_limit_disconnections);
     page.field("client_output_buffer_limit_disconnections", output_limit);
     page.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
-    let wrong_passwords = stats.errors().get("WRONGPASS").copied().unwrap_or(0);
-    page.field("acl_access_denied_auth", wrong_passwords);
-    page.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+    page.field("acl_access_denied_auth", sum(|it| &it.denied_passwords));
+    page.field("acl_access_denied_cmd", sum(|it| &it.denied_commands));
+    page.field("acl_access_denied_key", sum(|it| &it.denied_keys));
+    page.field("acl_access_denied_channel", sum(|it| &it.denied_channels));
+    page.field("acl_access_denied_tls_cert", sum(|it| &it.denied_certificates));
+    page.field("acl_access_denied_db", sum(|it| &it.denied_databases));
 }
 
 pub(super) fn replication(view: &View<'_>, page: &mut Page) {

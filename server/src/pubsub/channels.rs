@@ -106,17 +106,18 @@ impl Channel {
         }
     }
 
-    /// Whether nobody is left.
+    /// Whether the last one has left with this.
     fn remove(&self, place: Place) -> bool {
         let reactors = &mut self.audience.lock().reactors;
-        if let Some(at) = reactors.iter().position(|share| share.reactor == place.reactor) {
-            let subscribers = &mut reactors[at].subscribers;
-            if let Ok(found) = subscribers.binary_search_by_key(&place.token, |other| other.token) {
-                subscribers.remove(found);
-            }
-            if subscribers.is_empty() {
-                reactors.swap_remove(at);
-            }
+        let Some(at) = reactors.iter().position(|share| share.reactor == place.reactor) else {
+            return false;
+        };
+        let subscribers = &mut reactors[at].subscribers;
+        if let Ok(found) = subscribers.binary_search_by_key(&place.token, |other| other.token) {
+            subscribers.remove(found);
+        }
+        if subscribers.is_empty() {
+            reactors.swap_remove(at);
         }
         reactors.is_empty()
     }

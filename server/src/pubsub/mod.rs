@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicUsize;
 pub use channels::Channels;
 pub use notify::{Notifications, listening, notify};
 pub use publish::{Publication, publish};
-pub use subscriptions::{Counts, PUBSUB, Subscriptions, not_now};
+pub use subscriptions::{Subscriptions, not_now};
 
 use crate::session::Session;
 

@@ -1,18 +1,15 @@
 //! What one client is subscribed to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use carnelian_commands::CommandError;
 use carnelian_resp::Protocol;
 
+use super::Kind;
 use super::channels::{Channel, Named, Place};
-use super::{Kind, PubSub};
 use crate::registry::Entry;
 use crate::session::{ClientClass, Session};
-
-/// `ClientShared::flags`: the client is subscribed to something.
-pub const PUBSUB: u32 = 1 << 16;
 
 /// The channels and patterns of a client. Most clients have none, and none of this.
 #[derive(Default)]
@@ -31,21 +28,6 @@ impl Subscriptions {
 
     fn is_empty(&self) -> bool {
         self.sets.iter().all(Named::is_empty)
-    }
-}
-
-/// How many channels, patterns and shard channels a client has, for others to read.
-#[derive(Default)]
-pub struct Counts([AtomicU32; Kind::COUNT]);
-
-impl Counts {
-    pub fn of(&self, kind: Kind) -> u32 {
-        self.0[kind as usize].load(Ordering::Relaxed)
-    }
-
-    /// Subscriptions of all kinds.
-    pub fn total(&self) -> usize {
-        self.0.iter().map(|count| count.load(Ordering::Relaxed) as usize).sum()
     }
 }
 
@@ -104,6 +86,16 @@ impl Session {
         }
     }
 
+    /// Whether the client is subscribed to one of those that `is_meant` says; it is told the name, and
+    /// whether that is a pattern.
+    pub fn hears_any(&self, is_meant: impl Fn(&[u8], bool) -> bool) -> bool {
+        let Some(subscriptions) = self.subscriptions.as_deref() else { return false };
+        Kind::ALL.into_iter().any(|kind| {
+            let is_pattern = kind == Kind::Pattern;
+            subscriptions.sets[kind as usize].keys().any(|name| is_meant(name, is_pattern))
+        })
+    }
+
     /// How many subscriptions replies to commands of this kind tell of: those to channels and
     /// patterns are counted together, those to shard channels by themselves.
     pub fn subscription_count(&self, kind: Kind) -> usize {
@@ -127,12 +119,14 @@ impl Session {
     /// Brings up to date what depends on the subscriptions there are.
     fn publish_subscriptions(&mut self) {
         let Some(subscriptions) = &self.subscriptions else { return };
-        let pubsub: &PubSub = &self.database.pubsub;
-        for kind in Kind::ALL {
-            let count = subscriptions.len(kind) as u32;
-            self.shared.subscriptions.0[kind as usize].store(count, Ordering::Relaxed);
+        let was_subscribed = self.shared.is_subscriber();
+        for (count, kind) in [
+            (&self.shared.channels, Kind::Channel),
+            (&self.shared.patterns, Kind::Pattern),
+            (&self.shared.sharded_channels, Kind::Shard),
+        ] {
+            count.store(subscriptions.len(kind), Ordering::Relaxed);
         }
-        let was_subscribed = self.shared.flags.load(Ordering::Relaxed) & PUBSUB != 0;
         let is_subscribed = !subscriptions.is_empty();
         if !is_subscribed {
             self.subscriptions = None;
@@ -140,12 +134,11 @@ impl Session {
         if was_subscribed == is_subscribed {
             return;
         }
+        let clients = &self.database.pubsub.clients;
         if is_subscribed {
-            self.shared.flags.fetch_or(PUBSUB, Ordering::Relaxed);
-            pubsub.clients.fetch_add(1, Ordering::Relaxed);
+            clients.fetch_add(1, Ordering::Relaxed);
         } else {
-            self.shared.flags.fetch_and(!PUBSUB, Ordering::Relaxed);
-            pubsub.clients.fetch_sub(1, Ordering::Relaxed);
+            clients.fetch_sub(1, Ordering::Relaxed);
         }
         self.class = match (self.class, is_subscribed) {
             (ClientClass::Normal, true) => ClientClass::PubSub,

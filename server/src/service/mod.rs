@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use carnelian_resp::Span;
 use carnelian_tls::{Admission, TLS_REFUSED, TlsError};
 
+use crate::acl;
 use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::listener::Kind;
 use crate::log;
@@ -354,6 +355,7 @@ impl Service {
                 session.group(),
                 connection.session.shared.address
             );
+            acl::log_in_by_certificate(&self.worker, &mut connection.session, &session);
             connection.transport = Transport::Tls(session);
             self.worker.counters(&connection.session.database).handshakes.add(1);
             if let Some(refusal) = connection.refusal {

@@ -109,6 +109,10 @@ impl Service {
     /// Runs the commands in `data`, a batch at a time; returns the bytes they took and why it ended.
     fn run(&mut self, connection: &mut Connection, data: &mut [u8]) -> (usize, Stop) {
         connection.session.refresh_settings();
+        if connection.session.close_after_reply {
+            // Its user is gone.
+            return (0, Stop::Close);
+        }
         let bulk_bytes_max = connection.session.settings.bulk_bytes_max;
         let mut position = 0;
         let mut quota = TURN_COMMANDS;

@@ -344,11 +344,10 @@ fn pause(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         }
         _ => return Err(unknown_sub("pause")),
     };
-    let timeout_ms = parse_i64(context.args[2]).ok_or_else(|| {
-        CommandError::text("ERR timeout is not an integer or out of range")
-    })?;
-    let timeout_ms = u64::try_from(timeout_ms)
-        .map_err(|_| CommandError::text("ERR timeout is negative"))?;
+    let timeout_ms = parse_i64(context.args[2])
+        .ok_or_else(|| CommandError::text("ERR timeout is not an integer or out of range"))?;
+    let timeout_ms =
+        u64::try_from(timeout_ms).map_err(|_| CommandError::text("ERR timeout is negative"))?;
     let now_ms = context.worker.clock.now_ms();
     let until_ms = now_ms
         .checked_add(timeout_ms)

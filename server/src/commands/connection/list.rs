@@ -4,7 +4,6 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::clients::{ClientShared, bits};
-use crate::pubsub::Kind;
 use crate::registry::Registry;
 
 /// The letters of a client's flags, `N` if there are none.
@@ -37,7 +36,7 @@ pub(super) fn letters(client: &ClientShared) -> String {
 }
 
 /// One client's line, without the newline.
-pub fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> Vec<u8> {
+pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> Vec<u8> {
     let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
     let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
     let names = client.names.lock().clone();
@@ -69,9 +68,9 @@ pub fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> Vec<u8> 
             letters(client),
             if client.has(bits::CAPA_REDIRECT) { "r" } else { "" },
             client.db.load(Ordering::Relaxed),
-            client.subscriptions.of(Kind::Channel),
-            client.subscriptions.of(Kind::Pattern),
-            client.subscriptions.of(Kind::Shard),
+            load(&client.channels),
+            load(&client.patterns),
+            load(&client.sharded_channels),
             client.queued.load(Ordering::Relaxed),
             load(&client.watched),
             load(&client.argument_bytes),

@@ -39,7 +39,8 @@ fn parse(context: &Context<'_>) -> Result<Mode, CommandError> {
                 ));
             }
             let id = args::integer(id)?;
-            let target = u64::try_from(id).ok().and_then(|id| context.session.database.clients.find(id));
+            let target =
+                u64::try_from(id).ok().and_then(|id| context.session.database.clients.find(id));
             mode.redirect = target.map(|target| target.id).ok_or_else(|| {
                 CommandError::text("ERR The client ID you want redirect to does not exist")
             })?;
