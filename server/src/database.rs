@@ -45,11 +45,11 @@ pub struct Database {
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    /// How much it may take, and whether it has taken more.
+    pub room: Room,
     pub large_requests: Mutex<SlowLog>,
     pub large_replies: Mutex<SlowLog>,
     pub latency: Latency,
-    /// How much it may take, and whether it has taken more.
-    pub room: Room,
     /// Bits of `pause::attention`: what each batch has to look out for.
     pub attention: AtomicU32,
     pub pause: Pause,
@@ -88,10 +88,10 @@ impl Database {
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            room,
             large_requests: Mutex::default(),
             large_replies: Mutex::default(),
             latency: Latency::default(),
-            room,
             attention: AtomicU32::new(0),
             pause: Pause::default(),
             monitors: Monitors::default(),

@@ -22,7 +22,7 @@ use crate::eviction;
 use crate::features;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
-use crate::pubsub::Publication;
+use crate::pubsub::{Part, Row};
 use crate::server::Server;
 use crate::service::{After, Service};
 use crate::session::{ClientClass, Worker};
@@ -195,7 +195,7 @@ impl Reactor {
             if messages.is_empty() {
                 return;
             }
-            messages.drain(..).for_each(|message| self.take_message(message));
+            self.take_messages(&mut messages);
             self.service.worker.recycle_posted(messages);
             self.flush();
         }
@@ -359,8 +359,29 @@ impl Reactor {
     fn read_mail(&mut self) {
         let mut messages = std::mem::take(&mut self.messages);
         self.mailbox.take(&mut messages);
-        messages.drain(..).for_each(|message| self.take_message(message));
+        self.take_messages(&mut messages);
         self.messages = messages;
+    }
+
+    fn take_messages(&mut self, messages: &mut Vec<Message>) {
+        let mut messages = messages.drain(..).peekable();
+        while let Some(message) = messages.next() {
+            let Message::Publish(first) = message else {
+                self.take_message(message);
+                continue;
+            };
+            // What was published to one channel in a row goes to each subscriber in one piece.
+            let mut row = Row::new(&first);
+            while let Some(Message::Publish(next)) = messages.peek()
+                && row.join(&first, next)
+            {
+                messages.next();
+            }
+            match row.into_parts() {
+                Some(parts) => self.pass_on(&parts, None),
+                None => self.pass_on(&first.parts, first.publisher),
+            }
+        }
     }
 
     fn take_message(&mut self, message: Message) {
@@ -388,7 +409,9 @@ impl Reactor {
                     self.touch(token);
                 }
             }
-            Message::Publish(publication) => self.pass_on(&publication),
+            Message::Publish(publication) => {
+                self.pass_on(&publication.parts, publication.publisher);
+            }
             Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
             // The turn looks at those who wait, now that it has begun.
             Message::PauseOver => {}
@@ -406,12 +429,12 @@ impl Reactor {
     }
 
     /// Gives each of this reactor's subscribers its copy.
-    fn pass_on(&mut self, publication: &Publication) {
+    fn pass_on(&mut self, parts: &[Part], publisher: Option<(usize, usize)>) {
         let mut tokens = std::mem::take(&mut self.subscribers);
-        for part in &publication.parts {
+        for part in parts {
             part.receivers(self.service.worker.reactor, &mut tokens);
             for token in tokens.drain(..) {
-                if publication.publisher == Some((self.service.worker.reactor, token)) {
+                if publisher == Some((self.service.worker.reactor, token)) {
                     continue;
                 }
                 let token = Token(token);

@@ -54,9 +54,9 @@ pub struct Settings {
     pub large_reply: LargeLog,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
+    pub eviction: Eviction,
     /// `maxmemory-clients` in bytes; 0: any amount.
     pub clients_memory_max: usize,
-    pub eviction: Eviction,
     /// `tracking-table-max-keys`; 0: any number.
     pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
@@ -106,18 +106,18 @@ impl Settings {
                 config.commandlog_large_reply_max_len,
             ),
             slow_log_len: bytes(config.slowlog_max_len),
+            eviction: Eviction {
+                bytes_max: bytes(config.maxmemory),
+                policy: eviction::policy(config.maxmemory_policy, config.lfu_decay_time),
+                samples: config.maxmemory_samples as usize,
+                slice_ns: eviction::slice_ns(config.maxmemory_eviction_tenacity),
+            },
             clients_memory_max: match config.maxmemory_clients {
                 MemoryLimit::Bytes(limit) => bytes(limit),
                 MemoryLimit::Percent(percent) => {
                     let part = u128::from(config.maxmemory) * u128::from(percent) / 100;
                     usize::try_from(part).unwrap_or(usize::MAX)
                 }
-            },
-            eviction: Eviction {
-                bytes_max: bytes(config.maxmemory),
-                policy: eviction::policy(config.maxmemory_policy, config.lfu_decay_time),
-                samples: config.maxmemory_samples as usize,
-                slice_ns: eviction::slice_ns(config.maxmemory_eviction_tenacity),
             },
             tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
