@@ -9,7 +9,6 @@ mod debug;
 mod dump;
 mod info;
 mod latency;
-mod lolwut;
 mod memory;
 mod monitor;
 mod process;
@@ -122,7 +121,6 @@ pub const TABLES: &[&[ServerCommand]] = &[
     debug::TABLE,
     info::TABLE,
     latency::TABLE,
-    lolwut::TABLE,
     memory::TABLE,
     monitor::TABLE,
     process::TABLE,
