@@ -273,6 +273,7 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
 }
 
 /// An error of the engine, which leaves the code out.
+#[allow(clippy::needless_pass_by_value)] // For `map_err`.
 pub(super) fn error(text: Vec<u8>) -> CommandError {
     CommandError::Quoting([b"ERR ", text.as_slice()].concat().into())
 }
