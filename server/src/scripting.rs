@@ -15,11 +15,14 @@ use crate::clock::Clock;
 use crate::database::Database;
 use crate::dispatch::{BUSY, Nest};
 use crate::log;
+use crate::reactor;
 use crate::registry::Entry;
 use crate::server::Server;
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
+/// How often the reactor's other clients are served while a script runs for too long.
+const SERVE_NS: u64 = 5_000_000;
 /// How long the source of a library may run.
 const LOAD_NS_MAX: u64 = 500_000_000;
 
@@ -122,6 +125,10 @@ pub struct ScriptHost<'a, 'n> {
     wrote: bool,
     start_ns: u64,
     published: Option<Arc<Running>>,
+    /// Replies of this turn that are yet to be flushed.
+    staged: &'a [u8],
+    /// When others were served last.
+    served_ns: u64,
 }
 
 impl<'a, 'n> ScriptHost<'a, 'n> {
@@ -131,6 +138,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         function: Option<&'a [u8]>,
         flags: ScriptFlags,
         is_read_only: bool,
+        staged: &'a [u8],
     ) -> Self {
         let (server, database) =
             (Arc::clone(&nest.worker.server), Arc::clone(&nest.session.database));
@@ -146,6 +154,8 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             wrote: false,
             start_ns,
             published: None,
+            staged,
+            served_ns: 0,
         }
     }
 
@@ -285,12 +295,19 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn tick(&mut self) -> Tick {
+        let now_ns = self.nest.worker.clock.elapsed_ns();
         if let Some(running) = &self.published {
+            if self.served_ns + SERVE_NS <= now_ns {
+                self.served_ns = now_ns;
+                let goes_on = reactor::serve_meanwhile(self.nest.worker, self.staged);
+                if !goes_on {
+                    return Tick::Kill;
+                }
+            }
             let killed = running.killed.load(Ordering::Acquire);
             return if killed { Tick::Kill } else { Tick::Continue };
         }
-        let elapsed = self.nest.worker.clock.elapsed_ns().saturating_sub(self.start_ns);
-        if self.nest.session.settings.busy_ns <= elapsed {
+        if self.nest.session.settings.busy_ns <= now_ns.saturating_sub(self.start_ns) {
             self.publish();
         }
         Tick::Continue

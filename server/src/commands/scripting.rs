@@ -225,8 +225,9 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
     };
     let (keys, arguments) = words[3..].split_at(count);
     let protocol = context.session.protocol;
-    let ran = context.with_nest(Nesting::Script, |nest, out| {
+    let ran = context.with_nest(Nesting::Script, |nest, staged| {
         let mut engine = database.scripting.engine(&database)?;
+        let out = &mut Vec::new();
         let start = out.len();
         let db = nest.session.db;
         let outcome = if source == Source::Function {
@@ -234,7 +235,8 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
             check_memory(handle.flags, nest.session.is_out_of_memory)?;
             let is_read_only = read_only(handle.flags, access)?;
             let name = handle.name().to_vec();
-            let mut host = ScriptHost::new(nest, words, Some(&name), handle.flags, is_read_only);
+            let mut host =
+                ScriptHost::new(nest, words, Some(&name), handle.flags, is_read_only, staged);
             let run = Run { keys, arguments, host: &mut host, protocol, out };
             engine.call_function(&handle, run)
         } else {
@@ -244,12 +246,13 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
             };
             check_memory(handle.flags, nest.session.is_out_of_memory)?;
             let is_read_only = read_only(handle.flags, access)?;
-            let mut host = ScriptHost::new(nest, words, None, handle.flags, is_read_only);
+            let mut host = ScriptHost::new(nest, words, None, handle.flags, is_read_only, staged);
             let run = Run { keys, arguments, host: &mut host, protocol, out };
             engine.run_script(&handle, run)
         };
         // What the script has selected is its own.
         nest.session.db = db;
+        staged.extend_from_slice(out);
         match outcome {
             Outcome::Error { counted: false } if out.get(start) == Some(&b'-') => {
                 let text = out[start + 1..].trim_ascii_end().to_vec();
