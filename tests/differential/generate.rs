@@ -78,7 +78,7 @@ impl Generator {
         self.expand(&nodes, &mut words);
         self.templates[index].1 = nodes;
         let template = self.templates[index].0;
-        if !template.text.starts_with("SPOP") {
+        if !template.text.starts_with("SPOP") && !template.text.contains(" 0.001") {
             self.spoil(&mut words, is_fragile(template));
         }
         if template.text.starts_with("LSET") {
@@ -163,6 +163,14 @@ impl Generator {
     fn fill(&mut self, name: &str, words: &mut Vec<Vec<u8>>) {
         let word = match name {
             "s" | "b" | "h" | "l" | "t" | "z" | "x" | "q" => self.key(name),
+            "p" | "e" => self.key(name),
+            "em" => format!("m{}", self.random.u32(..300)).into_bytes(),
+            "lon" => self.coordinate(180.0, 10.0),
+            "lat" => self.coordinate(85.0, 45.0),
+            "len" => {
+                words.push(self.length());
+                self.pick(&["m", "km", "km", "km", "KM", "mi", "ft", "x"])
+            }
             "k" => self.any_key(),
             "y" => format!("y{}", self.random.u32(..4)).into_bytes(),
             "v" => self.value(),
@@ -225,8 +233,27 @@ impl Generator {
     }
 
     fn any_key(&mut self) -> Vec<u8> {
-        let kind = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "none"][self.random.usize(..10)];
+        let kind = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "p", "e", "none"]
+            [self.random.usize(..12)];
         format!("{kind}{}", self.random.u32(..6)).into_bytes()
+    }
+
+    /// Degrees all over the globe, or near one place, hardly ever the same twice.
+    fn coordinate(&mut self, most: f64, place: f64) -> Vec<u8> {
+        let degrees = match self.random.u32(..60) {
+            0 => return self.pick(&["181", "-90.5", "x", "nan", "1e400", ""]),
+            1..30 => (self.random.f64() * 2.0 - 1.0) * most,
+            _ => self.random.f64() * 4.0 - 2.0 + place,
+        };
+        format!("{degrees}").into_bytes()
+    }
+
+    fn length(&mut self) -> Vec<u8> {
+        match self.random.u32(..60) {
+            0 => self.pick(&["-1", "x", "nan", "inf", "0", ""]),
+            1..20 => format!("{}", self.random.f64() * 10_000.0).into_bytes(),
+            _ => format!("{}", 10_f64.powf(self.random.f64() * 4.0)).into_bytes(),
+        }
     }
 
     fn value(&mut self) -> Vec<u8> {

@@ -243,13 +243,13 @@ fn finish(
     let end = with_host(Slot { host, run: &mut *state }, || body(keys, arguments));
     let mut writer = Writer::new(out, protocol);
     match end {
-        End::Returned(value) => {
+        End::Returned(value, shape) => {
             let booleans = match state.protocol {
                 Protocol::Resp2 => Booleans::AsNumbers,
                 Protocol::Resp3 => Booleans::AsBooleans,
             };
             let start = writer.len();
-            match reply::write(value, booleans, &mut writer) {
+            match reply::write(value, shape, booleans, &mut writer) {
                 Ok(false) if writer.written().get(start) == Some(&b'-') => {
                     Outcome::Error { counted: true }
                 }

@@ -41,8 +41,28 @@ pub(crate) struct Interpreter {
 
 /// How a run ended.
 pub(crate) enum End {
-    Returned(Value),
+    Returned(Value, Shape),
     Failed(Failure),
+}
+
+/// What the prelude has seen of a value already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Unknown,
+    /// A table that is a plain array.
+    Array,
+    /// The text of a status.
+    Status,
+}
+
+impl Shape {
+    fn named(name: &Value) -> Self {
+        match name {
+            Value::Nil => Self::Unknown,
+            Value::Integer(1) => Self::Status,
+            _ => Self::Array,
+        }
+    }
 }
 
 /// An error that nothing in the script caught.
@@ -113,7 +133,7 @@ impl Interpreter {
             let _ = watch(&self.lua);
         }
         match ended {
-            Ok(Ended(true, value, ..)) => End::Returned(value),
+            Ok(Ended(true, value, shape, ..)) => End::Returned(value, Shape::named(&shape)),
             Ok(Ended(false, text, source, line, counted)) => {
                 let bytes = |value: &Value| match value {
                     Value::String(text) => Some(text.as_bytes().to_vec()),
@@ -267,6 +287,7 @@ fn on_tick(lua: &Lua, frame: &Debug<'_>) -> mlua::Result<VmState> {
     Err(Raised::table(KILLED))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what there is to give")]
 fn tick(slot: Slot<'_>) -> Tick {
     if slot.run.killed {
         return Tick::Kill;

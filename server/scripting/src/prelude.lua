@@ -305,9 +305,22 @@ if kind == 'eval' then
   globals.__redis__err__handler = handler
 end
 
--- true and the value; or false, the text, where it happened, and whether it is counted already.
+-- true and the value; or false, the text, where it happened, and whether it is counted already. What
+-- a table stands for is cheaper to see from here: a status is given as its text and 1, a plain
+-- array with 2.
 local function finish(ok, value)
   if ok then
+    if type(value) == 'table' and not getmetatable(value) and value.err == nil then
+      local status = value.ok
+      if status == nil then
+        if value.double == nil and value.big_number == nil and value.verbatim_string == nil
+          and value.map == nil and value.set == nil then
+          return true, value, 2
+        end
+      elseif type(status) == 'string' then
+        return true, status, 1
+      end
+    end
     return true, value
   end
   if type(value) ~= 'table' then

@@ -3,6 +3,8 @@
 use carnelian_resp::{Mark, Writer};
 use mlua::{Table, Value};
 
+use crate::interpreter::Shape;
+
 /// How deep a reply may nest; where Redis's stack ends too.
 const DEPTH_MAX: usize = 2600;
 
@@ -22,12 +24,25 @@ enum Open {
 /// Appends a value; true if it is an error whose statistics are still to be booked.
 pub(crate) fn write(
     value: Value,
+    shape: Shape,
     booleans: Booleans,
     writer: &mut Writer<'_>,
 ) -> mlua::Result<bool> {
     let mut open: Vec<Open> = Vec::new();
     let mut uncounted_error = false;
-    let mut next = Some(value);
+    let mut next = None;
+    match (shape, value) {
+        (Shape::Status, Value::String(text)) => {
+            status(&text.as_bytes(), writer);
+            return Ok(false);
+        }
+        (Shape::Array, Value::Table(table)) => open.push(array(table, writer)),
+        (_, value) if !matches!(value, Value::Table(_)) => {
+            scalar(&value, booleans, writer);
+            return Ok(false);
+        }
+        (_, value) => next = Some(value),
+    }
     loop {
         if let Some(value) = next.take() {
             if let Value::Table(table) = value {
@@ -85,11 +100,8 @@ fn begin(table: Table, open: &mut Vec<Open>, writer: &mut Writer<'_>) -> mlua::R
         let counted: Value = table.raw_get("ignore_error_stats_update")?;
         return Ok(!matches!(counted, Value::Boolean(true)));
     }
-    if let Some(mut text) = text_field(&table, "ok")? {
-        spaces_for_line_ends(&mut text);
-        writer.raw(b"+");
-        writer.raw(&text);
-        writer.raw(b"\r\n");
+    if let Some(text) = text_field(&table, "ok")? {
+        status(&text, writer);
         return Ok(false);
     }
     match table.raw_get::<Value>("double")? {
@@ -136,9 +148,21 @@ fn begin(table: Table, open: &mut Vec<Open>, writer: &mut Writer<'_>) -> mlua::R
         open.push(Open::Pairs { items: items.into_iter(), count, mark: writer.defer(), set: true });
         return Ok(false);
     }
-    let mark = writer.defer_about(table.raw_len());
-    open.push(Open::Array { table, next: 1, mark });
+    open.push(array(table, writer));
     Ok(false)
+}
+
+fn array(table: Table, writer: &mut Writer<'_>) -> Open {
+    let mark = writer.defer_about(table.raw_len());
+    Open::Array { table, next: 1, mark }
+}
+
+fn status(text: &[u8], writer: &mut Writer<'_>) {
+    writer.raw(b"+");
+    let start = writer.len();
+    writer.raw(text);
+    spaces_for_line_ends(&mut writer.buffer()[start..]);
+    writer.raw(b"\r\n");
 }
 
 fn text_field(table: &Table, name: &str) -> mlua::Result<Option<Vec<u8>>> {

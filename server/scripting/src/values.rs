@@ -53,7 +53,11 @@ fn value(lua: &Lua, rest: &mut &[u8], depth: usize) -> mlua::Result<Value> {
             Some(length) => Value::String(lua.create_string(take(rest, length)?)?),
         },
         b':' => Value::Integer(parse_i64(line).ok_or_else(broken)?),
-        b'+' => field(lua, "ok", Value::String(lua.create_string(line)?))?,
+        b'+' => match str::from_utf8(line) {
+            // A `str` goes to Lua without a reference to it in between.
+            Ok(text) => Value::Table(lua.create_table_from([("ok", text)])?),
+            Err(_) => field(lua, "ok", Value::String(lua.create_string(line)?))?,
+        },
         b'-' => Value::Table(error_table(lua, &with_code_of_line(line), true)?),
         b'*' | b'>' => match length(line)? {
             None => Value::Boolean(false),

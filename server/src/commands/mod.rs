@@ -10,7 +10,6 @@ mod dump;
 mod function;
 mod info;
 mod latency;
-mod lolwut;
 mod memory;
 mod monitor;
 mod process;
@@ -23,8 +22,6 @@ mod transaction;
 mod wait;
 
 use std::sync::Arc;
-
-pub use connection::line;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
@@ -127,7 +124,6 @@ pub const TABLES: &[&[ServerCommand]] = &[
     function::TABLE,
     info::TABLE,
     latency::TABLE,
-    lolwut::TABLE,
     memory::TABLE,
     monitor::TABLE,
     process::TABLE,

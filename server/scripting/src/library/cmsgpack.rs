@@ -122,7 +122,7 @@ fn sized(kind: u8, length: usize, out: &mut Vec<u8>) {
 fn pack_integer(number: i64, out: &mut Vec<u8>) {
     let bytes = number.to_be_bytes();
     let (kind, width) = match number {
-        0..=0x7F | -32..0 => {
+        -32..=0x7F => {
             out.push(number as u8);
             return;
         }
