@@ -5,22 +5,25 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 
+use super::command::Command;
 use super::compare::Rule;
+use super::further;
+use super::scenes::{SCENES, Scene};
 use super::templates::{GROUPS, TEMPLATES, Template};
 
-/// A command and how its two replies are to be compared.
-#[derive(Clone, Debug)]
-pub struct Command {
-    pub words: Vec<Vec<u8>>,
-    pub rule: Rule,
-}
-
 pub struct Generator {
-    random: Rng,
+    pub(super) random: Rng,
     templates: Vec<(&'static Template, Vec<Node>)>,
     /// An index into `templates` for each unit of weight, by group.
     picks: Vec<Vec<usize>>,
+    /// What takes several commands that belong together.
+    scenes: Vec<&'static Scene>,
+    /// How many keys of a kind there are: few where commands are to meet.
+    pub(super) keys: u32,
 }
+
+/// How many keys of a kind there are mostly.
+pub(super) const KEYS: u32 = 6;
 
 /// A parsed template.
 enum Node {
@@ -35,15 +38,19 @@ enum Node {
 impl Generator {
     /// Commands of these groups, leaving out the names `unknown` says no server knows.
     pub fn new(seed: u64, groups: &[String], unknown: &[String]) -> Result<Self> {
+        let is_scene = |group: &str| SCENES.iter().any(|scene| scene.group == group);
         for group in groups {
             ensure!(GROUPS.contains(&group.as_str()), "no such group: {group}");
         }
+        let is_wanted =
+            |group: &str| groups.is_empty() || groups.iter().any(|other| other == group);
+        let is_unknown = |name: &str| unknown.iter().any(|other| other == name);
         let mut templates = Vec::new();
         let mut picks: HashMap<&str, Vec<usize>> = HashMap::new();
-        for template in TEMPLATES {
-            let name = template.text.split(' ').next().unwrap_or_default();
-            let wanted = groups.is_empty() || groups.iter().any(|group| group == template.group);
-            if !wanted || unknown.iter().any(|other| other == name) {
+        // Scenes need something to happen in them, whatever else is wanted.
+        let only_scenes = !groups.is_empty() && groups.iter().all(|group| is_scene(group));
+        for template in TEMPLATES.iter().chain(further::TEMPLATES) {
+            if !(is_wanted(template.group) || only_scenes) || is_unknown(template.name()) {
                 continue;
             }
             let nodes = Parser { rest: template.text }.sequence(None)?;
@@ -55,26 +62,49 @@ impl Generator {
         let mut picks: Vec<_> = picks.into_iter().collect();
         picks.sort_unstable();
         let picks = picks.into_iter().map(|(_, indexes)| indexes).collect();
-        Ok(Self { random: Rng::with_seed(seed), templates, picks })
+        let scenes =
+            SCENES.iter().filter(|scene| is_wanted(scene.group) && !is_unknown(scene.needs));
+        let scenes = scenes.collect();
+        Ok(Self { random: Rng::with_seed(seed), templates, picks, scenes, keys: KEYS })
     }
 
     /// The names of all commands that may be generated.
     pub fn names() -> Vec<String> {
-        let mut names: Vec<String> = TEMPLATES
-            .iter()
-            .filter_map(|template| Some(template.text.split(' ').next()?.to_owned()))
-            .collect();
+        let templates = TEMPLATES.iter().chain(further::TEMPLATES).map(Template::name);
+        let needed = SCENES.iter().map(|scene| scene.needs);
+        let mut names: Vec<String> = templates.chain(needed).map(str::to_owned).collect();
         names.sort();
         names.dedup();
         names
     }
 
+    /// About `size` commands; those of a scene stay together.
+    pub fn batch(&mut self, size: usize) -> Vec<Command> {
+        let mut commands = Vec::with_capacity(size + 50);
+        while commands.len() < size {
+            let pick = self.random.usize(..self.picks.len() + self.scenes.len());
+            match pick.checked_sub(self.picks.len()) {
+                None => {
+                    let command = self.command();
+                    commands.push(command);
+                }
+                Some(scene) => (self.scenes[scene].play)(self, &mut commands),
+            }
+        }
+        commands
+    }
+
+    /// A command on the first connection that never waits.
     pub fn command(&mut self) -> Command {
         let group = self.random.usize(..self.picks.len());
         let pick = self.random.usize(..self.picks[group].len());
         let index = self.picks[group][pick];
         let mut words = Vec::new();
         let nodes = std::mem::take(&mut self.templates[index].1);
+        if nodes.is_empty() {
+            // A command within a command of the same template.
+            return Command::plain("PING");
+        }
         self.expand(&nodes, &mut words);
         self.templates[index].1 = nodes;
         let template = self.templates[index].0;
@@ -84,7 +114,16 @@ impl Generator {
         if template.text.starts_with("LSET") {
             spare_a_defect(&mut words);
         }
-        Command { words, rule: template.rule }
+        Command::new(words, template.rule)
+    }
+
+    /// A command from a template that is not in the table.
+    pub(super) fn made_of(&mut self, text: &str, rule: Rule) -> Command {
+        let nodes =
+            Parser { rest: text }.sequence(None).expect("a template that a test has parsed");
+        let mut words = Vec::new();
+        self.expand(&nodes, &mut words);
+        Command::new(words, rule)
     }
 
     fn expand(&mut self, nodes: &[Node], words: &mut Vec<Vec<u8>>) {
@@ -162,9 +201,9 @@ impl Generator {
 
     fn fill(&mut self, name: &str, words: &mut Vec<Vec<u8>>) {
         let word = match name {
-            "s" | "b" | "h" | "l" | "t" | "z" | "x" | "q" => self.key(name),
+            "s" | "b" | "h" | "l" | "t" | "z" | "x" | "q" | "g" | "p" => self.key(name),
             "k" => self.any_key(),
-            "y" => format!("y{}", self.random.u32(..4)).into_bytes(),
+            "y" => format!("y{}", self.random.u32(..self.keys.min(4))).into_bytes(),
             "v" => self.value(),
             "f" => self.field(),
             "m" => self.member(),
@@ -186,12 +225,33 @@ impl Generator {
             "boff" => self.offset(3000, 4_294_967_296),
             "soff" => self.offset(300, 536_870_912),
             "bft" => self.bit_field_type(),
+            "lon" => self.degrees(181.0),
+            "lat" => self.degrees(86.0),
+            "rad" => self.distance(),
+            "unit" => self.pick(&["m", "km", "ft", "mi", "M", "KM", "km", "km", "x"]),
+            "gm" => format!("m{}", self.random.u32(..40)).into_bytes(),
+            "new" => b">".to_vec(),
+            "lua" => self.pick(&["return 1", "return (", "return KEYS[1]", "return {1}", ""]),
+            "grp" => self.pick(&["g1", "g1", "g1", "g2", "g3", "none"]),
+            "who" => self.pick(&["c1", "c2", "c3"]),
+            "gid" => self.pick(&["0", "$", "1-0", "500", "99999-1", "x", "-"]),
+            "idle" => self.pick(&["0", "0", "0", "-1", "99999999", "x"]),
+            "user" => self.pick(&["u0", "u1", "u2", "u3", "u0", "nobody"]),
+            "acl" => self.acl_rule(),
+            "chan" => self.pick(&["c1", "c2", "c3", "news.a", "news.b", "other", ""]),
+            "cglob" => self.pick(&["c*", "news.*", "*", "c[12]", "?1", "n*.b", "x"]),
+            "long" => self.pick(&["0", "0", "100", "1e2", "0.0"]),
+            "short" => self.pick(&["0.01", "0.02", "0.001"]),
+            "bad" => self.pick(&["-1", "x", "", "1e400", "nan", "9223372036854775807", "inf"]),
             "#f" => return self.counted(words, |this| vec![this.field()]),
             "#fv" => return self.counted(words, |this| vec![this.field(), this.value()]),
             "#m" => return self.counted(words, |this| vec![this.member()]),
             "#t" => return self.counted(words, |this| vec![this.key("t")]),
             "#z" => return self.counted(words, |this| vec![this.key("z")]),
             "#l" => return self.counted(words, |this| vec![this.key("l")]),
+            "#id" => return self.counted(words, |this| vec![this.known_id()]),
+            "any" => return words.extend(self.command().words),
+            "kid" => self.known_id(),
             _ => unreachable!("templates use only these names: {name}"),
         };
         words.push(word);
@@ -211,19 +271,20 @@ impl Generator {
         }
     }
 
-    fn key(&mut self, kind: &str) -> Vec<u8> {
+    pub(super) fn key(&mut self, kind: &str) -> Vec<u8> {
         match self.random.u32(..40) {
             0 => self.any_key(),
-            _ => format!("{kind}{}", self.random.u32(..6)).into_bytes(),
+            _ => format!("{kind}{}", self.random.u32(..self.keys)).into_bytes(),
         }
     }
 
     fn any_key(&mut self) -> Vec<u8> {
-        let kind = ["s", "b", "h", "l", "t", "z", "x", "q", "none"][self.random.usize(..9)];
-        format!("{kind}{}", self.random.u32(..6)).into_bytes()
+        let kinds = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "p", "none"];
+        let kind = kinds[self.random.usize(..kinds.len())];
+        format!("{kind}{}", self.random.u32(..self.keys)).into_bytes()
     }
 
-    fn value(&mut self) -> Vec<u8> {
+    pub(super) fn value(&mut self) -> Vec<u8> {
         match self.random.u32(..100) {
             0..30 => self.random.i32(-5..20).to_string().into_bytes(),
             30..45 => self.integer(),
@@ -467,6 +528,98 @@ impl Generator {
         }
     }
 
+    /// One that is likely to be there, as far as any is.
+    fn known_id(&mut self) -> Vec<u8> {
+        match self.random.u32(..20) {
+            0 => self.id(),
+            _ => format!("{}-{}", self.random.u32(1..40), self.random.u32(..3)).into_bytes(),
+        }
+    }
+
+    fn degrees(&mut self, border: f64) -> Vec<u8> {
+        match self.random.u32(..100) {
+            0..50 => format!("{:.6}", (self.random.f64() - 0.5) * 2.0).into_bytes(),
+            50..70 => format!("{:.4}", 13.0 + (self.random.f64() - 0.5) * 4.0).into_bytes(),
+            70..95 => format!("{:.6}", (self.random.f64() * 2.0 - 1.0) * border).into_bytes(),
+            _ => self.pick(&["0", "-180", "180", "85.05112878", "-85.05112878", "x", "", "nan"]),
+        }
+    }
+
+    fn distance(&mut self) -> Vec<u8> {
+        match self.random.u32(..100) {
+            0..60 => self.random.u32(..300).to_string().into_bytes(),
+            60..80 => format!("{:.3}", self.random.f64() * 20_000.0).into_bytes(),
+            _ => self.pick(&["0", "-1", "x", "", "1e9", "20000", "5000"]),
+        }
+    }
+
+    fn acl_rule(&mut self) -> Vec<u8> {
+        self.pick(&[
+            "on",
+            "off",
+            "nopass",
+            "resetpass",
+            ">secret",
+            ">two",
+            "<secret",
+            "<never",
+            "allkeys",
+            "~s*",
+            "~h1",
+            "%R~l*",
+            "%W~t*",
+            "%RW~z?",
+            "%X~a",
+            "%~a",
+            "resetkeys",
+            "allchannels",
+            "&c*",
+            "&news.*",
+            "resetchannels",
+            "+@all",
+            "-@all",
+            "allcommands",
+            "nocommands",
+            "+get",
+            "-get",
+            "+set",
+            "+config|get",
+            "-config|set",
+            "+config",
+            "+client|id",
+            "+@read",
+            "-@read",
+            "+@write",
+            "-@dangerous",
+            "+@hash",
+            "-@list",
+            "+@nothing",
+            "+nosuch",
+            "+get|x",
+            "(+get ~a*)",
+            "(-@all +@set %R~t*)",
+            "(+nosuch)",
+            "(~s* +@string &c*)",
+            "clearselectors",
+            "reset",
+            "sanitize-payload",
+            "skip-sanitize-payload",
+            "~*",
+            "&*",
+            "",
+            "nonsense",
+            "~a b",
+            "+SET",
+            "-@ALL",
+            "+object|encoding",
+            "-select|1",
+            "+select|0",
+            "#5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8",
+            "#12",
+            "+@scripting",
+        ])
+    }
+
     fn range_id(&mut self) -> Vec<u8> {
         match self.random.u32(..100) {
             0..25 => b"-".to_vec(),
@@ -497,7 +650,7 @@ impl Generator {
         }
     }
 
-    fn pick(&mut self, words: &[&str]) -> Vec<u8> {
+    pub(super) fn pick(&mut self, words: &[&str]) -> Vec<u8> {
         words[self.random.usize(..words.len())].as_bytes().to_vec()
     }
 }
@@ -513,7 +666,9 @@ fn is_fragile(template: &Template) -> bool {
     // Ranges by name mean nothing where scores differ.
     let lexical = template.text.contains("{y}");
     let unsorted = template.text.contains("nosort");
-    random || timed || large || scan || lexical || unsorted
+    // Nothing may wait where nobody expects it, or carry a payload of bytes at random.
+    let special = ["{short}", "@dump:", "{any}"].iter().any(|part| template.text.contains(part));
+    random || timed || large || scan || lexical || unsorted || special
 }
 
 struct Parser<'a> {
@@ -568,6 +723,7 @@ impl Parser<'_> {
             .char_indices()
             .find(|(at, c)| " |])>".contains(*c) && Some(*at) != arrow)
             .map_or(self.rest.len(), |(at, _)| at);
+        ensure!(end > 0, "a word is empty before {}", self.rest);
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         let Some((before, after)) = word.split_once('{') else {
@@ -598,6 +754,12 @@ mod tests {
         let mut second = Generator::new(1, &[], &[]).unwrap();
         for _ in 0..20_000 {
             assert_eq!(first.command().words, second.command().words);
+        }
+        for _ in 0..20 {
+            let lines = |commands: Vec<Command>| -> Vec<String> {
+                commands.iter().map(Command::line).collect()
+            };
+            assert_eq!(lines(first.batch(200)), lines(second.batch(200)));
         }
     }
 

@@ -11,12 +11,35 @@
 //! {pat} times, always far from now  {score} {range} {lex} sorted-set numbers and borders  {glob} pattern
 //! {id} {xid} stream ids  {bit} {boff} {soff} {bft} bitmaps  {enc} encoding name
 //! {#t} {#z} {#f} {#m}  a count and as many keys, fields, members; {#fv} fields with values
+//! {g} {p}  a key that mostly holds places, a HyperLogLog  {lon} {lat} {rad} {unit} {gm} places
+//! {grp} {who} {gid} {idle} {kid} {#id}  stream groups, consumers, ids  {user} {acl} users and rules
+//! {chan} {cglob} channels  {long} {short} {bad} how long to wait  {any} a whole other command
 //! ```
 
 use super::compare::Rule::{self, Exact, Near, Pairs, Scan, ScanPairs, Shape, Sort, Unordered};
 
-pub const GROUPS: &[&str] =
-    &["string", "bitmap", "hash", "list", "set", "sorted-set", "generic", "stream"];
+pub const GROUPS: &[&str] = &[
+    "string",
+    "bitmap",
+    "hash",
+    "list",
+    "set",
+    "sorted-set",
+    "generic",
+    "stream",
+    // The following are in `further.rs`.
+    "group",
+    "hyperloglog",
+    "geo",
+    "dump",
+    "server",
+    "acl",
+    // And these are scenes.
+    "transaction",
+    "blocking",
+    "pubsub",
+    "scripting",
+];
 
 pub struct Template {
     pub group: &'static str,
@@ -26,7 +49,14 @@ pub struct Template {
     pub text: &'static str,
 }
 
-const fn t(group: &'static str, weight: u32, rule: Rule, text: &'static str) -> Template {
+impl Template {
+    /// The command's name.
+    pub fn name(&self) -> &'static str {
+        self.text.split(' ').next().unwrap_or_default()
+    }
+}
+
+pub const fn t(group: &'static str, weight: u32, rule: Rule, text: &'static str) -> Template {
     Template { group, weight, rule, text }
 }
 
