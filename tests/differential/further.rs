@@ -1,6 +1,6 @@
 //! Templates of the groups beyond the plain data types. `templates.rs` explains how they are written.
 
-use super::compare::Rule::{Deep, Exact, Payload, Shape, Timed, Unordered};
+use super::compare::Rule::{Deep, Exact, Pairs, Payload, Shape, Timed, Unordered};
 use super::templates::{Template, t};
 
 pub const TEMPLATES: &[Template] = &[
@@ -102,7 +102,7 @@ pub const TEMPLATES: &[Template] = &[
     t(
         "server",
         1,
-        Exact,
+        Pairs,
         "CONFIG GET (nosuch|hash-max-listpack-entries|zset-max-*|set-max-intset-entries)",
     ),
     t("server", 1, Exact, "RESET x"),
@@ -137,6 +137,6 @@ pub const TEMPLATES: &[Template] = &[
         "ACL CAT [read|keyspace|nosuch|hash|scripting|dangerous|admin|connection]",
     ),
     t("acl", 1, Shape, "ACL GENPASS [64|1|0|-5|x|4097]"),
-    t("acl", 1, Exact, "ACL LOG [RESET|0|x]"),
+    t("acl", 1, Shape, "ACL LOG [RESET|0|x]"),
     t("acl", 1, Exact, "ACL (NOSUCH|SETUSER|GETUSER|HELP)"),
 ];

@@ -82,13 +82,13 @@ impl Generator {
     pub fn batch(&mut self, size: usize) -> Vec<Command> {
         let mut commands = Vec::with_capacity(size + 50);
         while commands.len() < size {
-            let pick = self.random.usize(..self.picks.len() + self.scenes.len());
-            match pick.checked_sub(self.picks.len()) {
-                None => {
-                    let command = self.command();
-                    commands.push(command);
-                }
-                Some(scene) => (self.scenes[scene].play)(self, &mut commands),
+            // Scenes take many commands, and those take their time, one after the other.
+            if self.picks.is_empty() || (!self.scenes.is_empty() && self.random.u32(..20) == 0) {
+                let scene = self.scenes[self.random.usize(..self.scenes.len())];
+                (scene.play)(self, &mut commands);
+            } else {
+                let command = self.command();
+                commands.push(command);
             }
         }
         commands

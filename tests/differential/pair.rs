@@ -230,7 +230,11 @@ impl Pair {
         let mut all = vec![terms];
         for &connection in &others {
             let served = self.waiting.get(&connection).cloned();
-            all.push(Terms::Each(vec![Rule::Exact.into(), served.unwrap_or(Rule::Exact.into())]));
+            all.push(match self.listening.get(&connection) {
+                // Patterns that match the same channel get it in any order.
+                Some(channels) if channels[0] + channels[1] > 1 => Rule::Unordered.into(),
+                _ => Terms::Each(vec![Rule::Exact.into(), served.unwrap_or(Rule::Exact.into())]),
+            });
         }
         let replies = (a.summary(own.0, &others), b.summary(own.1, &others));
         self.waiting.retain(|connection, _| a.waiting.contains(connection));
