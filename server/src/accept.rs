@@ -152,7 +152,7 @@ fn admit(
     let loopback = peer.is_none_or(|peer| is_loopback(peer.ip()));
     let refusal = if settings.clients_max <= database.clients.len() {
         Some(Refusal::TooManyClients)
-    } else if settings.protected_mode && settings.password.is_none() && !loopback {
+    } else if settings.protected_mode && database.acl.default_user().any_password && !loopback {
         Some(Refusal::ProtectedMode)
     } else {
         None

@@ -8,9 +8,12 @@
 //! The only module of this crate with `unsafe` in it.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
+use jemalloc_ctl::thread::ThreadLocal;
 use jemalloc_sys::{MALLOCX_ZERO, calloc, malloc, mallocx, rallocx, realloc, sdallocx};
 
 /// The alignment that jemalloc gives without being asked, as `LG_QUANTUM` says.
@@ -22,9 +25,96 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 struct Jemalloc;
 
 /// Bytes that the program holds: what Redis calls `used_memory`.
+///
+/// The sum of what all threads last published, with the caller's own balance as it is now: a few
+/// loads, so that every command may ask when memory is short.
 pub fn used_memory() -> usize {
-    advance();
-    jemalloc_ctl::stats::allocated::read().unwrap_or(0)
+    publish();
+    let threads = ACCOUNTS_OPENED.load(Ordering::Relaxed).min(ACCOUNTS_MAX);
+    let open: i64 = ACCOUNTS[..threads].iter().map(|it| it.0.load(Ordering::Relaxed)).sum();
+    usize::try_from(open + CLOSED.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
+/// Bytes that the calling thread has allocated so far, less those that it has freed: jemalloc counts
+/// both for each thread anyway. Less than 0 for a thread that frees what others have made.
+#[inline]
+pub fn balance() -> i64 {
+    ACCOUNT.try_with(Account::balance).unwrap_or(0)
+}
+
+/// Lets others see the balance of the calling thread. Threads that allocate or free much do this
+/// regularly; reactors once a turn.
+#[inline]
+pub fn publish() {
+    let _ = ACCOUNT.try_with(|account| {
+        let balance = account.balance();
+        match account.place {
+            Some(place) => ACCOUNTS[place].0.store(balance, Ordering::Relaxed),
+            None => {
+                let before = account.published.replace(balance);
+                CLOSED.fetch_add(balance - before, Ordering::Relaxed);
+            }
+        }
+    });
+}
+
+/// Threads with a cell of their own in `ACCOUNTS`. Further ones share `CLOSED`.
+const ACCOUNTS_MAX: usize = 64;
+
+/// A thread's published balance, on cache lines of its own.
+#[repr(align(128))]
+struct Balance(AtomicI64);
+
+static ACCOUNTS: [Balance; ACCOUNTS_MAX] = [const { Balance(AtomicI64::new(0)) }; ACCOUNTS_MAX];
+/// Threads that have taken a cell, or would have.
+static ACCOUNTS_OPENED: AtomicUsize = AtomicUsize::new(0);
+/// The balances of threads that have ended, and of those without a cell.
+static CLOSED: AtomicI64 = AtomicI64::new(0);
+
+thread_local! {
+    static ACCOUNT: Account = Account::open();
+}
+
+/// jemalloc's two counters of a thread, and where their difference is published.
+struct Account {
+    counters: Option<(ThreadLocal<u64>, ThreadLocal<u64>)>,
+    place: Option<usize>,
+    published: Cell<i64>,
+}
+
+impl Account {
+    fn open() -> Self {
+        let allocated = jemalloc_ctl::thread::allocatedp::read();
+        let freed = jemalloc_ctl::thread::deallocatedp::read();
+        let place = ACCOUNTS_OPENED.fetch_add(1, Ordering::Relaxed);
+        Self {
+            counters: allocated.ok().zip(freed.ok()),
+            place: (place < ACCOUNTS_MAX).then_some(place),
+            published: Cell::new(0),
+        }
+    }
+
+    #[inline]
+    fn balance(&self) -> i64 {
+        let Some((allocated, freed)) = self.counters else { return 0 };
+        allocated.get().wrapping_sub(freed.get()) as i64
+    }
+}
+
+impl Drop for Account {
+    /// What the thread leaves behind still counts.
+    fn drop(&mut self) {
+        let balance = self.balance();
+        match self.place {
+            Some(place) => {
+                ACCOUNTS[place].0.store(0, Ordering::Relaxed);
+                CLOSED.fetch_add(balance, Ordering::Relaxed);
+            }
+            None => {
+                CLOSED.fetch_add(balance - self.published.get(), Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 /// Bytes of physical memory that the allocator's pages take.
@@ -220,5 +310,30 @@ mod tests {
         assert!(before + (60 << 20) < used_memory());
         assert!(used_memory() <= resident() + held.len());
         drop(held);
+    }
+
+    #[test]
+    fn a_balance_is_exact_to_the_byte() {
+        let before = balance();
+        let held = vec![0_u8; 56];
+        assert_eq!(balance() - before, 56);
+        drop(held);
+        assert_eq!(balance(), before);
+    }
+
+    #[test]
+    fn what_a_thread_made_counts_after_its_end() {
+        // Others allocate and free meanwhile, but not as much.
+        const HELD: usize = 256 << 20;
+        used_memory();
+        let made = std::thread::spawn(|| {
+            publish();
+            vec![1_u8; HELD]
+        });
+        let held = made.join().unwrap();
+        let with = used_memory();
+        drop(held);
+        let without = used_memory();
+        assert!(without + HELD / 2 < with, "{without} and {with}");
     }
 }

@@ -10,10 +10,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use carnelian_commands::{Effect, Wait};
+use carnelian_commands::{CommandError, Effect, Wait};
 use carnelian_keyspace::SegmentSet;
 use carnelian_resp::{Protocol, Writer};
 
+use crate::acl::{self, User};
 use crate::clients::ClientShared;
 use crate::database::Database;
 use crate::dispatch;
@@ -35,6 +36,7 @@ pub struct Waiter {
     pub db: u16,
     pub protocol: Protocol,
     pub no_touch: bool,
+    pub user: Arc<User>,
     /// Its place in every line.
     pub order: u64,
     state: AtomicU8,
@@ -64,6 +66,7 @@ impl Waiter {
             db: session.db,
             protocol: session.protocol,
             no_touch: session.no_touch,
+            user: Arc::clone(&session.user),
             order: database.waiters.next_order(),
             state: AtomicU8::new(WAITING),
         });
@@ -186,6 +189,23 @@ fn try_again(
         return Attempt::Waits;
     }
     let mut reply = Vec::new();
+    // Rules may have changed since it came. One whose user is gone will be ended; until then it
+    // gets what an unknown client gets.
+    let user = database.acl.find(&waiter.user.name).filter(|user| user.is_same(&waiter.user));
+    let denied = match &user {
+        Some(user) => {
+            acl::check(user, entry, &words, waiter.db).err().map(|denied| denied.error(user, entry))
+        }
+        None => Some(CommandError::text("NOAUTH Authentication required.")),
+    };
+    if let Some(error) = denied {
+        error.write_to(&mut Writer::new(&mut reply, waiter.protocol));
+        worker.counters(database).count_error(&error.to_string());
+        waiter.leave();
+        drop(access);
+        worker.post(waiter.client.reactor, Message::Resume(Arc::clone(waiter), reply));
+        return Attempt::Done;
+    }
     let effect = dispatch::run_for(worker, waiter, entry, &mut access, &words, &mut reply);
     if let Effect::Wait(_) = effect {
         waiter.give_back();

@@ -19,6 +19,7 @@ use carnelian_config::{
 };
 use carnelian_keyspace::Keyspace;
 
+use crate::acl::{self, Acl};
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
@@ -213,7 +214,7 @@ struct Running {
 
 impl Running {
     fn start(start: Start, supervised: bool, in_background: bool, is_bare: bool) -> Result<Self> {
-        let Start { config, config_file, renames, .. } = start;
+        let Start { config, config_file, renames, users, .. } = start;
         let seats = seats(config.io_threads as usize)?;
         let (sender, requests) = channel();
         signals::watch(sender.clone()).context("Can't watch signals")?;
@@ -221,7 +222,8 @@ impl Running {
         log::set_role(Role::Primary);
         let registry = registry(&renames)?;
         let reclaimer = Reclaimer::start().context("Can't start the reclaiming thread")?;
-        let database = open_database(&config, &registry, seats.len())?;
+        let acl = acl::file::at_start(&config, &users, &registry)?;
+        let database = open_database(&config, acl, &registry, seats.len())?;
         let mailboxes: Box<[Arc<Mailbox>]> =
             seats.iter().map(|seat| Arc::clone(seat.mailbox())).collect();
         let identity = identity(config_file, supervised);
@@ -301,11 +303,16 @@ fn registry(renames: &[Line]) -> Result<Registry, StartError> {
     Ok(Registry::new(&pairs))
 }
 
-fn open_database(config: &Config, registry: &Registry, reactors: usize) -> Result<Arc<Database>> {
+fn open_database(
+    config: &Config,
+    acl: Acl,
+    registry: &Registry,
+    reactors: usize,
+) -> Result<Arc<Database>> {
     let encryption = Encryption::new(config).context("Failed to configure TLS")?;
     let keyspace = Keyspace::new(config.databases as usize);
     let stats = Stats::new(reactors, registry.entries().len());
-    Ok(Arc::new(Database::new(1, Settings::new(config), encryption, keyspace, stats)))
+    Ok(Arc::new(Database::new(1, Settings::new(config), acl, encryption, keyspace, stats)))
 }
 
 fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {

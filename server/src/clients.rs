@@ -12,7 +12,42 @@ use std::sync::atomic::{
 use parking_lot::Mutex;
 
 use crate::blocking::Waiter;
+use crate::connection::Connection;
 use crate::mailbox::{Mailbox, Message};
+
+/// Bits of `ClientShared::flags`.
+pub mod bits {
+    /// CLIENT NO-EVICT.
+    pub const NO_EVICT: u32 = 1;
+    /// CLIENT NO-TOUCH.
+    pub const NO_TOUCH: u32 = 1 << 1;
+    /// CLIENT TRACKING is on; then how.
+    pub const TRACKING: u32 = 1 << 2;
+    pub const BCAST: u32 = 1 << 3;
+    pub const OPTIN: u32 = 1 << 4;
+    pub const OPTOUT: u32 = 1 << 5;
+    pub const NOLOOP: u32 = 1 << 6;
+    /// The client that invalidations were to go to is gone.
+    pub const BROKEN_REDIRECT: u32 = 1 << 7;
+    /// CLIENT CACHING was called.
+    pub const CACHING: u32 = 1 << 8;
+    pub const MONITOR: u32 = 1 << 9;
+    /// Its next command is held back by CLIENT PAUSE.
+    pub const POSTPONED: u32 = 1 << 10;
+    /// CLIENT CAPA REDIRECT.
+    pub const CAPA_REDIRECT: u32 = 1 << 11;
+    /// It is being closed.
+    pub const CLOSING: u32 = 1 << 12;
+    /// It waits for keys, or for time.
+    pub const BLOCKED: u32 = 1 << 13;
+    /// A key that it watches has changed.
+    pub const DIRTY: u32 = 1 << 14;
+    /// It is connected through a unix socket.
+    pub const UNIX_SOCKET: u32 = 1 << 15;
+}
+
+/// What each client takes, whatever it does: what is known of it, and its connection.
+pub const CLIENT_BYTES: usize = size_of::<ClientShared>() + size_of::<Connection>();
 
 /// What is known of a client outside of its reactor.
 pub struct ClientShared {
@@ -42,7 +77,23 @@ pub struct ClientShared {
     pub net_input_bytes: AtomicU64,
     pub net_output_bytes: AtomicU64,
     pub commands: AtomicU64,
+    /// Channels, patterns and sharded channels subscribed to.
+    pub channels: AtomicUsize,
+    pub patterns: AtomicUsize,
+    pub sharded_channels: AtomicUsize,
     pub names: Mutex<Names>,
+    /// The client that invalidations go to instead; 0: none.
+    pub redirect: AtomicU64,
+    /// Of CLIENT TRACKING ... BCAST.
+    pub prefixes: Mutex<Vec<Box<[u8]>>>,
+    /// Bytes of the request that is running, and of what is held for watched keys, subscriptions and
+    /// the like.
+    pub argument_bytes: AtomicUsize,
+    pub other_bytes: AtomicUsize,
+    /// The most reply bytes of a turn since that was last looked at.
+    pub reply_bytes_peak: AtomicUsize,
+    /// All its memory, as of the last look.
+    pub memory: AtomicUsize,
     /// What the client waits for.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
     /// Commands behind MULTI; -1 without one.
@@ -76,9 +127,50 @@ pub struct Origin {
 }
 
 impl ClientShared {
+    /// Whether all bits of `wanted` are set.
+    #[inline]
+    pub fn has(&self, wanted: u32) -> bool {
+        self.flags.load(Ordering::Relaxed) & wanted == wanted
+    }
+
+    pub fn set_flag(&self, flag: u32, is_on: bool) {
+        if is_on {
+            self.flags.fetch_or(flag, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Ordering::Relaxed);
+        }
+    }
+
+    /// The client that its invalidations go to, 0 for itself; -1 if it does not track.
+    pub fn redirect(&self) -> i64 {
+        if self.has(bits::TRACKING) { self.redirect.load(Ordering::Relaxed) as i64 } else { -1 }
+    }
+
+    /// Whether the client is subscribed to anything.
+    pub fn is_subscriber(&self) -> bool {
+        let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+        load(&self.channels) + load(&self.patterns) + load(&self.sharded_channels) != 0
+    }
+
+    /// All that it takes of the server's memory.
+    pub fn memory(&self) -> usize {
+        let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+        CLIENT_BYTES
+            + load(&self.query_bytes)
+            + load(&self.output_bytes)
+            + load(&self.argument_bytes)
+            + load(&self.queued_bytes)
+            + load(&self.other_bytes)
+    }
+
     /// Closes the connection, whichever reactor it is on.
     pub fn kill(self: &Arc<Self>) {
         self.mailbox.post(Message::Kill(Arc::clone(self)));
+    }
+
+    /// Has its reactor look whether the client's user still lets it stay.
+    pub fn recheck(self: &Arc<Self>) {
+        self.mailbox.post(Message::Recheck(Arc::clone(self)));
     }
 
     /// Sends bytes after the replies that are already on their way.
@@ -161,7 +253,16 @@ impl Clients {
             net_input_bytes: AtomicU64::new(0),
             net_output_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
+            channels: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
+            sharded_channels: AtomicUsize::new(0),
             names: Mutex::default(),
+            redirect: AtomicU64::new(0),
+            prefixes: Mutex::default(),
+            argument_bytes: AtomicUsize::new(0),
+            other_bytes: AtomicUsize::new(0),
+            reply_bytes_peak: AtomicUsize::new(0),
+            memory: AtomicUsize::new(0),
             waiter: Mutex::default(),
             queued: AtomicI64::new(-1),
             queued_bytes: AtomicUsize::new(0),

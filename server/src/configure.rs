@@ -69,6 +69,9 @@ pub fn change(
     let environment = database.settings.load().environment;
     settings.environment.limits.list_packed_threshold = environment.limits.list_packed_threshold;
     settings.environment.ignores_checksums = environment.ignores_checksums;
+    if changed.contains(&DirectiveId::requirepass) {
+        database.acl.set_default_password(settings::password(&next));
+    }
     database.set_settings(settings);
     *server.config.write() = Arc::new(next);
     Ok(())

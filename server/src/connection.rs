@@ -110,6 +110,8 @@ pub struct Flags {
     pub blocked: bool,
     /// Too much output is waiting: nothing more is run until it has gone.
     pub paused: bool,
+    /// The next command is held back by CLIENT PAUSE.
+    pub postponed: bool,
     /// In the queue of those that have more to do.
     pub ready: bool,
     /// In the queue of handshakes.

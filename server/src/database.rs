@@ -5,19 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use carnelian_keyspace::Keyspace;
 use parking_lot::Mutex;
 
+use crate::acl::Acl;
 use crate::clients::Clients;
 use crate::encryption::Encryption;
+use crate::eviction::Room;
 use crate::listener::Listeners;
+use crate::monitor::Monitors;
+use crate::pause::Pause;
 use crate::process;
+use crate::pubsub::PubSub;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
+use crate::tracking::Tracking;
 use crate::waiters::Waiters;
 
 pub struct Database {
@@ -26,15 +32,24 @@ pub struct Database {
     pub settings: ArcSwap<Settings>,
     /// Grows with every change of `settings`, so that who keeps a copy can tell cheaply.
     generation: AtomicU64,
+    pub acl: Acl,
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
+    pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
     /// Connections that wait to be told that they are turned away.
     pub refused: AtomicUsize,
     pub rates: Mutex<Rates>,
     pub slow_log: Mutex<SlowLog>,
+    /// How much it may take, and whether it has taken more.
+    pub room: Room,
+    /// Bits of `pause::attention`: what each batch has to look out for.
+    pub attention: AtomicU32,
+    pub pause: Pause,
+    pub monitors: Monitors,
+    pub tracking: Tracking,
     /// Who waits for which key.
     pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
@@ -47,22 +62,32 @@ impl Database {
     pub fn new(
         uid: u32,
         settings: Settings,
+        acl: Acl,
         tls: Encryption,
         keyspace: Keyspace,
         stats: Stats,
     ) -> Self {
+        let room = Room::default();
+        room.set_limit(&settings.eviction);
         Self {
             uid,
             settings: ArcSwap::from_pointee(settings),
             generation: AtomicU64::new(0),
+            acl,
             clients: Clients::default(),
             stats,
             keyspace,
+            pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
+            room,
+            attention: AtomicU32::new(0),
+            pause: Pause::default(),
+            monitors: Monitors::default(),
+            tracking: Tracking::default(),
             waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),
@@ -71,7 +96,13 @@ impl Database {
 
     /// Puts other settings into effect.
     pub fn set_settings(&self, settings: Settings) {
+        self.room.set_limit(&settings.eviction);
         self.settings.store(Arc::new(settings));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Has sessions take notice of changes to users.
+    pub fn announce_users(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
@@ -110,6 +141,7 @@ pub struct Counters {
     pub keyspace_misses: Counter,
     pub expired_keys: Counter,
     pub expired_fields: Counter,
+    pub evicted_keys: Counter,
     /// Keys that the sweeps for expiry looked at.
     pub sweep_seen: Counter,
     /// Keys that they removed.
@@ -117,6 +149,12 @@ pub struct Counters {
     pub sweep_nanoseconds: Counter,
     /// Sweeps that ended with their slice of time.
     pub sweeps_cut: Counter,
+    pub denied_passwords: Counter,
+    pub denied_commands: Counter,
+    pub denied_keys: Counter,
+    pub denied_channels: Counter,
+    pub denied_certificates: Counter,
+    pub denied_databases: Counter,
     pub error_replies: Counter,
     /// Changes to the data, as `rdb_changes_since_last_save` counts them.
     pub dirty: Counter,
@@ -158,10 +196,17 @@ impl Counters {
             keyspace_misses: Counter::default(),
             expired_keys: Counter::default(),
             expired_fields: Counter::default(),
+            evicted_keys: Counter::default(),
             sweep_seen: Counter::default(),
             sweep_removed: Counter::default(),
             sweep_nanoseconds: Counter::default(),
             sweeps_cut: Counter::default(),
+            denied_passwords: Counter::default(),
+            denied_commands: Counter::default(),
+            denied_keys: Counter::default(),
+            denied_channels: Counter::default(),
+            denied_certificates: Counter::default(),
+            denied_databases: Counter::default(),
             error_replies: Counter::default(),
             dirty: Counter::default(),
             commands: (0..commands).map(|_| CommandFigures::default()).collect(),
@@ -234,10 +279,17 @@ impl Stats {
                 &counters.keyspace_misses,
                 &counters.expired_keys,
                 &counters.expired_fields,
+                &counters.evicted_keys,
                 &counters.sweep_seen,
                 &counters.sweep_removed,
                 &counters.sweep_nanoseconds,
                 &counters.sweeps_cut,
+                &counters.denied_passwords,
+                &counters.denied_commands,
+                &counters.denied_keys,
+                &counters.denied_channels,
+                &counters.denied_certificates,
+                &counters.denied_databases,
                 &counters.error_replies,
             ] {
                 counter.reset();

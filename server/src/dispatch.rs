@@ -14,16 +14,24 @@ use carnelian_keyspace::{
     Access, Aftermath, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, segment_of,
 };
 use carnelian_resp::Writer;
+use carnelian_tls::TlsSession;
 use smallvec::SmallVec;
 
+use crate::acl::{self, Denied, Origin};
+use crate::allocator;
 use crate::blocking::{self, Waiter};
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
+use crate::eviction;
 use crate::expire;
+use crate::features;
 use crate::log;
+use crate::pause::{self, Held, attention};
+use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
+use crate::tracking;
 use crate::waiters::Key;
 
 /// One in so many runs of cheap commands is timed.
@@ -72,12 +80,10 @@ pub fn run_batch(
     let registry = &server.registry;
     let start = out.len();
     let mut index = 0;
-    if !session.authenticated && session.settings.password.is_none() {
-        // The password was taken away meanwhile.
-        session.authenticated = true;
-    }
     while index < batch.len() {
         let words = batch.command(index);
+        session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        let attention = session.database.attention.load(Ordering::Relaxed);
         match admit(registry, session, words) {
             Err(Refusal::Http) => {
                 log::warning!(
@@ -91,17 +97,26 @@ pub fn run_batch(
                 index += 1;
             }
             Err(refusal) => {
-                refuse(worker, session, &refusal, out);
+                refuse(worker, session, &refusal, words, out);
                 index += 1;
+            }
+            Ok(entry) if attention & attention::PAUSED != 0 && is_held(worker, session, entry) => {
+                return Outcome { ran: index, next: Next::Postpone };
             }
             Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {
                 let before = out.len();
                 enqueue(session, entry, words, out);
-                settle_reply(session, out, before);
+                settle_reply(worker, session, out, before);
                 index += 1;
             }
             Ok(entry) => match entry.handler {
-                Handler::Data(_) if entry.is_plain && session.reply == ReplyMode::On => {
+                Handler::Data(_)
+                    if entry.is_plain
+                        && session.reply == ReplyMode::On
+                        && attention & attention::MONITORED == 0
+                        && !session.tracks
+                        && !session.is_subscribed() =>
+                {
                     let ran = run_together(worker, session, registry, batch, index, entry, out);
                     session.last_command = worker.scratch.ids[ran - 1] as u32;
                     index += ran;
@@ -110,17 +125,23 @@ pub fn run_batch(
                     session.last_command = entry.id as u32;
                     let before = out.len();
                     run_alone(worker, session, entry, command, words, out);
-                    settle_reply(session, out, before);
+                    settle_reply(worker, session, out, before);
+                    features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
                 }
                 Handler::Server(command) => {
                     session.last_command = entry.id as u32;
                     let before = out.len();
+                    features::before_command(worker, session, entry, words, attention);
                     run_server(worker, session, registry, entry, command.run, words, out, None);
-                    settle_reply(session, out, before);
+                    settle_reply(worker, session, out, before);
+                    features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
                 }
             },
+        }
+        if worker.invalidations.is_any() {
+            features::invalidate(worker, session, out);
         }
         if session.close_after_reply {
             return Outcome { ran: index, next: Next::Close };
@@ -135,11 +156,30 @@ pub fn run_batch(
     Outcome { ran: index, next: Next::Continue }
 }
 
+/// Whether a pause holds a command back.
+#[cold]
+fn is_held(worker: &Worker, session: &Session, entry: &Entry) -> bool {
+    let database = &session.database;
+    match database.pause.now(worker.clock.now_ms(), &database.attention) {
+        None => false,
+        Some((Held::Everything, _)) => true,
+        Some((Held::Writes, _)) => {
+            let queue = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+            pause::may_write(entry) || queue.is_some_and(|queue| queue.may_write())
+        }
+    }
+}
+
 /// Why a request does not run.
 enum Refusal {
     Unknown(CommandError),
     Arity(usize),
     NoAuth(usize),
+    OutOfMemory(usize),
+    /// The user may not do it.
+    Denied(usize, Denied),
+    /// The client is subscribed, and its protocol cannot tell messages from replies.
+    Subscribed(usize),
     /// A script has been running for too long.
     Busy(usize),
     /// Not between MULTI and EXEC.
@@ -165,8 +205,18 @@ fn admit<'r>(
     if !entry.accepts(words.len()) {
         return Err(Refusal::Arity(entry.id));
     }
-    if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
-        return Err(Refusal::NoAuth(entry.id));
+    if !session.may_do_all() {
+        if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
+            return Err(Refusal::NoAuth(entry.id));
+        }
+        acl::check(&session.user, entry, words, session.db)
+            .map_err(|denied| Refusal::Denied(entry.id, denied))?;
+        if session.transaction.is_none() {
+            acl::check_sort(&session.user, entry, words, session.db).map_err(Refusal::Unknown)?;
+        }
+    }
+    if session.is_subscribed() && !session.may_run(entry) {
+        return Err(Refusal::Subscribed(entry.id));
     }
     if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
         return Err(Refusal::Busy(entry.id));
@@ -174,7 +224,17 @@ fn admit<'r>(
     if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
         return Err(Refusal::InTransaction(entry.id));
     }
+    if session.is_out_of_memory && takes_memory(session, entry) {
+        return Err(Refusal::OutOfMemory(entry.id));
+    }
     Ok(entry)
+}
+
+/// Whether a command, or one of those that EXEC is to run, may need more memory.
+#[cold]
+fn takes_memory(session: &Session, entry: &Entry) -> bool {
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    entry.flags.contains(Flags::DENYOOM) || queued.is_some_and(|it| it.has(Flags::DENYOOM))
 }
 
 /// Puts a command behind MULTI.
@@ -228,7 +288,7 @@ fn run_together(
     let Ok(mut access) = keyspace.lock_unless_busy(wanted) else {
         let refusal = Refusal::Busy(scratch.ids[0]);
         worker.scratch = scratch;
-        refuse(worker, session, &refusal, out);
+        refuse(worker, session, &refusal, batch.command(index), out);
         return 1;
     };
     if 1 < scratch.hashes.len() {
@@ -238,6 +298,8 @@ fn run_together(
     let mut call = call(worker, session, access.into(), aftermath, out);
     let mut run = Run::begin(worker, &database, runs, session.settings.slow_ns);
     let mut ran = 0;
+    let mark = eviction::mark(worker, &database);
+    let is_bounded = mark != i64::MAX;
     for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
@@ -246,10 +308,13 @@ fn run_together(
         if hear(&database, call.db.changes, ready) || BATCH_REPLY_BYTES <= call.reply.len() {
             break;
         }
+        if is_bounded && entry.flags.contains(Flags::DENYOOM) && mark <= allocator::balance() {
+            break;
+        }
     }
     let slow = run.end();
     drop(call);
-    settle(worker, &database, &mut scratch.aftermath);
+    settle(worker, &database, Some(session), &mut scratch.aftermath);
     for (ran, duration_ns) in slow {
         let entry = registry.entry(scratch.ids[ran]);
         log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
@@ -270,7 +335,11 @@ pub fn hear(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) ->
 
 #[cold]
 fn tell(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
+    let is_tracked = database.tracking.is_awake();
     for (db, key) in changes.touched.drain(..) {
+        if is_tracked {
+            changes.told.push((db, key.clone()));
+        }
         if database.waiters.tell(db, &key) && !ready.iter().any(|it| it.0 == db && it.1 == key) {
             ready.push((db, key));
         }
@@ -312,7 +381,7 @@ fn run_alone(
         Scope::Everything => wanted = SegmentSet::all(),
     }
     let Ok(access) = keyspace.lock_unless_busy(wanted) else {
-        return refuse(worker, session, &Refusal::Busy(entry.id), out);
+        return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
     let mut scratch = std::mem::take(&mut worker.scratch);
     let mut call = call(worker, session, access.into(), &mut scratch.aftermath, out);
@@ -322,8 +391,11 @@ fn run_alone(
     hear(&database, call.db.changes, &mut scratch.ready);
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
+    if session.tracks {
+        tracking::remember(session, entry, words);
+    }
     drop(call);
-    settle(worker, &database, &mut scratch.aftermath);
+    settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
     session.waiter = waiter;
     for (_, duration_ns) in slow {
@@ -343,14 +415,16 @@ pub fn kind_of(
     key: &[u8],
 ) -> Option<Kind> {
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let policy = database.settings.load().environment.policy;
+    let (_, settings) = database.settings();
+    let policy = settings.environment.policy;
     let now_ms = worker.clock.now_ms();
+    scratch.aftermath.changes.listening = pubsub::listening(database, &settings);
     scratch.aftermath.changes.watch(&database.waiters.interest);
     let mut db = Db::new(Hold::Lent(held), db, now_ms, policy, &mut scratch.aftermath);
     let kind = db.kind(key);
     hear(database, db.changes, &mut scratch.ready);
     drop(db);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
     kind
 }
@@ -368,6 +442,7 @@ pub fn run_for(
     let database = &*waiter.database;
     let (_, settings) = database.settings();
     let mut scratch = std::mem::take(&mut worker.scratch);
+    scratch.aftermath.changes.listening = pubsub::listening(database, &settings);
     scratch.aftermath.changes.watch(&database.waiters.interest);
     let (index, now_ms) = (usize::from(waiter.db), worker.clock.now_ms());
     let policy = settings.environment.policy;
@@ -382,7 +457,7 @@ pub fn run_for(
     let wait = run.wait.take();
     let _ = run.end();
     drop(call);
-    settle(worker, database, &mut scratch.aftermath);
+    settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
     wait.map_or(Effect::None, Effect::Wait)
 }
@@ -411,9 +486,19 @@ impl Nest<'_> {
         while let Some(&(id, end)) = queue.get(next) {
             let server = Arc::clone(&self.worker.server);
             let entry = server.registry.entry(id);
+            let mut together = queue.len();
+            if !self.session.may_do_all() {
+                // It may have been allowed when it was queued.
+                if self.is_denied(entry, &words[first..end], out) {
+                    (next, first) = (next + 1, end);
+                    continue;
+                }
+                together = next + 1;
+            }
             match entry.handler {
                 Handler::Data(_) => {
-                    next += self.run_data(&server.registry, &queue[next..], first, words, out);
+                    let some = &queue[next..together];
+                    next += self.run_data(&server.registry, some, first, words, out);
                     first = queue[next - 1].1;
                 }
                 Handler::Server(_) => {
@@ -422,6 +507,26 @@ impl Nest<'_> {
                 }
             }
         }
+    }
+
+    /// Replies that the user may not run a command of a transaction, if so.
+    fn is_denied(&mut self, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) -> bool {
+        let session = &*self.session;
+        let counters = self.worker.counters(&session.database);
+        let error = match acl::check(&session.user, entry, words, session.db) {
+            Ok(()) => match acl::check_sort(&session.user, entry, words, session.db) {
+                Ok(()) => return false,
+                Err(error) => error,
+            },
+            Err(denied) => {
+                acl::report(self.worker, session, entry, words, denied, Origin::Multi);
+                counters.commands[entry.id].rejected.add(1);
+                denied.exec_error()
+            }
+        };
+        counters.count_error(&error.to_string());
+        error.write_to(&mut Writer::new(out, session.protocol));
+        true
     }
 
     /// Runs one command, and appends its reply.
@@ -434,6 +539,7 @@ impl Nest<'_> {
                 let held = Some((&mut *self.held as &mut dyn Segments, self.nesting));
                 let (worker, session) = (&mut *self.worker, &mut *self.session);
                 run_server(worker, session, registry, entry, command.run, words, out, held);
+                features::after_nested(worker, session, entry, words, self.nesting);
             }
         }
     }
@@ -462,12 +568,18 @@ impl Nest<'_> {
             }
             run.command(&mut call, entry, command, &words[first..end]);
             hear(database, call.db.changes, ready);
+            let words = &words[first..end];
+            features::after_nested(worker, session, entry, words, self.nesting);
+            if session.tracks {
+                // What it has read may be changed by the next.
+                call.db.changes.watch(&database.waiters.interest);
+            }
             first = end;
             ran += 1;
         }
         let slow = run.end();
         drop(call);
-        settle(worker, database, &mut scratch.aftermath);
+        settle(worker, database, Some(session), &mut scratch.aftermath);
         worker.scratch = scratch;
         for (place, duration_ns) in slow {
             let start = if place == 0 { None } else { queue.get(place - 1).map(|it| it.1) };
@@ -488,8 +600,11 @@ fn call<'c>(
     out: &'c mut Vec<u8>,
 ) -> Call<'c> {
     let environment: &Environment = &session.settings.environment;
+    aftermath.changes.listening = pubsub::listening(&session.database, &session.settings);
     let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
     aftermath.changes.watch(&session.database.waiters.interest);
+    let attention = session.database.attention.load(Ordering::Relaxed);
+    aftermath.changes.keeps_expired = attention & attention::PAUSED != 0;
     let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
     db.no_touch = session.no_touch;
     let reply = Writer::new(out, session.protocol);
@@ -630,23 +745,31 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
 }
 
 /// Books what a run left behind, after its locks are released.
-pub fn settle(worker: &Worker, database: &Database, aftermath: &mut Aftermath) {
+pub fn settle(
+    worker: &Worker,
+    database: &Database,
+    client: Option<&Session>,
+    aftermath: &mut Aftermath,
+) {
     let changes = &mut aftermath.changes;
     if !aftermath.dropped.is_empty() {
         free(worker, std::mem::take(&mut aftermath.dropped));
     }
     let counters = worker.counters(database);
-    let Changes { hits, misses, expired_keys, expired_fields, .. } = *changes;
+    let Changes { hits, misses, expired_keys, expired_fields, evicted_keys, .. } = *changes;
     for (counter, amount) in [
         (&counters.keyspace_hits, hits),
         (&counters.keyspace_misses, misses),
         (&counters.expired_keys, expired_keys),
         (&counters.expired_fields, expired_fields),
+        (&counters.evicted_keys, evicted_keys),
     ] {
         if amount != 0 {
             counter.add(amount);
         }
     }
+    worker.invalidations.note(database, changes);
+    pubsub::notify(worker, database, client, &changes.events);
     changes.clear();
 }
 
@@ -732,19 +855,23 @@ fn run_server(
     }
 }
 
-/// CLIENT REPLY: drops the reply that is not wanted.
-fn settle_reply(session: &mut Session, out: &mut Vec<u8>, before: usize) {
+/// CLIENT REPLY: drops the reply that is not wanted. What the client published to itself follows.
+fn settle_reply(worker: &Worker, session: &mut Session, out: &mut Vec<u8>, before: usize) {
+    let end = if std::mem::take(&mut session.keeps_reply) { out.len() } else { before };
     match session.reply {
         ReplyMode::On => {}
-        ReplyMode::Off => out.truncate(before),
+        ReplyMode::Off => out.truncate(end),
         ReplyMode::SkipNext => {
-            out.truncate(before);
+            out.truncate(end);
             session.reply = ReplyMode::Skipping;
         }
         ReplyMode::Skipping => {
-            out.truncate(before);
+            out.truncate(end);
             session.reply = ReplyMode::On;
         }
+    }
+    if session.is_subscribed() {
+        out.append(&mut worker.echo.borrow_mut());
     }
 }
 
@@ -753,7 +880,13 @@ pub const BUSY: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 
 /// Replies to a request that does not run.
-fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut Vec<u8>) {
+fn refuse(
+    worker: &Worker,
+    session: &mut Session,
+    refusal: &Refusal,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+) {
     let before = out.len();
     let database = Arc::clone(&session.database);
     let counters = worker.counters(&database);
@@ -761,10 +894,21 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
     let error = match refusal {
         Refusal::Unknown(error) => error.clone(),
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
+        Refusal::Subscribed(id) => pubsub::not_now(registry.entry(*id)),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
+        Refusal::OutOfMemory(_) => {
+            CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
+        }
         Refusal::Busy(_) => CommandError::text(BUSY),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
+        }
+        Refusal::Denied(id, denied) => {
+            let entry = registry.entry(*id);
+            let is_queued = session.transaction.is_some();
+            let origin = if is_queued { Origin::Multi } else { Origin::TopLevel };
+            acl::report(worker, session, entry, words, *denied, origin);
+            denied.error(&session.user, entry)
         }
         // Ends the connection without a word.
         Refusal::Http => return,
@@ -772,8 +916,11 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
     let mut error = error;
     if let Refusal::Arity(id)
     | Refusal::NoAuth(id)
+    | Refusal::OutOfMemory(id)
+    | Refusal::Subscribed(id)
     | Refusal::Busy(id)
-    | Refusal::InTransaction(id) = refusal
+    | Refusal::InTransaction(id)
+    | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);
         if session.transaction.is_some() && registry.entry(*id).full_name == "exec" {
@@ -787,7 +934,7 @@ fn refuse(worker: &Worker, session: &mut Session, refusal: &Refusal, out: &mut V
     }
     counters.count_error(&error.to_string());
     error.write_to(&mut Writer::new(out, session.protocol));
-    settle_reply(session, out, before);
+    settle_reply(worker, session, out, before);
 }
 
 fn unknown(words: &[&[u8]]) -> Refusal {
@@ -836,9 +983,14 @@ pub fn tick(worker: &mut Worker) {
     }
     for database in server.databases.read().iter() {
         if worker.reactor == 0 {
+            let most = database.settings.load().tracked_keys_max;
+            database.tracking.shrink_to(most, worker, database, None);
             database.rates.lock().sample(now_ms, &database.stats);
             let share = database.clients.len() / server.hz().max(1) as usize;
             database.clients.survey_some(share.max(CLIENTS_SURVEYED));
+            let tls = database.clients.totals().tls;
+            database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
+            eviction::make_room(worker, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

@@ -3,13 +3,16 @@
 //! A pass over a table with nothing left to remove costs little and comes round slowly; where many
 //! keys turn out to be due, the sweep stays until they are few, within its share of the time.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use carnelian_keyspace::{ExpireReport, SEGMENTS};
 use carnelian_structs::table::Cursor;
 
+use crate::blocking;
 use crate::database::Database;
-use crate::dispatch::free;
+use crate::dispatch::{self, free};
+use crate::pubsub;
 use crate::session::Worker;
 
 /// The longest one call may take, so that no client waits for it noticeably.
@@ -31,13 +34,17 @@ pub struct Sweep {
 }
 
 /// Sweeps for at most a slice of time. Whether there is much left to do.
-pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> bool {
-    if !database.active_expiry.load(Ordering::Relaxed) {
+pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -> bool {
+    let now_ms = worker.clock.now_ms();
+    if !database.active_expiry.load(Ordering::Relaxed)
+        || database.pause.now(now_ms, &database.attention).is_some()
+    {
         return false;
     }
     let begin_ns = worker.clock.elapsed_ns();
     let reactors = worker.server.mailboxes.len();
     let mine = SEGMENTS.div_ceil(reactors);
+    let listening = pubsub::listening(database, &database.settings.load());
     sweep.cursors.resize_with(SEGMENTS, Vec::new);
     for _ in 0..mine {
         let segment = (sweep.segment * reactors + worker.reactor) % SEGMENTS;
@@ -45,6 +52,8 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
         let cursors = &mut sweep.cursors[segment];
         loop {
             let mut report = ExpireReport::default();
+            report.changes.watch(&database.waiters.interest);
+            report.changes.listening = listening;
             let now_ms = worker.clock.now_ms();
             database.keyspace.expire_some(segment, cursors, BUCKETS, HASHES, now_ms, &mut report);
             let many = report.sampled < report.expired * FEW;
@@ -66,7 +75,12 @@ pub fn sweep(worker: &mut Worker, database: &Database, sweep: &mut Sweep) -> boo
     false
 }
 
-fn book(worker: &Worker, database: &Database, report: ExpireReport) {
+fn book(worker: &mut Worker, database: &Arc<Database>, mut report: ExpireReport) {
+    let is_awaited = dispatch::hear(database, &mut report.changes, &mut worker.scratch.ready);
+    worker.invalidations.note(database, &mut report.changes);
+    if is_awaited {
+        blocking::serve(worker, database);
+    }
     let counters = worker.counters(database);
     counters.sweep_seen.add(report.sampled as u64);
     counters.sweep_removed.add(report.expired as u64);
@@ -74,5 +88,6 @@ fn book(worker: &Worker, database: &Database, report: ExpireReport) {
         counters.expired_keys.add(report.expired as u64);
         counters.expired_fields.add(report.changes.expired_fields);
     }
+    pubsub::notify(worker, database, None, &report.changes.events);
     free(worker, report.dropped);
 }

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod accept;
+pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
 pub mod blocking;
@@ -19,15 +20,21 @@ pub mod connection;
 pub mod database;
 pub mod dispatch;
 pub mod encryption;
+pub mod eviction;
 mod expire;
+mod features;
 mod info;
 mod input;
+mod keys;
 pub mod listener;
 pub mod log;
 pub mod mailbox;
 mod memory;
+pub mod monitor;
 mod output;
+pub mod pause;
 pub mod process;
+mod pubsub;
 pub mod rates;
 pub mod reactor;
 pub mod reclaim;
@@ -43,6 +50,7 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 mod timezone;
+pub mod tracking;
 mod transaction;
 mod usage;
 pub mod waiters;

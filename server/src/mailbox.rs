@@ -15,20 +15,27 @@ use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::connection::Accepted;
 use crate::listener::Listener;
+use crate::pubsub::Publication;
 
 pub enum Message {
     /// A connection for this reactor to keep, from the one that accepts.
     Accept(Box<Accepted>),
     /// Close this client's connection now.
     Kill(Arc<ClientShared>),
+    /// The client's user has changed: close the connection if it may not stay.
+    Recheck(Arc<ClientShared>),
     /// Append these bytes, complete replies, to what the client is owed.
     Deliver(Arc<ClientShared>, Arc<[u8]>),
+    /// Pass these messages on to those of this reactor's clients that are subscribed to them.
+    Publish(Arc<Publication>),
     /// The client's wait has ended: this is the reply, and what it has sent since may run.
     Resume(Arc<Waiter>, Vec<u8>),
     /// Take connections from these listeners too.
     Listen(Vec<Listener>),
     /// Stop taking connections from the listeners of these ids.
     Unlisten(Vec<u64>),
+    /// A pause is over: look at those who wait for that.
+    PauseOver,
     /// Do nothing until then.
     Sleep(Instant),
     /// Stop accepting, flush, close every connection and end the thread.

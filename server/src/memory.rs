@@ -1,7 +1,5 @@
 //! Where the memory is: the figures behind INFO, MEMORY STATS and MEMORY DOCTOR.
 
-use carnelian_tls::TlsSession;
-
 use crate::allocator;
 use crate::census::Count;
 use crate::clients::ClientShared;
@@ -29,18 +27,19 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// `used`: as `eviction::counted` gave it before anything was made ready for the answer;
     /// `databases`: the census of its keys.
     pub fn take(
         server: &Server,
         database: &Database,
         process: &Usage,
+        used: usize,
         databases: Vec<Count>,
     ) -> Self {
         let allocator = allocator::figures();
         let clients = database.clients.totals();
         // What the C library holds for TLS is not the allocator's.
-        let foreign = clients.tls * TlsSession::FOREIGN_BYTES;
-        let used = allocator.allocated + foreign;
+        let foreign = database.room.foreign();
         let client_count = database.clients.len();
         let fixed = size_of::<ClientShared>() + size_of::<Connection>();
         Self {

@@ -14,11 +14,15 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use crate::accept::Doors;
+use crate::allocator;
 use crate::blocking::Waiter;
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
+use crate::eviction;
+use crate::features;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
+use crate::pubsub::Publication;
 use crate::server::Server;
 use crate::service::{After, Service};
 use crate::session::{ClientClass, Worker};
@@ -74,6 +78,8 @@ pub struct Reactor {
     doors: Doors,
     /// Those that have more to do without an event.
     ready: VecDeque<Token>,
+    /// Those whose next command is held back by CLIENT PAUSE.
+    postponed: Vec<Token>,
     /// Those whose handshake can go on.
     shaking: VecDeque<Token>,
     /// Those to flush at the end of the turn.
@@ -84,6 +90,8 @@ pub struct Reactor {
     /// The same of clients that wait.
     wait_deadlines: BTreeSet<(u64, Token)>,
     messages: Vec<Message>,
+    /// Whom a message is for; kept for its memory.
+    subscribers: Vec<usize>,
     next_tick_ms: u64,
     /// Where the tick goes on to look for idle clients.
     cursor: usize,
@@ -101,12 +109,14 @@ impl Reactor {
             connections: Slab::new(),
             doors: Doors::default(),
             ready: VecDeque::new(),
+            postponed: Vec::new(),
             shaking: VecDeque::new(),
             touched: Vec::new(),
             handshake_deadlines: VecDeque::new(),
             refusal_deadlines: VecDeque::new(),
             wait_deadlines: BTreeSet::new(),
             messages: Vec::new(),
+            subscribers: Vec::new(),
             next_tick_ms: 0,
             cursor: 0,
             farewell_ms: None,
@@ -150,6 +160,9 @@ impl Reactor {
             self.read_mail();
             self.flush();
         }
+        if !self.postponed.is_empty() {
+            self.resume_postponed();
+        }
         if self.doors.is_knocked() {
             self.accept();
         }
@@ -165,8 +178,13 @@ impl Reactor {
             self.tick();
             self.flush();
         }
+        if self.service.worker.is_evicting {
+            eviction::go_on(&mut self.service.worker);
+        }
+        features::end_turn(&mut self.service.worker);
         self.read_own_mail();
         self.service.end_turn();
+        allocator::publish();
     }
 
     /// Takes what this reactor has posted to itself, and what comes of that, within reason: the rest
@@ -184,12 +202,14 @@ impl Reactor {
     }
 
     /// How long the poll may wait.
-    fn patience(&self) -> Duration {
+    fn patience(&mut self) -> Duration {
         let has_own_mail = self.service.worker.has_posted();
+        let is_evicting = self.service.worker.is_evicting;
         if !self.ready.is_empty()
             || !self.shaking.is_empty()
             || self.doors.is_knocked()
             || has_own_mail
+            || is_evicting
         {
             return Duration::ZERO;
         }
@@ -197,7 +217,34 @@ impl Reactor {
         let now_ms = self.service.worker.clock.monotonic_ms();
         let next_wait =
             self.wait_deadlines.first().map_or(u64::MAX, |&(deadline_ms, _)| deadline_ms);
-        Duration::from_millis(self.next_tick_ms.min(next_wait).saturating_sub(now_ms))
+        let mut patience_ms = self.next_tick_ms.min(next_wait).saturating_sub(now_ms);
+        if let Some(&token) = self.postponed.first()
+            && let Some(connection) = self.connections.get_mut(token)
+        {
+            let until_ms = connection.session.database.pause.until_ms();
+            let left_ms = until_ms.saturating_sub(self.service.worker.clock.now_ms());
+            patience_ms = patience_ms.min(left_ms.max(1));
+        }
+        Duration::from_millis(patience_ms)
+    }
+
+    /// Lets those go on whose pause is over.
+    fn resume_postponed(&mut self) {
+        let now_ms = self.service.worker.clock.now_ms();
+        let Self { postponed, connections, ready, .. } = self;
+        postponed.retain(|&token| {
+            let Some(connection) = connections.get_mut(token) else { return false };
+            let database = &connection.session.database;
+            if database.pause.until_ms() > now_ms {
+                return true;
+            }
+            connection.flags.postponed = false;
+            features::set_postponed(&connection.session, false);
+            if !std::mem::replace(&mut connection.flags.ready, true) {
+                ready.push_back(token);
+            }
+            false
+        });
     }
 
     fn take_event(&mut self, event: &Event) {
@@ -222,6 +269,10 @@ impl Reactor {
         let flags = &mut connection.flags;
         flags.hangup |= event.is_read_closed() || event.is_error();
         if !event.is_readable() && !flags.hangup {
+            return;
+        }
+        if flags.hangup && flags.postponed {
+            self.close(token);
             return;
         }
         flags.readable = true;
@@ -261,6 +312,12 @@ impl Reactor {
                     self.shaking.push_back(token);
                 }
             }
+            After::Postpone => {
+                if !std::mem::replace(&mut connection.flags.postponed, true) {
+                    features::set_postponed(&connection.session, true);
+                    self.postponed.push(token);
+                }
+            }
             After::Wait => {}
         }
         if connection.session.waiter.is_some() {
@@ -292,7 +349,7 @@ impl Reactor {
                         self.ready.push_back(token);
                     }
                 }
-                After::Wait | After::Handshake => {}
+                After::Wait | After::Handshake | After::Postpone => {}
             }
         }
         self.touched = touched;
@@ -315,14 +372,26 @@ impl Reactor {
                     self.close(token);
                 }
             }
+            Message::Recheck(client) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.session.refresh_settings();
+                    if connection.session.close_after_reply {
+                        self.close(token);
+                    }
+                }
+            }
             Message::Deliver(client, bytes) => {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
                 if let Some(connection) = self.connections.get_mut(token) {
-                    self.service.deliver(connection, bytes);
-                    self.follow(token, After::Wait);
+                    self.service.deliver(connection, &bytes);
+                    self.touch(token);
                 }
             }
+            Message::Publish(publication) => self.pass_on(&publication),
             Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
+            // The turn looks at those who wait, now that it has begun.
+            Message::PauseOver => {}
             Message::Listen(listeners) => {
                 for listener in listeners {
                     self.doors.open(self.poll.registry(), listener);
@@ -333,6 +402,37 @@ impl Reactor {
                 std::thread::sleep(end.saturating_duration_since(Instant::now()));
             }
             Message::Shutdown => self.begin_farewell(),
+        }
+    }
+
+    /// Gives each of this reactor's subscribers its copy.
+    fn pass_on(&mut self, publication: &Publication) {
+        let mut tokens = std::mem::take(&mut self.subscribers);
+        for part in &publication.parts {
+            part.receivers(self.service.worker.reactor, &mut tokens);
+            for token in tokens.drain(..) {
+                if publication.publisher == Some((self.service.worker.reactor, token)) {
+                    continue;
+                }
+                let token = Token(token);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    let bytes = part.bytes(connection.session.protocol);
+                    self.service.deliver(connection, bytes);
+                    self.touch(token);
+                }
+            }
+        }
+        self.subscribers = tokens;
+    }
+
+    /// Sees to it that a connection is flushed, and that its limits are looked at.
+    fn touch(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if !std::mem::replace(&mut connection.flags.touched, true) {
+            self.touched.push(token);
+        }
+        if REPLY_BYTES_PER_TURN < self.service.replies.len() {
+            self.flush();
         }
     }
 
@@ -442,6 +542,7 @@ impl Reactor {
             self.wait_deadlines.remove(&(deadline_ms, token));
         }
         connection.session.on_close(&mut self.service.worker);
+        features::forget(&connection);
         self.service.say_goodbye(&mut connection);
         let session = &connection.session;
         session.shared.place.store(u64::MAX, Ordering::Relaxed);

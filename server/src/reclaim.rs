@@ -9,6 +9,8 @@ use std::sync::mpsc::{Sender, channel};
 
 use carnelian_keyspace::Dropped;
 
+use crate::allocator;
+
 /// The way to the thread.
 pub struct Reclaimer {
     sender: Sender<Dropped>,
@@ -18,6 +20,7 @@ pub struct Reclaimer {
 #[derive(Default)]
 struct Figures {
     pending: AtomicUsize,
+    pending_bytes: AtomicUsize,
     freed: AtomicUsize,
 }
 
@@ -29,8 +32,10 @@ impl Reclaimer {
         let counted = Arc::clone(&figures);
         std::thread::Builder::new().name("reclaim".into()).spawn(move || {
             for dropped in receiver {
-                let objects = dropped.len();
+                let (objects, bytes) = (dropped.len(), dropped.heap_bytes());
                 drop(dropped);
+                allocator::publish();
+                counted.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 counted.pending.fetch_sub(objects, Ordering::Relaxed);
                 counted.freed.fetch_add(objects, Ordering::Relaxed);
             }
@@ -40,6 +45,7 @@ impl Reclaimer {
 
     pub fn free(&self, dropped: Dropped) {
         self.figures.pending.fetch_add(dropped.len(), Ordering::Relaxed);
+        self.figures.pending_bytes.fetch_add(dropped.heap_bytes(), Ordering::Relaxed);
         // Without the thread (the process is ending) the data is freed right here.
         let _ = self.sender.send(dropped);
     }
@@ -47,6 +53,11 @@ impl Reclaimer {
     /// Keys and values that wait (`lazyfree_pending_objects`).
     pub fn pending(&self) -> usize {
         self.figures.pending.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wait: as good as free, though still in use.
+    pub fn pending_bytes(&self) -> usize {
+        self.figures.pending_bytes.load(Ordering::Relaxed)
     }
 
     /// Keys and values freed so far (`lazyfreed_objects`).

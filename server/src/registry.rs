@@ -63,6 +63,10 @@ pub struct Entry {
     pub bypasses_queue: bool,
     /// Whether its run time is worth a clock read of its own.
     pub timed: bool,
+    /// Whether it may have to be told to replicas though it is no write.
+    pub may_replicate: bool,
+    /// Whether it is a script or a function of Lua.
+    pub runs_scripts: bool,
     /// Ids of its subcommands, by name.
     pub subcommands: Vec<(&'static str, usize)>,
     pub container: Option<usize>,
@@ -240,6 +244,9 @@ impl Registry {
             bypasses_queue: ["multi", "exec", "discard", "watch", "quit", "reset"].contains(&name)
                 && container.is_none(),
             timed: !flags.contains(Flags::FAST) && !cheap,
+            runs_scripts: ["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"]
+                .contains(&name),
+            may_replicate: ["pfcount", "publish", "spublish"].contains(&name),
             subcommands: Vec::new(),
             container,
         });

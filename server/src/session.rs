@@ -7,15 +7,19 @@ use std::sync::Arc;
 
 use carnelian_resp::Protocol;
 
+use crate::acl::{Revoked, User};
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
+use crate::eviction::Quota;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
+use crate::pubsub::Subscriptions;
 use crate::server::Server;
 use crate::settings::Settings;
+use crate::tracking::{Broadcasts, Invalidations};
 use crate::transaction::{Transaction, Watched};
 
 /// What commands may know and change of the client they run for.
@@ -28,15 +32,31 @@ pub struct Session {
     /// The logical database that SELECT chose.
     pub db: u16,
     pub protocol: Protocol,
+    /// Who the client is: as of the beginning of the turn.
+    pub user: Arc<User>,
+    /// The client has said who it is, or need not.
     pub authenticated: bool,
+    /// It has said so.
+    logged_in: bool,
+    may_do_all: bool,
     pub reply: ReplyMode,
     /// CLIENT NO-TOUCH: reads leave the access clocks of keys alone.
     pub no_touch: bool,
+    /// CLIENT TRACKING is on, and not for prefixes only: keys that are read are remembered.
+    pub tracks: bool,
+    /// CLIENT CACHING was called: the next command is remembered, or is not.
+    pub caching: bool,
     pub class: ClientClass,
+    /// None while the client is not subscribed to anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// Set by a command: CLIENT REPLY does not silence its reply.
+    pub keeps_reply: bool,
     /// Place of the last command in the registry; `u32::MAX` before the first.
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
+    /// Memory is short: commands that take more are refused. As of the last `eviction::make_room`.
+    pub is_out_of_memory: bool,
     /// The peer is on this machine.
     pub loopback: bool,
     pub tls: bool,
@@ -51,9 +71,14 @@ pub struct Session {
 impl Session {
     pub fn new(shared: Arc<ClientShared>, database: Arc<Database>, loopback: bool) -> Self {
         let (generation, settings) = database.settings();
+        let is_open = database.acl.is_open();
+        let user = database.acl.default_user();
         Self {
             shared,
-            authenticated: settings.password.is_none(),
+            may_do_all: is_open && user.is_unrestricted(),
+            user,
+            authenticated: is_open,
+            logged_in: is_open,
             settings,
             generation,
             database,
@@ -61,9 +86,14 @@ impl Session {
             protocol: Protocol::Resp2,
             reply: ReplyMode::On,
             no_touch: false,
+            tracks: false,
+            caching: false,
             class: ClientClass::Normal,
+            subscriptions: None,
+            keeps_reply: false,
             last_command: u32::MAX,
             close_after_reply: false,
+            is_out_of_memory: false,
             loopback,
             tls: false,
             transaction: None,
@@ -79,7 +109,60 @@ impl Session {
     pub fn refresh_settings(&mut self) {
         if self.generation != self.database.generation() {
             (self.generation, self.settings) = self.database.settings();
+            self.refresh_user();
         }
+    }
+
+    /// Whether there is nothing that has to be checked before a command runs.
+    #[inline]
+    pub fn may_do_all(&self) -> bool {
+        self.may_do_all
+    }
+
+    /// The client has proved to be this user.
+    pub fn log_in(&mut self, user: Arc<User>) {
+        self.shared.names.lock().user = user.name.clone();
+        self.user = user;
+        self.logged_in = true;
+        self.settle_user();
+    }
+
+    /// The client is nobody in particular, as at its beginning.
+    pub fn log_out(&mut self) {
+        self.shared.names.lock().user = Box::default();
+        self.user = self.database.acl.default_user();
+        self.logged_in = self.database.acl.is_open();
+        self.settle_user();
+    }
+
+    /// The client may not stay. Nothing more is run for it, and if so, as nobody.
+    fn end_by_acl(&mut self) {
+        self.log_out();
+        self.logged_in = false;
+        self.close_after_reply = true;
+    }
+
+    /// Takes notice of changes to users. A client whose user is gone goes with it, and so does one that is
+    /// subscribed to what its user may not hear any more.
+    fn refresh_user(&mut self) {
+        match self.database.acl.find(&self.user.name) {
+            Some(user) if user.is_same(&self.user) => {
+                let revoked = Revoked::between(&self.user, &user);
+                self.user = user;
+                if let Some(revoked) = revoked
+                    && self.hears_any(|name, is_pattern| revoked.concerns(name, is_pattern))
+                {
+                    self.end_by_acl();
+                }
+            }
+            _ => self.end_by_acl(),
+        }
+        self.settle_user();
+    }
+
+    fn settle_user(&mut self) {
+        self.authenticated = self.logged_in || self.database.acl.is_open();
+        self.may_do_all = self.authenticated && self.user.is_unrestricted();
     }
 }
 
@@ -87,6 +170,7 @@ impl Session {
     /// The connection is over: takes the client out of whatever others would look for it in. Called
     /// once, with no lock held, while the client's place is still known.
     pub fn on_close(&mut self, _worker: &mut Worker) {
+        self.drop_subscriptions();
         self.discard();
         if let Some(waiter) = self.waiter.take() {
             waiter.call_off();
@@ -169,6 +253,8 @@ pub enum Next {
     Wait,
     /// Send what has been replied, then close.
     Close,
+    /// The next command is held back: it comes again when the pause is over.
+    Postpone,
 }
 
 /// A reactor's own context for the commands it runs.
@@ -182,8 +268,18 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
+    /// Its part in keeping databases within `maxmemory`, by the database's uid.
+    pub quotas: BTreeMap<u32, Quota>,
+    /// `eviction::go_on` is to be called at the end of the turn.
+    pub is_evicting: bool,
+    /// Messages that the client whose command runs has sent to itself: they follow its reply.
+    pub echo: RefCell<Vec<u8>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
+    /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
+    pub broadcasts: Broadcasts,
+    /// Changed keys that those who track them have yet to be told of.
+    pub invalidations: Invalidations,
 }
 
 impl Worker {
@@ -195,7 +291,12 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             sweeps: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            is_evicting: false,
+            echo: RefCell::default(),
             posted: RefCell::default(),
+            broadcasts: Broadcasts::default(),
+            invalidations: Invalidations::default(),
         }
     }
 

@@ -13,7 +13,9 @@ use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
 };
 
+use crate::eviction::{self, Eviction};
 use crate::listener::Endpoints;
+use crate::pubsub::Notifications;
 use crate::session::ClientClass;
 
 #[derive(Clone, Debug)]
@@ -29,8 +31,12 @@ pub struct Settings {
     pub query_bytes_max: usize,
     pub output_limits: OutputLimits,
     pub protected_mode: bool,
-    /// `requirepass`; none: the default user needs no password.
-    pub password: Option<Box<[u8]>>,
+    /// `acllog-max-len`.
+    pub acl_log_len: usize,
+    /// `acl-pubsub-default allchannels`.
+    pub acl_all_channels: bool,
+    /// `tls-auth-clients-user`.
+    pub certificate_user: CertificateUser,
     pub transit_encryption: TransitEncryption,
     /// None: a handshake may take for ever.
     pub handshake_timeout: Option<Duration>,
@@ -40,6 +46,11 @@ pub struct Settings {
     pub slow_ns: u64,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
+    pub eviction: Eviction,
+    /// `tracking-table-max-keys`; 0: any number.
+    pub tracked_keys_max: usize,
+    /// `notify-keyspace-events`.
+    pub notifications: Notifications,
     /// What commands on data go by.
     pub environment: Environment,
 }
@@ -55,8 +66,13 @@ impl Settings {
             query_bytes_max: bytes(config.client_query_buffer_limit),
             output_limits: OutputLimits::new(&config.client_output_buffer_limit),
             protected_mode: config.protected_mode,
-            password: (!config.requirepass.is_empty())
-                .then(|| config.requirepass.clone().into_boxed_slice()),
+            acl_log_len: bytes(config.acllog_max_len),
+            acl_all_channels: config.acl_pubsub_default == "allchannels",
+            certificate_user: match config.tls_auth_clients_user {
+                "CN" => CertificateUser::CommonName,
+                "URI" => CertificateUser::Uri,
+                _ => CertificateUser::Off,
+            },
             transit_encryption: match config.transit_encryption_mode {
                 config::TransitEncryption::Preferred => TransitEncryption::Preferred,
                 config::TransitEncryption::Required => TransitEncryption::Required,
@@ -67,6 +83,14 @@ impl Settings {
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
             slow_log_len: bytes(config.slowlog_max_len),
+            eviction: Eviction {
+                bytes_max: bytes(config.maxmemory),
+                policy: eviction::policy(config.maxmemory_policy, config.lfu_decay_time),
+                samples: config.maxmemory_samples as usize,
+                slice_ns: eviction::slice_ns(config.maxmemory_eviction_tenacity),
+            },
+            tracked_keys_max: bytes(config.tracking_table_max_keys),
+            notifications: Notifications::new(config.notify_keyspace_events),
             environment: environment(config),
         }
     }
@@ -96,6 +120,7 @@ fn environment(config: &Config) -> Environment {
             set_max_listpack_value: size(config.set_max_listpack_value),
             zset_max_listpack_entries: size(config.zset_max_listpack_entries),
             zset_max_listpack_value: size(config.zset_max_listpack_value),
+            hll_sparse_max_bytes: size(config.hll_sparse_max_bytes),
             stream_node_max_bytes: size(config.stream_node_max_bytes),
             stream_node_max_entries: size(config.stream_node_max_entries),
             max_string: bytes(config.proto_max_bulk_len),
@@ -112,6 +137,14 @@ fn environment(config: &Config) -> Environment {
             _ => AccessPolicy::Lru,
         },
         lfu_decay_minutes: config.lfu_decay_time,
+        shares_integers: config.maxmemory == 0
+            || !matches!(
+                config.maxmemory_policy,
+                EvictionPolicy::AllkeysLru
+                    | EvictionPolicy::VolatileLru
+                    | EvictionPolicy::AllkeysLfu
+                    | EvictionPolicy::VolatileLfu
+            ),
         ignores_checksums: false,
     }
 }
@@ -174,6 +207,11 @@ pub fn tls(config: &Config, folder: &Path) -> Result<carnelian_tls::Settings, Co
     })
 }
 
+/// `requirepass`, if it was set.
+pub fn password(config: &Config) -> Option<&[u8]> {
+    (!config.requirepass.is_empty()).then_some(&config.requirepass)
+}
+
 /// A path that was set.
 pub fn given(path: &Path) -> Option<&Path> {
     (!path.as_os_str().is_empty()).then_some(path)
@@ -181,6 +219,16 @@ pub fn given(path: &Path) -> Option<&Path> {
 
 fn bytes(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// What of a client's certificate names the user that the client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CertificateUser {
+    #[default]
+    Off,
+    CommonName,
+    /// The first of its URIs that names one.
+    Uri,
 }
 
 /// `client-output-buffer-limit` of each class.

@@ -94,7 +94,7 @@ fn cut(word: &[u8]) -> Vec<u8> {
 }
 
 /// Whether a word of a request is, or may be, a password.
-fn is_secret(entry: &Entry, words: &[&[u8]], index: usize) -> bool {
+pub fn is_secret(entry: &Entry, words: &[&[u8]], index: usize) -> bool {
     let follows_auth = || {
         let is_auth = |back: usize| {
             index.checked_sub(back).is_some_and(|at| words[at].eq_ignore_ascii_case(b"AUTH"))
@@ -104,7 +104,7 @@ fn is_secret(entry: &Entry, words: &[&[u8]], index: usize) -> bool {
     match entry.full_name.as_str() {
         "auth" => index != 0,
         "hello" => follows_auth(),
-        "acl|setuser" => 2 < index,
+        "acl|setuser" | "acl|deluser" | "acl|getuser" => 2 <= index,
         "config|set" => {
             3 <= index
                 && index % 2 == 1

@@ -10,6 +10,7 @@ use std::time::Duration;
 use carnelian_config::Config;
 use carnelian_keyspace::Keyspace;
 
+use crate::acl::Acl;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
 use crate::mailbox::Message;
@@ -45,7 +46,9 @@ impl Bench {
         let keyspace = Keyspace::new(config.databases as usize);
         let stats = Stats::new(Self::REACTORS, registry.entries().len());
         let settings = Settings::new(&config);
-        let database = Arc::new(Database::new(1, settings, encryption, keyspace, stats));
+        let acl = Acl::new(&registry);
+        acl.set_default_password(settings::password(&config));
+        let database = Arc::new(Database::new(1, settings, acl, encryption, keyspace, stats));
         let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
         listened.unwrap();
         let identity = Identity {

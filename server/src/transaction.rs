@@ -8,6 +8,7 @@ use carnelian_keyspace::{SegmentSet, segment_of};
 
 use crate::commands::Context;
 use crate::dispatch::{self, Nest, Nesting};
+use crate::pause;
 use crate::registry::{Entry, Handler};
 use crate::session::Session;
 use crate::waiters::{Key, Watch};
@@ -22,6 +23,8 @@ pub struct Transaction {
     commands: Vec<(usize, usize)>,
     /// What the flags of the commands say together.
     flags: u32,
+    /// Whether a pause of writes holds one of them back.
+    may_write: bool,
     /// Whether a command was refused: EXEC will run none.
     pub is_broken: bool,
 }
@@ -34,6 +37,7 @@ impl Transaction {
         }
         self.commands.push((entry.id, self.words.len()));
         self.flags |= entry.flags.bits();
+        self.may_write |= pause::may_write(entry);
     }
 
     pub fn len(&self) -> usize {
@@ -47,6 +51,11 @@ impl Transaction {
     /// Whether one of the commands has the flag.
     pub fn has(&self, flag: Flags) -> bool {
         self.flags & flag.bits() != 0
+    }
+
+    /// Whether a pause of writes holds the transaction back.
+    pub fn may_write(&self) -> bool {
+        self.may_write
     }
 
     /// Bytes it takes.

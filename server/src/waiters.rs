@@ -37,7 +37,7 @@ pub struct Waiters {
     last_order: AtomicU64,
     /// Clients that wait now, for keys or not.
     pub blocked: AtomicUsize,
-    /// Keys that clients wait for, with repetitions; and those of them whose loss matters too.
+    /// Keys that clients wait for; and those of them whose loss matters too.
     pub blocking_keys: AtomicUsize,
     pub blocking_keys_on_loss: AtomicUsize,
     /// Clients that watch keys, and the keys they watch.
@@ -54,6 +54,8 @@ struct Line {
     watches: BTreeMap<u64, Arc<Watch>>,
     /// In the order in which they came.
     waiting: BTreeMap<u64, Arc<Waiter>>,
+    /// How many of those want to hear if the key goes.
+    heeding: usize,
 }
 
 impl Line {
@@ -99,9 +101,13 @@ impl Waiters {
             let line = line(&mut keys, waiter.db.into(), key);
             if line.waiting.insert(waiter.order, Arc::clone(waiter)).is_none() {
                 self.interest.add(waiter.db.into(), key);
-                self.blocking_keys.fetch_add(1, Ordering::Relaxed);
-                let on_loss = usize::from(waiter.wait.heeds_loss);
-                self.blocking_keys_on_loss.fetch_add(on_loss, Ordering::Relaxed);
+                if line.waiting.len() == 1 {
+                    self.blocking_keys.fetch_add(1, Ordering::Relaxed);
+                }
+                line.heeding += usize::from(waiter.wait.heeds_loss);
+                if waiter.wait.heeds_loss && line.heeding == 1 {
+                    self.blocking_keys_on_loss.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -112,13 +118,19 @@ impl Waiters {
         let db = usize::from(waiter.db);
         let mut keys = self.keys.lock();
         for key in &waiter.wait.keys {
-            let gone = with_line(&mut keys, db, key, |line| line.waiting.remove(&waiter.order));
-            if gone.flatten().is_some() {
+            with_line(&mut keys, db, key, |line| {
+                if line.waiting.remove(&waiter.order).is_none() {
+                    return;
+                }
                 self.interest.remove(db, key);
-                self.blocking_keys.fetch_sub(1, Ordering::Relaxed);
-                let on_loss = usize::from(waiter.wait.heeds_loss);
-                self.blocking_keys_on_loss.fetch_sub(on_loss, Ordering::Relaxed);
-            }
+                if line.waiting.is_empty() {
+                    self.blocking_keys.fetch_sub(1, Ordering::Relaxed);
+                }
+                line.heeding -= usize::from(waiter.wait.heeds_loss);
+                if waiter.wait.heeds_loss && line.heeding == 0 {
+                    self.blocking_keys_on_loss.fetch_sub(1, Ordering::Relaxed);
+                }
+            });
         }
     }
 

@@ -4,19 +4,32 @@
 //! only Carnelian does: so it is known that what they expect is right.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod atomicity;
+mod blocking;
+mod clients;
 mod config;
+mod debug;
 mod dump;
+mod eviction;
+mod geo;
 mod hashes;
+mod hyperloglog;
 mod keys;
+mod latency;
 mod lifecycle;
 mod limits;
 mod lists;
+mod monitor;
+mod notifications;
+mod pause;
 mod protocol;
+mod pubsub;
 mod same_port;
 mod sets;
 mod sorted_sets;
 mod streams;
 mod strings;
 mod tls;
+mod tracking;
 mod transactions;

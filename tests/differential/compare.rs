@@ -216,6 +216,12 @@ fn near(a: &Reply, b: &Reply, distance: i64) -> bool {
         (Reply::Array(a), Reply::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b, distance))
         }
+        (Reply::Map(a), Reply::Map(b)) => {
+            let near = |(a, b): (&(Reply, Reply), &(Reply, Reply))| {
+                a.0 == b.0 && near(&a.1, &b.1, distance)
+            };
+            a.len() == b.len() && a.iter().zip(b).all(near)
+        }
         _ => a == b,
     }
 }
@@ -259,7 +265,7 @@ fn message(reply: &Reply) -> Option<&[Reply]> {
 }
 
 /// How far apart times may lie, in milliseconds.
-const TIME_PASSED: u64 = 5000;
+const TIME_PASSED: u64 = 100_000;
 
 fn timed(a: &Reply, b: &Reply) -> bool {
     match (a, b) {

@@ -114,7 +114,8 @@ impl Generator {
         if template.text.starts_with("LSET") {
             spare_a_defect(&mut words);
         }
-        Command::new(words, template.rule)
+        let waits_until_answered = template.text.contains("BLOCK");
+        Command { waits_until_answered, ..Command::new(words, template.rule) }
     }
 
     /// A command from a template that is not in the table.
@@ -201,7 +202,7 @@ impl Generator {
 
     fn fill(&mut self, name: &str, words: &mut Vec<Vec<u8>>) {
         let word = match name {
-            "s" | "b" | "h" | "l" | "t" | "z" | "x" | "q" | "g" | "p" => self.key(name),
+            "s" | "b" | "h" | "l" | "t" | "z" | "x" | "q" | "o" | "p" => self.key(name),
             "k" => self.any_key(),
             "y" => format!("y{}", self.random.u32(..self.keys.min(4))).into_bytes(),
             "v" => self.value(),
@@ -220,6 +221,12 @@ impl Generator {
             "lex" => self.lex(),
             "glob" => self.glob(),
             "id" => self.id(),
+            "g" => self.key("g"),
+            "gid" => self.low_id(),
+            "gn" => self.pick(&["a", "b", "a", "b", "a", "b", "c", ""]),
+            "gc" => format!("c{}", self.random.u32(..4)).into_bytes(),
+            "new" => self.reading_start(),
+            "idle" => self.pick(&["0", "0", "0", "-1", "3600000", "3600000", "x"]),
             "xid" => self.range_id(),
             "bit" => self.pick(&["0", "1", "0", "1", "0", "1", "2", "-1"]),
             "boff" => self.offset(3000, 4_294_967_296),
@@ -230,12 +237,9 @@ impl Generator {
             "rad" => self.distance(),
             "unit" => self.pick(&["m", "km", "ft", "mi", "M", "KM", "km", "km", "x"]),
             "gm" => format!("m{}", self.random.u32(..40)).into_bytes(),
-            "new" => b">".to_vec(),
+            "gt" => b">".to_vec(),
             "lua" => self.pick(&["return 1", "return (", "return KEYS[1]", "return {1}", ""]),
-            "grp" => self.pick(&["g1", "g1", "g1", "g2", "g3", "none"]),
             "who" => self.pick(&["c1", "c2", "c3"]),
-            "gid" => self.pick(&["0", "$", "1-0", "500", "99999-1", "x", "-"]),
-            "idle" => self.pick(&["0", "0", "0", "-1", "99999999", "x"]),
             "user" => self.pick(&["u0", "u1", "u2", "u3", "u0", "nobody"]),
             "acl" => self.acl_rule(),
             "chan" => self.pick(&["c1", "c2", "c3", "news.a", "news.b", "other", ""]),
@@ -249,9 +253,7 @@ impl Generator {
             "#t" => return self.counted(words, |this| vec![this.key("t")]),
             "#z" => return self.counted(words, |this| vec![this.key("z")]),
             "#l" => return self.counted(words, |this| vec![this.key("l")]),
-            "#id" => return self.counted(words, |this| vec![this.known_id()]),
             "any" => return words.extend(self.command().words),
-            "kid" => self.known_id(),
             _ => unreachable!("templates use only these names: {name}"),
         };
         words.push(word);
@@ -279,7 +281,7 @@ impl Generator {
     }
 
     fn any_key(&mut self) -> Vec<u8> {
-        let kinds = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "p", "none"];
+        let kinds = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "o", "p", "none"];
         let kind = kinds[self.random.usize(..kinds.len())];
         format!("{kind}{}", self.random.u32(..self.keys)).into_bytes()
     }
@@ -528,14 +530,6 @@ impl Generator {
         }
     }
 
-    /// One that is likely to be there, as far as any is.
-    fn known_id(&mut self) -> Vec<u8> {
-        match self.random.u32(..20) {
-            0 => self.id(),
-            _ => format!("{}-{}", self.random.u32(1..40), self.random.u32(..3)).into_bytes(),
-        }
-    }
-
     fn degrees(&mut self, border: f64) -> Vec<u8> {
         match self.random.u32(..100) {
             0..50 => format!("{:.6}", (self.random.f64() - 0.5) * 2.0).into_bytes(),
@@ -620,6 +614,24 @@ impl Generator {
         ])
     }
 
+    /// Of few there are, so that many refer to entries that exist.
+    fn low_id(&mut self) -> Vec<u8> {
+        match self.random.u32(..100) {
+            0..90 => format!("{}-{}", self.random.u32(1..8), self.random.u32(..8)).into_bytes(),
+            90..97 => self.random.u32(..8).to_string().into_bytes(),
+            _ => self.id(),
+        }
+    }
+
+    fn reading_start(&mut self) -> Vec<u8> {
+        match self.random.u32(..100) {
+            0..75 => b">".to_vec(),
+            75..85 => b"0".to_vec(),
+            85..95 => self.low_id(),
+            _ => self.pick(&["$", "+", "-", "18446744073709551615-18446744073709551615"]),
+        }
+    }
+
     fn range_id(&mut self) -> Vec<u8> {
         match self.random.u32(..100) {
             0..25 => b"-".to_vec(),
@@ -666,9 +678,11 @@ fn is_fragile(template: &Template) -> bool {
     // Ranges by name mean nothing where scores differ.
     let lexical = template.text.contains("{y}");
     let unsorted = template.text.contains("nosort");
+    // Waiting must not last.
+    let blocking = template.text.contains("BLOCK");
     // Nothing may wait where nobody expects it, or carry a payload of bytes at random.
     let special = ["{short}", "@dump:", "{any}"].iter().any(|part| template.text.contains(part));
-    random || timed || large || scan || lexical || unsorted || special
+    random || timed || large || scan || lexical || unsorted || blocking || special
 }
 
 struct Parser<'a> {

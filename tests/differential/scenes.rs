@@ -69,8 +69,8 @@ const WAITING: &str = "(BLPOP <{l}> {long}|BRPOP <{l}> {long}|BLPOP {l} {long}|B
     BLMPOP {long} {#l} (LEFT|RIGHT) [COUNT {c}]|BLMPOP {long} 2 {l} {l} LEFT COUNT 3|\
     BZPOPMIN <{z}> {long}|BZPOPMAX <{z}> {long}|BZMPOP {long} {#z} (MIN|MAX) [COUNT {c}]|\
     XREAD [COUNT {c}] BLOCK 0 STREAMS {x} ($|0|50|+)|XREAD BLOCK 100000 STREAMS {x} {x} $ $|\
-    XREADGROUP GROUP g1 {who} [COUNT {c}] BLOCK 0 STREAMS {x} {new}|\
-    XREADGROUP GROUP g1 {who} BLOCK 0 NOACK STREAMS {x} {x} {new} {new})";
+    XREADGROUP GROUP g1 {who} [COUNT {c}] BLOCK 0 STREAMS {x} {gt}|\
+    XREADGROUP GROUP g1 {who} BLOCK 0 NOACK STREAMS {x} {x} {gt} {gt})";
 
 /// What waits a moment and gives up, and what is refused. In a transaction nothing waits.
 const IN_VAIN: &str = "(BLPOP <{l}> {short}|BRPOP {l} {short}|BLPOP {l} {bad}|\
@@ -79,7 +79,7 @@ const IN_VAIN: &str = "(BLPOP <{l}> {short}|BRPOP {l} {short}|BLPOP {l} {bad}|\
     BZPOPMIN <{z}> {short}|BZPOPMAX {z} {short}|BZMPOP {short} {#z} (MIN|MAX) [COUNT {c}]|\
     BZPOPMIN {k} {short}|BZMPOP {bad} 1 {z} MIN|\
     XREAD BLOCK 10 STREAMS {x} ($|0|50)|XREAD BLOCK (x|-1) STREAMS {x} $|\
-    XREADGROUP GROUP g1 {who} BLOCK 10 STREAMS {x} ({new}|0))";
+    XREADGROUP GROUP g1 {who} BLOCK 10 STREAMS {x} ({gt}|0))";
 
 /// What may serve those who wait.
 const SERVING: &str = "(RPUSH {l} <{v}>|LPUSH {l} <{v}>|RPUSH {l} {v} {v} {v}|LMOVE {l} {l} LEFT RIGHT|\

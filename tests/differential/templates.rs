@@ -9,14 +9,17 @@
 //! {y}                              a sorted set whose scores are all the same
 //! {v} value  {f} field  {m} member  {i} integer  {d} float  {n} index  {c} count  {ttl} {pttl} {at}
 //! {pat} times, always far from now  {score} {range} {lex} sorted-set numbers and borders  {glob} pattern
-//! {id} {xid} stream ids  {bit} {boff} {soff} {bft} bitmaps  {enc} encoding name
+//! {id} {xid} stream ids  {g} a small stream with groups, {gid} an id there, {gn} {gc} group and
+//! consumer, {new} where reading starts, {idle} an idle time  {bit} {boff} {soff} {bft} bitmaps  {enc} encoding name
 //! {#t} {#z} {#f} {#m}  a count and as many keys, fields, members; {#fv} fields with values
-//! {g} {p}  a key that mostly holds places, a HyperLogLog  {lon} {lat} {rad} {unit} {gm} places
-//! {grp} {who} {gid} {idle} {kid} {#id}  stream groups, consumers, ids  {user} {acl} users and rules
+//! {o} {p}  a key that mostly holds places, a HyperLogLog  {lon} {lat} {rad} {unit} {gm} places
+//! {who} {gt} a consumer and the word `>`  {user} {acl} users and their rules  {lua} a script
 //! {chan} {cglob} channels  {long} {short} {bad} how long to wait  {any} a whole other command
 //! ```
 
-use super::compare::Rule::{self, Exact, Near, Pairs, Scan, ScanPairs, Shape, Sort, Unordered};
+use super::compare::Rule::{
+    self, Exact, Near, Pairs, Scan, ScanPairs, Shape, Sort, Timed, Unordered,
+};
 
 pub const GROUPS: &[&str] = &[
     "string",
@@ -27,8 +30,8 @@ pub const GROUPS: &[&str] = &[
     "sorted-set",
     "generic",
     "stream",
-    // The following are in `further.rs`.
     "group",
+    // The following are in `further.rs`.
     "hyperloglog",
     "geo",
     "dump",
@@ -302,4 +305,40 @@ pub const TEMPLATES: &[Template] = &[
     t("stream", 2, Exact, "XDEL {x} <{id}>"),
     t("stream", 1, Exact, "XTRIM {x} (MAXLEN|MINID) [=] {c}"),
     t("stream", 1, Exact, "XSETID {x} {id} [ENTRIESADDED {c}] [MAXDELETEDID {id}]"),
+    t("stream", 1, Exact, "XADD {x} (MAXLEN|MINID) ~ {c} [LIMIT {c}] [NOMKSTREAM] {id} {f} {v}"),
+    t("stream", 1, Exact, "XTRIM {x} (MAXLEN|MINID) ~ {c} [LIMIT {c}]"),
+    t("stream", 1, Exact, "XREAD [COUNT {c}] STREAMS {x} {g} (0|$|+|{xid}) (0|$|+|{gid})"),
+    t("stream", 1, Exact, "XREAD [COUNT {c}] [BLOCK 1] STREAMS {x} (0|$|+|{id})"),
+    t("stream", 1, Exact, "XINFO STREAM {x}"),
+    //
+    t("group", 8, Exact, "XADD {g} {gid} <{f} {v}>"),
+    t("group", 12, Exact, "XADD {g} (1-*|2-*|3-*|4-*|5-*|6-*|7-*) {f} {v}"),
+    t("group", 1, Exact, "XADD {g} (MAXLEN|MINID) [~|=] {c} [NOMKSTREAM] {gid} {f} {v}"),
+    t("group", 1, Exact, "XTRIM {g} (MAXLEN|MINID) [~|=] {c}"),
+    t("group", 5, Exact, "XDEL {g} <{gid}>"),
+    t("group", 1, Exact, "XSETID {g} {gid} [ENTRIESADDED {c}] [MAXDELETEDID {gid}]"),
+    t("group", 1, Exact, "DEL {g}"),
+    t("group", 8, Exact, "XGROUP CREATE {g} {gn} (0|$|{gid}) [MKSTREAM] [ENTRIESREAD {c}]"),
+    t("group", 2, Exact, "XGROUP SETID {g} {gn} (0|$|{gid}) [ENTRIESREAD {c}]"),
+    t("group", 1, Exact, "XGROUP DESTROY {g} {gn}"),
+    t("group", 2, Exact, "XGROUP CREATECONSUMER {g} {gn} {gc}"),
+    t("group", 1, Exact, "XGROUP DELCONSUMER {g} {gn} {gc}"),
+    t("group", 10, Exact, "XREADGROUP GROUP {gn} {gc} [COUNT {c}] [NOACK] STREAMS {g} {new}"),
+    t("group", 2, Exact, "XREADGROUP GROUP {gn} {gc} [BLOCK 1] STREAMS {g} {g} {new} {new}"),
+    t("group", 6, Exact, "XACK {g} {gn} <{gid}>"),
+    t("group", 3, Exact, "XPENDING {g} {gn}"),
+    t("group", 3, Near(100_000), "XPENDING {g} {gn} [IDLE {idle}] {xid} {xid} {c} [{gc}]"),
+    t("group", 3, Exact, "XCLAIM {g} {gn} {gc} {idle} <{gid}> [JUSTID]"),
+    t(
+        "group",
+        5,
+        Exact,
+        "XCLAIM {g} {gn} {gc} {idle} <{gid}> [IDLE 7200000|TIME 1000] [RETRYCOUNT {c}] [FORCE] [JUSTID] [LASTID {gid}]",
+    ),
+    t("group", 5, Exact, "XAUTOCLAIM {g} {gn} {gc} {idle} (0|{gid}|{xid}) [COUNT {c}] [JUSTID]"),
+    t("group", 2, Exact, "XINFO STREAM {g}"),
+    t("group", 3, Timed, "XINFO STREAM {g} FULL [COUNT {c}]"),
+    t("group", 4, Exact, "XINFO GROUPS {g}"),
+    t("group", 2, Near(100_000), "XINFO CONSUMERS {g} {gn}"),
+    t("group", 1, Exact, "COPY {g} {g} [REPLACE]"),
 ];

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
 
 /// An authority with its certificate in `NAME.crt`.
@@ -52,11 +52,27 @@ impl Authority {
         self.sign(name, &new_key(), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A client certificate with this common name, and with these URIs besides.
+    pub fn client_with(&self, name: &str, common_name: &str, uris: &[&str]) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        for uri in uris {
+            let uri = (*uri).try_into().expect("a URI");
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
+        self.sign_params(name, &new_key(), &params)
+    }
+
     fn sign(&self, name: &str, key: &KeyPair, usage: ExtendedKeyUsagePurpose) -> Identity {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         let mut params = CertificateParams::new(names).expect("well-formed names");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
+        self.sign_params(name, key, &params)
+    }
+
+    fn sign_params(&self, name: &str, key: &KeyPair, params: &CertificateParams) -> Identity {
         let signed = params.signed_by(key, &self.issuer).expect("a signed certificate");
         let identity = Identity {
             certificate: self.folder.join(format!("{name}.crt")),

@@ -92,6 +92,36 @@ pub fn common_name_of(certificate: &CertificateDer<'_>) -> Option<String> {
     common_name(&parse(certificate).ok()?)
 }
 
+/// The names by which a client's certificate can choose a user.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClientNames {
+    /// Only where the subject has exactly one.
+    pub common_name: Option<String>,
+    pub uris: Vec<String>,
+}
+
+/// The names in a client's certificate. One with a NUL in it is none: what reads up to it would
+/// see another name than was signed.
+pub fn client_names(certificate: &CertificateDer<'_>) -> Result<ClientNames, NotACertificate> {
+    let parsed = parse(certificate)?;
+    let is_whole = |name: &String| !name.contains('\0');
+    let is_single = parsed.subject().iter_common_name().count() == 1;
+    let mut names = ClientNames {
+        common_name: common_name(&parsed).filter(|name| is_single && is_whole(name)),
+        uris: Vec::new(),
+    };
+    let alternatives = parsed
+        .subject_alternative_name()
+        .map_err(|error| NotACertificate(format!("subject alternative names: {error}")))?;
+    for name in alternatives.iter().flat_map(|extension| &extension.value.general_names) {
+        if let GeneralName::URI(uri) = name {
+            names.uris.push((*uri).to_owned());
+        }
+    }
+    names.uris.retain(is_whole);
+    Ok(names)
+}
+
 pub(crate) fn parse<'a>(
     certificate: &'a CertificateDer<'_>,
 ) -> Result<X509Certificate<'a>, NotACertificate> {

@@ -27,7 +27,9 @@ mod trust;
 
 pub use acceptor::{Acceptor, Configuration};
 pub use ca::{CA_CERTIFICATE, CA_KEY, ClientAuthority, Leaf, ServerLeaves};
-pub use describe::{CertificateInfo, NotACertificate, common_name_of, hex};
+pub use describe::{
+    CertificateInfo, ClientNames, NotACertificate, client_names, common_name_of, hex,
+};
 pub use detect::{
     Admission, ENCRYPTION_REQUIRED, HANDSHAKE_RECORD, Speech, TLS_REFUSED, TransitEncryption,
     UnknownMode,

@@ -95,12 +95,17 @@ impl Bench {
 
     /// Runs a request by the name of its command; only the reply.
     pub fn reply(&mut self, request: &str) -> String {
-        let name = request.split(' ').next().expect("a request has a name").to_lowercase();
-        let command = TABLES
+        let mut words = request.split(' ').map(str::to_lowercase);
+        let name = words.next().expect("a request has a name");
+        let mut command = TABLES
             .iter()
             .flat_map(|table| table.iter())
             .find(|command| command.name == name)
             .unwrap_or_else(|| panic!("no command {name}"));
+        if let Some(word) = words.next() {
+            let mut subcommands = command.subcommands.iter();
+            command = subcommands.find(|subcommand| subcommand.name == word).unwrap_or(command);
+        }
         self.run(command.run, request).1
     }
 

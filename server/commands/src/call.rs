@@ -12,6 +12,9 @@ pub struct Environment {
     pub policy: AccessPolicy,
     /// `lfu-decay-time`, for OBJECT FREQ.
     pub lfu_decay_minutes: u32,
+    /// Whether small integers are told to be shared, as Redis does while keys need no access bits of
+    /// their own.
+    pub shares_integers: bool,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION: RESTORE takes payloads whose checksum is wrong.
     pub ignores_checksums: bool,
 }
@@ -22,6 +25,7 @@ impl Default for Environment {
             limits: Limits::default(),
             policy: AccessPolicy::Lru,
             lfu_decay_minutes: 1,
+            shares_integers: true,
             ignores_checksums: false,
         }
     }

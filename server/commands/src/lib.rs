@@ -9,13 +9,16 @@ pub mod args;
 #[cfg(test)]
 mod bench;
 pub mod bitmap;
+pub mod blocking;
 mod call;
 mod command;
 mod effect;
 mod element;
 mod error;
 pub mod generic;
+pub mod geo;
 pub mod hash;
+pub mod hyperloglog;
 mod key_spec;
 pub mod list;
 pub mod set;
@@ -33,6 +36,8 @@ pub use key_spec::{Begin, Find, KeyError, KeyFlags, KeySpec, key_positions};
 pub const TABLES: &[&[DataCommand]] = &[
     string::TABLE,
     bitmap::TABLE,
+    hyperloglog::TABLE,
+    geo::TABLE,
     hash::TABLE,
     list::TABLE,
     set::TABLE,

@@ -32,6 +32,6 @@ pub use lists::{
     ShutdownFlags,
 };
 pub use load::load;
-pub use rewrite::{Extent, replace_file, rewrite};
+pub use rewrite::{Extent, replace_file, rewrite, rewrite_with_users};
 pub use start::{Line, Start, StartError, Task};
 pub use table::Config;

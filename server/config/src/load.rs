@@ -294,7 +294,7 @@ fn later(start: &Start) -> Vec<String> {
     };
     let mut names: Vec<String> =
         start.given.iter().filter(is_later).map(|id| id.name().to_owned()).collect();
-    let lines = start.users.iter().chain(&start.modules).chain(&start.module_settings);
+    let lines = start.modules.iter().chain(&start.module_settings);
     let lines: BTreeSet<String> =
         lines.map(|line| String::from_utf8_lossy(&line.words[0]).into_owned()).collect();
     names.extend(lines);
@@ -490,7 +490,7 @@ mod tests {
             "1",
         ])
         .unwrap();
-        assert_eq!(start.later, ["appendonly", "loadmodule", "user"]);
+        assert_eq!(start.later, ["appendonly", "loadmodule"]);
         assert_eq!(start.modules[0].words[1..], [b"/x".to_vec(), b"1".to_vec()]);
     }
 

@@ -30,7 +30,21 @@ pub enum Extent {
 /// lines of a directive get its value, further ones go, and what is new comes at the end. A
 /// line that no start would accept becomes a comment.
 pub fn rewrite(original: &[u8], config: &Config, extent: Extent) -> Vec<u8> {
+    rewrite_with_users(original, config, extent, None)
+}
+
+/// The same with other `user` lines than the file has, if there are `users`: each a name and its
+/// rules, word by word.
+pub fn rewrite_with_users(
+    original: &[u8],
+    config: &Config,
+    extent: Extent,
+    users: Option<&[Vec<Vec<u8>>]>,
+) -> Vec<u8> {
     let mut page = Page::read(original);
+    if let Some(users) = users {
+        page.replace_users(users);
+    }
     let defaults = Config::default();
     for directive in TABLE {
         let is_default = config.lines(directive) == defaults.lines(directive);
@@ -58,12 +72,19 @@ struct Page {
     lines: Vec<Option<Vec<u8>>>,
     /// Which lines are about a directive.
     places: BTreeMap<DirectiveId, Vec<usize>>,
+    /// Which lines are about users.
+    users: Vec<usize>,
     has_marker: bool,
 }
 
 impl Page {
     fn read(text: &[u8]) -> Self {
-        let mut page = Self { lines: Vec::new(), places: BTreeMap::new(), has_marker: false };
+        let mut page = Self {
+            lines: Vec::new(),
+            places: BTreeMap::new(),
+            users: Vec::new(),
+            has_marker: false,
+        };
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         if text.is_empty() {
             return page;
@@ -82,6 +103,9 @@ impl Page {
         if !content.is_empty() && content[0] != b'#' {
             match words::split(content).as_deref() {
                 Some([]) => {}
+                Some([name, ..]) if name.eq_ignore_ascii_case(b"user") => {
+                    self.users.push(self.lines.len());
+                }
                 Some([name, ..]) if is_kept(name) => {}
                 Some([name, ..]) if let Some(directive) = Directive::find(name) => {
                     self.places.entry(directive.id).or_default().push(self.lines.len());
@@ -108,12 +132,27 @@ impl Page {
 
     fn append(&mut self, directive: &Directive, values: Vec<Vec<u8>>) {
         for value in values {
-            if !self.has_marker {
-                self.lines.push(Some(MARKER.to_vec()));
-                self.has_marker = true;
-            }
-            self.lines.push(Some(line(directive, &value)));
+            self.append_line(line(directive, &value));
         }
+    }
+
+    fn append_line(&mut self, line: Vec<u8>) {
+        if !self.has_marker {
+            self.lines.push(Some(MARKER.to_vec()));
+            self.has_marker = true;
+        }
+        self.lines.push(Some(line));
+    }
+
+    fn replace_users(&mut self, users: &[Vec<Vec<u8>>]) {
+        let mut lines = users.iter().map(|user| {
+            let words = user.iter().map(|word| words::quote_if_needed(word));
+            [b"user".to_vec()].into_iter().chain(words).collect::<Vec<_>>().join(&b' ')
+        });
+        for place in std::mem::take(&mut self.users) {
+            self.lines[place] = lines.next();
+        }
+        lines.for_each(|line| self.append_line(line));
     }
 
     fn text(self) -> Vec<u8> {

@@ -81,7 +81,7 @@ directives! {
     tls_ca_cert_dir: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Obeyed;
     tls_auth_clients: ClientCertificates = "yes",
         Kind::Word(ClientCertificates::WORDS), AnyTime, Obeyed;
-    tls_auth_clients_user: &'static str = "off", Kind::Word(&["CN", "URI", "off"]), AnyTime, Later;
+    tls_auth_clients_user: &'static str = "off", Kind::Word(&["CN", "URI", "off"]), AnyTime, Obeyed;
     tls_auto_reload_interval: u32 = "0", int(0, I32_MAX), AnyTime, Later;
     tls_protocols: String = "", TEXT, AnyTime, Obeyed;
     tls_ciphers: String = "", TEXT, AnyTime, Obeyed;
@@ -143,10 +143,10 @@ directives! {
 
     // Security.
     requirepass: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Obeyed;
-    aclfile: PathBuf = "", Kind::Path, StartOnly, Later;
+    aclfile: PathBuf = "", Kind::Path, StartOnly, Obeyed;
     acl_pubsub_default: &'static str = "resetchannels",
-        Kind::Word(&["allchannels", "resetchannels"]), AnyTime, Later;
-    acllog_max_len: u64 = "128", int(0, I64_MAX), AnyTime, Later;
+        Kind::Word(&["allchannels", "resetchannels"]), AnyTime, Obeyed;
+    acllog_max_len: u64 = "128", int(0, I64_MAX), AnyTime, Obeyed;
 
     // Limits on clients.
     client_query_buffer_limit: u64 = "1gb", memory(1 << 20, SIZE_MAX), AnyTime, Obeyed;
@@ -158,15 +158,15 @@ directives! {
     tracking_table_max_keys: u64 = "1000000", int(0, I64_MAX), AnyTime, Later;
 
     // Memory.
-    maxmemory: u64 = "0", memory(0, u64::MAX), AnyTime, Later;
+    maxmemory: u64 = "0", memory(0, u64::MAX), AnyTime, Obeyed;
     maxmemory_policy: EvictionPolicy = "noeviction",
         Kind::Word(EvictionPolicy::WORDS), AnyTime, Obeyed;
-    maxmemory_samples: u32 = "5", int(1, 64), AnyTime, Later;
-    maxmemory_eviction_tenacity: u32 = "10", int(0, 100), AnyTime, Later;
+    maxmemory_samples: u32 = "5", int(1, 64), AnyTime, Obeyed;
+    maxmemory_eviction_tenacity: u32 = "10", int(0, 100), AnyTime, Obeyed;
     lfu_log_factor: u32 = "10", int(0, I32_MAX), AnyTime, Obeyed;
     lfu_decay_time: u32 = "1", int(0, I32_MAX), AnyTime, Obeyed;
     active_expire_effort: u32 = "1", int(1, 10), AnyTime, Obeyed;
-    lazyfree_lazy_eviction: bool = "no", Kind::Bool, AnyTime, Later;
+    lazyfree_lazy_eviction: bool = "no", Kind::Bool, AnyTime, Obeyed;
     lazyfree_lazy_expire: bool = "no", Kind::Bool, AnyTime, Obeyed;
     lazyfree_lazy_server_del: bool = "no", Kind::Bool, AnyTime, Obeyed;
     lazyfree_lazy_user_del: bool = "no", Kind::Bool, AnyTime, Obeyed;
@@ -197,7 +197,7 @@ directives! {
         int(0, I64_MAX), AnyTime, Obeyed, "zset-max-ziplist-entries";
     zset_max_listpack_value: u64 = "64",
         memory(0, SIZE_MAX), AnyTime, Obeyed, "zset-max-ziplist-value";
-    hll_sparse_max_bytes: u64 = "3000", memory(0, SIZE_MAX), AnyTime, Later;
+    hll_sparse_max_bytes: u64 = "3000", memory(0, SIZE_MAX), AnyTime, Obeyed;
     stream_node_max_bytes: u64 = "4kb", memory(0, SIZE_MAX), AnyTime, Obeyed;
     stream_node_max_entries: u64 = "100", int(0, I64_MAX), AnyTime, Obeyed;
 
@@ -213,7 +213,7 @@ directives! {
     latency_tracking: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     latency_tracking_info_percentiles: Vec<f64> = "50 99 99.9", Kind::Percentiles, AnyTime, Obeyed;
     latency_monitor_threshold: u64 = "0", int(0, I64_MAX), AnyTime, Later;
-    notify_keyspace_events: KeyspaceEvents = "", Kind::KeyspaceEvents, AnyTime, Later;
+    notify_keyspace_events: KeyspaceEvents = "", Kind::KeyspaceEvents, AnyTime, Obeyed;
 
     // Snapshots.
     save: Vec<SavePoint> = "3600 1 300 100 60 10000", Kind::SavePoints, AnyTime, Later;

@@ -58,7 +58,7 @@ impl SegmentSet {
 const PATIENCE: Duration = Duration::from_micros(200);
 
 /// How long a wait goes on before it looks whether the keyspace is busy.
-const BUSY_CHECK: Duration = Duration::from_millis(1);
+pub(crate) const BUSY_CHECK: Duration = Duration::from_millis(1);
 
 /// The segments a batch has locked, until it is dropped.
 ///

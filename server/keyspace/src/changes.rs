@@ -41,6 +41,7 @@ pub struct Changes {
     pub misses: u64,
     pub expired_keys: u64,
     pub expired_fields: u64,
+    pub evicted_keys: u64,
     /// Event classes somebody listens to; others cost nothing.
     pub listening: u32,
     pub events: Vec<Event>,
@@ -49,10 +50,19 @@ pub struct Changes {
     /// Which keys are worth listing; all, if not given.
     pub interest: Option<Arc<Interest>>,
     pub touched: Vec<(usize, Box<[u8]>)>,
+    /// Of those, the ones that clients may have in a cache of theirs; moved here by who has dealt with
+    /// the others' interest.
+    pub told: Vec<(usize, Box<[u8]>)>,
+    /// Whether a logical database was emptied.
+    pub flushed: bool,
+    /// Whether keys that have expired are left alone, and only look as if they were gone.
+    pub keeps_expired: bool,
     /// Whether somebody follows the effects (a replica, the append-only file, a test).
     pub following: bool,
     /// Keys found expired and removed, to be followed as deletions.
     pub expired: Vec<(usize, Box<[u8]>)>,
+    /// Keys removed for want of memory, to be followed as deletions.
+    pub evicted: Vec<(usize, Box<[u8]>)>,
     /// Hash fields found expired and removed.
     pub expired_hash_fields: Vec<ExpiredFields>,
 }
@@ -70,10 +80,13 @@ impl Changes {
     /// Forgets what was collected, and keeps who listens.
     pub fn clear(&mut self) {
         (self.dirty, self.hits, self.misses) = (0, 0, 0);
-        (self.expired_keys, self.expired_fields) = (0, 0);
+        (self.expired_keys, self.expired_fields, self.evicted_keys) = (0, 0, 0);
         self.events.clear();
         self.touched.clear();
+        self.told.clear();
+        self.flushed = false;
         self.expired.clear();
+        self.evicted.clear();
         self.expired_hash_fields.clear();
     }
 

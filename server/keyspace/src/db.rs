@@ -136,8 +136,10 @@ impl<'k> Db<'k> {
         if let Some(at) = entry.as_ref().expiry()
             && at <= self.now_ms
         {
-            retire(entry.remove(), self.dropped);
-            self.changes.key_expired(self.index, key);
+            if !self.changes.keeps_expired {
+                retire(entry.remove(), self.dropped);
+                self.changes.key_expired(self.index, key);
+            }
             self.changes.key_missed(self.index, key);
             return None;
         }
@@ -164,6 +166,9 @@ impl<'k> Db<'k> {
 
     /// A look at a key's entry that leaves no trace: no hit, miss or access is counted.
     pub fn look(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
+        if self.changes.keeps_expired {
+            return self.peek(key);
+        }
         let hash = self.access.keyspace().hash(key);
         Some(self.live(hash, key)?.into_ref())
     }
@@ -338,16 +343,44 @@ impl<'k> Db<'k> {
 
     /// The same, for writing; `None` if the key is missing.
     pub fn write_as<T: Aggregate>(&mut self, key: &[u8]) -> Result<Option<Mut<'_, T>>, WrongType> {
+        self.open(key, false)
+    }
+
+    /// The same, counted as a hit or miss: for commands that change what they came to read.
+    pub fn read_to_write<T: Aggregate>(
+        &mut self,
+        key: &[u8],
+    ) -> Result<Option<Mut<'_, T>>, WrongType> {
+        self.open(key, true)
+    }
+
+    #[inline]
+    fn open<T: Aggregate>(
+        &mut self,
+        key: &[u8],
+        counts: bool,
+    ) -> Result<Option<Mut<'_, T>>, WrongType> {
         let hash = self.access.keyspace().hash(key);
         let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
         let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
-        let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
+        let Some(mut entry) = table.find_mut(hash, key) else {
+            if counts {
+                self.changes.key_missed(index, key);
+            }
+            return Ok(None);
+        };
         if let Some(at) = entry.as_ref().expiry()
             && at <= now_ms
         {
             retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
+            if counts {
+                self.changes.key_missed(index, key);
+            }
             return Ok(None);
+        }
+        if counts {
+            self.changes.hits += 1;
         }
         if entry.as_ref().value_kind() != T::KIND {
             return Err(WrongType);
@@ -545,7 +578,7 @@ fn typed_ref<T: Aggregate>(
 }
 
 /// Objects above this size are freed in the background.
-const LARGE: usize = 16 * 1024;
+pub(crate) const LARGE: usize = 16 * 1024;
 
 /// Frees a small entry at once; keeps what a large one holds for freeing elsewhere.
 pub(crate) fn retire(entry: Entry<Value>, dropped: &mut Dropped) {

@@ -24,6 +24,8 @@ pub struct Limits {
     pub zset_max_listpack_entries: usize,
     /// `zset-max-listpack-value`
     pub zset_max_listpack_value: usize,
+    /// `hll-sparse-max-bytes`: longer `HyperLogLog` strings are dense
+    pub hll_sparse_max_bytes: usize,
     /// `stream-node-max-bytes`
     pub stream_node_max_bytes: usize,
     /// `stream-node-max-entries`
@@ -51,6 +53,7 @@ impl Default for Limits {
             set_max_listpack_value: 64,
             zset_max_listpack_entries: 128,
             zset_max_listpack_value: 64,
+            hll_sparse_max_bytes: 3000,
             stream_node_max_bytes: 4096,
             stream_node_max_entries: 100,
             max_string: 512 << 20,

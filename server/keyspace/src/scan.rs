@@ -143,6 +143,7 @@ impl Db<'_> {
     /// Needs all locks.
     pub fn flush(&mut self, db: usize) -> usize {
         assert!(self.access.holds_all(), "a flush holds every lock");
+        self.changes.flushed = true;
         let mut keys = 0;
         for segment in 0..SEGMENTS {
             let segment = self.access.segment_mut(segment);
@@ -191,6 +192,9 @@ pub(crate) fn remove_expired(
     changes: &mut Changes,
     dropped: &mut Dropped,
 ) {
+    if changes.keeps_expired {
+        return;
+    }
     let table = segment.table_mut(db);
     let hash = table.hash(key);
     if let Some(entry) = table.remove(hash, key) {

@@ -1,12 +1,14 @@
 //! The keyspace of one database: its segments, and what walks over all of them.
 
 use ahash::RandomState;
+use carnelian_structs::entry::{Entry, Payload};
 use carnelian_structs::table::{Table, hash_key, prefetch_value};
 use carnelian_structs::value::Value;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::access::{Access, Busy, SegmentSet};
+use crate::db::LARGE;
 use crate::segment::{SEGMENTS, Segment, segment_of};
 
 /// A segment on cache lines of its own, so that neighbours' locks do not share one.
@@ -44,6 +46,22 @@ impl Dropped {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.values.is_empty()
+    }
+
+    /// Frees an entry at once if that is quick, whatever its size; else keeps its value.
+    pub(crate) fn retire_some(&mut self, entry: Entry<Value>) {
+        match entry.into_object() {
+            None | Some(Value::String(_)) => {}
+            Some(value) if value.heap_bytes() < LARGE => {}
+            Some(value) => self.values.push(value),
+        }
+    }
+
+    /// Bytes in here.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let values: usize = self.values.iter().map(Payload::heap_bytes).sum();
+        values + self.tables.iter().map(Table::heap_bytes).sum::<usize>()
     }
 
     /// Keys and values in here.

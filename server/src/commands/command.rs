@@ -2,12 +2,12 @@
 
 use carnelian_commands::{
     Begin, Categories, CommandError, Effect, Find, Flags, Group, KeyFlags, KeySpec, Scope, args,
-    key_positions,
 };
 use carnelian_resp::Writer;
 use carnelian_structs::glob;
 
 use crate::commands::{Context, help};
+use crate::keys;
 use crate::registry::{Entry, Registry, ServerCommand, ServerRun};
 
 const FLAGS: Flags = Flags::LOADING.union(Flags::STALE);
@@ -191,56 +191,12 @@ fn keys_of<'c>(context: &Context<'c>) -> Result<Vec<(&'c [u8], KeyFlags)>, Comma
         return Err(CommandError::text("ERR Invalid number of arguments specified for command"));
     }
     let mut keys = Vec::new();
-    key_positions(entry.keys, request, |index, flags| {
-        keys.push((request[index], settled_flags(entry.name(), request, flags)));
-    })
-    .map_err(|_| CommandError::text("ERR Invalid arguments specified for command"))?;
-    if entry.name() == "sort" {
-        // Its specifications do not say where STORE is.
-        let store = request.iter().rposition(|word| args::is(word, "STORE"));
-        if let Some(target) = store.and_then(|index| request.get(index + 1)) {
-            keys.push((target, KeyFlags::OW.union(KeyFlags::UPDATE)));
-        }
-    }
+    keys::for_each(entry, request, |index, flags| keys.push((request[index], flags)))
+        .map_err(|_| CommandError::text("ERR Invalid arguments specified for command"))?;
     if keys.is_empty() {
         return Err(CommandError::text("ERR The command has no key arguments"));
     }
     Ok(keys)
-}
-
-/// What a request does to a key, where that hangs on its options.
-fn settled_flags(name: &str, request: &[&[u8]], flags: KeyFlags) -> KeyFlags {
-    const WRITTEN: KeyFlags = KeyFlags::OW.union(KeyFlags::UPDATE);
-    const READ: KeyFlags = KeyFlags::RO.union(KeyFlags::ACCESS);
-    const BOTH: KeyFlags = KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::UPDATE);
-
-    if !flags.contains(KeyFlags::VARIABLE_FLAGS) {
-        return flags;
-    }
-    match name {
-        "set" if request[3..].iter().any(|word| args::is(word, "GET")) => BOTH,
-        "set" => WRITTEN,
-        "bitfield" if only_reads(&request[2..]) => READ,
-        "bitfield" => BOTH,
-        _ => flags,
-    }
-}
-
-/// Whether the operations of a BITFIELD are all GETs.
-fn only_reads(operations: &[&[u8]]) -> bool {
-    let mut rest = operations;
-    while let [word, after @ ..] = rest {
-        let operands = match () {
-            () if args::is(word, "GET") => 2,
-            () if args::is(word, "OVERFLOW") => 1,
-            () => return false,
-        };
-        match after.get(operands..) {
-            Some(after) => rest = after,
-            None => return false,
-        }
-    }
-    true
 }
 
 fn write_facts(reply: &mut Writer<'_>, registry: &Registry, entry: &Entry) {

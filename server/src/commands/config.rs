@@ -1,16 +1,20 @@
 //! CONFIG: the configuration as it stands, changes to it, and writing it back to its file.
 
 use std::io;
+use std::sync::Arc;
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
 use carnelian_config::{self as config, Extent};
 
 use crate::commands::{Context, help};
 use crate::configure;
+use crate::database::Database;
+use crate::eviction;
 use crate::listener::reason;
 use crate::log;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::server::Server;
+use crate::settings;
 
 const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE);
 const ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
@@ -103,8 +107,26 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         next.set(&pairs, permission)
     })
     .map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    let database = Arc::clone(&context.session.database);
+    warn_of_small_limit(context, &database, &pairs);
+    // A lower limit holds from now on, whether or not there will be another command.
+    context.worker.is_evicting = true;
     context.reply.ok();
     Ok(Effect::None)
+}
+
+/// Less than is in use: keys go, or commands that take memory are refused.
+fn warn_of_small_limit(context: &Context<'_>, database: &Database, pairs: &[(&[u8], &[u8])]) {
+    let limit = database.room.limit();
+    let used = eviction::counted(&context.worker.server.reclaimer, database);
+    let is_set = pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"maxmemory"));
+    if is_set && limit != 0 && limit < used {
+        log::warning!(
+            "WARNING: the new maxmemory value set via CONFIG SET ({limit}) is smaller than the \
+             current memory usage ({used}). This will result in key eviction and/or the inability \
+             to accept new write commands depending on the maxmemory-policy."
+        );
+    }
 }
 
 /// `CONFIG RESETSTAT`
@@ -112,6 +134,7 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     database.stats.reset();
     database.rates.lock().reset();
+    database.room.reset();
     context.worker.server.reclaimer.reset_freed();
     context.reply.ok();
     Ok(Effect::None)
@@ -119,13 +142,17 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `CONFIG REWRITE`
 fn rewrite(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    rewrite_file(&context.worker.server, Extent::Changed)?;
+    rewrite_file(&context.worker.server, &context.session.database, Extent::Changed)?;
     context.reply.ok();
     Ok(Effect::None)
 }
 
 /// Writes the configuration to its file.
-pub(super) fn rewrite_file(server: &Server, extent: Extent) -> Result<(), CommandError> {
+pub(super) fn rewrite_file(
+    server: &Server,
+    database: &Database,
+    extent: Extent,
+) -> Result<(), CommandError> {
     let Some(path) = &server.identity.config_file else {
         return Err(CommandError::text("ERR The server is running without a config file"));
     };
@@ -134,7 +161,14 @@ pub(super) fn rewrite_file(server: &Server, extent: Extent) -> Result<(), Comman
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read?,
         };
-        config::replace_file(path, &config::rewrite(&original, &server.config(), extent))
+        let config = server.config();
+        // Users of a file of their own have no lines here.
+        let users = match settings::given(&config.aclfile) {
+            Some(_) => Vec::new(),
+            None => database.acl.list().iter().map(|user| user.words()).collect(),
+        };
+        let text = config::rewrite_with_users(&original, &config, extent, Some(&users));
+        config::replace_file(path, &text)
     };
     // Not while the configuration changes: the file would say half of it.
     let _unchanged = server.changing.lock();

@@ -7,11 +7,15 @@ use std::time::{Duration, Instant};
 use carnelian_commands::generic::digest;
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_config::Extent;
-use carnelian_keyspace::{Db, Expiry, Limits, Value, idle_seconds};
+use carnelian_keyspace::{Db, Expiry, Limits, Text, Value, idle_seconds};
+use carnelian_persistence::rdb::dump::dump;
 use carnelian_resp::{Protocol, number};
+use carnelian_structs::glob;
 use carnelian_structs::list::List;
 
+use crate::census;
 use crate::commands::config::rewrite_file;
+use crate::commands::reload::{Present, round_trip};
 use crate::commands::{Context, Reach};
 use crate::log;
 use crate::mailbox::Message;
@@ -46,6 +50,7 @@ struct Sub {
 }
 
 const SUBCOMMANDS: &[Sub] = &[
+    sub("aof-flush-sleep", (1, 1), "<microseconds>", "Has no effect here.", no_effect),
     sub("change-repl-id", (0, 0), "", "Gives the data's history another id.", change_repl_id),
     sub(
         "config-rewrite-force-all",
@@ -54,6 +59,7 @@ const SUBCOMMANDS: &[Sub] = &[
         "Does CONFIG REWRITE with every directive written.",
         rewrite_all,
     ),
+    sub("dict-resizing", (1, 1), "<0|1>", "Has no effect here.", no_effect),
     sub("digest", (0, 0), "", "Returns a digest of all data.", digest_all),
     sub(
         "digest-value",
@@ -63,8 +69,10 @@ const SUBCOMMANDS: &[Sub] = &[
         digest_value,
     ),
     sub("error", (1, 1), "<text>", "Answers with this error.", error),
+    sub("htstats", (1, 2), "<db> [FULL]", "Tells the size of a logical database's table.", htstats),
+    sub("htstats-key", (1, 2), "<key> [FULL]", "Tells the size of a value's table.", htstats_key),
     sub("listpack", (1, 1), "<key>", "Writes the size of a listpack to the log.", listpack),
-    sub("loadaof", (0, 0), "", "Needs an append-only file, which there is not yet.", loadaof),
+    sub("loadaof", (0, 0), "", "Writes out all data, forgets it and reads it back.", loadaof),
     sub("log", (1, 1), "<text>", "Writes a line to the log.", log_text),
     sub("object", (1, 1), "<key>", "Tells how the value of a key is stored.", object),
     sub("pause-cron", (1, 1), "<0|1>", "Stops or resumes what is done by time.", pause_cron),
@@ -83,7 +91,15 @@ const SUBCOMMANDS: &[Sub] = &[
         "Sets the size from which list elements have nodes of their own (0: 1gb).",
         quicklist_packed_threshold,
     ),
-    sub("reload", (0, 3), "[<option> ...]", "Needs snapshots, which there are not yet.", reload),
+    sub(
+        "reload",
+        (0, 3),
+        "[<option> ...]",
+        "Writes out all data, forgets it (unless NOFLUSH) and reads it back (MERGE: over it).",
+        reload,
+    ),
+    sub("replybuffer", (2, 2), "<setting> <value>", "Has no effect here.", replybuffer),
+    sub("sdslen", (1, 1), "<key>", "Tells the lengths of a key and its string.", sdslen),
     sub(
         "set-active-expire",
         (1, 1),
@@ -98,6 +114,7 @@ const SUBCOMMANDS: &[Sub] = &[
         "Makes RESTORE take payloads whose checksum is wrong.",
         set_skip_checksum_validation,
     ),
+    sub("stringmatch-test", (0, 0), "", "Matches random patterns.", stringmatch_test),
     sub("sleep", (1, 1), "<seconds>", "Stops the whole server for a while.", sleep),
     sub("help", (0, 0), "", "Lists the subcommands.", help),
 ];
@@ -220,7 +237,7 @@ fn change_repl_id(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `DEBUG CONFIG-REWRITE-FORCE-ALL`
 fn rewrite_all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    rewrite_file(&context.worker.server, Extent::All)?;
+    rewrite_file(&context.worker.server, &context.session.database, Extent::All)?;
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -260,15 +277,161 @@ fn log_text(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
-/// `DEBUG RELOAD`
-fn reload(_: &mut Context<'_>) -> Result<Effect, CommandError> {
-    Err(CommandError::text("ERR DEBUG RELOAD needs snapshots, which this version does not have"))
+/// `DEBUG RELOAD [NOSAVE] [NOFLUSH] [MERGE]`
+fn reload(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let (mut flush, mut merge) = (true, false);
+    for word in &context.args[2..] {
+        if args::is(word, "NOFLUSH") {
+            flush = false;
+        } else if args::is(word, "MERGE") {
+            merge = true;
+        } else if args::is(word, "NOSAVE") {
+            let text = "ERR DEBUG RELOAD NOSAVE needs snapshots, which this version does not have";
+            return Err(CommandError::text(text));
+        } else {
+            return Err(CommandError::text(
+                "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
+            ));
+        }
+    }
+    let present = match (flush, merge) {
+        (true, _) => Present::Flushed,
+        (false, false) => Present::Kept,
+        (false, true) => Present::Merged,
+    };
+    round_trip(context, present)?;
+    log::warning!("DB reloaded by DEBUG RELOAD");
+    context.reply.ok();
+    Ok(Effect::None)
 }
 
 /// `DEBUG LOADAOF`
-fn loadaof(_: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let text = "ERR DEBUG LOADAOF needs an append-only file, which this version does not have";
-    Err(CommandError::text(text))
+fn loadaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    round_trip(context, Present::Flushed)?;
+    log::warning!("Append Only File loaded by DEBUG LOADAOF");
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// For switches of what this server does not have: there is nothing to switch.
+fn no_effect(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG HTSTATS db [FULL]`
+fn htstats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let index = usize::try_from(args::integer(context.args[2])?).ok();
+    let database = Arc::clone(&context.session.database);
+    let Some(index) = index.filter(|index| *index < database.keyspace.databases()) else {
+        return Err(CommandError::text("ERR Out of range database"));
+    };
+    let now_ms = context.worker.clock.now_ms();
+    let counts = context.with_data(Reach::Walk, |call| census::take_held(call.db.access(), now_ms));
+    let count = counts.get(index).copied().unwrap_or_default();
+    let text = format!(
+        "[Dictionary HT]\n{}[Expires HT]\n{}",
+        table_text(count.table_bytes / 8, count.keys),
+        // Expiries are in the same table.
+        table_text(count.table_bytes / 8, count.expires)
+    );
+    context.reply.verbatim(b"txt", text.as_bytes());
+    Ok(Effect::None)
+}
+
+/// `DEBUG HTSTATS-KEY key [FULL]`
+fn htstats_key(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let key = context.args[2];
+    let found = with_key(context, key, |db| {
+        let entry = db.peek(key)?;
+        let object = entry.object();
+        let length = match object.as_deref() {
+            Some(Value::Set(set)) => set.len(),
+            Some(Value::Hash(hash)) => hash.len(),
+            Some(Value::SortedSet(sorted)) => sorted.len(),
+            _ => 0,
+        };
+        Some((entry.encoding(), length))
+    });
+    let (encoding, length) = found.ok_or(CommandError::NoSuchKey)?;
+    if !["hashtable", "skiplist"].contains(&encoding) {
+        return Err(CommandError::text(
+            "ERR The value stored at the specified key is not represented using an hash table",
+        ));
+    }
+    // Its slots, as the table splits its buckets when they hold six of eight.
+    let text = table_text(length.div_ceil(6) * 8, length);
+    context.reply.verbatim(b"txt", text.as_bytes());
+    Ok(Effect::None)
+}
+
+fn table_text(slots: usize, elements: usize) -> String {
+    if elements == 0 {
+        return "Hash table 0 stats (main hash table):\nNo stats available for empty dictionaries\n"
+            .to_owned();
+    }
+    format!(
+        "Hash table 0 stats (main hash table):\n table size: {slots}\n number of elements: \
+         {elements}\n"
+    )
+}
+
+/// `DEBUG SDSLEN key`
+///
+/// Keys and strings are kept with no room to spare, but for long strings.
+fn sdslen(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let key = context.args[2];
+    let found = with_key(context, key, |db| {
+        let entry = db.peek(key)?;
+        let text = match entry.text() {
+            Some(Text::Bytes(bytes)) => Some(bytes.len()),
+            _ => None,
+        };
+        Some((text, entry.heap_bytes()))
+    });
+    let (text, bytes) = found.ok_or(CommandError::NoSuchKey)?;
+    let text = text.ok_or_else(|| CommandError::text("ERR Not an sds encoded string."))?;
+    let spare = bytes.saturating_sub(key.len() + text);
+    context.reply.simple(&format!(
+        "key_sds_len:{key}, key_sds_avail:0, key_zmalloc: {key}, val_sds_len:{text}, \
+         val_sds_avail:{spare}, val_zmalloc: {bytes}",
+        key = key.len()
+    ));
+    Ok(Effect::None)
+}
+
+/// `DEBUG REPLYBUFFER PEAK-RESET-TIME time|NEVER|RESET` or `RESIZING 0|1`
+fn replybuffer(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let (word, value) = (context.args[2], context.args[3]);
+    if args::is(word, "PEAK-RESET-TIME") {
+        if !args::is(value, "NEVER") && !args::is(value, "RESET") {
+            args::integer(value)?;
+        }
+    } else if !args::is(word, "RESIZING") {
+        return Err(CommandError::Syntax);
+    }
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG STRINGMATCH-TEST`
+///
+/// Matches random patterns against random words of a few characters. The answer says that it ended.
+fn stringmatch_test(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    const ROUNDS: usize = 10_000;
+    const ALPHABET: &[u8] = b"ab*?[]^-\\";
+
+    let random = &mut context.worker.random;
+    for _ in 0..ROUNDS {
+        let mut word = |most: usize| -> Vec<u8> {
+            let length = random.usize(..most);
+            (0..length).map(|_| ALPHABET[random.usize(..ALPHABET.len())]).collect()
+        };
+        let (pattern, text) = (word(32), word(32));
+        let _ = glob::matches(&pattern, &text, false);
+    }
+    context.reply.simple("Apparently Redis did not crash: test passed");
+    Ok(Effect::None)
 }
 
 /// Runs `look` on the keys of the client's database, with the lock of `key` held.
@@ -278,16 +441,18 @@ fn with_key<R>(context: &mut Context<'_>, key: &[u8], look: impl FnOnce(&mut Db<
 
 /// `DEBUG OBJECT key`
 ///
-/// `serializedlength` is the length of a string, and of another value about what it takes in
-/// memory: how long it would be in a snapshot is not known without writing it.
+/// `serializedlength` is what the value takes in a snapshot: it is written to see.
 fn object(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    /// The type, the version and the checksum of a DUMP payload.
+    const DUMP_FRAME: usize = 1 + 2 + 8;
+
     let key = context.args[2];
     let now_ms = context.worker.clock.now_ms();
-    let node_size = context.session.database.settings.load().environment.limits;
+    let limits = context.session.database.settings.load().environment.limits;
     let line = with_key(context, key, |db| {
         let entry = db.peek(key)?;
         let bits = entry.access();
-        let length = entry.text().map_or(entry.heap_bytes(), |text| text.len() + 1);
+        let length = dump(entry, &limits).len() - DUMP_FRAME;
         let mut line = format!(
             "Value at:{:p} refcount:1 encoding:{} serializedlength:{length} lru:{bits} \
              lru_seconds_idle:{}",
@@ -301,8 +466,8 @@ fn object(context: &mut Context<'_>) -> Result<Effect, CommandError> {
                  ql_uncompressed_size:{}",
                 list.node_count(),
                 list.len() as f64 / list.node_count().max(1) as f64,
-                node_size.list_max_listpack_size,
-                u8::from(node_size.list_compress_depth != 0),
+                limits.list_max_listpack_size,
+                u8::from(limits.list_compress_depth != 0),
                 list.raw_bytes()
             );
         }

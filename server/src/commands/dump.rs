@@ -7,9 +7,9 @@ use carnelian_commands::{
     Call, Categories, CommandError, DataCommand, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
     args,
 };
-use carnelian_keyspace::{AccessPolicy, EventClass, Expiry};
+use carnelian_keyspace::{AccessPolicy, Db, EventClass, Expiry};
 use carnelian_persistence::rdb::dump::{Checksum, RestoreError, restore as read_payload};
-use carnelian_persistence::rdb::{LoadError, Loaded, dump as rdb_dump};
+use carnelian_persistence::rdb::{Loaded, dump as rdb_dump};
 
 pub const TABLE: &[DataCommand] = &[
     DataCommand {
@@ -127,7 +127,7 @@ fn restore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         call.reply.ok();
         return Ok(only_removed(call, replaced));
     }
-    put(call, loaded, expiry);
+    put(&mut call.db, call.args[1], loaded, expiry);
     set_access(call, options.access);
     call.notify(EventClass::Generic, "restore", key);
     call.reply.ok();
@@ -148,12 +148,9 @@ fn expiry_of(call: &Call<'_>, options: &Options) -> Result<Option<u64>, CommandE
     }
 }
 
-/// What is not supported is said; for the rest there is one text, Redis's.
+/// Whatever is wrong with the value, there is one text, Redis's.
 fn refusal(error: RestoreError) -> CommandError {
     match error {
-        RestoreError::Load(LoadError::Unsupported(what)) => {
-            CommandError::text(format!("ERR Bad data format: {what}"))
-        }
         RestoreError::Load(_) => CommandError::text("ERR Bad data format"),
         RestoreError::Footer => CommandError::text(format!("ERR {error}")),
     }
@@ -170,8 +167,8 @@ fn only_removed(call: &mut Call<'_>, removed: bool) -> Effect {
     call.rewritten(&[name, key])
 }
 
-fn put(call: &mut Call<'_>, loaded: Loaded<'_>, expiry: Option<u64>) {
-    let (db, key) = (&mut call.db, call.args[1]);
+/// Makes `key` what was loaded.
+pub(super) fn put(db: &mut Db<'_>, key: &[u8], loaded: Loaded<'_>, expiry: Option<u64>) {
     match loaded {
         Loaded::String(text) => {
             db.set_string(key, &text, expiry.map_or(Expiry::Clear, Expiry::At));
@@ -213,7 +210,7 @@ fn absolute(call: &Call<'_>, at_ms: u64) -> Effect {
 #[cfg(test)]
 mod tests {
     use carnelian_commands::Environment;
-    use carnelian_keyspace::{Aftermath, Db, Keyspace};
+    use carnelian_keyspace::{Aftermath, Keyspace};
     use carnelian_resp::{Protocol, Writer};
 
     use super::*;

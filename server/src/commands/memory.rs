@@ -9,6 +9,7 @@ use carnelian_resp::Writer;
 use crate::allocator;
 use crate::census;
 use crate::commands::{Context, Reach, help};
+use crate::eviction;
 use crate::memory::Figures;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::usage::Usage;
@@ -176,8 +177,9 @@ fn malloc_stats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 }
 
 fn figures(context: &mut Context<'_>) -> Figures {
+    let used = eviction::counted(&context.worker.server.reclaimer, &context.session.database);
     let now_ms = context.worker.clock.now_ms();
     let counts = context.with_data(Reach::Walk, |call| census::take_held(call.db.access(), now_ms));
     let database = &context.session.database;
-    Figures::take(&context.worker.server, database, &Usage::of_process(), counts)
+    Figures::take(&context.worker.server, database, &Usage::of_process(), used, counts)
 }

@@ -1,5 +1,6 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
+mod acl;
 mod command;
 mod config;
 mod connection;
@@ -7,7 +8,10 @@ mod debug;
 mod dump;
 mod info;
 mod memory;
+mod monitor;
 mod process;
+mod pubsub;
+mod reload;
 mod slowlog;
 mod time;
 mod transaction;
@@ -18,6 +22,8 @@ use std::sync::Arc;
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
+
+pub(crate) use connection::client_line;
 
 use crate::dispatch::{self, Nest, Nesting};
 use crate::registry::{Entry, Registry, ServerCommand};
@@ -55,6 +61,7 @@ impl Context<'_> {
         let database = Arc::clone(&self.session.database);
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut self.worker.scratch);
+        scratch.aftermath.changes.listening = crate::pubsub::listening(&database, &settings);
         scratch.aftermath.changes.watch(&database.waiters.interest);
         let mut hold = match &mut self.held {
             Some(held) => Hold::Lent(&mut **held),
@@ -76,7 +83,8 @@ impl Context<'_> {
         let result = work(&mut call);
         dispatch::hear(&database, call.db.changes, &mut scratch.ready);
         drop(call);
-        dispatch::settle(self.worker, &database, &mut scratch.aftermath);
+        let client = Some(&*self.session);
+        dispatch::settle(self.worker, &database, client, &mut scratch.aftermath);
         self.worker.scratch = scratch;
         result
     }
@@ -103,13 +111,16 @@ impl Context<'_> {
 
 /// Every command of the server's own, by family.
 pub const TABLES: &[&[ServerCommand]] = &[
+    acl::TABLE,
     connection::TABLE,
     command::TABLE,
     config::TABLE,
     debug::TABLE,
     info::TABLE,
     memory::TABLE,
+    monitor::TABLE,
     process::TABLE,
+    pubsub::TABLE,
     slowlog::TABLE,
     time::TABLE,
     transaction::TABLE,

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Page, View};
 use crate::database::{Counter, Counters};
+use crate::pause::Held;
+use crate::pubsub::Kind;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let totals = view.database.clients.totals();
@@ -15,15 +17,24 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     page.field("maxclients", view.config.maxclients);
     page.field("client_recent_max_input_buffer", totals.query_bytes_max);
     page.field("client_recent_max_output_buffer", totals.output_bytes_max);
-    let waiters = &view.database.waiters;
+    let database = view.database;
+    let waiters = &database.waiters;
     let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
-    page.field("blocked_clients", load(&waiters.blocked));
-    page.zeros(&["tracking_clients", "pubsub_clients"]);
+    page.field("blocked_clients", load(&waiters.blocked) + load(&database.pause.postponed));
+    page.field("tracking_clients", database.tracking.clients());
+    page.field("pubsub_clients", load(&database.pubsub.clients));
     page.field("watching_clients", load(&waiters.watching));
     page.zeros(&["clients_in_timeout_table"]);
     page.field("total_watched_keys", load(&waiters.watched_keys));
     page.field("total_blocking_keys", load(&waiters.blocking_keys));
     page.field("total_blocking_keys_on_nokey", load(&waiters.blocking_keys_on_loss));
+    let now_ms = view.now_ms();
+    if let Some((held, until_ms)) = database.pause.now(now_ms, &database.attention) {
+        page.field("paused_reason", "client_pause");
+        let actions = if held == Held::Everything { "all" } else { "write" };
+        page.field("paused_actions", actions);
+        page.field("paused_timeout_milliseconds", until_ms.saturating_sub(now_ms));
+    }
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
@@ -106,19 +117,18 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("expired_stale_perc", format_args!("{:.2}", stale * 100.0));
     page.field("expired_time_cap_reached_count", sum(|it| &it.sweeps_cut));
     page.field("expire_cycle_cpu_milliseconds", sum(|it| &it.sweep_nanoseconds) / 1_000_000);
-    page.zeros(&[
-        "evicted_keys",
-        "evicted_clients",
-        "evicted_scripts",
-        "total_eviction_exceeded_time",
-        "current_eviction_exceeded_time",
-    ]);
+    page.field("evicted_keys", sum(|it| &it.evicted_keys));
+    page.zeros(&["evicted_clients", "evicted_scripts"]);
+    let (exceeded_ms, exceeded_now_ms) = view.database.room.exceeded_ms(view.now_us);
+    page.field("total_eviction_exceeded_time", exceeded_ms);
+    page.field("current_eviction_exceeded_time", exceeded_now_ms);
     page.field("keyspace_hits", sum(|it| &it.keyspace_hits));
     page.field("keyspace_misses", sum(|it| &it.keyspace_misses));
+    let pubsub = &view.database.pubsub;
+    page.field("pubsub_channels", pubsub.of(Kind::Channel).len());
+    page.field("pubsub_patterns", pubsub.of(Kind::Pattern).len());
+    page.field("pubsubshard_channels", pubsub.of(Kind::Shard).len());
     page.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",
@@ -129,11 +139,12 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
         "active_defrag_key_misses",
         "total_active_defrag_time",
         "current_active_defrag_time",
-        "tracking_total_keys",
-        "tracking_total_items",
-        "tracking_total_prefixes",
-        "unexpected_error_replies",
     ]);
+    let tracking = &view.database.tracking;
+    page.field("tracking_total_keys", tracking.keys());
+    page.field("tracking_total_items", tracking.items());
+    page.field("tracking_total_prefixes", tracking.prefixes());
+    page.field("unexpected_error_replies", 0);
     page.field("total_error_replies", sum(|it| &it.error_replies));
     page.field("dump_payload_sanitizations", 0);
     let (reads, writes) = (sum(|it| &it.reads_processed), sum(|it| &it.writes_processed));
@@ -146,9 +157,12 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     let output_limit = sum(|it| &it.output_limit_disconnections);
     page.field("client_output_buffer_limit_disconnections", output_limit);
     page.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
-    let wrong_passwords = stats.errors().get("WRONGPASS").copied().unwrap_or(0);
-    page.field("acl_access_denied_auth", wrong_passwords);
-    page.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+    page.field("acl_access_denied_auth", sum(|it| &it.denied_passwords));
+    page.field("acl_access_denied_cmd", sum(|it| &it.denied_commands));
+    page.field("acl_access_denied_key", sum(|it| &it.denied_keys));
+    page.field("acl_access_denied_channel", sum(|it| &it.denied_channels));
+    page.field("acl_access_denied_tls_cert", sum(|it| &it.denied_certificates));
+    page.field("acl_access_denied_db", sum(|it| &it.denied_databases));
 }
 
 pub(super) fn replication(view: &View<'_>, page: &mut Page) {

@@ -17,6 +17,7 @@ use carnelian_config::Config;
 use crate::census::{self, Count};
 use crate::clock;
 use crate::database::Database;
+use crate::eviction;
 use crate::memory::Figures;
 use crate::server::Server;
 use crate::usage::Usage;
@@ -81,6 +82,7 @@ struct View<'v> {
     config: Arc<Config>,
     now_us: u64,
     usage: Usage,
+    used: usize,
     figures: OnceCell<Figures>,
     /// A census that was taken before; locks are held that cannot be taken again.
     counts: RefCell<Option<Vec<Count>>>,
@@ -97,7 +99,7 @@ impl View<'_> {
             let counts = self.counts.borrow_mut().take();
             let counts =
                 counts.unwrap_or_else(|| census::take(&self.database.keyspace, self.now_ms()));
-            Figures::take(self.server, self.database, &self.usage, counts)
+            Figures::take(self.server, self.database, &self.usage, self.used, counts)
         };
         self.figures.get_or_init(take)
     }
@@ -142,6 +144,7 @@ pub fn render(
         database,
         config: server.config(),
         now_us: clock::wall_us(),
+        used: eviction::counted(&server.reclaimer, database),
         usage: Usage::of_process(),
         figures: OnceCell::new(),
         counts: RefCell::new(counts),

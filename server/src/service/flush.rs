@@ -18,23 +18,43 @@ use crate::output::Output;
 /// early would be a deadlock for them.
 const OUTPUT_PAUSE_BYTES: usize = 256 << 20;
 
+/// What is delivered is copied up to this size, and shared beyond.
+const STAGED_BYTES: usize = 4096;
+
 /// A client that has not authenticated is owed no more than this.
 const UNAUTHENTICATED_OUTPUT_BYTES: usize = 16 << 10;
 
 impl Service {
     /// Appends replies made elsewhere, after all that this connection is already owed.
-    pub fn deliver(&mut self, connection: &mut Connection, bytes: Arc<[u8]>) {
-        if connection.closing() || self.move_staged(connection).is_err() {
+    pub fn deliver(&mut self, connection: &mut Connection, bytes: &Arc<[u8]>) {
+        if connection.closing() {
+            return;
+        }
+        // What is short joins the turn's replies, where that needs no move of others.
+        let staged = &mut connection.staged;
+        let is_first = staged.start == staged.end;
+        if bytes.len() <= STAGED_BYTES
+            && (is_first || staged.end == self.replies.len())
+            && !connection.flags.blocked
+        {
+            if is_first {
+                staged.start = self.replies.len();
+            }
+            self.replies.extend_from_slice(bytes);
+            staged.end = self.replies.len();
+            return;
+        }
+        if self.move_staged(connection).is_err() {
             return;
         }
         match &mut connection.transport {
             Transport::Handshake(session) | Transport::Tls(session) => {
                 self.records.clear();
-                if session.send(&bytes, &mut self.records).is_ok() {
+                if session.send(bytes, &mut self.records).is_ok() {
                     connection.output.push(&self.records);
                 }
             }
-            Transport::Sniff | Transport::Plain => connection.output.push_shared(bytes),
+            Transport::Sniff | Transport::Plain => connection.output.push_shared(Arc::clone(bytes)),
         }
     }
 

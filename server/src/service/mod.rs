@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use carnelian_resp::Span;
 use carnelian_tls::{Admission, TLS_REFUSED, TlsError};
 
+use crate::acl;
 use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::listener::Kind;
 use crate::log;
@@ -59,6 +60,8 @@ pub enum After {
     Again,
     /// A place in the queue of handshakes.
     Handshake,
+    /// To be served again when the pause is over.
+    Postpone,
     /// To be closed now.
     Close,
 }
@@ -109,7 +112,8 @@ impl Service {
 
     /// Reads once from the connection and runs what is there.
     pub fn serve(&mut self, connection: &mut Connection) -> After {
-        if connection.closing() || connection.flags.paused || connection.session.waiter.is_some() {
+        let is_held = connection.flags.paused || connection.flags.postponed;
+        if connection.closing() || is_held || connection.session.waiter.is_some() {
             return After::Wait;
         }
         self.stage(connection, Self::serve_staged)
@@ -351,6 +355,7 @@ impl Service {
                 session.group(),
                 connection.session.shared.address
             );
+            acl::log_in_by_certificate(&self.worker, &mut connection.session, &session);
             connection.transport = Transport::Tls(session);
             self.worker.counters(&connection.session.database).handshakes.add(1);
             if let Some(refusal) = connection.refusal {

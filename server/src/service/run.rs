@@ -40,6 +40,8 @@ pub(super) enum Stop {
     Quota,
     /// The client is to read first, or waits.
     Paused,
+    /// The next command is held back by CLIENT PAUSE.
+    Postponed,
     /// Nothing more is to be run for this client.
     Close,
 }
@@ -50,6 +52,12 @@ impl Service {
         let mut input = std::mem::take(&mut connection.input);
         let (consumed, stop) = self.run(connection, input.data_mut());
         input.consume(consumed);
+        if !connection.input.is_empty() {
+            // What was written anew comes before what has yet to be parsed.
+            std::mem::swap(&mut connection.input, &mut input);
+            connection.input.append(input.data_mut());
+            input = std::mem::take(&mut connection.input);
+        }
         connection.input = input;
         self.settle(connection, &[], stop)
     }
@@ -83,10 +91,14 @@ impl Service {
                 connection.wanted = wanted;
                 if connection.flags.readable { After::Again } else { After::Wait }
             }
-            Stop::Quota | Stop::Paused => {
+            Stop::Quota | Stop::Paused | Stop::Postponed => {
                 connection.wanted = 0;
                 connection.flags.unparsed = true;
-                if stop == Stop::Quota { After::Again } else { After::Wait }
+                match stop {
+                    Stop::Quota => After::Again,
+                    Stop::Postponed => After::Postpone,
+                    _ => After::Wait,
+                }
             }
             Stop::Close => After::Close,
         }
@@ -95,6 +107,10 @@ impl Service {
     /// Runs the commands in `data`, a batch at a time; returns the bytes they took and why it ended.
     fn run(&mut self, connection: &mut Connection, data: &mut [u8]) -> (usize, Stop) {
         connection.session.refresh_settings();
+        if connection.session.close_after_reply {
+            // Its user is gone.
+            return (0, Stop::Close);
+        }
         let bulk_bytes_max = connection.session.settings.bulk_bytes_max;
         let mut position = 0;
         let mut quota = TURN_COMMANDS;
@@ -109,7 +125,16 @@ impl Service {
                 let (ran, next) = self.run_batch(connection, data);
                 quota = quota.saturating_sub(ran);
                 let is_whole = ran == self.commands.len();
-                position = if is_whole { parsed.position } else { self.commands[ran - 1].1 };
+                position = match ran {
+                    _ if is_whole => parsed.position,
+                    0 => self.commands[0].0,
+                    ran => self.commands[ran - 1].1,
+                };
+                if next == Next::Postpone {
+                    connection.parser.reset();
+                    position = self.keep_held(connection, data, position, parsed.position);
+                    return (position, Stop::Postponed);
+                }
                 if next == Next::Close || connection.session.close_after_reply {
                     return (position, Stop::Close);
                 }
@@ -139,6 +164,31 @@ impl Service {
                 return (position, Stop::Quota);
             }
         }
+    }
+
+    /// Keeps the command at `start` for later, if that cannot be parsed again: its quotes are gone, so
+    /// it is written anew. Returns where to go on.
+    #[cold]
+    fn keep_held(
+        &mut self,
+        connection: &mut Connection,
+        data: &[u8],
+        start: usize,
+        end: usize,
+    ) -> usize {
+        if data[start] == b'*' || self.commands.len() != 1 {
+            return start;
+        }
+        let command = &data[start..];
+        let mut anew = format!("*{}\r\n", self.spans.len()).into_bytes();
+        for span in &self.spans {
+            let word = span.of(command);
+            anew.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            anew.extend_from_slice(word);
+            anew.extend_from_slice(b"\r\n");
+        }
+        connection.input.append(&anew);
+        end
     }
 
     /// Finds the next commands from `position` on.
@@ -220,6 +270,9 @@ impl Service {
             let batch = Batch { arguments: &arguments[skip..], ends: &self.ends[ran..] };
             let session = &mut connection.session;
             let outcome = dispatch::run_batch(&mut self.worker, session, &batch, &mut self.replies);
+            if outcome.next == Next::Postpone && outcome.ran == 0 {
+                break Next::Postpone;
+            }
             let done = outcome.ran.clamp(1, count);
             let taken = self.ends[ran + done - 1];
             ran += done;

@@ -11,8 +11,10 @@
 #[path = "../../resp/src/double.rs"]
 mod double;
 pub mod entry;
+pub mod geohash;
 pub mod glob;
 pub mod hash;
+pub mod hyperloglog;
 pub mod intset;
 pub mod list;
 pub mod listpack;

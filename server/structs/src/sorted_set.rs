@@ -11,7 +11,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 pub use builder::Builder;
 pub use ordered::Ordered;
@@ -241,6 +241,33 @@ impl SortedSet {
         self.range(0..self.len(), Direction::Forward)
     }
 
+    /// Visits the members with scores in `range`, from the lowest, until told to stop.
+    pub fn visit_scores<'a>(
+        &'a self,
+        range: &ScoreRange,
+        mut visit: impl FnMut(f64, Name<'a>) -> ControlFlow<()>,
+    ) {
+        match self {
+            Self::Listpack(listpack) => {
+                let members = packed::walk(listpack, 0..listpack.len() / 2, Direction::Forward);
+                for (member, score) in members {
+                    let score = packed::score_of(score);
+                    if range.starts_after(score) {
+                        continue;
+                    }
+                    if range.ends_before(score)
+                        || visit(score, Name(Named::Element(member))).is_break()
+                    {
+                        return;
+                    }
+                }
+            }
+            Self::Skiplist(ordered) => {
+                ordered.visit_scores(range, |score, name| visit(score, Name(Named::Ordered(name))))
+            }
+        }
+    }
+
     /// Visits some members and returns where to go on; 0 at the end. A listpack is visited whole.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Element<'_>, f64)) -> u64 {
         match self {
@@ -257,6 +284,34 @@ impl SortedSet {
         match self {
             Self::Listpack(listpack) => Self::Listpack(listpack.clone()),
             Self::Skiplist(ordered) => Self::Skiplist(Box::new(ordered.duplicate())),
+        }
+    }
+}
+
+/// A member that was visited. Where a name is not at hand it is read when asked for, so that
+/// visiting many members for the sake of a few costs little.
+#[derive(Clone, Copy)]
+pub struct Name<'a>(Named<'a>);
+
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    Element(Element<'a>),
+    Ordered(ordered::Name<'a>),
+}
+
+impl<'a> Name<'a> {
+    #[must_use]
+    pub fn element(self) -> Element<'a> {
+        match self.0 {
+            Named::Element(element) => element,
+            Named::Ordered(name) => Element::String(name.bytes()),
+        }
+    }
+
+    /// Starts to load it.
+    pub fn prefetch(self) {
+        if let Named::Ordered(name) = self.0 {
+            name.prefetch();
         }
     }
 }

@@ -118,8 +118,7 @@ fn encoding(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// `OBJECT REFCOUNT key`
 fn refcount(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    // Under LFU (and in Redis LRU with `maxmemory`), each value needs access bits of its own.
-    let shares = call.environment.policy == AccessPolicy::Lru;
+    let shares = call.environment.shares_integers;
     look(call, |entry| {
         Ok(match entry.text() {
             Some(Text::Integer(0..SHARED_INTEGERS)) if shares => SHARED,

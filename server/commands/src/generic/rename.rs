@@ -114,9 +114,11 @@ fn move_key(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         call.reply.integer(0);
         return Ok(Effect::None);
     };
-    call.notify(EventClass::Generic, "move_from", key);
     call.db.select(to);
     call.db.insert(key, entry);
+    call.db.select(from);
+    call.notify(EventClass::Generic, "move_from", key);
+    call.db.select(to);
     call.notify(EventClass::Generic, "move_to", key);
     call.db.select(from);
     call.reply.integer(1);

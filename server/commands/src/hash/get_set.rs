@@ -343,6 +343,10 @@ fn hsetex_past(call: &mut Call<'_>, request: &SetRequest<'_>) -> Result<Effect, 
     if !allowed {
         return Ok(Effect::None);
     }
+    if done.is_none() {
+        // It was made, if only for a moment.
+        call.notify(EventClass::New, "new", key);
+    }
     call.notify(EventClass::Hash, "hset", key);
     let fields: SmallVec<[&[u8]; 16]> = request.pairs.iter().step_by(2).copied().collect();
     Ok(removed(call, key, &fields, spent))

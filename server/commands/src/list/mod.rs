@@ -1,5 +1,6 @@
 //! Lists.
 
+mod blocking;
 mod edit;
 mod pop;
 mod push;
@@ -23,6 +24,11 @@ pub const TABLE: &[DataCommand] = &[
     pop::LPOP,
     pop::RPOP,
     pop::LMPOP,
+    blocking::BLPOP,
+    blocking::BRPOP,
+    blocking::BLMPOP,
+    blocking::BLMOVE,
+    blocking::BRPOPLPUSH,
     transfer::LMOVE,
     transfer::RPOPLPUSH,
     read::LLEN,

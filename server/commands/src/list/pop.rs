@@ -135,15 +135,16 @@ fn pop_many(
     count
 }
 
-/// What LMPOP is to pop, and from where.
-struct Ask<'w> {
-    keys: &'w [&'w [u8]],
+/// What LMPOP or BLMPOP is to pop, and from where.
+pub(super) struct Ask<'w> {
+    pub(super) keys: &'w [&'w [u8]],
     end: End,
     count: u64,
 }
 
 impl<'w> Ask<'w> {
-    fn parse(words: &'w [&'w [u8]]) -> Result<Self, CommandError> {
+    /// Reads a request of LMPOP, or the part of a BLMPOP that looks like one.
+    pub(super) fn parse(words: &'w [&'w [u8]]) -> Result<Self, CommandError> {
         let refused = || CommandError::text("ERR numkeys should be greater than 0");
         let keys = args::positive(words[1]).ok().filter(|&keys| keys != 0).ok_or_else(refused)?;
         let after = usize::try_from(keys).ok().and_then(|keys| keys.checked_add(2));
@@ -168,6 +169,18 @@ impl<'w> Ask<'w> {
 /// `LMPOP numkeys key [key ...] LEFT | RIGHT [COUNT count]`
 fn lmpop(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let ask = Ask::parse(call.args)?;
+    if let Some(effect) = pop_from_first(call, &ask)? {
+        return Ok(effect);
+    }
+    call.reply.null_array();
+    Ok(Effect::None)
+}
+
+/// Pops from the first of the keys that is there; `None`, and no reply, if none is.
+pub(super) fn pop_from_first(
+    call: &mut Call<'_>,
+    ask: &Ask<'_>,
+) -> Result<Option<Effect>, CommandError> {
     let limits = limits(call);
     for key in ask.keys {
         let Some(mut list) = call.db.write_as::<List>(key)? else { continue };
@@ -183,10 +196,9 @@ fn lmpop(call: &mut Call<'_>) -> Result<Effect, CommandError> {
             let name: &[u8] = if ask.end == End::Front { b"LPOP" } else { b"RPOP" };
             rewrite.command(&[name, key, popped.to_string().as_bytes()]);
         }
-        return Ok(Effect::Rewrite(rewrite));
+        return Ok(Some(Effect::Rewrite(rewrite)));
     }
-    call.reply.null_array();
-    Ok(Effect::None)
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -45,22 +45,31 @@ pub(super) const RPOPLPUSH: DataCommand = DataCommand {
 /// `LMOVE source destination LEFT | RIGHT LEFT | RIGHT`
 fn lmove(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let (from, to) = (end(call.args[3])?, end(call.args[4])?);
-    transfer(call, from, to)
+    transfer_or_null(call, from, to)
 }
 
 /// `RPOPLPUSH source destination`
 fn rpoplpush(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    transfer(call, End::Back, End::Front)
+    transfer_or_null(call, End::Back, End::Front)
 }
 
-fn transfer(call: &mut Call<'_>, from: End, to: End) -> Result<Effect, CommandError> {
+fn transfer_or_null(call: &mut Call<'_>, from: End, to: End) -> Result<Effect, CommandError> {
+    if transfer(call, from, to)? {
+        return Ok(Effect::Verbatim);
+    }
+    call.reply.null();
+    Ok(Effect::None)
+}
+
+/// Moves an element from the key named first to the second and replies with it. False, and no
+/// reply, if there is none.
+pub(super) fn transfer(call: &mut Call<'_>, from: End, to: End) -> Result<bool, CommandError> {
     let (source, destination) = (call.args[1], call.args[2]);
     let limits = limits(call);
     let same = source == destination;
     let kind = if same { None } else { call.db.kind(destination) };
     let Some(mut list) = call.db.write_as::<List>(source)? else {
-        call.reply.null();
-        return Ok(Effect::None);
+        return Ok(false);
     };
     if kind.is_some_and(|kind| kind != Kind::List) {
         list.unchanged();
@@ -88,7 +97,7 @@ fn transfer(call: &mut Call<'_>, from: End, to: End) -> Result<Effect, CommandEr
     };
     notify_pushed(call, destination, to);
     notify_popped(call, source, from, emptied);
-    Ok(Effect::Verbatim)
+    Ok(true)
 }
 
 #[cfg(test)]

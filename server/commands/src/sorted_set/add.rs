@@ -46,11 +46,11 @@ pub(super) const ZINCRBY: DataCommand = DataCommand {
 
 /// Which changes ZADD makes, and what it replies.
 #[derive(Clone, Copy, Default)]
-struct Options {
+pub(crate) struct Options {
     /// NX: leave members alone that are there.
-    only_new: bool,
+    pub(crate) only_new: bool,
     /// XX: add no members.
-    only_present: bool,
+    pub(crate) only_present: bool,
     /// GT: only raise scores.
     only_up: bool,
     /// LT: only lower scores.
@@ -58,7 +58,7 @@ struct Options {
     /// INCR: add to the score instead of replacing it, and reply with it.
     increment: bool,
     /// CH: count changed members besides new ones.
-    count_changed: bool,
+    pub(crate) count_changed: bool,
 }
 
 impl Options {
@@ -126,7 +126,7 @@ impl Options {
 }
 
 /// Scores and members.
-type Pairs<'w> = &'w [[&'w [u8]; 2]];
+pub(crate) type Pairs<'w> = &'w [[&'w [u8]; 2]];
 
 #[derive(Clone, Copy)]
 enum Verdict {
@@ -148,12 +148,22 @@ fn zincrby(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 fn add(call: &mut Call<'_>, options: Options) -> Result<Effect, CommandError> {
     let request = call.args;
-    let key = request[1];
     let (options, pairs) = options.parse(&request[2..])?;
     // All scores are read before the first is used: the command is done as a whole or not at all.
     let scores: SmallVec<[f64; 16]> =
         pairs.iter().map(|[score, _]| args::float(score)).collect::<Result<_, _>>()?;
-    let Some(tally) = add_all(call, pairs, &scores, options)? else {
+    add_scored(call, pairs, &scores, options)
+}
+
+/// Adds members whose scores have been read: the first word of each pair is not looked at.
+pub(crate) fn add_scored(
+    call: &mut Call<'_>,
+    pairs: Pairs<'_>,
+    scores: &[f64],
+    options: Options,
+) -> Result<Effect, CommandError> {
+    let key = call.args[1];
+    let Some(tally) = add_all(call, pairs, scores, options)? else {
         // There is no key, and none is to be made.
         if options.increment {
             call.reply.null();

@@ -1,7 +1,8 @@
 //! Sorted sets.
 
-mod add;
+pub(crate) mod add;
 mod algebra;
+mod blocking;
 mod lex;
 mod pop;
 mod random;
@@ -40,6 +41,9 @@ pub const TABLE: &[DataCommand] = &[
     algebra::ZINTERSTORE,
     algebra::ZUNION,
     algebra::ZUNIONSTORE,
+    blocking::BZMPOP,
+    blocking::BZPOPMAX,
+    blocking::BZPOPMIN,
     lex::ZLEXCOUNT,
     lex::ZRANGEBYLEX,
     lex::ZREVRANGEBYLEX,
@@ -65,7 +69,7 @@ pub const TABLE: &[DataCommand] = &[
     score::ZSCORE,
 ];
 
-fn limits(call: &Call<'_>) -> SortedSetLimits {
+pub(crate) fn limits(call: &Call<'_>) -> SortedSetLimits {
     let limits = call.limits();
     SortedSetLimits {
         listpack_entries: limits.zset_max_listpack_entries,
@@ -73,7 +77,7 @@ fn limits(call: &Call<'_>) -> SortedSetLimits {
     }
 }
 
-fn write_member(reply: &mut Writer<'_>, member: Element<'_>) {
+pub(crate) fn write_member(reply: &mut Writer<'_>, member: Element<'_>) {
     match member {
         Element::String(bytes) => reply.bulk(bytes),
         Element::Integer(number) => reply.bulk_integer(number),

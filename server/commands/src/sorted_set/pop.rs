@@ -63,7 +63,7 @@ pub(super) const ZMPOP: DataCommand = DataCommand {
 
 /// Where members are taken.
 #[derive(Clone, Copy)]
-enum End {
+pub(super) enum End {
     Min,
     Max,
 }
@@ -83,7 +83,7 @@ impl End {
         }
     }
 
-    const fn command(self) -> &'static [u8] {
+    pub(super) const fn command(self) -> &'static [u8] {
         match self {
             Self::Min => b"ZPOPMIN",
             Self::Max => b"ZPOPMAX",
@@ -93,13 +93,15 @@ impl End {
 
 /// How popped members are replied.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     /// Members and scores in turns.
     Flat,
     /// Pairs.
     Nested,
     /// The key, then pairs.
     Keyed,
+    /// The key, the one member and its score.
+    Single,
 }
 
 /// `ZPOPMIN key [count]`
@@ -130,44 +132,71 @@ fn pop_one_key(call: &mut Call<'_>, end: End) -> Result<Effect, CommandError> {
 
 /// `ZMPOP numkeys key [key ...] <MIN | MAX> [COUNT count]`
 fn zmpop(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let at_least_one = |word: &[u8], error: &'static str| match args::positive(word) {
-        Ok(number) if 0 < number => Ok(number),
-        _ => Err(CommandError::text(error)),
-    };
-    let keys = at_least_one(call.args[1], "ERR numkeys should be greater than 0")?;
-    let keys = usize::try_from(keys).unwrap_or(usize::MAX);
-    let Some((keys, [end, options @ ..])) = call.args[2..].split_at_checked(keys) else {
-        return Err(CommandError::Syntax);
-    };
-    let end = match end {
-        word if args::is(word, "MIN") => End::Min,
-        word if args::is(word, "MAX") => End::Max,
-        _ => return Err(CommandError::Syntax),
-    };
-    let count = match options {
-        [] => 1,
-        [word, count, rest @ ..] if args::is(word, "COUNT") => {
-            let count = at_least_one(count, "ERR count should be greater than 0")?;
-            if !rest.is_empty() {
-                return Err(CommandError::Syntax);
-            }
-            count
-        }
-        _ => return Err(CommandError::Syntax),
-    };
-    for key in keys {
-        if let Some(popped) = pop(call, key, end, count, Shape::Keyed)? {
-            let mut count = itoa::Buffer::new();
-            return Ok(call.rewritten(&[end.command(), key, count.format(popped).as_bytes()]));
-        }
+    let ask = Ask::parse(call.args)?;
+    if let Some(effect) = pop_from_first(call, &ask)? {
+        return Ok(effect);
     }
     call.reply.null_array();
     Ok(Effect::None)
 }
 
+/// What ZMPOP or BZMPOP is to pop, and from where.
+pub(super) struct Ask<'w> {
+    pub(super) keys: &'w [&'w [u8]],
+    end: End,
+    count: u64,
+}
+
+impl<'w> Ask<'w> {
+    /// Reads a request of ZMPOP, or the part of a BZMPOP that looks like one.
+    pub(super) fn parse(words: &'w [&'w [u8]]) -> Result<Self, CommandError> {
+        let at_least_one = |word: &[u8], error: &'static str| match args::positive(word) {
+            Ok(number) if 0 < number => Ok(number),
+            _ => Err(CommandError::text(error)),
+        };
+        let keys = at_least_one(words[1], "ERR numkeys should be greater than 0")?;
+        let keys = usize::try_from(keys).unwrap_or(usize::MAX);
+        let Some((keys, [end, options @ ..])) = words[2..].split_at_checked(keys) else {
+            return Err(CommandError::Syntax);
+        };
+        let end = match end {
+            word if args::is(word, "MIN") => End::Min,
+            word if args::is(word, "MAX") => End::Max,
+            _ => return Err(CommandError::Syntax),
+        };
+        let count = match options {
+            [] => 1,
+            [word, count, rest @ ..] if args::is(word, "COUNT") => {
+                let count = at_least_one(count, "ERR count should be greater than 0")?;
+                if !rest.is_empty() {
+                    return Err(CommandError::Syntax);
+                }
+                count
+            }
+            _ => return Err(CommandError::Syntax),
+        };
+        Ok(Self { keys, end, count })
+    }
+}
+
+/// Pops from the first of the keys that is there; `None`, and no reply, if none is.
+pub(super) fn pop_from_first(
+    call: &mut Call<'_>,
+    ask: &Ask<'_>,
+) -> Result<Option<Effect>, CommandError> {
+    for key in ask.keys {
+        if let Some(popped) = pop(call, key, ask.end, ask.count, Shape::Keyed)? {
+            let mut count = itoa::Buffer::new();
+            let words = [ask.end.command(), key, count.format(popped).as_bytes()];
+            return Ok(Some(call.rewritten(&words)));
+        }
+    }
+    Ok(None)
+}
+
 /// Pops up to `count` members and replies with them; how many they were. `None`, and no reply, if
 /// the key is missing; no reply either if the count is 0.
-fn pop(
+pub(super) fn pop(
     call: &mut Call<'_>,
     key: &[u8],
     end: End,
@@ -185,13 +214,22 @@ fn pop(
         End::Max => len - count..len,
     };
     let reply = &mut call.reply;
-    if shape == Shape::Keyed {
-        reply.array(2);
-        reply.bulk(key);
+    match shape {
+        Shape::Flat => reply.array(2 * count),
+        Shape::Nested => reply.array(count),
+        Shape::Keyed => {
+            reply.array(2);
+            reply.bulk(key);
+            reply.array(count);
+        }
+        Shape::Single => {
+            reply.array(3);
+            reply.bulk(key);
+        }
     }
-    reply.array(if shape == Shape::Flat { 2 * count } else { count });
+    let pairs = matches!(shape, Shape::Nested | Shape::Keyed);
     for (member, score) in set.range(ranks.clone(), end.direction()) {
-        if shape != Shape::Flat {
+        if pairs {
             reply.array(2);
         }
         write_member(reply, member);

@@ -111,22 +111,29 @@ fn count(words: &[&[u8]]) -> Result<usize, CommandError> {
 }
 
 /// Entries as arrays of an ID and an array of fields and values.
-fn write_entries<'s>(reply: &mut Writer<'_>, entries: impl Iterator<Item = Entry<'s>>) {
+pub(super) fn write_entries<'s>(reply: &mut Writer<'_>, entries: impl Iterator<Item = Entry<'s>>) {
     let mark = reply.defer();
     let mut count = 0;
-    let mut buffer = [0; StreamId::TEXT_BYTES_MAX];
     for entry in entries {
         count += 1;
-        reply.array(2);
-        reply.bulk(entry.id.format(&mut buffer));
-        let fields = entry.fields();
-        reply.array(2 * fields.len());
-        for (field, value) in fields {
-            write_piece(reply, field);
-            write_piece(reply, value);
-        }
+        write_entry(reply, &entry);
     }
     reply.finish_array(mark, count);
+}
+
+pub(super) fn write_entry(reply: &mut Writer<'_>, entry: &Entry<'_>) {
+    reply.array(2);
+    write_id(reply, entry.id);
+    let fields = entry.fields();
+    reply.array(2 * fields.len());
+    for (field, value) in fields {
+        write_piece(reply, field);
+        write_piece(reply, value);
+    }
+}
+
+pub(super) fn write_id(reply: &mut Writer<'_>, id: StreamId) {
+    reply.bulk(id.format(&mut [0; StreamId::TEXT_BYTES_MAX]));
 }
 
 fn write_piece(reply: &mut Writer<'_>, piece: Piece<'_>) {

@@ -1,5 +1,6 @@
 //! Strings: reading and replacing whole values.
 
+mod conditional;
 mod counter;
 pub(crate) mod expiry_options;
 mod lcs;
@@ -37,6 +38,8 @@ pub const TABLE: &[DataCommand] = &[
     multi::MGET,
     multi::MSET,
     multi::MSETNX,
+    multi::MSETEX,
+    conditional::DELIFEQ,
     counter::INCR,
     counter::DECR,
     counter::INCRBY,
@@ -105,14 +108,28 @@ fn strlen(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// When SET writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Condition {
+enum Condition<'a> {
     Always,
     IfMissing,
     IfPresent,
+    /// IFEQ: if the key holds this string.
+    IfEqual(&'a [u8]),
+}
+
+impl Condition<'_> {
+    /// Whether a key meets it; an error if it is compared and not a string.
+    fn is_met(self, call: &mut Call<'_>, key: &[u8]) -> Result<bool, CommandError> {
+        Ok(match self {
+            Self::Always => true,
+            Self::IfMissing => !call.db.exists(key),
+            Self::IfPresent => call.db.exists(key),
+            Self::IfEqual(wanted) => conditional::holds(call, key, wanted)?,
+        })
+    }
 }
 
 struct SetOptions<'a> {
-    condition: Condition,
+    condition: Condition<'a>,
     expiry: ExpiryOption<'a>,
     get: bool,
 }
@@ -123,10 +140,13 @@ impl<'a> SetOptions<'a> {
             Self { condition: Condition::Always, expiry: ExpiryOption::Unsaid, get: false };
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            if args::is(word, "NX") && options.condition != Condition::IfPresent {
-                options.condition = Condition::IfMissing;
-            } else if args::is(word, "XX") && options.condition != Condition::IfMissing {
-                options.condition = Condition::IfPresent;
+            use Condition::{Always, IfEqual, IfMissing, IfPresent};
+            if args::is(word, "NX") && matches!(options.condition, Always | IfMissing) {
+                options.condition = IfMissing;
+            } else if args::is(word, "XX") && matches!(options.condition, Always | IfPresent) {
+                options.condition = IfPresent;
+            } else if args::is(word, "IFEQ") && options.condition == Always {
+                options.condition = IfEqual(words.next().ok_or(CommandError::Syntax)?);
             } else if args::is(word, "GET") {
                 options.get = true;
             } else if !options.expiry.take(word, &mut words)? {
@@ -165,7 +185,7 @@ const SET: DataCommand = DataCommand {
     run: set,
 };
 
-/// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
+/// `SET key value [NX | XX | IFEQ comparison] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
 ///
 /// A time in the past makes a key that has expired already: the next look removes it.
 fn set(call: &mut Call<'_>) -> Result<Effect, CommandError> {
@@ -180,9 +200,7 @@ fn set(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     if options.get {
         reply_text(&mut call.reply, call.db.string(key)?);
     }
-    let held = options.condition == Condition::Always
-        || call.db.exists(key) == (options.condition == Condition::IfPresent);
-    if !held {
+    if !options.condition.is_met(call, key)? {
         if !options.get {
             call.reply.null();
         }

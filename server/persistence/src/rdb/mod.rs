@@ -5,6 +5,7 @@
 
 pub mod crc64;
 pub mod dump;
+mod groups;
 mod load;
 mod reader;
 mod save;
@@ -132,8 +133,6 @@ pub enum LoadError {
     /// No key holds a value without elements.
     #[error("a value without elements")]
     Empty,
-    #[error("{0}")]
-    Unsupported(&'static str),
 }
 
 impl From<Malformed> for LoadError {

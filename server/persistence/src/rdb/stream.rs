@@ -2,15 +2,14 @@
 //!
 //! A listpack begins with how many entries are live and how many deleted, and with the fields of
 //! its first entry; entries with the same fields have values only. IDs are differences. Consumer
-//! groups follow the entries; there are none yet that could be written, and those of others are
-//! refused rather than lost.
+//! groups follow the entries.
 
 use carnelian_structs::listpack::{Element, Iter, Listpack};
 use carnelian_structs::stream::{BlockLimits, Entry, NewId, Piece, Stream, StreamId};
 
 use super::reader::Reader;
 use super::writer::{write_length, write_string};
-use super::{LoadError, Type};
+use super::{LoadError, Type, groups};
 
 const DELETED: i64 = 1;
 const SAME_FIELDS: i64 = 2;
@@ -48,8 +47,7 @@ pub(super) fn save(stream: &Stream, limits: BlockLimits, out: &mut Vec<u8>) {
         write_length(out, id.seq);
     }
     write_length(out, stream.entries_added());
-    // Consumer groups.
-    write_length(out, 0);
+    groups::save(stream, out);
 }
 
 /// A listpack in the making.
@@ -163,9 +161,7 @@ pub(super) fn load(
     stream
         .set_id(last_id, Some(entries_added), Some(max_deleted_id))
         .map_err(|_| LoadError::Malformed("a stream whose last ID or counters are wrong"))?;
-    if reader.length()? != 0 {
-        return Err(LoadError::Unsupported("consumer groups of streams are not supported yet"));
-    }
+    groups::load(kind, reader, &mut stream)?;
     Ok(stream)
 }
 

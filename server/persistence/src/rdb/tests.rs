@@ -7,7 +7,7 @@ use carnelian_structs::hash::{FieldExpiry, Hash};
 use carnelian_structs::list::{End, List};
 use carnelian_structs::set::Set;
 use carnelian_structs::sorted_set::SortedSet;
-use carnelian_structs::stream::{NewId, Stream, StreamId};
+use carnelian_structs::stream::{Group, NewId, Pending, Stream, StreamId};
 use proptest::prelude::*;
 
 use super::crc64::crc64;
@@ -116,9 +116,25 @@ fn describe(value: &Value) -> String {
                 })
                 .collect();
             let ids = (stream.first_id(), stream.last_id(), stream.max_deleted_id());
-            format!("{entries:?} {ids:?} {}", stream.entries_added())
+            let groups: String = stream.groups().map(describe_group).collect();
+            format!("{entries:?} {ids:?} {}{groups}", stream.entries_added())
         }
     }
+}
+
+fn describe_group(group: &Group) -> String {
+    let consumers = group.consumers().map(|(id, consumer)| {
+        let name = String::from_utf8_lossy(consumer.name());
+        let pending = group.pending_of(id, StreamId::MIN).map(|pending| {
+            format!("{}@{}x{}", pending.id, pending.delivered_ms, pending.deliveries)
+        });
+        let pending: Vec<_> = pending.collect();
+        format!(" {name} {} {:?} {pending:?}", consumer.seen_ms, consumer.active_ms)
+    });
+    let consumers: String = consumers.collect();
+    let name = String::from_utf8_lossy(group.name());
+    let (last_id, read, pending) = (group.last_id, group.entries_read, group.pending_len());
+    format!("; {name} {last_id} {read:?} {pending}{consumers}")
 }
 
 /// A payload of a value written by hand.
@@ -208,6 +224,31 @@ fn stream(entries: &[(u64, u64, u8, Vec<u8>)], deleted: &[usize]) -> Loaded<'sta
     Loaded::Stream(Box::new(stream))
 }
 
+/// A stream with `groups` groups of three consumers, in each of which the same is pending: IDs and
+/// the consumers that have them.
+fn with_groups(groups: usize, pending: &[(u64, usize)]) -> Loaded<'static> {
+    let mut stream = Stream::new();
+    for at in 0..groups as u64 {
+        let read = at.checked_sub(1);
+        let name = format!("group-{at}");
+        let mut group = stream.add_group(name.as_bytes(), StreamId::new(at, 1), read).unwrap();
+        let consumers = [b"ann", b"bob", b"eve"].map(|name| {
+            let consumer = group.add_consumer(name, NOW_MS).unwrap();
+            group.consumer_mut(consumer).active_ms = (name != b"eve").then_some(NOW_MS - 1);
+            consumer
+        });
+        for &(ms, consumer) in pending {
+            group.set_pending(Pending {
+                id: StreamId::new(ms, 7),
+                delivered_ms: NOW_MS - ms,
+                deliveries: ms << 8,
+                consumer: consumers[consumer],
+            });
+        }
+    }
+    Loaded::Stream(Box::new(stream))
+}
+
 /// One value of each encoding that is written.
 fn samples() -> Vec<Loaded<'static>> {
     let word = |number: usize| format!("word-{number}").into_bytes();
@@ -234,6 +275,7 @@ fn samples() -> Vec<Loaded<'static>> {
         hash(&(1..9).map(|at| field(at, expiry(at))).collect::<Vec<_>>()),
         stream(&[], &[]),
         stream(&(0..7).map(|at| (5, at, at as u8, word(3))).collect::<Vec<_>>(), &[0, 5]),
+        with_groups(3, &[(0, 1), (2, 0), (5, 1), (9, 2)]),
     ]
 }
 
@@ -389,7 +431,7 @@ fn sorted_sets_that_are_out_of_order_are_put_in_it() {
 }
 
 #[test]
-fn streams_of_redis_are_read_and_groups_are_refused() {
+fn streams_of_redis_are_read() {
     // DUMP by Redis 8.0 after XADD 1-1 a 1 b 2, 1-2 a 1 c 3, 2-0 a x b y, XDEL 1-2.
     let redis =
         b"\x15\x01\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\xc3\x3e\x40\x44\x12\x44\0\0\0\x1b\0\
@@ -402,12 +444,113 @@ fn streams_of_redis_are_read_and_groups_are_refused() {
          (StreamId { ms: 2, seq: 0 }, [([97], [120]), ([98], [121])])] \
          (StreamId { ms: 1, seq: 1 }, StreamId { ms: 2, seq: 0 }, StreamId { ms: 1, seq: 2 }) 3";
     assert_eq!(shelf.describe(), ("stream", content.to_owned()));
-    // The count of groups is in front of the version and the checksum.
-    let grouped = [&redis[..redis.len() - 11], &[1], b"\x0c\0"].concat();
-    assert!(matches!(
-        restored(&sealed(&grouped)).err(),
-        Some(RestoreError::Load(LoadError::Unsupported(_)))
-    ));
+}
+
+#[test]
+fn groups_of_redis_are_read() {
+    // DUMP by Redis 8.0 of three entries and two groups, one of them with three consumers.
+    let redis = b"\x15\x01\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\x32\x32\0\0\0\x14\0\x03\
+        \x01\0\x01\x01\x01\x81\x61\x02\0\x01\x02\x01\0\x01\0\x01\x01\x01\x04\x01\x02\x01\x01\
+        \x01\xdf\xff\x02\x02\x01\x04\x01\x02\x01\x02\x01\xdf\xff\x02\x03\x01\x04\x01\xff\x03\
+        \x03\0\x01\x01\0\0\x03\x02\x01\x67\0\0\x81\xff\xff\xff\xff\xff\xff\xff\xff\x02\0\0\
+        \0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\x68\xe5\xcf\x8b\x01\0\0\x03\0\0\0\0\0\0\0\
+        \x02\0\0\0\0\0\0\0\0\0\x68\xe5\xcf\x8b\x01\0\0\x03\x03\x03\x61\x6e\x6e\xce\x37\x1f\
+        \0\xa2\x01\0\0\xce\x37\x1f\0\xa2\x01\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\
+        \x01\x03\x62\x6f\x62\xce\x37\x1f\0\xa2\x01\0\0\xce\x37\x1f\0\xa2\x01\0\0\x01\0\0\0\
+        \0\0\0\0\x02\0\0\0\0\0\0\0\0\x04\x69\x64\x6c\x65\xce\x37\x1f\0\xa2\x01\0\0\xff\xff\
+        \xff\xff\xff\xff\xff\xff\0\x01\x68\x02\0\x02\0\0\x0c\0\xfa\xd3\x4d\xc6\x14\x97\xde\
+        \xe7";
+    let mut shelf = restored(redis).unwrap();
+    let described = shelf.describe().1;
+    let groups = described.split_once("; ").map(|(_, groups)| groups);
+    let expected = "g 0-0 None 2 \
+        ann 1795298375630 Some(1795298375630) [\"1-1@1700000000000x3\"] \
+        bob 1795298375630 Some(1795298375630) [\"2-0@1700000000000x3\"] \
+        idle 1795298375630 None []; h 2-0 Some(2) 0";
+    assert_eq!(groups, Some(expected));
+    // From the number of entries on, that is what Redis wrote.
+    let again = shelf.dump();
+    let tail = |payload: &[u8]| payload[payload.len() - 187..payload.len() - 10].to_vec();
+    assert_eq!(tail(&again), tail(redis));
+}
+
+/// The body of a stream without entries, with the group `g` and what is pending there for the
+/// group and for each consumer.
+fn grouped(kind: Type, pending: &[u64], consumers: &[(&str, &[u64])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    let lengths = |out: &mut Vec<u8>, numbers: &[u64]| {
+        numbers.iter().for_each(|&number| write_length(out, number));
+    };
+    // No nodes and no entries; the last ID.
+    lengths(&mut body, &[0, 0, 9, 1]);
+    if kind != Type::Stream {
+        lengths(&mut body, &[0, 0, 0, 0, 7]);
+    }
+    lengths(&mut body, &[1]);
+    write_string(&mut body, b"g");
+    lengths(&mut body, &[5, 0]);
+    if kind != Type::Stream {
+        lengths(&mut body, &[3]);
+    }
+    lengths(&mut body, &[pending.len() as u64]);
+    for ms in pending {
+        body.extend([ms.to_be_bytes(), 0_u64.to_be_bytes()].concat());
+        body.extend(1000_u64.to_le_bytes());
+        lengths(&mut body, &[2]);
+    }
+    lengths(&mut body, &[consumers.len() as u64]);
+    for (name, pending) in consumers {
+        write_string(&mut body, name.as_bytes());
+        body.extend(2000_u64.to_le_bytes());
+        if kind == Type::Stream3 {
+            body.extend(3000_u64.to_le_bytes());
+        }
+        lengths(&mut body, &[pending.len() as u64]);
+        for ms in *pending {
+            body.extend([ms.to_be_bytes(), 0_u64.to_be_bytes()].concat());
+        }
+    }
+    body
+}
+
+#[test]
+fn groups_of_every_form_are_read() {
+    for (kind, added, read, active) in
+        [(Type::Stream, 0, 0, 2000), (Type::Stream2, 7, 3, 2000), (Type::Stream3, 7, 3, 3000)]
+    {
+        let body = grouped(kind, &[4, 1], &[("b", &[1]), ("a", &[4]), ("c", &[])]);
+        let described = restored(&payload(kind, &body)).unwrap().describe().1;
+        let end = format!(
+            "{added}; g 5-0 Some({read}) 2 a 2000 Some({active}) [\"4-0@1000x2\"] \
+             b 2000 Some({active}) [\"1-0@1000x2\"] c 2000 Some({active}) []"
+        );
+        assert!(described.ends_with(&end), "{described}");
+    }
+}
+
+#[test]
+fn groups_that_contradict_themselves_are_refused() {
+    type Consumers<'a> = &'a [(&'a str, &'a [u64])];
+    let cases: [(&[u64], Consumers<'_>); 5] = [
+        (&[1, 1], &[("a", &[1])]),
+        (&[1], &[]),
+        (&[1], &[("a", &[1, 2])]),
+        (&[1], &[("a", &[1]), ("b", &[1])]),
+        (&[], &[("a", &[]), ("a", &[])]),
+    ];
+    for (pending, consumers) in cases {
+        let body = grouped(Type::Stream3, pending, consumers);
+        let refused = restored(&payload(Type::Stream3, &body)).err();
+        let malformed = matches!(refused, Some(RestoreError::Load(LoadError::Malformed(_))));
+        assert!(malformed, "{pending:?} {consumers:?}");
+    }
+    // Counts that nothing follows.
+    for count in [10, 1 << 20, 1 << 40, u64::MAX] {
+        let mut body = vec![0, 0, 9, 1, 0, 0, 0, 0, 7];
+        write_length(&mut body, count);
+        let refused = restored(&payload(Type::Stream3, &body)).err();
+        assert_eq!(refused, Some(LoadError::Truncated.into()));
+    }
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -466,6 +609,14 @@ proptest! {
         deleted in prop::collection::vec(any::<usize>(), 0..5),
     ) {
         check_round_trip(stream(&entries, &deleted));
+    }
+
+    #[test]
+    fn groups_survive(
+        groups in 1_usize..4,
+        pending in prop::collection::vec((0_u64..50, 0_usize..3), 0..30),
+    ) {
+        check_round_trip(with_groups(groups, &pending));
     }
 
     #[test]

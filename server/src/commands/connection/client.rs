@@ -7,10 +7,14 @@ use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
 use carnelian_resp::number::parse_i64;
 
 use super::command;
-use super::list::{Filter, Kinds, line};
+use super::filter::Filter;
+use super::list::line;
+use super::tracking;
 use crate::blocking::{self, Unblock};
-use crate::clients::ClientShared;
+use crate::clients::{ClientShared, bits};
 use crate::commands::{Context, help};
+use crate::mailbox::Message;
+use crate::pause::Held;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::session::ReplyMode;
 
@@ -22,6 +26,22 @@ const ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_su
 pub(super) const CLIENT: ServerCommand = ServerCommand {
     categories: Categories::empty(),
     subcommands: &[
+        sub(
+            "caching",
+            "Tells whether the next command is tracked.",
+            "6.0.0",
+            3,
+            USUAL,
+            tracking::caching,
+        ),
+        sub(
+            "capa",
+            "Claims what the client can do.",
+            "8.0.0",
+            -3,
+            USUAL.union(Flags::ALLOW_BUSY),
+            capa,
+        ),
         sub("getname", "Returns the connection's name.", "2.6.9", 2, USUAL, getname),
         sub(
             "getredir",
@@ -29,7 +49,7 @@ pub(super) const CLIENT: ServerCommand = ServerCommand {
             "6.0.0",
             2,
             USUAL,
-            getredir,
+            tracking::getredir,
         ),
         sub(
             "help",
@@ -62,6 +82,10 @@ pub(super) const CLIENT: ServerCommand = ServerCommand {
             USUAL,
             no_touch,
         ),
+        ServerCommand {
+            complexity: "O(N) in the number of clients that wait",
+            ..sub("pause", "Holds commands back for a time.", "3.0.0", -3, ADMIN, pause)
+        },
         sub("reply", "Turns replies on or off.", "3.2.0", 3, USUAL, reply),
         ServerCommand {
             tips: ALL_NODES,
@@ -71,10 +95,22 @@ pub(super) const CLIENT: ServerCommand = ServerCommand {
             tips: ALL_NODES,
             ..sub("setname", "Names the connection.", "2.6.9", 3, USUAL, setname)
         },
-        sub("trackinginfo", "Tells how keys are tracked.", "6.2.0", 2, USUAL, trackinginfo),
+        sub("tracking", "Turns tracking of keys on or off.", "6.0.0", -3, USUAL, tracking::turn),
+        sub(
+            "trackinginfo",
+            "Tells how keys are tracked.",
+            "6.2.0",
+            2,
+            USUAL,
+            tracking::trackinginfo,
+        ),
         ServerCommand {
             complexity: "O(log N) in the number of clients",
             ..sub("unblock", "Wakes a client that waits.", "5.0.0", -3, ADMIN, unblock)
+        },
+        ServerCommand {
+            complexity: "O(N) in the number of clients that wait",
+            ..sub("unpause", "Lets all commands go on.", "6.2.0", 2, ADMIN, unpause)
         },
     ],
     ..command("client", "Commands about connections.", "2.4.0", -2, Flags::empty(), usage)
@@ -164,43 +200,46 @@ fn info(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let now_ms = context.worker.clock.now_ms();
     let mut text = line(&context.session.shared, context.registry, now_ms);
     text.push(b'\n');
+    context.session.shared.argument_bytes.store(0, Ordering::Relaxed);
     context.reply.verbatim(b"txt", &text);
     Ok(Effect::None)
 }
 
-/// `CLIENT LIST [TYPE type] [ID id ...] [USER ...] [ADDR ...] [LADDR ...] [SKIPME ...] [MAXAGE ...]`
+/// `CLIENT LIST [filter ...]`
 fn list(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     context.publish();
-    let words = &context.args[2..];
-    let filter = match words {
-        [word, kind] if args::is(word, "TYPE") => {
-            Filter { kinds: Some(Kinds::parse(kind)?), ..Filter::default() }
+    let database = &context.session.database;
+    let filter = match &context.args[2..] {
+        // Redis's form, whose numbers need not be ids.
+        [word, ids @ ..] if args::is(word, "ID") && is_numbers(ids) => {
+            let ids = ids.iter().filter_map(|id| parse_i64(id)?.try_into().ok());
+            Filter::of_ids(ids.collect())
         }
-        [word, ids @ ..] if args::is(word, "ID") && !ids.is_empty() => {
-            let parse = |id: &&[u8]| {
-                parse_i64(id)
-                    .and_then(|id| u64::try_from(id).ok())
-                    .ok_or_else(|| CommandError::text("ERR Invalid client ID"))
-            };
-            let ids: Result<Vec<u64>, _> = ids.iter().map(parse).collect();
-            Filter { ids: Some(ids?), ..Filter::default() }
+        [word, id] if args::is(word, "ID") && parse_i64(id).is_none() => {
+            return Err(CommandError::text("ERR Invalid client ID"));
         }
-        [] => Filter::default(),
-        _ => return Err(CommandError::Syntax),
+        words => Filter::parse(words, database)?,
     };
     let now_ms = context.worker.clock.now_ms();
+    let me = context.session.shared.id;
+    let skips_me = filter.skips_me == Some(true);
     let mut text = Vec::new();
-    for client in context.session.database.clients.list() {
-        if filter.matches(&client, now_ms) {
+    for client in database.clients.list() {
+        if filter.matches(&client, now_ms) && !(skips_me && client.id == me) {
             text.extend_from_slice(&line(&client, context.registry, now_ms));
             text.push(b'\n');
         }
     }
+    context.session.shared.argument_bytes.store(0, Ordering::Relaxed);
     context.reply.verbatim(b"txt", &text);
     Ok(Effect::None)
 }
 
-/// `CLIENT KILL ip:port | option value ...`
+fn is_numbers(words: &[&[u8]]) -> bool {
+    !words.is_empty() && words.iter().all(|word| parse_i64(word).is_some())
+}
+
+/// `CLIENT KILL ip:port | filter ...`
 fn kill(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let clients = context.session.database.clients.list();
     let me = Arc::clone(&context.session.shared);
@@ -211,11 +250,16 @@ fn kill(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         context.reply.ok();
         return Ok(Effect::None);
     }
-    let filter = Filter::parse(&context.args[2..])?;
+    let filter = Filter::parse(&context.args[2..], &context.session.database)?;
+    let skips_me = filter.skips_me != Some(false);
     let now_ms = context.worker.clock.now_ms();
     let mut killed = 0;
     for client in &clients {
-        if filter.matches(client, now_ms) && !(filter.skip_me && client.id == me.id) {
+        // Those on their way out have been counted before.
+        if filter.matches(client, now_ms)
+            && !(skips_me && client.id == me.id)
+            && !client.has(bits::CLOSING)
+        {
             end(context, &me, client);
             killed += 1;
         }
@@ -229,7 +273,9 @@ fn end(context: &mut Context<'_>, me: &ClientShared, client: &Arc<ClientShared>)
     if client.id == me.id {
         context.session.close_after_reply = true;
     } else {
-        client.kill();
+        client.set_flag(bits::CLOSING, true);
+        context.session.database.clients.remove(client.id);
+        context.worker.post(client.reactor, Message::Kill(Arc::clone(client)));
     }
 }
 
@@ -265,7 +311,7 @@ fn switch(word: &[u8]) -> Result<bool, CommandError> {
 /// `CLIENT NO-TOUCH ON | OFF`
 fn no_touch(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     context.session.no_touch = switch(context.args[2])?;
-    context.set_flag(super::list::NO_TOUCH, context.session.no_touch);
+    context.session.shared.set_flag(bits::NO_TOUCH, context.session.no_touch);
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -273,29 +319,62 @@ fn no_touch(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `CLIENT NO-EVICT ON | OFF`
 fn no_evict(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let is_on = switch(context.args[2])?;
-    context.set_flag(super::list::NO_EVICT, is_on);
+    context.session.shared.set_flag(bits::NO_EVICT, is_on);
     context.reply.ok();
     Ok(Effect::None)
 }
 
-/// `CLIENT GETREDIR`: tracking is off, so there is nothing to redirect.
-fn getredir(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    context.reply.integer(-1);
+/// `CLIENT CAPA capability [capability ...]`: those that are not known are passed over.
+fn capa(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    if context.args[2..].iter().any(|word| args::is(word, "REDIRECT")) {
+        context.session.shared.set_flag(bits::CAPA_REDIRECT, true);
+    }
+    context.reply.ok();
     Ok(Effect::None)
 }
 
-/// `CLIENT TRACKINGINFO`
-fn trackinginfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let reply = &mut context.reply;
-    reply.map(3);
-    reply.bulk(b"flags");
-    reply.set(1);
-    reply.bulk(b"off");
-    reply.bulk(b"redirect");
-    reply.integer(-1);
-    reply.bulk(b"prefixes");
-    reply.array(0);
+/// `CLIENT PAUSE timeout [WRITE | ALL]`
+fn pause(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let held = match context.args {
+        [_, _, _] => Held::Everything,
+        [_, _, _, word] if args::is(word, "ALL") => Held::Everything,
+        [_, _, _, word] if args::is(word, "WRITE") => Held::Writes,
+        [_, _, _, _] => {
+            return Err(CommandError::text("ERR CLIENT PAUSE mode must be WRITE or ALL"));
+        }
+        _ => return Err(unknown_sub("pause")),
+    };
+    let timeout_ms = parse_i64(context.args[2])
+        .ok_or_else(|| CommandError::text("ERR timeout is not an integer or out of range"))?;
+    let timeout_ms =
+        u64::try_from(timeout_ms).map_err(|_| CommandError::text("ERR timeout is negative"))?;
+    let now_ms = context.worker.clock.now_ms();
+    let until_ms = now_ms
+        .checked_add(timeout_ms)
+        .filter(|until_ms| i64::try_from(*until_ms).is_ok())
+        .ok_or_else(|| CommandError::text("ERR timeout is out of range"))?;
+    let database = &context.session.database;
+    database.pause.begin(held, until_ms, now_ms, &database.attention);
+    context.reply.ok();
     Ok(Effect::None)
+}
+
+/// `CLIENT UNPAUSE`
+fn unpause(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let database = &context.session.database;
+    database.pause.end(&database.attention);
+    for reactor in 0..context.worker.server.mailboxes.len() {
+        context.worker.post(reactor, Message::PauseOver);
+    }
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// What is said to a subcommand with too many arguments.
+fn unknown_sub(name: &str) -> CommandError {
+    CommandError::text(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{name}'. Try CLIENT HELP."
+    ))
 }
 
 /// `CLIENT UNBLOCK id [TIMEOUT | ERROR]`: no command of this server waits, so nobody is woken.
@@ -325,15 +404,8 @@ impl Context<'_> {
         shared.last_command.store(self.entry.id as u32, Ordering::Relaxed);
         // The request that asks is still in the buffer. What is behind it is counted after the batch.
         shared.query_bytes.store(request_bytes(self.args), Ordering::Relaxed);
-    }
-
-    fn set_flag(&self, flag: u32, is_on: bool) {
-        let flags = &self.session.shared.flags;
-        if is_on {
-            flags.fetch_or(flag, Ordering::Relaxed);
-        } else {
-            flags.fetch_and(!flag, Ordering::Relaxed);
-        }
+        let argument_bytes = self.args.iter().map(|word| word.len()).sum();
+        shared.argument_bytes.store(argument_bytes, Ordering::Relaxed);
     }
 }
 

@@ -1,14 +1,21 @@
 //! Commands about the connection itself: who it is, what it speaks, which database it uses.
 
 mod client;
+mod filter;
 mod list;
+mod tracking;
+
+use std::sync::atomic::Ordering;
+
+pub(crate) use list::line as client_line;
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_resp::Protocol;
 
-use crate::commands::Context;
+use crate::clients::bits;
+use crate::commands::{Context, acl};
 use crate::registry::{ServerCommand, ServerRun};
-use crate::session::{ReplyMode, Session};
+use crate::session::ReplyMode;
 use crate::tasks::REDIS_VERSION;
 
 /// Allowed before AUTH, and while nothing else is.
@@ -89,7 +96,14 @@ pub const TABLE: &[ServerCommand] = &[
 
 /// `PING [message]`
 fn ping(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    // What a subscriber gets over RESP2 always looks like a message.
+    let is_message = context.session.is_subscribed() && context.session.protocol == Protocol::Resp2;
     match context.args {
+        [_] | [_, _] if is_message => {
+            context.reply.array(2);
+            context.reply.bulk(b"pong");
+            context.reply.bulk(context.args.get(1).copied().unwrap_or_default());
+        }
         [_] => context.reply.simple("PONG"),
         [_, message] => context.reply.bulk(message),
         _ => return Err(CommandError::Arity("ping".into())),
@@ -125,16 +139,22 @@ fn quit(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `RESET`
 fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let session = &mut *context.session;
+    session.drop_subscriptions();
     session.discard();
     session.db = 0;
     session.protocol = Protocol::Resp2;
     session.reply = ReplyMode::On;
     session.no_touch = false;
-    session.authenticated = session.database.settings.load().password.is_none();
-    let mut names = session.shared.names.lock();
-    names.name = Box::default();
-    names.user = Box::default();
-    drop(names);
+    session.log_out();
+    let (shared, database) = (&session.shared, &session.database);
+    shared.protocol.store(Protocol::Resp2.version(), Ordering::Relaxed);
+    database.tracking.turn_off(database, shared);
+    if shared.has(bits::MONITOR) {
+        database.monitors.remove(shared.id, &database.attention);
+    }
+    shared.set_flag(bits::NO_TOUCH | bits::NO_EVICT | bits::MONITOR, false);
+    (session.tracks, session.caching) = (false, false);
+    session.shared.names.lock().name = Box::default();
     context.reply.set_protocol(Protocol::Resp2);
     context.reply.simple("RESET");
     Ok(Effect::None)
@@ -144,7 +164,7 @@ fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 fn auth(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let (user, password) = match context.args {
         [_, password] => {
-            if context.session.database.settings.load().password.is_none() {
+            if context.session.database.acl.default_user().any_password {
                 return Err(CommandError::text(
                     "ERR AUTH <password> called without any password configured for the default \
                      user. Are you sure your configuration is correct?",
@@ -155,30 +175,24 @@ fn auth(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         [_, user, password] => (*user, *password),
         _ => return Err(CommandError::Syntax),
     };
-    authenticate(context.session, user, password)?;
+    authenticate(context, user, password)?;
     context.reply.ok();
     Ok(Effect::None)
 }
 
-fn authenticate(session: &mut Session, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-    let expected = session.database.settings.load().password.clone();
-    let is_right = expected.is_none_or(|expected| is_equal(&expected, password));
-    if user != b"default" || !is_right {
+fn authenticate(
+    context: &mut Context<'_>,
+    user: &[u8],
+    password: &[u8],
+) -> Result<(), CommandError> {
+    let Some(known) = context.session.database.acl.authenticate(user, password) else {
+        acl::report_wrong_password(context, user);
         return Err(CommandError::text(
             "WRONGPASS invalid username-password pair or user is disabled.",
         ));
-    }
-    session.authenticated = true;
+    };
+    context.session.log_in(known);
     Ok(())
-}
-
-/// Compares in a time that does not tell where the first difference is.
-fn is_equal(expected: &[u8], given: &[u8]) -> bool {
-    let mut difference = u8::from(expected.len() != given.len());
-    for (index, byte) in given.iter().enumerate() {
-        difference |= byte ^ expected.get(index).copied().unwrap_or(!byte);
-    }
-    difference == 0
 }
 
 /// `HELLO [protover [AUTH username password] [SETNAME name]]`
@@ -211,7 +225,7 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         }
     }
     if let Some((user, password)) = credentials {
-        authenticate(context.session, user, password)?;
+        authenticate(context, user, password)?;
     }
     if !context.session.authenticated {
         return Err(CommandError::text(
@@ -225,6 +239,7 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     if let Some(protocol) = protocol {
         context.session.protocol = protocol;
+        context.session.shared.protocol.store(protocol.version(), Ordering::Relaxed);
         context.reply.set_protocol(protocol);
     }
     describe(context);
@@ -249,18 +264,4 @@ fn describe(context: &mut Context<'_>) {
     }
     reply.bulk(b"modules");
     reply.array(0);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_equal;
-
-    #[test]
-    fn passwords_are_equal_only_when_they_are() {
-        assert!(is_equal(b"secret", b"secret"));
-        for wrong in ["", "secre", "secret1", "Secret", "xxxxxx"] {
-            assert!(!is_equal(b"secret", wrong.as_bytes()), "{wrong}");
-        }
-        assert!(is_equal(b"", b""));
-    }
 }

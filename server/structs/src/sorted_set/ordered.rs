@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::cmp::Ordering;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use super::{Change, LexRange, ScoreRange};
 use crate::entry::{Entry, EntryRef, NoObject};
@@ -139,6 +139,20 @@ impl Ordered {
         start..end.max(start)
     }
 
+    pub(super) fn visit_scores<'a>(
+        &'a self,
+        range: &ScoreRange,
+        mut visit: impl FnMut(f64, Name<'a>) -> ControlFlow<()>,
+    ) {
+        let start = self.order.partition_point(|score, _| range.starts_after(score));
+        for (score, handle) in self.order.range(start..self.order.len()) {
+            let name = Name { scores: &self.scores, handle };
+            if range.ends_before(score) || visit(score, name).is_break() {
+                return;
+            }
+        }
+    }
+
     pub(super) fn walk(&self, ranks: Range<usize>, direction: Direction) -> Walk<'_> {
         let elements = self.order.range(ranks.clone());
         let mut ahead = self.order.range(ranks);
@@ -192,6 +206,23 @@ pub(super) fn entry_of(member: &[u8], score: f64) -> Entry<NoObject> {
 pub(super) fn score_of(entry: EntryRef<'_, NoObject>) -> f64 {
     let payload = entry.bytes().expect("an entry without objects holds bytes");
     f64::from_le_bytes(payload.try_into().expect("a score has 8 bytes"))
+}
+
+/// A member in the index that has not been looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Name<'a> {
+    scores: &'a Scores,
+    handle: Handle,
+}
+
+impl<'a> Name<'a> {
+    pub(super) fn bytes(self) -> &'a [u8] {
+        key_of(self.scores, self.handle)
+    }
+
+    pub(super) fn prefetch(self) {
+        self.handle.prefetch();
+    }
 }
 
 /// How many members are being loaded while one is visited: neighbours in order are strangers in

@@ -1,15 +1,16 @@
 //! Walking the entries of a stream, in either direction.
 
+use super::StreamId;
 use super::block::{Block, Entry};
-use super::{Place, Stream, StreamId};
+use super::entries::{Entries, Place};
 
-impl Stream {
+impl Entries {
     /// The entries with IDs from `start` to `end`, both included, in ascending order.
     #[must_use]
     pub fn range(&self, start: StreamId, end: StreamId) -> Forward<'_> {
         let place = self.place_of(start).unwrap_or(Place { page: 0, index: 0 });
         let at = self.block(place).map_or(0, Block::start);
-        Forward { stream: self, place, at, start, end }
+        Forward { entries: self, place, at, start, end }
     }
 
     /// The same entries in descending order.
@@ -17,7 +18,7 @@ impl Stream {
     pub fn range_reversed(&self, start: StreamId, end: StreamId) -> Backward<'_> {
         let place = self.place_of(end);
         let at = place.and_then(|place| self.block(place)).map_or(0, Block::end);
-        Backward { stream: self, place, at, start, end }
+        Backward { entries: self, place, at, start, end }
     }
 
     fn place_after(&self, place: Place) -> Place {
@@ -39,7 +40,7 @@ impl Stream {
 /// Entries in ascending order.
 #[derive(Clone, Debug)]
 pub struct Forward<'a> {
-    stream: &'a Stream,
+    entries: &'a Entries,
     place: Place,
     /// Where in the block the next entry starts.
     at: usize,
@@ -51,11 +52,11 @@ impl<'a> Iterator for Forward<'a> {
     type Item = Entry<'a>;
 
     fn next(&mut self) -> Option<Entry<'a>> {
-        let mut block = self.stream.block(self.place)?;
+        let mut block = self.entries.block(self.place)?;
         loop {
             let Some(found) = block.entry_from(self.at) else {
-                self.place = self.stream.place_after(self.place);
-                block = self.stream.block(self.place)?;
+                self.place = self.entries.place_after(self.place);
+                block = self.entries.block(self.place)?;
                 self.at = block.start();
                 continue;
             };
@@ -73,7 +74,7 @@ impl<'a> Iterator for Forward<'a> {
 /// Entries in descending order.
 #[derive(Clone, Debug)]
 pub struct Backward<'a> {
-    stream: &'a Stream,
+    entries: &'a Entries,
     place: Option<Place>,
     /// Where in the block the next entry ends.
     at: usize,
@@ -85,11 +86,11 @@ impl<'a> Iterator for Backward<'a> {
     type Item = Entry<'a>;
 
     fn next(&mut self) -> Option<Entry<'a>> {
-        let mut block = self.stream.block(self.place?)?;
+        let mut block = self.entries.block(self.place?)?;
         loop {
             let Some(found) = block.entry_before(self.at) else {
-                self.place = self.stream.place_before(self.place?);
-                block = self.stream.block(self.place?)?;
+                self.place = self.entries.place_before(self.place?);
+                block = self.entries.block(self.place?)?;
                 self.at = block.end();
                 continue;
             };

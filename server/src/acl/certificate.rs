@@ -1,0 +1,49 @@
+//! `tls-auth-clients-user`: the user that a client's certificate names.
+
+use carnelian_tls::TlsSession;
+
+use super::check::Reason;
+use super::log::Origin;
+use super::{Acl, report_names};
+use crate::registry::Registry;
+use crate::session::{Session, Worker};
+use crate::settings::CertificateUser;
+
+/// Makes a connection whose handshake has just finished the user that its certificate names. The
+/// certificate has been verified; one that names nobody leaves the connection as it was.
+pub fn log_in(worker: &Worker, session: &mut Session, tls: &TlsSession) {
+    session.refresh_settings();
+    let field = session.settings.certificate_user;
+    let Some([certificate, ..]) = tls.peer_certificates() else { return };
+    if field == CertificateUser::Off {
+        return;
+    }
+    let Ok(names) = carnelian_tls::client_names(certificate) else { return };
+    let names = match field {
+        CertificateUser::CommonName => names.common_name.into_iter().collect(),
+        _ => names.uris,
+    };
+    let found = names.iter().find_map(|name| named(&session.database.acl, name));
+    match (found, names.first()) {
+        (Some(user), _) => session.log_in(user),
+        (None, Some(name)) => {
+            let registry: &Registry = &worker.server.registry;
+            let name = name.as_bytes();
+            report_names(
+                worker,
+                session,
+                registry,
+                Reason::Certificate,
+                Origin::TopLevel,
+                b"",
+                name,
+            );
+        }
+        (None, None) => {}
+    }
+}
+
+/// The user with exactly this name, if clients may be it. No user's name has a NUL in it.
+fn named(acl: &Acl, name: &str) -> Option<std::sync::Arc<super::User>> {
+    acl.find(name.as_bytes()).filter(|user| user.enabled)
+}

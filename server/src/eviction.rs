@@ -1,0 +1,321 @@
+//! Keeping a database within `maxmemory`: who has to wait for room, and for how long.
+//!
+//! Whether there is room is asked before every run of commands, so the answer has to be nearly free.
+//! jemalloc counts for each thread what it allocates and frees. A reactor that has once seen how much
+//! room there is gets an allowance, up to a mark of its own balance; until its balance reaches that
+//! mark it need not look at the others. Allowances are small where several reactors share the room: all
+//! together overshoot the limit by no more than `ALLOWANCE` each. Above the mark the published balances
+//! are summed, a few loads, and if they exceed the limit keys go: here, by the reactor whose client
+//! asked, for `maxmemory-eviction-tenacity`'s time at most. What is left to do then is done between turns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use carnelian_keyspace::{Changes, EvictionOrder, EvictionPolicy, Evictor};
+
+use crate::allocator;
+use crate::blocking;
+use crate::database::Database;
+use crate::dispatch::{self, Scratch};
+use crate::pubsub;
+use crate::reclaim::Reclaimer;
+use crate::session::Worker;
+
+/// The most that a reactor may allocate between two looks at what all hold.
+const ALLOWANCE: usize = 64 << 10;
+
+/// Keys that are evicted between two readings of the clock.
+const KEYS_PER_READING: u32 = 16;
+
+/// What a database may take, and how it gets there.
+#[derive(Clone, Copy, Debug)]
+pub struct Eviction {
+    /// `maxmemory`; 0: as much as there is.
+    pub bytes_max: usize,
+    /// None: `noeviction`.
+    pub policy: Option<EvictionPolicy>,
+    /// `maxmemory-samples`.
+    pub samples: usize,
+    /// The longest a command waits for keys to be evicted; none: as long as it takes.
+    pub slice_ns: Option<u64>,
+}
+
+/// A database's figures about eviction.
+#[derive(Default)]
+pub struct Room {
+    /// `maxmemory`, where each run of commands looks.
+    bytes_max: AtomicUsize,
+    /// Bytes that are not the allocator's (TLS sessions), as of the last tick.
+    foreign_bytes: AtomicUsize,
+    /// Since when more is in use than may be, in microseconds since 1970; 0: it is not.
+    exceeded_since_us: AtomicU64,
+    /// For how long that was so, before.
+    exceeded_us: AtomicU64,
+}
+
+impl Room {
+    pub fn set_limit(&self, eviction: &Eviction) {
+        self.bytes_max.store(eviction.bytes_max, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn limit(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    pub fn set_foreign(&self, bytes: usize) {
+        self.foreign_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn foreign(&self) -> usize {
+        self.foreign_bytes.load(Ordering::Relaxed)
+    }
+
+    /// For how long in all, and for how long now, more has been in use than may be: in milliseconds.
+    pub fn exceeded_ms(&self, now_us: u64) -> (u64, u64) {
+        let since_us = self.exceeded_since_us.load(Ordering::Relaxed);
+        let current_us = if since_us == 0 { 0 } else { now_us.saturating_sub(since_us) };
+        let total_us = self.exceeded_us.load(Ordering::Relaxed) + current_us;
+        (total_us / 1000, current_us / 1000)
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset(&self) {
+        self.exceeded_us.store(0, Ordering::Relaxed);
+        self.exceeded_since_us.store(0, Ordering::Relaxed);
+    }
+
+    fn note_exceeded(&self, is_exceeded: bool, now_us: u64) {
+        let since_us = self.exceeded_since_us.load(Ordering::Relaxed);
+        if is_exceeded == (since_us != 0) {
+            return;
+        }
+        let next = if is_exceeded { now_us.max(1) } else { 0 };
+        let swapped = self.exceeded_since_us.compare_exchange(
+            since_us,
+            next,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if swapped.is_ok() && !is_exceeded {
+            self.exceeded_us.fetch_add(now_us.saturating_sub(since_us), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A reactor's part in the eviction of one database.
+#[derive(Default)]
+pub struct Quota {
+    /// The limit that `mark` was made for.
+    bytes_max: usize,
+    /// The balance of this thread up to which there is room for certain.
+    mark: i64,
+    /// There was none, and none could be made.
+    is_full: bool,
+    evictor: Evictor,
+}
+
+/// Evicts keys if more memory is in use than may be. Whether commands that take memory (those
+/// flagged `denyoom`) may run. No lock may be held.
+#[inline]
+pub fn make_room(worker: &mut Worker, database: &Arc<Database>) -> bool {
+    let bytes_max = database.room.limit();
+    bytes_max == 0
+        || is_below_mark(worker, database, bytes_max)
+        || make(worker, database, bytes_max)
+}
+
+/// The balance of this thread (as `allocator::balance` gives it) from which a run of commands ends
+/// after one that takes memory, so that `make_room` is asked again before the next.
+#[inline]
+pub fn mark(worker: &Worker, database: &Database) -> i64 {
+    if database.room.limit() == 0 {
+        return i64::MAX;
+    }
+    match worker.quotas.get(&database.uid) {
+        Some(quota) if !quota.is_full => quota.mark,
+        // Those that take memory are refused one by one anyway.
+        _ => i64::MAX,
+    }
+}
+
+/// What counts against the limit: all but what is about to be freed.
+pub fn counted(reclaimer: &Reclaimer, database: &Database) -> usize {
+    let used = allocator::used_memory() + database.room.foreign();
+    used.saturating_sub(reclaimer.pending_bytes())
+}
+
+/// Makes room in all databases, for a slice of time each: where there was no time for it before, or a
+/// limit was changed (which may happen under locks).
+#[cold]
+pub fn go_on(worker: &mut Worker) {
+    worker.is_evicting = false;
+    let server = Arc::clone(&worker.server);
+    for database in &*server.databases.read() {
+        make_room(worker, database);
+    }
+}
+
+fn is_below_mark(worker: &Worker, database: &Database, bytes_max: usize) -> bool {
+    worker
+        .quotas
+        .get(&database.uid)
+        .is_some_and(|quota| quota.bytes_max == bytes_max && allocator::balance() < quota.mark)
+}
+
+fn make(worker: &mut Worker, database: &Arc<Database>, bytes_max: usize) -> bool {
+    if database.pause.now(worker.clock.now_ms(), &database.attention).is_some() {
+        // CLIENT PAUSE: the data is to stay as it is.
+        return true;
+    }
+    let mut quota = worker.quotas.remove(&database.uid).unwrap_or_default();
+    let end = if bytes_max < counted(&worker.server.reclaimer, database) {
+        evict(worker, database, &mut quota.evictor, bytes_max)
+    } else {
+        End::Room
+    };
+    let used = counted(&worker.server.reclaimer, database);
+    let allowance = match worker.server.mailboxes.len() {
+        1 => ALLOWANCE.min(bytes_max.saturating_sub(used)),
+        reactors => ALLOWANCE.min(bytes_max.saturating_sub(used) / (2 * reactors)),
+    };
+    quota.bytes_max = bytes_max;
+    // Where there is no room, what this thread frees makes none yet.
+    let is_over = end != End::Room;
+    quota.mark = if is_over { i64::MIN } else { allocator::balance() + allowance as i64 };
+    quota.is_full = end == End::Full;
+    worker.is_evicting |= end == End::OutOfTime;
+    worker.quotas.insert(database.uid, quota);
+    database.room.note_exceeded(is_over, worker.clock.now_us());
+    end != End::Full
+}
+
+/// How an eviction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// No more is in use than may be.
+    Room,
+    /// There is more to evict: the command may run, and others help.
+    OutOfTime,
+    /// There is nothing to evict.
+    Full,
+}
+
+fn evict(
+    worker: &mut Worker,
+    database: &Arc<Database>,
+    evictor: &mut Evictor,
+    bytes_max: usize,
+) -> End {
+    let settings = database.settings.load();
+    let Eviction { policy, samples, slice_ns, .. } = settings.eviction;
+    let Some(policy) = policy else { return End::Full };
+    let begin_ns = worker.clock.elapsed_ns();
+    let now_ms = worker.clock.now_ms();
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    let Scratch { aftermath, ready, .. } = &mut scratch;
+    aftermath.changes.listening = pubsub::listening(database, &settings);
+    aftermath.changes.watch(&database.waiters.interest);
+    let mut keys = 0_u32;
+    let end = loop {
+        let hear = |changes: &mut Changes| {
+            dispatch::hear(database, changes, ready);
+        };
+        let freed = evictor.evict_one(&database.keyspace, policy, samples, now_ms, aftermath, hear);
+        if freed.is_none() {
+            break End::Full;
+        }
+        if !aftermath.dropped.is_empty() {
+            dispatch::free(worker, std::mem::take(&mut aftermath.dropped));
+        }
+        if counted(&worker.server.reclaimer, database) <= bytes_max {
+            break End::Room;
+        }
+        keys += 1;
+        if keys.is_multiple_of(KEYS_PER_READING)
+            && let Some(slice_ns) = slice_ns
+            && slice_ns <= worker.clock.elapsed_ns().saturating_sub(begin_ns)
+        {
+            break End::OutOfTime;
+        }
+    };
+    dispatch::settle(worker, database, None, aftermath);
+    worker.scratch = scratch;
+    if !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, database);
+    }
+    end
+}
+
+/// The time that `maxmemory-eviction-tenacity` gives to one command: up to 10 it grows evenly to half
+/// a millisecond, then by 15% with each step to some minutes; at 100 there is no end.
+pub fn slice_ns(tenacity: u32) -> Option<u64> {
+    match tenacity {
+        0..=10 => Some(50_000 * u64::from(tenacity)),
+        11..=99 => Some((500_000.0 * 1.15_f64.powi(tenacity as i32 - 10)) as u64),
+        _ => None,
+    }
+}
+
+/// Which keys go in which order under a policy.
+pub fn policy(
+    word: carnelian_config::EvictionPolicy,
+    decay_minutes: u32,
+) -> Option<EvictionPolicy> {
+    use carnelian_config::EvictionPolicy as Word;
+
+    let volatile = matches!(
+        word,
+        Word::VolatileLru | Word::VolatileLfu | Word::VolatileRandom | Word::VolatileTtl
+    );
+    let order = match word {
+        Word::NoEviction => return None,
+        Word::AllkeysLru | Word::VolatileLru => EvictionOrder::Idle,
+        Word::AllkeysLfu | Word::VolatileLfu => EvictionOrder::Frequency { decay_minutes },
+        Word::AllkeysRandom | Word::VolatileRandom => EvictionOrder::Random,
+        Word::VolatileTtl => EvictionOrder::Expiry,
+    };
+    Some(EvictionPolicy { volatile, order })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenacity_is_time() {
+        assert_eq!(slice_ns(0), Some(0));
+        assert_eq!(slice_ns(10), Some(500_000));
+        assert!((574_000..576_000).contains(&slice_ns(11).unwrap()));
+        assert!(60_000_000_000 < slice_ns(99).unwrap());
+        assert_eq!(slice_ns(100), None);
+    }
+
+    #[test]
+    fn the_time_above_the_limit_is_measured() {
+        let room = Room::default();
+        room.note_exceeded(false, 5_000);
+        assert_eq!(room.exceeded_ms(5_000), (0, 0));
+        room.note_exceeded(true, 10_000);
+        room.note_exceeded(true, 12_000);
+        assert_eq!(room.exceeded_ms(15_000), (5, 5));
+        room.note_exceeded(false, 20_000);
+        assert_eq!(room.exceeded_ms(50_000), (10, 0));
+        room.note_exceeded(true, 60_000);
+        assert_eq!(room.exceeded_ms(61_000), (11, 1));
+        room.reset();
+        assert_eq!(room.exceeded_ms(61_000), (0, 0));
+    }
+
+    #[test]
+    fn each_policy_says_which_keys_and_in_which_order() {
+        use carnelian_config::EvictionPolicy as Word;
+
+        assert_eq!(policy(Word::NoEviction, 1), None);
+        let order = EvictionOrder::Frequency { decay_minutes: 3 };
+        let lfu = Some(EvictionPolicy { volatile: true, order });
+        assert_eq!(policy(Word::VolatileLfu, 3), lfu);
+        let random = EvictionPolicy { volatile: false, order: EvictionOrder::Random };
+        assert_eq!(policy(Word::AllkeysRandom, 1), Some(random));
+    }
+}

@@ -1,0 +1,128 @@
+//! What dispatch and the reactor do for MONITOR, CLIENT PAUSE and CLIENT TRACKING: one call each, so
+//! that those know nothing of the features themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::clients::bits;
+use crate::connection::Connection;
+use crate::dispatch::Nesting;
+use crate::monitor::Source;
+use crate::pause::attention;
+use crate::registry::Entry;
+use crate::session::{Session, Worker};
+use crate::tracking::{self, Invalidations};
+
+/// Before one of the server's own commands: those that run others are shown before them.
+#[inline]
+pub fn before_command(
+    worker: &Worker,
+    session: &Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    attention: u32,
+) {
+    if attention & attention::MONITORED != 0 && entry.runs_scripts {
+        let source = Source::Client(&session.shared);
+        session.database.monitors.feed_always(worker, &source, session.db, entry, words);
+    }
+}
+
+/// After a command that ran by itself, with its reply in `out`, and no lock held.
+#[inline]
+pub fn after_command(
+    worker: &mut Worker,
+    session: &mut Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    attention: u32,
+    out: &mut Vec<u8>,
+) {
+    if attention & attention::MONITORED != 0 {
+        let source = Source::Client(&session.shared);
+        session.database.monitors.feed(worker, &source, session.db, entry, words);
+    }
+    if session.tracks {
+        after_tracked(worker, session, entry, out);
+    }
+}
+
+#[cold]
+fn after_tracked(worker: &mut Worker, session: &mut Session, entry: &Entry, out: &mut Vec<u8>) {
+    let database = Arc::clone(&session.database);
+    let most = session.settings.tracked_keys_max;
+    database.tracking.shrink_to(most, worker, &database, Some((session, out)));
+    // It holds for one command, or for one transaction.
+    if session.caching
+        && session.transaction.is_none()
+        && !["client|caching", "multi"].contains(&entry.full_name.as_str())
+    {
+        session.caching = false;
+        session.shared.set_flag(bits::CACHING, false);
+    }
+}
+
+/// After a command that ran inside a transaction or a script, under its locks.
+#[inline]
+pub fn after_nested(
+    worker: &Worker,
+    session: &Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    nesting: Nesting,
+) {
+    if session.tracks {
+        tracking::remember(session, entry, words);
+    }
+    let attention = session.database.attention.load(Ordering::Relaxed);
+    if attention & attention::MONITORED != 0 {
+        let source = match nesting {
+            Nesting::Script => Source::Script,
+            _ => Source::Client(&session.shared),
+        };
+        session.database.monitors.feed(worker, &source, session.db, entry, words);
+    }
+}
+
+/// Tells those who track keys of what a client has changed, its replies being in `out`.
+#[cold]
+pub fn invalidate(worker: &mut Worker, session: &Session, out: &mut Vec<u8>) {
+    Invalidations::tell(worker, Some((session, out)));
+}
+
+/// Tells of what is left: changes that no command of a client made, and keys by their prefixes.
+#[inline]
+pub fn end_turn(worker: &mut Worker) {
+    if worker.invalidations.is_any() {
+        Invalidations::tell(worker, None);
+    }
+    if !worker.broadcasts.is_empty() {
+        worker.broadcasts.take().send(worker);
+    }
+}
+
+/// A connection waits for the end of a pause, or no longer does.
+pub fn set_postponed(session: &Session, is_postponed: bool) {
+    session.shared.set_flag(bits::POSTPONED, is_postponed);
+    let postponed = &session.database.pause.postponed;
+    if is_postponed {
+        postponed.fetch_add(1, Ordering::Relaxed);
+    } else {
+        postponed.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Forgets a client whose connection has ended.
+pub fn forget(connection: &Connection) {
+    let session = &connection.session;
+    let (shared, database) = (&session.shared, &session.database);
+    if connection.flags.postponed {
+        set_postponed(session, false);
+    }
+    if shared.has(bits::MONITOR) {
+        database.monitors.remove(shared.id, &database.attention);
+    }
+    if shared.has(bits::TRACKING) {
+        database.tracking.turn_off(database, shared);
+    }
+}

@@ -1,0 +1,126 @@
+//! CLIENT LIST, KILL and what clients say of themselves.
+
+use carnelian_tests::{Client, Server, is_carnelian};
+
+fn field(line: &str, name: &str) -> String {
+    let value = line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
+}
+
+fn named(server: &Server, name: &str) -> Client {
+    let mut client = server.connect();
+    client.expect(&format!("CLIENT SETNAME {name}"), "+OK");
+    client
+}
+
+#[test]
+fn a_line_tells_what_the_client_does() {
+    let server = Server::start(&[]);
+    let mut client = named(&server, "me");
+    client.script(
+        "CLIENT SETINFO LIB-NAME lib => +OK
+         CLIENT SETINFO LIB-VER 1.2 => +OK
+         CLIENT NO-EVICT ON => +OK
+         CLIENT NO-TOUCH ON => +OK
+         SELECT 3 => +OK
+         WATCH a b => +OK
+         CLIENT TRACKING ON => +OK",
+    );
+    let line = client.call("CLIENT INFO").text();
+    for (name, value) in [
+        ("name", "me"),
+        ("flags", "teT"),
+        ("db", "3"),
+        ("multi", "-1"),
+        ("watch", "2"),
+        ("sub", "0"),
+        ("argv-mem", "10"),
+        ("cmd", "client|info"),
+        ("user", "default"),
+        ("redir", "0"),
+        ("resp", "2"),
+        ("lib-name", "lib"),
+        ("lib-ver", "1.2"),
+        ("events", "r"),
+        ("omem", "0"),
+    ] {
+        assert_eq!(field(&line, name), value, "{name} in {line}");
+    }
+    client.expect("MULTI", "+OK");
+    client.expect("SET k v", "+QUEUED");
+    let mut other = server.connect();
+    let line = other.call("CLIENT LIST TYPE normal").text();
+    let line = line.lines().find(|line| line.contains(" name=me ")).expect("it is there");
+    assert_eq!((field(line, "multi"), field(line, "flags")), ("1".into(), "xteT".into()));
+    assert!(field(line, "multi-mem").parse::<usize>().expect("a number") > 0);
+    client.expect("RESET", "+RESET");
+    let line = client.call("CLIENT INFO").text();
+    for (name, value) in
+        [("name", ""), ("flags", "N"), ("db", "0"), ("watch", "0"), ("redir", "-1")]
+    {
+        assert_eq!(field(&line, name), value, "{name} in {line}");
+    }
+}
+
+#[test]
+fn clients_are_killed_by_what_they_are() {
+    let server = Server::start(&[]);
+    let mut control = named(&server, "control");
+    let mut one = named(&server, "one");
+    let id = one.call("CLIENT ID").integer();
+    control.expect(&format!("CLIENT KILL ID {id} ADDR 1.2.3.4:5"), ":0");
+    control.expect(&format!("CLIENT KILL ID {id}"), ":1");
+    one.expect_closed();
+    control.expect(&format!("CLIENT KILL ID {id}"), ":0");
+
+    let mut one = named(&server, "one");
+    let line = one.call("CLIENT INFO").text();
+    control.expect(&format!("CLIENT KILL {}", field(&line, "addr")), "+OK");
+    one.expect_closed();
+    control.expect("CLIENT KILL 1.2.3.4:5", "-ERR No such client");
+
+    let mut all: Vec<Client> = (0..5).map(|_| named(&server, "many")).collect();
+    control.expect("CLIENT KILL TYPE pubsub", ":0");
+    control.expect("CLIENT KILL TYPE normal MAXAGE 1000", ":0");
+    control.expect("CLIENT KILL TYPE normal", ":5");
+    all.iter_mut().for_each(Client::expect_closed);
+    control.expect("CLIENT KILL TYPE normal SKIPME no", ":1");
+    control.expect_closed();
+}
+
+#[test]
+fn filters_of_valkey() {
+    if !is_carnelian() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut control = named(&server, "control");
+    let mut a = named(&server, "a");
+    let mut b = named(&server, "b");
+    a.expect("SELECT 2", "+OK");
+    b.expect("CLIENT SETINFO LIB-NAME lib", "+OK");
+    b.expect("CLIENT CAPA nothing redirect", "+OK");
+    b.expect("CLIENT NO-EVICT ON", "+OK");
+    let (a_id, b_id) = (a.call("CLIENT ID").integer(), b.call("CLIENT ID").integer());
+    let mut names = |filter: &str| {
+        let text = control.call(&format!("CLIENT LIST {filter}")).text();
+        text.lines().map(|line| field(line, "name")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("DB 2"), "a");
+    assert_eq!(names("NOT-DB 2"), "control b");
+    assert_eq!(names("FLAGS e"), "b");
+    assert_eq!(names("NOT-FLAGS e SKIPME yes"), "a");
+    assert_eq!(names("LIB-NAME lib"), "b");
+    assert_eq!(names("NOT-LIB-NAME lib"), "control a");
+    assert_eq!(names("CAPA r"), "b");
+    assert_eq!(names("NAME a"), "a");
+    assert_eq!(names("IP 127.0.0.1 NOT-NAME a"), "control b");
+    assert_eq!(names("NOT-IP 127.0.0.1"), "");
+    assert_eq!(names(&format!("ID {a_id} {b_id} NOT-NAME a")), "b");
+    assert_eq!(names(&format!("NOT-ID {a_id} {b_id}")), "control");
+    assert_eq!(names("TYPE normal USER default MAXAGE 1000"), "");
+    assert_eq!(names("IDLE 1000"), "");
+    control.expect("CLIENT KILL NOT-NAME control", ":2");
+    a.expect_closed();
+    b.expect_closed();
+}

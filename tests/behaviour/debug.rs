@@ -1,0 +1,121 @@
+//! DEBUG, as far as test suites rely on it.
+
+use carnelian_tests::{Client, Server};
+
+/// A key of each type and encoding, in two logical databases.
+const DATA: &str = "
+    SET number 12345 => +OK
+    SET text hello => +OK
+    SETEX soon 1000 hello => +OK
+    RPUSH list a b 1 -5 => :4
+    SADD ints 1 2 3 => :3
+    SADD words a b 1 => :3
+    HSET hash a 1 b 2 => :2
+    ZADD sorted 1 a 2.5 b => :2
+    XADD stream 1-1 a 1 => 1-1
+    SELECT 3 => +OK
+    SET other value => +OK
+";
+
+fn digests(client: &mut Client) -> Vec<String> {
+    ["DEBUG DIGEST", "DBSIZE", "SELECT 0", "DBSIZE", "OBJECT ENCODING ints", "TYPE stream"]
+        .map(|command| client.call(command).to_string())
+        .to_vec()
+}
+
+#[test]
+fn a_reload_keeps_everything() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.script(DATA);
+    let long: String = (0..300).map(|i| format!(" member:{i}")).collect();
+    client.expect(&format!("SADD big{long}"), ":300");
+    for command in ["DEBUG RELOAD", "DEBUG LOADAOF", "DEBUG RELOAD NOFLUSH MERGE"] {
+        client.expect("SELECT 3", "+OK");
+        let before = digests(&mut client);
+        client.expect("SELECT 3", "+OK");
+        // Redis loads no append-only file where it writes none.
+        if command != "DEBUG LOADAOF" || carnelian_tests::is_carnelian() {
+            client.expect(command, "+OK");
+        }
+        assert_eq!(digests(&mut client), before, "{command}");
+        assert!((1..=1000).contains(&client.call("TTL soon").integer()));
+    }
+    if carnelian_tests::is_carnelian() {
+        // Redis takes this for a reason to end.
+        client.expect(
+            "DEBUG RELOAD NOFLUSH",
+            "-ERR Error trying to load the RDB dump, check server logs.",
+        );
+    }
+    client.expect(
+        "DEBUG RELOAD SOMETHING",
+        "-ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
+    );
+}
+
+#[test]
+fn a_reload_brings_encodings_back_to_what_the_thresholds_say() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.script(
+        "
+        HSET h a 1 b 2 => :2
+        OBJECT ENCODING h => listpack
+        CONFIG SET hash-max-listpack-entries 1 => +OK
+        DEBUG RELOAD => +OK
+        OBJECT ENCODING h => hashtable
+        CONFIG SET hash-max-listpack-entries 10 => +OK
+        DEBUG RELOAD => +OK
+        OBJECT ENCODING h => listpack
+        HGETALL h => {a 1 b 2}
+        ",
+    );
+}
+
+#[test]
+fn a_reload_works_inside_a_transaction() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.script(
+        "
+        SET k v => +OK
+        MULTI => +OK
+        SET l w => +QUEUED
+        DEBUG RELOAD => +QUEUED
+        MGET k l => +QUEUED
+        EXEC => [+OK +OK [v w]]
+        ",
+    );
+}
+
+#[test]
+fn looks_into_structures_are_answered() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.script(
+        "
+        DEBUG POPULATE 100 key 10 => +OK
+        STRLEN key:5 => :10
+        SADD set a b => :2
+        DEBUG HTSTATS 99 => -ERR Out of range database
+        DEBUG HTSTATS-KEY set => -ERR The value stored at the specified key is not represented using an hash table
+        DEBUG HTSTATS-KEY missing => -ERR no such key
+        DEBUG SDSLEN set => -ERR Not an sds encoded string.
+        DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER => +OK
+        DEBUG REPLYBUFFER RESIZING 0 => +OK
+        DEBUG DICT-RESIZING 1 => +OK
+        DEBUG STRINGMATCH-TEST => +Apparently...
+        ",
+    );
+    let table = client.call("DEBUG HTSTATS 0").text();
+    assert!(table.starts_with("[Dictionary HT]\nHash table 0 stats"), "{table}");
+    assert!(table.contains(" number of elements: 101\n"), "{table}");
+    let lengths = client.call("DEBUG SDSLEN key:5").text();
+    assert!(lengths.starts_with("key_sds_len:5, key_sds_avail:0, "), "{lengths}");
+    let object = client.call("DEBUG OBJECT key:5").text();
+    assert!(object.contains(" encoding:raw ") || object.contains(" encoding:embstr "), "{object}");
+    client.expect("SET text hello", "+OK");
+    let object = client.call("DEBUG OBJECT text").text();
+    assert!(object.contains(" serializedlength:6 "), "{object}");
+}

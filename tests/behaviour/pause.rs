@@ -1,0 +1,130 @@
+//! CLIENT PAUSE: what is held back, for how long, and what happens to it then.
+
+use std::time::{Duration, Instant};
+
+use carnelian_tests::{Client, Server, is_carnelian};
+
+/// Longer than any test takes.
+const LONG: &str = "600000";
+
+fn blocked(client: &mut Client, count: usize) {
+    let start = Instant::now();
+    while client.info("blocked_clients") != count.to_string() {
+        assert!(start.elapsed() < Duration::from_secs(5), "{count} clients are held back");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn writes_wait_and_reads_go_on() {
+    let server = Server::starter().tls().start();
+    let mut control = server.connect();
+    control.expect("SET k old", "+OK");
+    control.expect(&format!("CLIENT PAUSE {LONG} WRITE"), "+OK");
+    let mut writers = [server.connect(), server.connect_tls()];
+    for writer in &mut writers {
+        writer.expect("GET k", "old");
+        writer.send(b"PING\r\nAPPEND k \"\\x2b\"\r\nGET k\r\n");
+        writer.expect_next("+PONG");
+    }
+    blocked(&mut control, 2);
+    control.expect("GET k", "old");
+    control.expect("SET k", "-ERR wrong number of arguments for 'set' command");
+    if is_carnelian() {
+        assert_eq!(control.info("paused_actions"), "write");
+        assert!(control.call("CLIENT LIST").text().contains(" flags=b "));
+    }
+    control.expect("CLIENT UNPAUSE", "+OK");
+    let lengths: Vec<i64> = writers.iter_mut().map(|writer| writer.read().integer()).collect();
+    assert_eq!(lengths.iter().sum::<i64>(), 4 + 5);
+    assert!(writers.iter_mut().all(|writer| writer.read().text().starts_with("old+")));
+    blocked(&mut control, 0);
+}
+
+#[test]
+fn transactions_and_what_replicas_are_told_of_wait_too() {
+    let server = Server::start(&[]);
+    let mut control = server.connect();
+    let mut queuing = server.connect();
+    queuing.expect("MULTI", "+OK");
+    queuing.expect("SET k 1", "+QUEUED");
+    control.expect(&format!("CLIENT PAUSE {LONG} WRITE"), "+OK");
+    let mut reading = server.connect();
+    reading.expect("MULTI", "+OK");
+    reading.expect("GET k", "+QUEUED");
+    reading.expect("EXEC", "[nil]");
+    queuing.send(b"EXEC\r\n");
+    blocked(&mut control, 1);
+    let mut other = server.connect();
+    other.send(b"PUBLISH channel message\r\n");
+    blocked(&mut control, 2);
+    control.expect("CLIENT UNPAUSE", "+OK");
+    queuing.expect_next("[+OK]");
+    other.expect_next(":0");
+}
+
+#[test]
+fn a_pause_of_everything_ends_by_its_time_and_none_is_cut_short() {
+    let server = Server::start(&[]);
+    let mut control = server.connect();
+    let mut other = server.connect();
+    let start = Instant::now();
+    control.expect("CLIENT PAUSE 300", "+OK");
+    other.expect("PING", "+PONG");
+    assert!(Duration::from_millis(250) < start.elapsed());
+
+    let start = Instant::now();
+    control.send(b"MULTI\r\nCLIENT PAUSE 300 ALL\r\nCLIENT PAUSE 1 WRITE\r\nEXEC\r\n");
+    for expected in ["+OK", "+QUEUED", "+QUEUED", "[+OK +OK]"] {
+        control.expect_next(expected);
+    }
+    other.expect("PING", "+PONG");
+    assert!(Duration::from_millis(250) < start.elapsed());
+    other.eventually("PING", "+PONG");
+
+    for (bad, text) in [
+        ("-1", "-ERR timeout is negative"),
+        ("x", "-ERR timeout is not an integer or out of range"),
+        ("9223372036854775807", "-ERR timeout is out of range"),
+        ("1 SOME", "-ERR CLIENT PAUSE mode must be WRITE or ALL"),
+    ] {
+        control.expect(&format!("CLIENT PAUSE {bad}"), text);
+    }
+}
+
+#[test]
+fn nothing_expires_during_a_pause() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let before = client.info("expired_keys");
+    // The pause is on before the key can expire.
+    client.send(b"MULTI\r\nSET k v PX 1\r\nCLIENT PAUSE 600000 WRITE\r\nEXEC\r\n");
+    for expected in ["+OK", "+QUEUED", "+QUEUED", "[+OK +OK]"] {
+        client.expect_next(expected);
+    }
+    client.eventually("GET k", "nil");
+    client.expect("EXISTS k", ":0");
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(client.info("expired_keys"), before);
+    client.expect("DBSIZE", ":1");
+    client.expect("CLIENT UNPAUSE", "+OK");
+    client.expect("GET k", "nil");
+    client.eventually("DBSIZE", ":0");
+    assert_eq!(client.info("expired_keys"), "1");
+}
+
+#[test]
+fn clients_that_are_held_back_can_go() {
+    let server = Server::start(&[]);
+    let mut control = server.connect();
+    control.expect(&format!("CLIENT PAUSE {LONG} WRITE"), "+OK");
+    let mut held: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut held {
+        client.send(b"SET k v\r\n");
+    }
+    blocked(&mut control, 3);
+    drop(held.pop());
+    blocked(&mut control, 2);
+    drop(held);
+    blocked(&mut control, 0);
+}
