@@ -80,7 +80,6 @@ pub const TEMPLATES: &[Template] = &[
     ),
     t("server", 1, Exact, "RESET x"),
     t("server", 1, Exact, "HELLO (4|1|x|9223372036854775808)"),
-    t("server", 1, Exact, "AUTH (nobody|default) {v} [{v}]"),
     t("server", 1, Shape, "TIME"),
     t("server", 1, Exact, "WAIT 0 0"),
     t("server", 1, Exact, "WAIT (x|-1|0) (-1|x)"),

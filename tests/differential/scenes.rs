@@ -206,6 +206,8 @@ fn permissions(generator: &mut Generator, commands: &mut Vec<Command>) {
     let rules = rules[generator.random.usize(..rules.len())];
     commands.push(generator.made_of(&format!("ACL SETUSER u3 {rules} <{{acl}}>"), Rule::Exact));
     commands.push(Command::plain("AUTH u3 x").on(3));
+    // Redis 8.0 leaves out the refusal where other replies still have to be sent: so in no pipeline.
+    commands.push(generator.made_of("AUTH (u3|nobody|default) {v} [{v}]", Rule::Exact).on(3));
     for _ in 0..generator.random.usize(2..8) {
         let command = generator.command();
         // A user that removes itself loses its connection.
