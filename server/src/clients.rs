@@ -49,6 +49,11 @@ pub mod bits {
 /// What each client takes, whatever it does: what is known of it, and its connection.
 pub const CLIENT_BYTES: usize = size_of::<ClientShared>() + size_of::<Connection>();
 
+/// What a watched key takes, its name aside.
+const WATCHED_BYTES: usize = 120;
+/// What a subscription takes, its channel's name aside.
+const SUBSCRIPTION_BYTES: usize = 100;
+
 /// What is known of a client outside of its reactor.
 pub struct ClientShared {
     pub id: u64,
@@ -161,6 +166,9 @@ impl ClientShared {
             + load(&self.argument_bytes)
             + load(&self.queued_bytes)
             + load(&self.other_bytes)
+            + load(&self.watched) * WATCHED_BYTES
+            + (load(&self.channels) + load(&self.patterns) + load(&self.sharded_channels))
+                * SUBSCRIPTION_BYTES
     }
 
     /// Closes the connection, whichever reactor it is on.
@@ -184,6 +192,8 @@ impl ClientShared {
 pub struct Clients {
     last_id: AtomicU64,
     count: AtomicUsize,
+    /// What all clients take, while that is limited; brought up to date where it changes.
+    memory: AtomicUsize,
     by_id: Mutex<BTreeMap<u64, Arc<ClientShared>>>,
     survey: Mutex<Survey>,
 }
@@ -276,6 +286,32 @@ impl Clients {
         if self.by_id.lock().remove(&id).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// What all clients take, as far as it is followed.
+    pub fn memory(&self) -> usize {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// A client takes more or less than it did. Returns whether it takes more.
+    pub fn account(&self, client: &ClientShared) -> bool {
+        let now = if client.has(bits::CLOSING) { 0 } else { client.memory() };
+        let before = client.memory.swap(now, Ordering::Relaxed);
+        // Wrapping, so that a difference of either sign is added.
+        self.memory.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        before < now
+    }
+
+    /// Adds up anew what all clients take.
+    pub fn account_all(&self) {
+        let clients = self.by_id.lock();
+        let mut total = 0;
+        for client in clients.values().filter(|client| !client.has(bits::CLOSING)) {
+            let memory = client.memory();
+            client.memory.store(memory, Ordering::Relaxed);
+            total += memory;
+        }
+        self.memory.store(total, Ordering::Relaxed);
     }
 
     pub fn len(&self) -> usize {

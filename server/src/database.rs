@@ -15,6 +15,8 @@ use crate::acl::Acl;
 use crate::clients::Clients;
 use crate::encryption::Encryption;
 use crate::eviction::Room;
+use crate::histogram::Histogram;
+use crate::latency::Latency;
 use crate::listener::Listeners;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
@@ -45,6 +47,9 @@ pub struct Database {
     pub slow_log: Mutex<SlowLog>,
     /// How much it may take, and whether it has taken more.
     pub room: Room,
+    pub large_requests: Mutex<SlowLog>,
+    pub large_replies: Mutex<SlowLog>,
+    pub latency: Latency,
     /// Bits of `pause::attention`: what each batch has to look out for.
     pub attention: AtomicU32,
     pub pause: Pause,
@@ -84,6 +89,9 @@ impl Database {
             rates: Mutex::default(),
             slow_log: Mutex::default(),
             room,
+            large_requests: Mutex::default(),
+            large_replies: Mutex::default(),
+            latency: Latency::default(),
             attention: AtomicU32::new(0),
             pause: Pause::default(),
             monitors: Monitors::default(),
@@ -134,6 +142,7 @@ pub struct Counters {
     pub writes_processed: Counter,
     pub commands_processed: Counter,
     pub output_limit_disconnections: Counter,
+    pub evicted_clients: Counter,
     pub query_limit_disconnections: Counter,
     pub handshakes: Counter,
     pub handshakes_failed: Counter,
@@ -173,6 +182,8 @@ pub struct CommandFigures {
     pub rejected: Counter,
     /// Ran and answered with an error.
     pub failed: Counter,
+    /// How long the runs took.
+    pub histogram: Histogram,
 }
 
 /// Error codes that are counted one by one; a client that makes up more is not followed.
@@ -189,6 +200,7 @@ impl Counters {
             writes_processed: Counter::default(),
             commands_processed: Counter::default(),
             output_limit_disconnections: Counter::default(),
+            evicted_clients: Counter::default(),
             query_limit_disconnections: Counter::default(),
             handshakes: Counter::default(),
             handshakes_failed: Counter::default(),
@@ -249,6 +261,10 @@ impl Stats {
         all
     }
 
+    pub fn all(&self) -> &[Counters] {
+        &self.reactors
+    }
+
     #[inline]
     pub fn of(&self, reactor: usize) -> &Counters {
         &self.reactors[reactor]
@@ -272,6 +288,7 @@ impl Stats {
                 &counters.writes_processed,
                 &counters.commands_processed,
                 &counters.output_limit_disconnections,
+                &counters.evicted_clients,
                 &counters.query_limit_disconnections,
                 &counters.handshakes,
                 &counters.handshakes_failed,
@@ -295,7 +312,8 @@ impl Stats {
                 counter.reset();
             }
             for figures in &counters.commands {
-                let CommandFigures { calls, nanoseconds, rejected, failed } = figures;
+                let CommandFigures { calls, nanoseconds, rejected, failed, histogram } = figures;
+                histogram.reset();
                 for counter in [calls, nanoseconds, rejected, failed] {
                     counter.reset();
                 }

@@ -31,6 +31,7 @@ use crate::pause::{self, Held, attention};
 use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
+use crate::settings::Settings;
 use crate::tracking;
 use crate::waiters::Key;
 
@@ -296,7 +297,7 @@ fn run_together(
     }
     let Scratch { ids, aftermath, runs, ready, .. } = &mut scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
-    let mut run = Run::begin(worker, &database, runs, session.settings.slow_ns);
+    let mut run = Run::begin(worker, &database, runs, &session.settings);
     let mut ran = 0;
     let mark = eviction::mark(worker, &database);
     let is_bounded = mark != i64::MAX;
@@ -315,9 +316,9 @@ fn run_together(
     let slow = run.end();
     drop(call);
     settle(worker, &database, Some(session), &mut scratch.aftermath);
-    for (ran, duration_ns) in slow {
+    for (ran, noted) in slow {
         let entry = registry.entry(scratch.ids[ran]);
-        log_slow(worker, session, entry, batch.command(index + ran), duration_ns);
+        log_slow(worker, session, entry, batch.command(index + ran), noted);
     }
     worker.scratch = scratch;
     if !worker.scratch.ready.is_empty() {
@@ -386,7 +387,7 @@ fn run_alone(
     let mut scratch = std::mem::take(&mut worker.scratch);
     let mut call = call(worker, session, access.into(), &mut scratch.aftermath, out);
     call.may_block = true;
-    let mut run = Run::begin(worker, &database, &mut scratch.runs, session.settings.slow_ns);
+    let mut run = Run::begin(worker, &database, &mut scratch.runs, &session.settings);
     run.command(&mut call, entry, command, words);
     hear(&database, call.db.changes, &mut scratch.ready);
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
@@ -398,8 +399,8 @@ fn run_alone(
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
     session.waiter = waiter;
-    for (_, duration_ns) in slow {
-        log_slow(worker, session, entry, words, duration_ns);
+    for (_, noted) in slow {
+        log_slow(worker, session, entry, words, noted);
     }
     if !worker.scratch.ready.is_empty() {
         blocking::serve(worker, &database);
@@ -451,7 +452,7 @@ pub fn run_for(
     let reply = Writer::new(out, waiter.protocol);
     let environment = &settings.environment;
     let mut call = Call { args: &[], db, reply, environment, may_block: true };
-    let mut run = Run::begin(worker, database, &mut scratch.runs, settings.slow_ns);
+    let mut run = Run::begin(worker, database, &mut scratch.runs, &settings);
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, &mut scratch.ready);
     let wait = run.wait.take();
@@ -558,7 +559,7 @@ impl Nest<'_> {
         let mut scratch = std::mem::take(&mut worker.scratch);
         let Scratch { aftermath, runs, ready, .. } = &mut scratch;
         let mut call = call(worker, session, Hold::Lent(&mut *self.held), aftermath, out);
-        let mut run = Run::begin(worker, database, runs, session.settings.slow_ns);
+        let mut run = Run::begin(worker, database, runs, &session.settings);
         let mut ran = 0;
         for &(id, end) in queue {
             let entry = registry.entry(id);
@@ -581,12 +582,12 @@ impl Nest<'_> {
         drop(call);
         settle(worker, database, Some(session), &mut scratch.aftermath);
         worker.scratch = scratch;
-        for (place, duration_ns) in slow {
+        for (place, noted) in slow {
             let start = if place == 0 { None } else { queue.get(place - 1).map(|it| it.1) };
             let start = start.unwrap_or(first.min(queue[0].1));
             let (id, end) = queue[place];
             let words = words.get(start.min(end)..end).unwrap_or_default();
-            log_slow(worker, session, registry.entry(id), words, duration_ns);
+            log_slow(worker, session, registry.entry(id), words, noted);
         }
         ran
     }
@@ -628,10 +629,14 @@ struct Run<'r> {
     unsettled: SmallVec<[usize; 32]>,
     /// Commands run so far.
     ran: usize,
-    /// From when on a command is slow.
-    slow_ns: u64,
-    /// Slow commands by their place in the run, and the time each took.
-    slow: Vec<(usize, u64)>,
+    /// Whether times go into histograms.
+    has_histograms: bool,
+    /// From when on a command is worth noting.
+    notable_ns: u64,
+    /// From which size on a reply is.
+    notable_bytes: usize,
+    /// Notable commands by their place in the run.
+    slow: Vec<(usize, Noted)>,
     /// What the last command waits for, if it could not be served.
     wait: Option<Box<Wait>>,
 }
@@ -641,10 +646,15 @@ const FINE_NS: u64 = 1_000_000;
 
 impl<'r> Run<'r> {
     #[inline]
-    fn begin(worker: &'r Worker, database: &'r Database, runs: &mut u64, slow_ns: u64) -> Self {
+    fn begin(
+        worker: &'r Worker,
+        database: &'r Database,
+        runs: &mut u64,
+        settings: &Settings,
+    ) -> Self {
         let clock = &worker.clock;
         let weight = if runs.is_multiple_of(SAMPLED) { SAMPLED } else { 0 };
-        let is_fine = slow_ns < FINE_NS;
+        let is_fine = settings.slow_ns < FINE_NS || settings.latency_ns != u64::MAX;
         *runs += 1;
         Self {
             clock,
@@ -654,7 +664,9 @@ impl<'r> Run<'r> {
             last_ns: if weight != 0 { clock.elapsed_ns() } else { 0 },
             unsettled: SmallVec::new(),
             ran: 0,
-            slow_ns,
+            has_histograms: settings.has_histograms,
+            notable_ns: settings.slow_ns.min(settings.latency_ns),
+            notable_bytes: settings.large_reply.bytes_min,
             slow: Vec::new(),
             wait: None,
         }
@@ -668,13 +680,14 @@ impl<'r> Run<'r> {
         command: &DataCommand,
         words: &'c [&'c [u8]],
     ) {
-        let is_timed = entry.timed || self.is_fine;
+        let figures = &self.counters.commands[entry.id];
+        // The first run is timed, so that no command that has run is without a histogram.
+        let is_timed = entry.timed || self.is_fine || figures.calls.value() == 0;
         if is_timed {
             self.settle();
             self.last_ns = self.clock.elapsed_ns();
         }
         let before = call.reply.len();
-        let figures = &self.counters.commands[entry.id];
         call.args = words;
         call.db.changes.dirty = 0;
         match (command.run)(call) {
@@ -697,14 +710,20 @@ impl<'r> Run<'r> {
             }
         }
         figures.calls.add(1);
+        let reply_bytes = call.reply.len() - before;
         if is_timed {
             let now_ns = self.clock.elapsed_ns();
             let duration_ns = now_ns.saturating_sub(self.last_ns);
             figures.nanoseconds.add(duration_ns);
             self.last_ns = now_ns;
-            if self.slow_ns <= duration_ns {
-                self.slow.push((self.ran, duration_ns));
+            if self.has_histograms {
+                figures.histogram.add(duration_ns, 1);
             }
+            if self.notable_ns <= duration_ns || self.notable_bytes <= reply_bytes {
+                self.slow.push((self.ran, Noted { duration_ns, reply_bytes }));
+            }
+        } else if self.notable_bytes <= reply_bytes {
+            self.slow.push((self.ran, Noted { duration_ns: 0, reply_bytes }));
         } else if self.weight != 0 {
             self.unsettled.push(entry.id);
         }
@@ -719,29 +738,68 @@ impl<'r> Run<'r> {
         let now_ns = self.clock.elapsed_ns();
         let share = now_ns.saturating_sub(self.last_ns) / self.unsettled.len() as u64;
         for id in self.unsettled.drain(..) {
-            self.counters.commands[id].nanoseconds.add(share * self.weight);
+            let figures = &self.counters.commands[id];
+            figures.nanoseconds.add(share * self.weight);
+            if self.has_histograms {
+                figures.histogram.add(share, self.weight);
+            }
         }
         self.last_ns = now_ns;
     }
 
     /// Settles the last commands; returns the slow ones.
-    fn end(mut self) -> Vec<(usize, u64)> {
+    fn end(mut self) -> Vec<(usize, Noted)> {
         self.settle();
         self.slow
     }
 }
 
-/// Puts a command in the slow log. Called with no lock held.
+/// What is notable of a command that has run.
+#[derive(Clone, Copy, Debug)]
+pub struct Noted {
+    pub duration_ns: u64,
+    pub reply_bytes: usize,
+}
+
+/// Puts a command into the logs it belongs to. Called with no lock held.
 #[cold]
-fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], duration_ns: u64) {
+fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], noted: Noted) {
+    let (database, settings) = (&session.database, &session.settings);
+    let now_ms = worker.clock.now_ms();
+    let Noted { duration_ns, reply_bytes } = noted;
+    if settings.latency_ns <= duration_ns {
+        let is_fast = entry.flags.contains(Flags::FAST);
+        let event = if is_fast { "fast-command" } else { "command" };
+        database.latency.add(event, now_ms, duration_ns);
+    }
     if entry.flags.contains(Flags::SKIP_SLOWLOG) {
         return;
     }
-    let database = &session.database;
-    let most = session.settings.slow_log_len;
-    let now_ms = worker.clock.now_ms();
     let client = &session.shared;
-    database.slow_log.lock().push(entry, words, client, duration_ns / 1000, now_ms, most);
+    if settings.slow_ns <= duration_ns {
+        let (us, most) = (duration_ns / 1000, settings.slow_log_len);
+        database.slow_log.lock().push(entry, words, client, us, now_ms, most);
+    }
+    if settings.large_reply.bytes_min <= reply_bytes {
+        let (bytes, most) = (reply_bytes as u64, settings.large_reply.len);
+        database.large_replies.lock().push(entry, words, client, bytes, now_ms, most);
+    }
+}
+
+/// Logs a request that is as large as `commandlog-request-larger-than` says.
+#[cold]
+pub fn log_large(worker: &Worker, session: &Session, words: &[&[u8]], bytes: usize) {
+    let registry = &worker.server.registry;
+    let Some(mut entry) = words.first().and_then(|name| registry.find(name)) else { return };
+    if let Some(word) = words.get(1) {
+        entry = registry.find_sub(entry, word).unwrap_or(entry);
+    }
+    if entry.flags.contains(Flags::SKIP_SLOWLOG) {
+        return;
+    }
+    let (now_ms, most) = (worker.clock.now_ms(), session.settings.large_request.len);
+    let mut log = session.database.large_requests.lock();
+    log.push(entry, words, &session.shared, bytes as u64, now_ms, most);
 }
 
 /// Books what a run left behind, after its locks are released.
@@ -847,8 +905,15 @@ fn run_server(
     figures.nanoseconds.add(duration_ns);
     // It may have changed them, and commands behind it in the same batch go by the new ones.
     session.refresh_settings();
-    if session.settings.slow_ns <= duration_ns {
-        log_slow(worker, session, entry, words, duration_ns);
+    if session.settings.has_histograms {
+        figures.histogram.add(duration_ns, 1);
+    }
+    let reply_bytes = out.len().saturating_sub(before);
+    let settings = &session.settings;
+    if settings.slow_ns.min(settings.latency_ns) <= duration_ns
+        || settings.large_reply.bytes_min <= reply_bytes
+    {
+        log_slow(worker, session, entry, words, Noted { duration_ns, reply_bytes });
     }
     if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
         blocking::serve(worker, &database);
@@ -985,6 +1050,7 @@ pub fn tick(worker: &mut Worker) {
         if worker.reactor == 0 {
             let most = database.settings.load().tracked_keys_max;
             database.tracking.shrink_to(most, worker, database, None);
+            features::account_all(worker, database);
             database.rates.lock().sample(now_ms, &database.stats);
             let share = database.clients.len() / server.hz().max(1) as usize;
             database.clients.survey_some(share.max(CLIENTS_SURVEYED));

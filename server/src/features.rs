@@ -1,12 +1,17 @@
 //! What dispatch and the reactor do for MONITOR, CLIENT PAUSE and CLIENT TRACKING: one call each, so
 //! that those know nothing of the features themselves.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clients::bits;
+use crate::commands::line;
 use crate::connection::Connection;
+use crate::database::Database;
 use crate::dispatch::Nesting;
+use crate::log;
+use crate::mailbox::Message;
 use crate::monitor::Source;
 use crate::pause::attention;
 use crate::registry::Entry;
@@ -101,6 +106,54 @@ pub fn end_turn(worker: &mut Worker) {
     }
 }
 
+/// Follows what a client takes of the memory, while `maxmemory-clients` limits that.
+#[inline]
+pub fn account(worker: &Worker, session: &Session) {
+    let most = session.settings.clients_memory_max;
+    if most != 0 {
+        let clients = &session.database.clients;
+        if clients.account(&session.shared) && most <= clients.memory() {
+            evict(worker, &session.database, most);
+        }
+    }
+}
+
+/// Looks by time at what all clients take.
+pub fn account_all(worker: &Worker, database: &Database) {
+    let most = database.settings.load().clients_memory_max;
+    if most != 0 {
+        database.clients.account_all();
+        if most <= database.clients.memory() {
+            evict(worker, database, most);
+        }
+    }
+}
+
+/// Closes connections, largest first, until all clients take less than `most` bytes.
+#[cold]
+fn evict(worker: &Worker, database: &Database, most: usize) {
+    let mut clients = database.clients.list();
+    clients.retain(|client| !client.has(bits::NO_EVICT));
+    clients.sort_unstable_by_key(|client| Reverse(client.memory.load(Ordering::Relaxed)));
+    for client in clients {
+        if database.clients.memory() < most {
+            return;
+        }
+        let line =
+            String::from_utf8_lossy(&line(&client, &worker.server.registry, worker.clock.now_ms()))
+                .into_owned();
+        log::notice!("Evicting client: {line}");
+        client.set_flag(bits::CLOSING, true);
+        database.clients.account(&client);
+        database.clients.remove(client.id);
+        worker.counters(database).evicted_clients.add(1);
+        worker.post(client.reactor, Message::Kill(client));
+    }
+    if most <= database.clients.memory() {
+        log::warning!("Over client maxmemory after evicting all evictable clients");
+    }
+}
+
 /// A connection waits for the end of a pause, or no longer does.
 pub fn set_postponed(session: &Session, is_postponed: bool) {
     session.shared.set_flag(bits::POSTPONED, is_postponed);
@@ -116,6 +169,10 @@ pub fn set_postponed(session: &Session, is_postponed: bool) {
 pub fn forget(connection: &Connection) {
     let session = &connection.session;
     let (shared, database) = (&session.shared, &session.database);
+    if session.settings.clients_memory_max != 0 {
+        shared.set_flag(bits::CLOSING, true);
+        database.clients.account(shared);
+    }
     if connection.flags.postponed {
         set_postponed(session, false);
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use carnelian_resp::Protocol;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
@@ -22,7 +23,7 @@ use crate::eviction;
 use crate::features;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
-use crate::pubsub::Publication;
+use crate::pubsub::{Part, Row};
 use crate::server::Server;
 use crate::service::{After, Service};
 use crate::session::{ClientClass, Worker};
@@ -55,6 +56,8 @@ const REFUSAL_MS: u64 = 1000;
 /// A poll and its mailbox, made before the thread that will use them.
 pub struct Seat {
     poll: Poll,
+    /// For the stand-in of a core that is elsewhere.
+    spare: Poll,
     mailbox: Arc<Mailbox>,
 }
 
@@ -62,7 +65,7 @@ impl Seat {
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(poll.registry(), MAILBOX)?);
-        Ok(Self { poll, mailbox })
+        Ok(Self { poll, spare: Poll::new()?, mailbox })
     }
 
     pub fn mailbox(&self) -> &Arc<Mailbox> {
@@ -71,9 +74,17 @@ impl Seat {
 }
 
 pub struct Reactor {
+    core: Box<Core>,
+    service: Service,
+    /// Stands in for the core while a command runs, which may have to serve others from inside.
+    spare: Option<Box<Core>>,
+}
+
+/// What a reactor has but for what runs commands: so that, while a script runs for too long, the
+/// others can be served by a second reactor on the same core, from inside the script.
+pub struct Core {
     poll: Poll,
     mailbox: Arc<Mailbox>,
-    service: Service,
     connections: Slab<Box<Connection>>,
     doors: Doors,
     /// Those that have more to do without an event.
@@ -97,15 +108,24 @@ pub struct Reactor {
     cursor: usize,
     /// When the last connection is closed at the latest; none while the server runs.
     farewell_ms: Option<u64>,
+    /// The connection that is being served, and what it speaks.
+    lent: Option<(Token, Protocol)>,
+    /// What came for it meanwhile.
+    missed: Vec<Missed>,
 }
 
-impl Reactor {
-    pub fn new(seat: Seat, index: usize, server: Arc<Server>) -> Self {
-        let worker = Worker::new(index, server);
-        Self {
-            poll: seat.poll,
-            mailbox: seat.mailbox,
-            service: Service::new(worker),
+/// What could not be done with a connection because it was being served.
+enum Missed {
+    Event(Token),
+    Message(Message),
+    Bytes(Token, Arc<[u8]>),
+}
+
+impl Core {
+    fn new(poll: Poll, mailbox: Arc<Mailbox>) -> Box<Self> {
+        Box::new(Self {
+            poll,
+            mailbox,
             connections: Slab::new(),
             doors: Doors::default(),
             ready: VecDeque::new(),
@@ -120,7 +140,38 @@ impl Reactor {
             next_tick_ms: 0,
             cursor: 0,
             farewell_ms: None,
-        }
+            lent: None,
+            missed: Vec::new(),
+        })
+    }
+}
+
+/// Serves this reactor's other clients from inside a script that has been running for too long: what
+/// the script holds is busy, so nearly all that they ask for is refused. `staged`: the replies of this
+/// turn, in which those of some clients lie that are yet to be flushed. False once the server ends.
+pub fn serve_meanwhile(worker: &mut Worker, staged: &[u8]) -> bool {
+    let Some(core) = worker.core.take() else { return true };
+    let mut nested = Worker::new(worker.reactor, Arc::clone(&worker.server));
+    // Deadlines are counted from its beginning.
+    nested.clock = worker.clock.clone();
+    let mut nested = Reactor { core, service: Service::new(nested), spare: None };
+    nested.service.replies.extend_from_slice(staged);
+    let lent = nested.core.lent;
+    nested.wait_and_turn(&mut Events::with_capacity(EVENTS_PER_WAIT), Duration::ZERO);
+    nested.core.lent = lent;
+    for message in nested.service.worker.take_posted() {
+        worker.post(worker.reactor, message);
+    }
+    let goes_on = nested.core.farewell_ms.is_none();
+    worker.core = Some(nested.core);
+    goes_on
+}
+
+impl Reactor {
+    pub fn new(seat: Seat, index: usize, server: Arc<Server>) -> Self {
+        let service = Service::new(Worker::new(index, server));
+        let spare = Some(Core::new(seat.spare, Arc::clone(&seat.mailbox)));
+        Self { core: Core::new(seat.poll, seat.mailbox), service, spare }
     }
 
     /// Runs until told to shut down.
@@ -128,57 +179,120 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         while !self.is_over() {
             let timeout = self.patience();
-            match self.poll.poll(&mut events, Some(timeout)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    log::warning!("Reactor {}: epoll: {error}", self.service.worker.reactor);
-                    std::thread::sleep(Duration::from_millis(10));
+            self.wait_and_turn(&mut events, timeout);
+        }
+    }
+
+    fn wait_and_turn(&mut self, events: &mut Events, timeout: Duration) {
+        match self.core.poll.poll(events, Some(timeout)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+            Err(error) => {
+                log::warning!("Reactor {}: epoll: {error}", self.service.worker.reactor);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        self.turn(events);
+    }
+
+    /// Has the service do something with a connection that may run commands. The core goes along, so
+    /// that a command can serve others.
+    fn serve(
+        &mut self,
+        token: Token,
+        serve: impl FnOnce(&mut Service, &mut Connection) -> After,
+    ) -> Option<After> {
+        let mut connection = self.core.connections.lend(token)?;
+        self.core.lent = Some((token, connection.session.protocol));
+        let worker = &mut self.service.worker;
+        if let Some(spare) = self.spare.take() {
+            worker.core = Some(std::mem::replace(&mut self.core, spare));
+        }
+        let after = serve(&mut self.service, &mut connection);
+        if let Some(core) = self.service.worker.core.take() {
+            self.spare = Some(std::mem::replace(&mut self.core, core));
+        }
+        self.core.lent = None;
+        self.core.connections.give_back(token, connection);
+        if !self.core.missed.is_empty() {
+            self.make_up();
+        }
+        Some(after)
+    }
+
+    /// Does what could not be done with a connection while it was being served.
+    #[cold]
+    fn make_up(&mut self) {
+        for missed in std::mem::take(&mut self.core.missed) {
+            match missed {
+                Missed::Event(token) => {
+                    let Some(connection) = self.core.connections.get_mut(token) else { continue };
+                    connection.flags.readable = true;
+                    if connection.flags.blocked {
+                        let after = self.service.drain(connection);
+                        if self.follow(token, after) == Presence::Gone {
+                            continue;
+                        }
+                    }
+                    self.follow(token, After::Again);
+                }
+                Missed::Message(message) => {
+                    let worker = &self.service.worker;
+                    worker.post(worker.reactor, message);
+                }
+                Missed::Bytes(token, bytes) => {
+                    let Some(connection) = self.core.connections.get_mut(token) else { continue };
+                    self.service.deliver(connection, &bytes);
+                    self.touch(token);
                 }
             }
-            self.turn(&events);
         }
+    }
+
+    fn is_lent(&self, token: Token) -> bool {
+        self.core.lent.is_some_and(|(lent, _)| lent == token)
     }
 
     fn turn(&mut self, events: &Events) {
         self.service.begin_turn();
-        if !self.mailbox.is_empty() {
+        if !self.core.mailbox.is_empty() {
             // What others sent before a client's request was sent comes before that request.
             self.read_mail();
         }
-        let waiting = self.ready.len();
+        let waiting = self.core.ready.len();
         for event in events {
             self.take_event(event);
         }
         for _ in 0..waiting {
-            if let Some(token) = self.ready.pop_front() {
+            if let Some(token) = self.core.ready.pop_front() {
                 self.serve_again(token);
             }
         }
         self.flush();
-        if !self.mailbox.is_empty() {
+        if !self.core.mailbox.is_empty() {
             self.read_mail();
             self.flush();
         }
-        if !self.postponed.is_empty() {
+        if !self.core.postponed.is_empty() {
             self.resume_postponed();
         }
-        if self.doors.is_knocked() {
+        if self.core.doors.is_knocked() {
             self.accept();
         }
-        if !self.shaking.is_empty() {
+        if !self.core.shaking.is_empty() {
             self.shake_some();
             self.flush();
         }
-        if !self.wait_deadlines.is_empty() {
+        if !self.core.wait_deadlines.is_empty() {
             self.expire_waits();
             self.flush();
         }
-        if self.next_tick_ms <= self.service.worker.clock.monotonic_ms() {
+        if self.core.next_tick_ms <= self.service.worker.clock.monotonic_ms() {
             self.tick();
             self.flush();
         }
-        if self.service.worker.is_evicting {
+        // From inside a script nothing is evicted: it may hold the locks.
+        if self.service.worker.is_evicting && self.spare.is_some() {
             eviction::go_on(&mut self.service.worker);
         }
         features::end_turn(&mut self.service.worker);
@@ -195,7 +309,7 @@ impl Reactor {
             if messages.is_empty() {
                 return;
             }
-            messages.drain(..).for_each(|message| self.take_message(message));
+            self.take_messages(&mut messages);
             self.service.worker.recycle_posted(messages);
             self.flush();
         }
@@ -205,9 +319,9 @@ impl Reactor {
     fn patience(&mut self) -> Duration {
         let has_own_mail = self.service.worker.has_posted();
         let is_evicting = self.service.worker.is_evicting;
-        if !self.ready.is_empty()
-            || !self.shaking.is_empty()
-            || self.doors.is_knocked()
+        if !self.core.ready.is_empty()
+            || !self.core.shaking.is_empty()
+            || self.core.doors.is_knocked()
             || has_own_mail
             || is_evicting
         {
@@ -216,10 +330,10 @@ impl Reactor {
         // From when the turn began: a tick may be late by as long as the turn took.
         let now_ms = self.service.worker.clock.monotonic_ms();
         let next_wait =
-            self.wait_deadlines.first().map_or(u64::MAX, |&(deadline_ms, _)| deadline_ms);
-        let mut patience_ms = self.next_tick_ms.min(next_wait).saturating_sub(now_ms);
-        if let Some(&token) = self.postponed.first()
-            && let Some(connection) = self.connections.get_mut(token)
+            self.core.wait_deadlines.first().map_or(u64::MAX, |&(deadline_ms, _)| deadline_ms);
+        let mut patience_ms = self.core.next_tick_ms.min(next_wait).saturating_sub(now_ms);
+        if let Some(&token) = self.core.postponed.first()
+            && let Some(connection) = self.core.connections.get_mut(token)
         {
             let until_ms = connection.session.database.pause.until_ms();
             let left_ms = until_ms.saturating_sub(self.service.worker.clock.now_ms());
@@ -231,7 +345,7 @@ impl Reactor {
     /// Lets those go on whose pause is over.
     fn resume_postponed(&mut self) {
         let now_ms = self.service.worker.clock.now_ms();
-        let Self { postponed, connections, ready, .. } = self;
+        let Core { postponed, connections, ready, .. } = &mut *self.core;
         postponed.retain(|&token| {
             let Some(connection) = connections.get_mut(token) else { return false };
             let database = &connection.session.database;
@@ -254,10 +368,15 @@ impl Reactor {
             return;
         }
         if token.0 & LISTENER_BIT != 0 {
-            self.doors.knock(token);
+            self.core.doors.knock(token);
             return;
         }
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.core.connections.get_mut(token) else {
+            if self.is_lent(token) {
+                self.core.missed.push(Missed::Event(token));
+            }
+            return;
+        };
         let may_write = event.is_writable() || event.is_write_closed() || event.is_error();
         if may_write && connection.flags.blocked {
             let after = self.service.drain(connection);
@@ -265,7 +384,7 @@ impl Reactor {
                 return;
             }
         }
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.core.connections.get_mut(token) else { return };
         let flags = &mut connection.flags;
         flags.hangup |= event.is_read_closed() || event.is_error();
         if !event.is_readable() && !flags.hangup {
@@ -281,22 +400,24 @@ impl Reactor {
             self.close(token);
             return;
         }
-        if !flags.ready {
-            let after = self.service.serve(connection);
+        if !flags.ready
+            && let Some(after) = self.serve(token, Service::serve)
+        {
             self.follow(token, after);
         }
     }
 
     fn serve_again(&mut self, token: Token) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.core.connections.get_mut(token) else { return };
         connection.flags.ready = false;
-        let after = self.service.serve(connection);
-        self.follow(token, after);
+        if let Some(after) = self.serve(token, Service::serve) {
+            self.follow(token, after);
+        }
     }
 
     /// Does what a connection needs after having been served or written to.
     fn follow(&mut self, token: Token, after: After) -> Presence {
-        let Some(connection) = self.connections.get_mut(token) else { return Presence::Gone };
+        let Some(connection) = self.core.connections.get_mut(token) else { return Presence::Gone };
         match after {
             After::Close => {
                 self.close(token);
@@ -304,18 +425,18 @@ impl Reactor {
             }
             After::Again => {
                 if !std::mem::replace(&mut connection.flags.ready, true) {
-                    self.ready.push_back(token);
+                    self.core.ready.push_back(token);
                 }
             }
             After::Handshake => {
                 if !std::mem::replace(&mut connection.flags.shaking, true) {
-                    self.shaking.push_back(token);
+                    self.core.shaking.push_back(token);
                 }
             }
             After::Postpone => {
                 if !std::mem::replace(&mut connection.flags.postponed, true) {
                     features::set_postponed(&connection.session, true);
-                    self.postponed.push(token);
+                    self.core.postponed.push(token);
                 }
             }
             After::Wait => {}
@@ -323,12 +444,12 @@ impl Reactor {
         if connection.session.waiter.is_some() {
             self.note_wait(token);
         }
-        let Some(connection) = self.connections.get_mut(token) else { return Presence::Gone };
+        let Some(connection) = self.core.connections.get_mut(token) else { return Presence::Gone };
         let is_owed = !connection.staged.is_empty()
             || connection.closing()
             || !connection.output.is_empty() && !connection.flags.blocked;
         if is_owed && !std::mem::replace(&mut connection.flags.touched, true) {
-            self.touched.push(token);
+            self.core.touched.push(token);
         }
         if REPLY_BYTES_PER_TURN < self.service.replies.len() {
             self.flush();
@@ -338,43 +459,82 @@ impl Reactor {
 
     /// Writes to every connection that is owed something: once each.
     fn flush(&mut self) {
-        let mut touched = std::mem::take(&mut self.touched);
+        let mut touched = std::mem::take(&mut self.core.touched);
         for token in touched.drain(..) {
-            let Some(connection) = self.connections.get_mut(token) else { continue };
+            let Some(connection) = self.core.connections.get_mut(token) else {
+                if self.is_lent(token) {
+                    self.core.touched.push(token);
+                }
+                continue;
+            };
             connection.flags.touched = false;
             match self.service.flush(connection) {
                 After::Close => self.close(token),
                 After::Again => {
                     if !std::mem::replace(&mut connection.flags.ready, true) {
-                        self.ready.push_back(token);
+                        self.core.ready.push_back(token);
                     }
                 }
                 After::Wait | After::Handshake | After::Postpone => {}
             }
         }
-        self.touched = touched;
+        if self.core.touched.is_empty() {
+            self.core.touched = touched;
+        }
         self.service.replies.clear();
     }
 
     fn read_mail(&mut self) {
-        let mut messages = std::mem::take(&mut self.messages);
-        self.mailbox.take(&mut messages);
-        messages.drain(..).for_each(|message| self.take_message(message));
-        self.messages = messages;
+        let mut messages = std::mem::take(&mut self.core.messages);
+        self.core.mailbox.take(&mut messages);
+        self.take_messages(&mut messages);
+        self.core.messages = messages;
+    }
+
+    fn take_messages(&mut self, messages: &mut Vec<Message>) {
+        let mut messages = messages.drain(..).peekable();
+        while let Some(message) = messages.next() {
+            let Message::Publish(first) = message else {
+                self.take_message(message);
+                continue;
+            };
+            // What was published to one channel in a row goes to each subscriber in one piece.
+            let mut row = Row::new(&first);
+            while let Some(Message::Publish(next)) = messages.peek()
+                && row.join(&first, next)
+            {
+                messages.next();
+            }
+            match row.into_parts() {
+                Some(parts) => self.pass_on(&parts, None),
+                None => self.pass_on(&first.parts, first.publisher),
+            }
+        }
     }
 
     fn take_message(&mut self, message: Message) {
+        let client = match &message {
+            Message::Kill(client) | Message::Recheck(client) | Message::Deliver(client, _) => {
+                Some(client)
+            }
+            Message::Resume(waiter, _) => Some(&waiter.client),
+            _ => None,
+        };
+        if client.is_some_and(|it| self.is_lent(Token(it.place.load(Ordering::Relaxed) as usize))) {
+            self.core.missed.push(Missed::Message(message));
+            return;
+        }
         match message {
             Message::Accept(accepted) => self.welcome(*accepted),
             Message::Kill(client) => {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
-                if self.connections.get_mut(token).is_some() {
+                if self.core.connections.get_mut(token).is_some() {
                     self.close(token);
                 }
             }
             Message::Recheck(client) => {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
-                if let Some(connection) = self.connections.get_mut(token) {
+                if let Some(connection) = self.core.connections.get_mut(token) {
                     connection.session.refresh_settings();
                     if connection.session.close_after_reply {
                         self.close(token);
@@ -383,21 +543,23 @@ impl Reactor {
             }
             Message::Deliver(client, bytes) => {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
-                if let Some(connection) = self.connections.get_mut(token) {
+                if let Some(connection) = self.core.connections.get_mut(token) {
                     self.service.deliver(connection, &bytes);
                     self.touch(token);
                 }
             }
-            Message::Publish(publication) => self.pass_on(&publication),
+            Message::Publish(publication) => {
+                self.pass_on(&publication.parts, publication.publisher);
+            }
             Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
             // The turn looks at those who wait, now that it has begun.
             Message::PauseOver => {}
             Message::Listen(listeners) => {
                 for listener in listeners {
-                    self.doors.open(self.poll.registry(), listener);
+                    self.core.doors.open(self.core.poll.registry(), listener);
                 }
             }
-            Message::Unlisten(ids) => self.doors.shut(self.poll.registry(), &ids),
+            Message::Unlisten(ids) => self.core.doors.shut(self.core.poll.registry(), &ids),
             Message::Sleep(end) => {
                 std::thread::sleep(end.saturating_duration_since(Instant::now()));
             }
@@ -406,30 +568,35 @@ impl Reactor {
     }
 
     /// Gives each of this reactor's subscribers its copy.
-    fn pass_on(&mut self, publication: &Publication) {
-        let mut tokens = std::mem::take(&mut self.subscribers);
-        for part in &publication.parts {
+    fn pass_on(&mut self, parts: &[Part], publisher: Option<(usize, usize)>) {
+        let mut tokens = std::mem::take(&mut self.core.subscribers);
+        for part in parts {
             part.receivers(self.service.worker.reactor, &mut tokens);
             for token in tokens.drain(..) {
-                if publication.publisher == Some((self.service.worker.reactor, token)) {
+                if publisher == Some((self.service.worker.reactor, token)) {
                     continue;
                 }
                 let token = Token(token);
-                if let Some(connection) = self.connections.get_mut(token) {
+                if let Some(connection) = self.core.connections.get_mut(token) {
                     let bytes = part.bytes(connection.session.protocol);
                     self.service.deliver(connection, bytes);
                     self.touch(token);
+                } else if let Some((lent, protocol)) = self.core.lent
+                    && lent == token
+                {
+                    let bytes = Arc::clone(part.bytes(protocol));
+                    self.core.missed.push(Missed::Bytes(token, bytes));
                 }
             }
         }
-        self.subscribers = tokens;
+        self.core.subscribers = tokens;
     }
 
     /// Sees to it that a connection is flushed, and that its limits are looked at.
     fn touch(&mut self, token: Token) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.core.connections.get_mut(token) else { return };
         if !std::mem::replace(&mut connection.flags.touched, true) {
-            self.touched.push(token);
+            self.core.touched.push(token);
         }
         if REPLY_BYTES_PER_TURN < self.service.replies.len() {
             self.flush();
@@ -439,21 +606,25 @@ impl Reactor {
     /// A client has waited long enough: it gets its reply, and what it has sent since runs.
     fn resume(&mut self, waiter: &Arc<Waiter>, reply: &[u8]) {
         let token = Token(waiter.client.place.load(Ordering::Relaxed) as usize);
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.core.connections.get_mut(token) else { return };
         if connection.session.waiter.as_ref().is_none_or(|own| !Arc::ptr_eq(own, waiter)) {
             return;
         }
         connection.session.waiter = None;
         if let Some(deadline_ms) = connection.wait_deadline_ms.take() {
-            self.wait_deadlines.remove(&(deadline_ms, token));
+            self.core.wait_deadlines.remove(&(deadline_ms, token));
         }
-        let after = self.service.end_wait(connection, reply);
-        self.follow(token, after);
+        let serve = |service: &mut Service, connection: &mut Connection| {
+            service.end_wait(connection, reply)
+        };
+        if let Some(after) = self.serve(token, serve) {
+            self.follow(token, after);
+        }
     }
 
     /// Notes until when a client waits that has just begun to.
     fn note_wait(&mut self, token: Token) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.core.connections.get_mut(token) else { return };
         if connection.wait_deadline_ms.is_some() {
             return;
         }
@@ -463,17 +634,17 @@ impl Reactor {
         let left_ms = deadline_ms.saturating_sub(clock.now_ms());
         let deadline_ms = clock.monotonic_ms().saturating_add(left_ms);
         connection.wait_deadline_ms = Some(deadline_ms);
-        self.wait_deadlines.insert((deadline_ms, token));
+        self.core.wait_deadlines.insert((deadline_ms, token));
     }
 
     fn expire_waits(&mut self) {
         let now_ms = self.service.worker.clock.monotonic_ms();
-        while let Some(&(deadline_ms, token)) = self.wait_deadlines.first() {
+        while let Some(&(deadline_ms, token)) = self.core.wait_deadlines.first() {
             if now_ms < deadline_ms {
                 return;
             }
-            self.wait_deadlines.pop_first();
-            let Some(connection) = self.connections.get_mut(token) else { continue };
+            self.core.wait_deadlines.pop_first();
+            let Some(connection) = self.core.connections.get_mut(token) else { continue };
             connection.wait_deadline_ms = None;
             let Some(waiter) = connection.session.waiter.clone() else { continue };
             // Else somebody serves it just now.
@@ -484,7 +655,7 @@ impl Reactor {
     }
 
     fn accept(&mut self) {
-        for accepted in self.doors.accept(&mut self.service.worker) {
+        for accepted in self.core.doors.accept(&mut self.service.worker) {
             let reactor = accepted.shared.reactor;
             if reactor == self.service.worker.reactor {
                 self.welcome(accepted);
@@ -498,37 +669,38 @@ impl Reactor {
     fn welcome(&mut self, accepted: Accepted) {
         let is_refused = accepted.refusal.is_some();
         let shared = Arc::clone(&accepted.shared);
-        let token = self.connections.insert(Box::new(Connection::new(accepted)));
+        let token = self.core.connections.insert(Box::new(Connection::new(accepted)));
         shared.place.store(token.0 as u64, Ordering::Relaxed);
-        let connection = self.connections.get_mut(token).expect("it was just put there");
-        if let Err(error) = connection.register(self.poll.registry(), token) {
+        let connection = self.core.connections.get_mut(token).expect("it was just put there");
+        if let Err(error) = connection.register(self.core.poll.registry(), token) {
             log::warning!("Could not watch a client's connection: {error}");
             self.close(token);
             return;
         }
         if is_refused {
             let deadline_ms = self.service.worker.clock.monotonic_ms() + REFUSAL_MS;
-            self.refusal_deadlines.push_back((deadline_ms, token));
+            self.core.refusal_deadlines.push_back((deadline_ms, token));
         }
-        if self.farewell_ms.is_some() {
+        if self.core.farewell_ms.is_some() {
             self.close(token);
         }
     }
 
     /// Takes some steps of handshakes, oldest first.
     fn shake_some(&mut self) {
-        for _ in 0..HANDSHAKES_PER_TURN.min(self.shaking.len()) {
-            let Some(token) = self.shaking.pop_front() else { return };
-            let Some(connection) = self.connections.get_mut(token) else { continue };
+        for _ in 0..HANDSHAKES_PER_TURN.min(self.core.shaking.len()) {
+            let Some(token) = self.core.shaking.pop_front() else { return };
+            let Some(connection) = self.core.connections.get_mut(token) else { continue };
             connection.flags.shaking = false;
             let is_first = !connection.input.is_empty();
-            let after = self.service.shake(connection);
+            let Some(after) = self.serve(token, Service::shake) else { continue };
+            let Some(connection) = self.core.connections.get_mut(token) else { continue };
             if is_first && let Transport::Handshake(_) = connection.transport {
                 let settings = connection.session.database.settings.load();
                 if let Some(timeout) = settings.handshake_timeout {
                     let deadline_ms =
                         self.service.worker.clock.monotonic_ms() + timeout.as_millis() as u64;
-                    self.handshake_deadlines.push_back((deadline_ms, token));
+                    self.core.handshake_deadlines.push_back((deadline_ms, token));
                 }
             }
             self.follow(token, after);
@@ -537,9 +709,9 @@ impl Reactor {
 
     /// Ends a connection now: what it was owed and has not taken is lost, but it is told that this is the end.
     fn close(&mut self, token: Token) {
-        let Some(mut connection) = self.connections.remove(token) else { return };
+        let Some(mut connection) = self.core.connections.remove(token) else { return };
         if let Some(deadline_ms) = connection.wait_deadline_ms {
-            self.wait_deadlines.remove(&(deadline_ms, token));
+            self.core.wait_deadlines.remove(&(deadline_ms, token));
         }
         connection.session.on_close(&mut self.service.worker);
         features::forget(&connection);
@@ -561,25 +733,25 @@ impl Reactor {
         worker.clock.synchronize();
         let now_ms = worker.clock.monotonic_ms();
         let hz = u64::from(worker.server.hz());
-        self.next_tick_ms = now_ms + 1000 / hz.max(1);
+        self.core.next_tick_ms = now_ms + 1000 / hz.max(1);
         dispatch::tick(worker);
-        self.doors.retry();
+        self.core.doors.retry();
         self.expire_handshakes(now_ms);
         self.expire_refusals(now_ms);
         self.look_for_idle(now_ms, hz);
         // In case a wake-up failed.
-        if !self.mailbox.is_empty() {
+        if !self.core.mailbox.is_empty() {
             self.read_mail();
         }
     }
 
     fn expire_handshakes(&mut self, now_ms: u64) {
-        while let Some((deadline_ms, token)) = self.handshake_deadlines.front().copied() {
+        while let Some((deadline_ms, token)) = self.core.handshake_deadlines.front().copied() {
             if now_ms < deadline_ms {
                 return;
             }
-            self.handshake_deadlines.pop_front();
-            let Some(connection) = self.connections.get_mut(token) else { continue };
+            self.core.handshake_deadlines.pop_front();
+            let Some(connection) = self.core.connections.get_mut(token) else { continue };
             if let Transport::Handshake(_) = connection.transport {
                 let session = &connection.session;
                 log::verbose!(
@@ -594,12 +766,12 @@ impl Reactor {
     }
 
     fn expire_refusals(&mut self, now_ms: u64) {
-        while let Some((deadline_ms, token)) = self.refusal_deadlines.front().copied() {
+        while let Some((deadline_ms, token)) = self.core.refusal_deadlines.front().copied() {
             if now_ms < deadline_ms {
                 return;
             }
-            self.refusal_deadlines.pop_front();
-            let Some(connection) = self.connections.get_mut(token) else { continue };
+            self.core.refusal_deadlines.pop_front();
+            let Some(connection) = self.core.connections.get_mut(token) else { continue };
             match (&connection.transport, connection.refusal) {
                 (Transport::Sniff, Some(refusal)) => {
                     let after = self.service.turn_away(connection, refusal);
@@ -612,14 +784,14 @@ impl Reactor {
 
     /// Looks at a part of the clients, so that all have been seen within a second.
     fn look_for_idle(&mut self, now_ms: u64, hz: u64) {
-        let share = (self.connections.len() as u64 / hz.max(1)).max(50) as usize;
-        for _ in 0..share.min(self.connections.len()) {
-            let Some((token, cursor)) = self.connections.next(self.cursor) else {
-                self.cursor = 0;
+        let share = (self.core.connections.len() as u64 / hz.max(1)).max(50) as usize;
+        for _ in 0..share.min(self.core.connections.len()) {
+            let Some((token, cursor)) = self.core.connections.next(self.core.cursor) else {
+                self.core.cursor = 0;
                 continue;
             };
-            self.cursor = cursor;
-            let Some(connection) = self.connections.get_mut(token) else { continue };
+            self.core.cursor = cursor;
+            let Some(connection) = self.core.connections.get_mut(token) else { continue };
             if connection.closing_since_ms.is_some_and(|since_ms| since_ms + CLOSING_MS < now_ms)
                 || !connection.output.is_empty() && self.service.is_over_limit(connection)
             {
@@ -638,24 +810,24 @@ impl Reactor {
     }
 
     fn begin_farewell(&mut self) {
-        self.doors.shut_all();
+        self.core.doors.shut_all();
         let now_ms = self.service.worker.clock.monotonic_ms();
-        self.farewell_ms = Some(now_ms + FAREWELL_MS);
-        for token in self.connections.tokens() {
-            let Some(connection) = self.connections.get_mut(token) else { continue };
+        self.core.farewell_ms = Some(now_ms + FAREWELL_MS);
+        for token in self.core.connections.tokens() {
+            let Some(connection) = self.core.connections.get_mut(token) else { continue };
             connection.close_when_flushed(now_ms);
             self.follow(token, After::Wait);
         }
-        self.next_tick_ms = now_ms + 10;
+        self.core.next_tick_ms = now_ms + 10;
     }
 
     /// Whether the thread is to end; closes the last connections.
     fn is_over(&mut self) -> bool {
-        let Some(deadline_ms) = self.farewell_ms else { return false };
-        let is_over = self.connections.len() == 0
+        let Some(deadline_ms) = self.core.farewell_ms else { return false };
+        let is_over = self.core.connections.len() == 0
             || deadline_ms <= self.service.worker.clock.elapsed_us() / 1000;
         if is_over {
-            for token in self.connections.tokens() {
+            for token in self.core.connections.tokens() {
                 self.close(token);
             }
         }

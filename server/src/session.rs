@@ -17,6 +17,7 @@ use crate::eviction::Quota;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::pubsub::Subscriptions;
+use crate::reactor::Core;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
@@ -274,6 +275,8 @@ pub struct Worker {
     pub is_evicting: bool,
     /// Messages that the client whose command runs has sent to itself: they follow its reply.
     pub echo: RefCell<Vec<u8>>,
+    /// What the reactor has but for its service, while a command runs: for one that has to serve others.
+    pub core: Option<Box<Core>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
     /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
@@ -294,6 +297,7 @@ impl Worker {
             quotas: BTreeMap::new(),
             is_evicting: false,
             echo: RefCell::default(),
+            core: None,
             posted: RefCell::default(),
             broadcasts: Broadcasts::default(),
             invalidations: Invalidations::default(),

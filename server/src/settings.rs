@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carnelian_commands::Environment;
-use carnelian_config::{self as config, ClientCertificates, Config};
+use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit};
 use carnelian_keyspace::{AccessPolicy, Limits};
 use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
@@ -44,9 +44,19 @@ pub struct Settings {
     pub hz: u32,
     /// `slowlog-log-slower-than`: commands that take as long or longer are logged.
     pub slow_ns: u64,
+    /// From this duration on an event is noted for LATENCY.
+    pub latency_ns: u64,
+    /// `latency-tracking`.
+    pub has_histograms: bool,
+    /// `commandlog-request-larger-than`, and how many such requests are kept.
+    pub large_request: LargeLog,
+    /// `commandlog-reply-larger-than`, and how many such requests are kept.
+    pub large_reply: LargeLog,
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
     pub eviction: Eviction,
+    /// `maxmemory-clients` in bytes; 0: any amount.
+    pub clients_memory_max: usize,
     /// `tracking-table-max-keys`; 0: any number.
     pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
@@ -82,6 +92,19 @@ impl Settings {
                 .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
+            latency_ns: match config.latency_monitor_threshold {
+                0 => u64::MAX,
+                ms => ms.saturating_mul(1_000_000),
+            },
+            has_histograms: config.latency_tracking,
+            large_request: LargeLog::new(
+                config.commandlog_request_larger_than,
+                config.commandlog_large_request_max_len,
+            ),
+            large_reply: LargeLog::new(
+                config.commandlog_reply_larger_than,
+                config.commandlog_large_reply_max_len,
+            ),
             slow_log_len: bytes(config.slowlog_max_len),
             eviction: Eviction {
                 bytes_max: bytes(config.maxmemory),
@@ -89,10 +112,35 @@ impl Settings {
                 samples: config.maxmemory_samples as usize,
                 slice_ns: eviction::slice_ns(config.maxmemory_eviction_tenacity),
             },
+            clients_memory_max: match config.maxmemory_clients {
+                MemoryLimit::Bytes(limit) => bytes(limit),
+                MemoryLimit::Percent(percent) => {
+                    let part = u128::from(config.maxmemory) * u128::from(percent) / 100;
+                    usize::try_from(part).unwrap_or(usize::MAX)
+                }
+            },
             tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
             environment: environment(config),
         }
+    }
+}
+
+/// From which size on requests are logged, and how many of them are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct LargeLog {
+    /// `usize::MAX`: none are.
+    pub bytes_min: usize,
+    pub len: usize,
+}
+
+impl LargeLog {
+    fn new(larger_than: i64, len: u64) -> Self {
+        let bytes_min = match usize::try_from(larger_than) {
+            Ok(bytes) if len != 0 => bytes,
+            _ => usize::MAX,
+        };
+        Self { bytes_min, len: bytes(len) }
     }
 }
 

@@ -59,6 +59,22 @@ impl<T> Slab<T> {
         Some(tenant)
     }
 
+    /// Takes a tenant out for a while; its place is kept for it.
+    pub fn lend(&mut self, token: Token) -> Option<T> {
+        let place = self.places.get_mut(index(token))?;
+        if place.generation != generation(token) {
+            return None;
+        }
+        place.tenant.take()
+    }
+
+    /// Takes back what was lent under this token.
+    pub fn give_back(&mut self, token: Token, tenant: T) {
+        if let Some(place) = self.places.get_mut(index(token)) {
+            place.tenant = Some(tenant);
+        }
+    }
+
     /// The token of the tenant at or after `cursor`, and the cursor behind it; none at the end.
     pub fn next(&self, cursor: usize) -> Option<(Token, usize)> {
         let found = self.places.get(cursor..)?.iter().position(|place| place.tenant.is_some())?;
@@ -109,5 +125,12 @@ mod tests {
         assert_eq!(slab.tokens(), [third, second]);
         assert_eq!(slab.next(2), None);
         assert_eq!(slab.next(99), None);
+        assert_eq!(slab.lend(third), Some("c"));
+        assert_eq!(slab.get_mut(third), None);
+        assert_eq!(slab.lend(third), None);
+        assert_eq!(slab.remove(third), None);
+        assert_ne!(slab.insert("d"), third, "the place is kept");
+        slab.give_back(third, "c");
+        assert_eq!(slab.get_mut(third), Some(&mut "c"));
     }
 }

@@ -29,6 +29,9 @@ const SHARDS: usize = 64;
 /// Keys that are forgotten in one go where there are too many; more come back for the rest.
 const SHRINK_KEYS: usize = 100;
 
+/// What a prefix takes for each who follows it, its bytes aside.
+const PREFIX_BYTES: usize = 64;
+
 /// The channel of invalidations for clients that speak RESP2.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
 
@@ -148,6 +151,8 @@ impl Tracking {
             }
         }
         own.sort_unstable();
+        let bytes = own.iter().map(|prefix| prefix.len() + PREFIX_BYTES).sum();
+        client.other_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The client no longer tracks, or is gone.
@@ -156,6 +161,7 @@ impl Tracking {
             return;
         }
         let own = std::mem::take(&mut *client.prefixes.lock());
+        client.other_bytes.store(0, Ordering::Relaxed);
         if !own.is_empty() {
             database.waiters.interest.remove_all();
         }

@@ -124,3 +124,26 @@ fn filters_of_valkey() {
     a.expect_closed();
     b.expect_closed();
 }
+
+#[test]
+fn the_largest_clients_go_when_all_take_too_much() {
+    let server = Server::start(&["--maxmemory-clients", "3mb"]);
+    let mut control = named(&server, "control");
+    control.expect("CLIENT NO-EVICT ON", "+OK");
+    let mut small = named(&server, "small");
+    let mut large = named(&server, "large");
+    small.send(format!("*1\r\n$1000000\r\n{}", "x".repeat(500_000)).as_bytes());
+    // It may be gone before all is sent.
+    let _ = large.try_send(format!("*1\r\n$9000000\r\n{}", "x".repeat(4_000_000)).as_bytes());
+    large.expect_closed();
+    let list = control.call("CLIENT LIST").text();
+    assert!(list.contains(" name=small ") && !list.contains(" name=large "), "{list}");
+    assert_eq!(control.info("evicted_clients"), "1");
+
+    // Who is spared stays, whatever it takes.
+    let mut spared = named(&server, "spared");
+    spared.expect("CLIENT NO-EVICT ON", "+OK");
+    spared
+        .send(format!("*2\r\n$4\r\nECHO\r\n$4000000\r\n{}\r\n", "x".repeat(4_000_000)).as_bytes());
+    assert_eq!(spared.read().bytes().len(), 4_000_000);
+}

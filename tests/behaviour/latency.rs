@@ -1,1 +1,110 @@
-//! SLOWLOG, COMMANDLOG and LATENCY.
+//! SLOWLOG, COMMANDLOG and LATENCY: what is kept of commands that took long or were large.
+
+use carnelian_tests::{Client, Server, is_carnelian};
+
+fn first_words(client: &mut Client, command: &str) -> Vec<String> {
+    let records = client.call(command).elements();
+    let words = |record: &carnelian_tests::Reply| {
+        let words = record.elements()[3].elements();
+        words.iter().map(carnelian_tests::Reply::text).collect::<Vec<_>>().join(" ")
+    };
+    records.iter().map(words).collect()
+}
+
+#[test]
+fn slow_commands_are_kept_and_forgotten() {
+    let server = Server::start(&["--slowlog-log-slower-than", "0", "--slowlog-max-len", "3"]);
+    let mut client = server.connect();
+    client.script(
+        "SLOWLOG RESET => +OK
+         CLIENT SETNAME me => +OK
+         SET k v => +OK
+         GET k => v
+         SLOWLOG LEN => :3
+         SLOWLOG GET -2 => -ERR count should be greater than or equal to -1
+         CONFIG SET slowlog-log-slower-than -1 => +OK",
+    );
+    assert_eq!(first_words(&mut client, "SLOWLOG GET 1"), ["SLOWLOG GET -2"]);
+    let record = client.call("SLOWLOG GET -1").elements()[0].elements();
+    assert_eq!(record.len(), 6);
+    assert_eq!(record[5].text(), "me");
+}
+
+#[test]
+fn large_requests_and_replies_are_kept() {
+    if !is_carnelian() {
+        return;
+    }
+    let server = Server::start(&[
+        "--commandlog-request-larger-than",
+        "500",
+        "--commandlog-reply-larger-than",
+        "500",
+    ]);
+    let mut client = server.connect();
+    let value = "v".repeat(600);
+    client.script(
+        "COMMANDLOG LEN nothing => -ERR type should be one of the following: slow, large-request, large-reply
+         COMMANDLOG GET x slow => -ERR count should be greater than or equal to -1
+         COMMANDLOG GET 10 large-request => []",
+    );
+    client.call_words(&["SET", "k", &value]);
+    client.call("GET k");
+    client.call("PING");
+    let cut = format!("{}... (472 more bytes)", "v".repeat(128));
+    let large = first_words(&mut client, "COMMANDLOG GET -1 large-request");
+    assert_eq!(large, [format!("SET k {cut}")]);
+    let size = client.call("COMMANDLOG GET 1 large-request").elements()[0].elements()[2].integer();
+    assert_eq!(size, 4 + 9 + 7 + 6 + 602);
+    // The log that was asked for is long itself.
+    assert!(
+        first_words(&mut client, "COMMANDLOG GET -1 large-reply").contains(&"GET k".to_owned())
+    );
+    client.expect("COMMANDLOG RESET large-request", "+OK");
+    client.expect("COMMANDLOG LEN large-request", ":0");
+}
+
+#[test]
+fn long_events_are_kept_by_their_kind() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.expect("LATENCY LATEST", "[]");
+    client.expect("CONFIG SET latency-monitor-threshold 20", "+OK");
+    client.expect("DEBUG SLEEP 0.03", "+OK");
+    client.expect("PING", "+PONG");
+    let latest = client.call("LATENCY LATEST").elements();
+    let event = latest[0].elements();
+    assert_eq!((latest.len(), event[0].text().as_str()), (1, "command"));
+    assert!((30..5000).contains(&event[2].integer()) && event[2].integer() <= event[3].integer());
+    assert_eq!(client.call("LATENCY HISTORY command").elements().len(), 1);
+    client.expect("LATENCY HISTORY other", "[]");
+    client.expect("LATENCY GRAPH other", "-ERR No samples available for event 'other'");
+    assert!(client.call("LATENCY GRAPH command").text().starts_with("command - high "));
+    assert!(client.call("LATENCY DOCTOR").text().contains("command: 1 latency spikes"));
+    client.expect("LATENCY RESET other", ":0");
+    client.expect("LATENCY RESET", ":1");
+    client.expect("LATENCY LATEST", "[]");
+}
+
+#[test]
+fn every_command_that_ran_has_a_histogram() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.expect("CONFIG RESETSTAT", "+OK");
+    for _ in 0..50 {
+        client.expect("SET k v", "+OK");
+    }
+    client.call("CONFIG GET port");
+    let reply = client.call("LATENCY HISTOGRAM set nosuch get").elements();
+    assert_eq!((reply.len(), reply[0].text().as_str()), (2, "set"));
+    let facts = reply[1].elements();
+    assert_eq!((facts[0].text().as_str(), facts[1].integer()), ("calls", 50));
+    let counts = facts[3].elements();
+    assert_eq!(counts.last().expect("there are some").integer(), 50);
+    let of_config = client.call("LATENCY HISTOGRAM config").elements();
+    assert!(of_config.iter().any(|word| word.to_string().contains("config|get")));
+    let stats = client.call("INFO latencystats").text();
+    assert!(stats.contains("latency_percentiles_usec_set:p50="), "{stats}");
+    client.expect("CONFIG SET latency-tracking no", "+OK");
+    assert!(!client.call("INFO latencystats").text().contains("usec_set"));
+}

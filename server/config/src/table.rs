@@ -154,8 +154,8 @@ directives! {
         "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60",
         Kind::OutputLimits, AnyTime, Obeyed;
     proto_max_bulk_len: u64 = "512mb", memory(1 << 20, SIZE_MAX), AnyTime, Obeyed;
-    maxmemory_clients: MemoryLimit = "0", Kind::MemoryOrPercent, AnyTime, Later;
-    tracking_table_max_keys: u64 = "1000000", int(0, I64_MAX), AnyTime, Later;
+    maxmemory_clients: MemoryLimit = "0", Kind::MemoryOrPercent, AnyTime, Obeyed;
+    tracking_table_max_keys: u64 = "1000000", int(0, I64_MAX), AnyTime, Obeyed;
 
     // Memory.
     maxmemory: u64 = "0", memory(0, u64::MAX), AnyTime, Obeyed;
@@ -206,13 +206,13 @@ directives! {
         int(-1, I64_MAX), AnyTime, Obeyed, "commandlog-execution-slower-than";
     slowlog_max_len: u64 = "128",
         int(0, I64_MAX), AnyTime, Obeyed, "commandlog-slow-execution-max-len";
-    commandlog_large_request_max_len: u64 = "128", int(0, I64_MAX), AnyTime, Later;
-    commandlog_request_larger_than: i64 = "1048576", int(-1, I64_MAX), AnyTime, Later;
-    commandlog_large_reply_max_len: u64 = "128", int(0, I64_MAX), AnyTime, Later;
-    commandlog_reply_larger_than: i64 = "1048576", int(-1, I64_MAX), AnyTime, Later;
+    commandlog_large_request_max_len: u64 = "128", int(0, I64_MAX), AnyTime, Obeyed;
+    commandlog_request_larger_than: i64 = "1048576", int(-1, I64_MAX), AnyTime, Obeyed;
+    commandlog_large_reply_max_len: u64 = "128", int(0, I64_MAX), AnyTime, Obeyed;
+    commandlog_reply_larger_than: i64 = "1048576", int(-1, I64_MAX), AnyTime, Obeyed;
     latency_tracking: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     latency_tracking_info_percentiles: Vec<f64> = "50 99 99.9", Kind::Percentiles, AnyTime, Obeyed;
-    latency_monitor_threshold: u64 = "0", int(0, I64_MAX), AnyTime, Later;
+    latency_monitor_threshold: u64 = "0", int(0, I64_MAX), AnyTime, Obeyed;
     notify_keyspace_events: KeyspaceEvents = "", Kind::KeyspaceEvents, AnyTime, Obeyed;
 
     // Snapshots.

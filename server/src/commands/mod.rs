@@ -2,11 +2,14 @@
 
 mod acl;
 mod command;
+mod commandlog;
 mod config;
 mod connection;
 mod debug;
 mod dump;
 mod info;
+mod latency;
+mod lolwut;
 mod memory;
 mod monitor;
 mod process;
@@ -18,6 +21,8 @@ mod transaction;
 mod wait;
 
 use std::sync::Arc;
+
+pub use connection::line;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
@@ -114,9 +119,12 @@ pub const TABLES: &[&[ServerCommand]] = &[
     acl::TABLE,
     connection::TABLE,
     command::TABLE,
+    commandlog::TABLE,
     config::TABLE,
     debug::TABLE,
     info::TABLE,
+    latency::TABLE,
+    lolwut::TABLE,
     memory::TABLE,
     monitor::TABLE,
     process::TABLE,

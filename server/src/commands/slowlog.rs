@@ -1,9 +1,11 @@
 //! SLOWLOG: the latest commands that took long.
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_resp::Writer;
 
 use crate::commands::{Context, help};
 use crate::registry::{ServerCommand, ServerRun};
+use crate::slowlog::SlowLog;
 
 const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE);
 
@@ -71,14 +73,7 @@ const fn command(
 fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let count = match context.args {
         [_, _] => USUAL_COUNT,
-        [_, _, count] => match args::integer(count) {
-            Ok(-1) => usize::MAX,
-            Ok(count @ 0..) => count as usize,
-            _ => {
-                let text = "ERR count should be greater than or equal to -1";
-                return Err(CommandError::text(text));
-            }
-        },
+        [_, _, word] => count(word)?,
         _ => {
             let text = "ERR unknown subcommand or wrong number of arguments for 'get'. Try \
                         SLOWLOG HELP.";
@@ -86,7 +81,21 @@ fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         }
     };
     let log = context.session.database.slow_log.lock();
-    let reply = &mut context.reply;
+    write(&mut context.reply, &log, count);
+    Ok(Effect::None)
+}
+
+/// How many records are asked for; -1 is all.
+pub(super) fn count(word: &[u8]) -> Result<usize, CommandError> {
+    match args::integer(word) {
+        Ok(-1) => Ok(usize::MAX),
+        Ok(count @ 0..) => Ok(count as usize),
+        _ => Err(CommandError::text("ERR count should be greater than or equal to -1")),
+    }
+}
+
+/// The latest records of a log.
+pub(super) fn write(reply: &mut Writer<'_>, log: &SlowLog, count: usize) {
     reply.array(log.count().min(count));
     for record in log.latest().take(count) {
         reply.array(6);
@@ -100,7 +109,6 @@ fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         reply.bulk(record.address.as_bytes());
         reply.bulk(&record.client_name);
     }
-    Ok(Effect::None)
 }
 
 /// `SLOWLOG LEN`

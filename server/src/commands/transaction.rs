@@ -108,8 +108,15 @@ fn watch(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         database.waiters.watching.fetch_add(1, Ordering::Relaxed);
         Box::default()
     });
-    // Once a watch is broken EXEC will run nothing, so more keys change nothing.
-    if !watched.watch.is_broken() {
+    if database.keyspace.is_busy() {
+        // The locks may be this thread's own, under a script. EXEC will find what has expired by now.
+        for key in keys {
+            if database.waiters.watch(index, key, client, &watched.watch) {
+                watched.keys.push((index, (*key).into()));
+            }
+        }
+    } else if !watched.watch.is_broken() {
+        // (Once a watch is broken EXEC will run nothing, so more keys change nothing.)
         context.with_data(Reach::Keys(keys), |call| {
             for key in keys {
                 // What has expired by now goes first, so that its end breaks no watch.

@@ -1,6 +1,7 @@
 //! Sections by command and by error: Commandstats, Errorstats.
 
 use super::{Page, View};
+use crate::histogram::Distribution;
 
 pub(super) fn calls(view: &View<'_>, page: &mut Page) {
     let stats = &view.database.stats;
@@ -21,6 +22,25 @@ pub(super) fn calls(view: &View<'_>, page: &mut Page) {
                 nanoseconds / 1000
             ),
         );
+    }
+}
+
+pub(super) fn latencies(view: &View<'_>, page: &mut Page) {
+    if !view.config.latency_tracking {
+        return;
+    }
+    for entry in view.server.registry.entries() {
+        let reactors = view.database.stats.all().iter();
+        let all = Distribution::of(reactors.map(|it| &it.commands[entry.id].histogram));
+        if all.is_empty() {
+            continue;
+        }
+        let percentiles = view.config.latency_tracking_info_percentiles.iter().map(|percent| {
+            format!("p{percent}={:.3}", all.percentile_ns(*percent) as f64 / 1000.0)
+        });
+        let percentiles: Vec<String> = percentiles.collect();
+        let name = format_args!("latency_percentiles_usec_{}", entry.full_name);
+        page.field(name, percentiles.join(","));
     }
 }
 

@@ -51,7 +51,7 @@ const SECTIONS: &[Section] = &[
     always("modules", "Modules", nothing),
     when_asked("commandstats", "Commandstats", commands::calls),
     always("errorstats", "Errorstats", commands::errors),
-    when_asked("latencystats", "Latencystats", nothing),
+    when_asked("latencystats", "Latencystats", commands::latencies),
     always("cluster", "Cluster", figures::cluster),
     always("keyspace", "Keyspace", memory::keyspace),
 ];

@@ -77,13 +77,17 @@ impl Channel {
         Some(Sent { number: audience.published, receivers })
     }
 
-    /// Appends the tokens of those on `reactor` whom message `number` is for.
-    pub fn receivers(&self, reactor: usize, number: u64, tokens: &mut Vec<usize>) {
+    /// Appends the tokens of those on `reactor` who came after message `from` was published (0: at
+    /// any time) and before message `number` was.
+    pub fn receivers(&self, reactor: usize, from: u64, number: u64, tokens: &mut Vec<usize>) {
         let audience = self.audience.lock();
         let Some(share) = audience.reactors.iter().find(|share| share.reactor == reactor) else {
             return;
         };
-        let meant = share.subscribers.iter().filter(|subscriber| subscriber.since < number);
+        let meant = share
+            .subscribers
+            .iter()
+            .filter(|subscriber| (from..number).contains(&subscriber.since));
         tokens.extend(meant.map(|subscriber| subscriber.token));
     }
 
@@ -235,7 +239,7 @@ mod tests {
 
     fn receivers(channel: &Channel, reactor: usize, number: u64) -> Vec<usize> {
         let mut tokens = Vec::new();
-        channel.receivers(reactor, number, &mut tokens);
+        channel.receivers(reactor, 0, number, &mut tokens);
         tokens
     }
 

@@ -14,10 +14,8 @@ use std::sync::atomic::AtomicUsize;
 
 pub use channels::Channels;
 pub use notify::{Notifications, listening, notify};
-pub use publish::{Publication, publish};
+pub use publish::{Part, Publication, Row, publish};
 pub use subscriptions::{Subscriptions, not_now};
-
-use crate::session::Session;
 
 /// What can be subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +59,4 @@ impl PubSub {
     pub fn of(&self, kind: Kind) -> &Channels {
         &self.by_kind[kind as usize]
     }
-}
-
-/// Whether the client's user may use this channel (or pattern): every command that names one asks.
-pub const fn channel_allowed(_session: &Session, _name: &[u8], _kind: Kind) -> bool {
-    true
 }

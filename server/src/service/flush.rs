@@ -9,6 +9,7 @@ use carnelian_tls::TlsError;
 
 use super::{After, Service};
 use crate::connection::{Connection, Flags, Stream, Transport};
+use crate::features;
 use crate::log;
 use crate::output::Output;
 
@@ -129,6 +130,7 @@ impl Service {
         }
         let waiting = connection.output.len();
         shared.output_bytes.store(waiting, Ordering::Relaxed);
+        features::account(&self.worker, &connection.session);
         if waiting == 0 {
             connection.over_soft_limit_since_ms = None;
             return match connection.closing() {

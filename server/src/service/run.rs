@@ -7,6 +7,7 @@ use carnelian_resp::{Limits, Progress};
 use super::{After, Service};
 use crate::connection::Connection;
 use crate::dispatch;
+use crate::features;
 use crate::log;
 use crate::session::{BATCH_COMMANDS, BATCH_REPLY_BYTES, Batch, Next, recycle};
 
@@ -77,7 +78,8 @@ impl Service {
             connection.input.append(rest);
         }
         let held = connection.input.len() + connection.session.queued_bytes();
-        connection.session.shared.query_bytes.store(held, Ordering::Relaxed);
+        connection.session.shared.query_bytes.store(connection.input.len(), Ordering::Relaxed);
+        features::account(&self.worker, &connection.session);
         if held != 0 && connection.session.settings.query_bytes_max < held {
             log::warning!(
                 "Closing client that reached max query buffer length: {}",
@@ -256,6 +258,9 @@ impl Service {
             first = end;
         }
 
+        let large = connection.session.settings.large_request.bytes_min;
+        let batch_bytes = self.commands.last().map_or(0, |last| last.1) - self.commands[0].0;
+        let large_ends = (large <= batch_bytes).then(|| self.ends.clone());
         let mut ran = 0;
         let mut skip = 0;
         let next = loop {
@@ -290,6 +295,9 @@ impl Service {
                 *end -= taken;
             }
         };
+        if let Some(ends) = &large_ends {
+            self.log_large(connection, &arguments, &ends[..ran]);
+        }
         self.arguments = recycle(arguments);
 
         let session = &connection.session;
@@ -301,6 +309,20 @@ impl Service {
         shared.commands.store(commands, Ordering::Relaxed);
         self.worker.counters(&connection.session.database).commands_processed.add(ran as u64);
         (ran, next)
+    }
+
+    /// Logs those of the requests that ran that are large. `ends`: where the words of each end.
+    #[cold]
+    fn log_large(&self, connection: &Connection, arguments: &[&[u8]], ends: &[usize]) {
+        let large = connection.session.settings.large_request.bytes_min;
+        let mut first = 0;
+        for (&(start, end), &words_end) in self.commands.iter().zip(ends) {
+            let words = &arguments[first..words_end];
+            first = words_end;
+            if large <= end - start {
+                dispatch::log_large(&self.worker, &connection.session, words, end - start);
+            }
+        }
     }
 
     /// Sends replies in the middle of a turn, since there are many.
