@@ -17,7 +17,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("commands", &["resp", "keyspace", "structs"]),
     ("persistence", &["structs", "keyspace", "resp"]),
     ("replication", &["resp", "tls"]),
-    ("scripting", &["commands", "resp"]),
+    ("scripting", &["persistence", "resp"]),
     ("cluster", &["tls"]),
     ("admin", &["tls"]),
     ("ctl", &[]),

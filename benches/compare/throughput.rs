@@ -135,7 +135,9 @@ fn other_commands(bench: &Bench) -> Vec<Row> {
 type Prepare = fn(&Server) -> Result<()>;
 
 /// Further commands: name, words, the key that grows, what has to be there.
-const NEWER: &[(&str, &[&str], Option<&str>, Option<Prepare>)] = &[
+type Newer = (&'static str, &'static [&'static str], Option<&'static str>, Option<Prepare>);
+
+const NEWER: &[Newer] = &[
     ("EVAL of a SET", &["EVAL", SCRIPT, "1", "key:__rand_int__", "value"], None, None),
     (
         "EVALSHA of a SET",

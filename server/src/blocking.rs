@@ -200,7 +200,9 @@ fn try_again(
     };
     if let Some(error) = denied {
         error.write_to(&mut Writer::new(&mut reply, waiter.protocol));
-        worker.counters(database).count_error(&error.to_string());
+        let counters = worker.counters(database);
+        counters.count_error(&error.to_string());
+        counters.commands[entry.id].rejected.add(1);
         waiter.leave();
         drop(access);
         worker.post(waiter.client.reactor, Message::Resume(Arc::clone(waiter), reply));

@@ -23,6 +23,7 @@ use crate::pause::Pause;
 use crate::process;
 use crate::pubsub::PubSub;
 use crate::rates::Rates;
+use crate::scripting::Scripting;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
 use crate::tracking::Tracking;
@@ -55,6 +56,7 @@ pub struct Database {
     pub pause: Pause,
     pub monitors: Monitors,
     pub tracking: Tracking,
+    pub scripting: Scripting,
     /// Who waits for which key.
     pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
@@ -96,6 +98,7 @@ impl Database {
             pause: Pause::default(),
             monitors: Monitors::default(),
             tracking: Tracking::default(),
+            scripting: Scripting::default(),
             waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
             replication_id: Mutex::new(process::new_run_id()),

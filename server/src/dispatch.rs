@@ -698,6 +698,7 @@ impl<'r> Run<'r> {
             Ok(Effect::Wait(wait)) => {
                 // It counts as a call when it has been served.
                 call.reply.truncate(before);
+                self.counters.dirty.add(call.db.changes.dirty);
                 self.wait = Some(wait);
                 self.ran += 1;
                 return;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clients::bits;
-use crate::commands::line;
+use crate::commands::client_line;
 use crate::connection::Connection;
 use crate::database::Database;
 use crate::dispatch::Nesting;
@@ -139,9 +139,10 @@ fn evict(worker: &Worker, database: &Database, most: usize) {
         if database.clients.memory() < most {
             return;
         }
-        let line =
-            String::from_utf8_lossy(&line(&client, &worker.server.registry, worker.clock.now_ms()))
-                .into_owned();
+        let line = {
+            let line = client_line(&client, &worker.server.registry, worker.clock.now_ms());
+            String::from_utf8_lossy(&line).into_owned()
+        };
         log::notice!("Evicting client: {line}");
         client.set_flag(bits::CLOSING, true);
         database.clients.account(&client);

@@ -41,6 +41,7 @@ pub mod rates;
 pub mod reactor;
 pub mod reclaim;
 pub mod registry;
+pub mod scripting;
 pub mod server;
 mod service;
 pub mod session;

@@ -44,6 +44,8 @@ pub struct Settings {
     pub hz: u32,
     /// `slowlog-log-slower-than`: commands that take as long or longer are logged.
     pub slow_ns: u64,
+    /// `busy-reply-threshold`: others are told of a script that runs for longer.
+    pub busy_ns: u64,
     /// From this duration on an event is noted for LATENCY.
     pub latency_ns: u64,
     /// `latency-tracking`.
@@ -92,6 +94,10 @@ impl Settings {
                 .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
             hz: config.hz.max(1),
             slow_ns: slow_ns(config),
+            busy_ns: match config.busy_reply_threshold {
+                0 => u64::MAX,
+                ms => ms.saturating_mul(1_000_000),
+            },
             latency_ns: match config.latency_monitor_threshold {
                 0 => u64::MAX,
                 ms => ms.saturating_mul(1_000_000),

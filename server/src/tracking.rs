@@ -41,6 +41,12 @@ type Key = SmallVec<[u8; 64]>;
 /// Ids of clients. They are left there when a client goes: nobody looks for all its keys.
 type Ids = SmallVec<[u64; 2]>;
 
+/// Words of keys, and who was told of each.
+type Shard = HashMap<Box<[u8]>, Ids>;
+
+/// Who follows which prefix.
+type Prefixes = BTreeMap<Box<[u8]>, Vec<Arc<ClientShared>>>;
+
 /// The client that runs a command, and where its replies go.
 pub type By<'b> = Option<(&'b Session, &'b mut Vec<u8>)>;
 
@@ -51,11 +57,11 @@ pub struct Tracking {
     keys: AtomicUsize,
     items: AtomicUsize,
     table: Table,
-    prefixes: Mutex<BTreeMap<Box<[u8]>, Vec<Arc<ClientShared>>>>,
+    prefixes: Mutex<Prefixes>,
 }
 
 struct Table {
-    shards: Box<[Mutex<HashMap<Box<[u8]>, Ids>>]>,
+    shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
 }
 
@@ -66,7 +72,7 @@ impl Default for Table {
 }
 
 impl Table {
-    fn shard(&self, word: &[u8]) -> &Mutex<HashMap<Box<[u8]>, Ids>> {
+    fn shard(&self, word: &[u8]) -> &Mutex<Shard> {
         &self.shards[self.hasher.hash_one(word) as usize % SHARDS]
     }
 }

@@ -26,6 +26,7 @@ mod pause;
 mod protocol;
 mod pubsub;
 mod same_port;
+mod scripts;
 mod sets;
 mod sorted_sets;
 mod streams;

@@ -4,44 +4,6 @@ use super::compare::Rule::{Deep, Exact, Pairs, Payload, Shape, Unordered};
 use super::templates::{Template, t};
 
 pub const TEMPLATES: &[Template] = &[
-    t("hyperloglog", 5, Exact, "PFADD {p} <{m}>"),
-    t("hyperloglog", 1, Exact, "PFADD {p}"),
-    t("hyperloglog", 3, Exact, "PFCOUNT <{p}>"),
-    t("hyperloglog", 2, Exact, "PFMERGE {p} <{p}>"),
-    t("hyperloglog", 1, Exact, "GET {p}"),
-    t("hyperloglog", 1, Exact, "PFDEBUG (ENCODING|DECODE|TODENSE|GETREG|NOSUCH) {p}"),
-    t("hyperloglog", 1, Exact, "PFADD {s} {v}"),
-    //
-    t("geo", 6, Exact, "GEOADD {o} <{lon} {lat} {gm}>"),
-    t("geo", 2, Exact, "GEOADD {o} [NX|XX] [CH] {lon} {lat} {gm}"),
-    t("geo", 2, Exact, "GEOPOS {o} <{gm}>"),
-    t("geo", 2, Exact, "GEOHASH {o} <{gm}>"),
-    t("geo", 2, Exact, "GEODIST {o} {gm} {gm} [{unit}]"),
-    t(
-        "geo",
-        4,
-        Exact,
-        "GEOSEARCH {o} (FROMMEMBER {gm}|FROMLONLAT {lon} {lat}) (BYRADIUS {rad} {unit}|BYBOX {rad} {rad} {unit}) (ASC|DESC) [COUNT {c}] [WITHCOORD] [WITHDIST] [WITHHASH]",
-    ),
-    t(
-        "geo",
-        2,
-        Unordered,
-        "GEOSEARCH {o} (FROMMEMBER {gm}|FROMLONLAT {lon} {lat}) (BYRADIUS {rad} {unit}|BYBOX {rad} {rad} {unit})",
-    ),
-    t(
-        "geo",
-        2,
-        Exact,
-        "GEOSEARCHSTORE {o} {o} (FROMMEMBER {gm}|FROMLONLAT {lon} {lat}) (BYRADIUS {rad} {unit}|BYBOX {rad} {rad} {unit}) [ASC|DESC] [STOREDIST]",
-    ),
-    t("geo", 2, Exact, "GEORADIUS {o} {lon} {lat} {rad} {unit} (ASC|DESC) [WITHDIST] [COUNT {c}]"),
-    t("geo", 1, Exact, "GEORADIUS_RO {o} {lon} {lat} {rad} {unit} ASC [WITHHASH] [WITHCOORD]"),
-    t("geo", 1, Exact, "GEORADIUSBYMEMBER {o} {gm} {rad} {unit} ASC [COUNT {c}]"),
-    t("geo", 1, Exact, "GEORADIUSBYMEMBER {o} {gm} {rad} {unit} (STORE|STOREDIST) {o}"),
-    t("geo", 1, Exact, "GEORADIUSBYMEMBER_RO {o} {gm} {rad} {unit} DESC"),
-    t("geo", 1, Exact, "ZRANGE {o} 0 -1 WITHSCORES"),
-    //
     t("dump", 4, Payload, "DUMP {k}"),
     t("dump", 2, Payload, "DUMP {l}"),
     t("dump", 2, Payload, "DUMP {z}"),

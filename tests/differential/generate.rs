@@ -108,7 +108,7 @@ impl Generator {
         self.expand(&nodes, &mut words);
         self.templates[index].1 = nodes;
         let template = self.templates[index].0;
-        if !template.text.starts_with("SPOP") {
+        if !template.text.starts_with("SPOP") && !template.text.contains(" 0.001") {
             self.spoil(&mut words, is_fragile(template));
         }
         if template.text.starts_with("LSET") {
@@ -202,7 +202,15 @@ impl Generator {
 
     fn fill(&mut self, name: &str, words: &mut Vec<Vec<u8>>) {
         let word = match name {
-            "s" | "b" | "h" | "l" | "t" | "z" | "x" | "q" | "o" | "p" => self.key(name),
+            "s" | "b" | "h" | "l" | "t" | "z" | "x" | "q" => self.key(name),
+            "p" | "e" => self.key(name),
+            "em" => format!("m{}", self.random.u32(..300)).into_bytes(),
+            "lon" => self.coordinate(180.0, 10.0),
+            "lat" => self.coordinate(85.0, 45.0),
+            "len" => {
+                words.push(self.length());
+                self.pick(&["m", "km", "km", "km", "KM", "mi", "ft", "x"])
+            }
             "k" => self.any_key(),
             "y" => format!("y{}", self.random.u32(..self.keys.min(4))).into_bytes(),
             "v" => self.value(),
@@ -232,11 +240,6 @@ impl Generator {
             "boff" => self.offset(3000, 4_294_967_296),
             "soff" => self.offset(300, 536_870_912),
             "bft" => self.bit_field_type(),
-            "lon" => self.degrees(181.0),
-            "lat" => self.degrees(86.0),
-            "rad" => self.distance(),
-            "unit" => self.pick(&["m", "km", "ft", "mi", "M", "KM", "km", "km", "x"]),
-            "gm" => format!("m{}", self.random.u32(..40)).into_bytes(),
             "gt" => b">".to_vec(),
             "lua" => self.pick(&["return 1", "return (", "return KEYS[1]", "return {1}", ""]),
             "who" => self.pick(&["c1", "c2", "c3"]),
@@ -281,9 +284,27 @@ impl Generator {
     }
 
     fn any_key(&mut self) -> Vec<u8> {
-        let kinds = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "o", "p", "none"];
+        let kinds = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "p", "e", "none"];
         let kind = kinds[self.random.usize(..kinds.len())];
         format!("{kind}{}", self.random.u32(..self.keys)).into_bytes()
+    }
+
+    /// Degrees all over the globe, or near one place, hardly ever the same twice.
+    fn coordinate(&mut self, most: f64, place: f64) -> Vec<u8> {
+        let degrees = match self.random.u32(..60) {
+            0 => return self.pick(&["181", "-90.5", "x", "nan", "1e400", ""]),
+            1..30 => (self.random.f64() * 2.0 - 1.0) * most,
+            _ => self.random.f64() * 4.0 - 2.0 + place,
+        };
+        format!("{degrees}").into_bytes()
+    }
+
+    fn length(&mut self) -> Vec<u8> {
+        match self.random.u32(..60) {
+            0 => self.pick(&["-1", "x", "nan", "inf", "0", ""]),
+            1..20 => format!("{}", self.random.f64() * 10_000.0).into_bytes(),
+            _ => format!("{}", 10_f64.powf(self.random.f64() * 4.0)).into_bytes(),
+        }
     }
 
     pub(super) fn value(&mut self) -> Vec<u8> {
@@ -527,23 +548,6 @@ impl Generator {
                 "0-*",
                 "1-**",
             ]),
-        }
-    }
-
-    fn degrees(&mut self, border: f64) -> Vec<u8> {
-        match self.random.u32(..100) {
-            0..50 => format!("{:.6}", (self.random.f64() - 0.5) * 2.0).into_bytes(),
-            50..70 => format!("{:.4}", 13.0 + (self.random.f64() - 0.5) * 4.0).into_bytes(),
-            70..95 => format!("{:.6}", (self.random.f64() * 2.0 - 1.0) * border).into_bytes(),
-            _ => self.pick(&["0", "-180", "180", "85.05112878", "-85.05112878", "x", "", "nan"]),
-        }
-    }
-
-    fn distance(&mut self) -> Vec<u8> {
-        match self.random.u32(..100) {
-            0..60 => self.random.u32(..300).to_string().into_bytes(),
-            60..80 => format!("{:.3}", self.random.f64() * 20_000.0).into_bytes(),
-            _ => self.pick(&["0", "-1", "x", "", "1e9", "20000", "5000"]),
         }
     }
 

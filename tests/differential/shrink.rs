@@ -71,7 +71,7 @@ fn related(history: &[Command], last: &Command) -> Vec<Command> {
 /// Words that look like the generator's keys: a kind and one digit.
 pub fn keys_of(command: &Command) -> Vec<&[u8]> {
     let is_key = |word: &&[u8]| match word {
-        [kind, digit] => b"sbhltzxqygop".contains(kind) && digit.is_ascii_digit(),
+        [kind, digit] => b"sbhltzxqygpe".contains(kind) && digit.is_ascii_digit(),
         _ => word.starts_with(b"none") || word.starts_with(b"w_"),
     };
     command.words.iter().skip(1).map(Vec::as_slice).filter(is_key).collect()

@@ -6,13 +6,14 @@
 //! ```text
 //! {s} {b} {h} {l} {t} {z} {x} {q}  a key that mostly holds a string, bitmap, hash, list, set, sorted
 //!                                  set, stream, short string; {k} any of these
+//! {p} a HyperLogLog  {e} a sorted set of places, {em} a member of one
+//! {lon} {lat} coordinates  {len} a distance with its unit
 //! {y}                              a sorted set whose scores are all the same
 //! {v} value  {f} field  {m} member  {i} integer  {d} float  {n} index  {c} count  {ttl} {pttl} {at}
 //! {pat} times, always far from now  {score} {range} {lex} sorted-set numbers and borders  {glob} pattern
 //! {id} {xid} stream ids  {g} a small stream with groups, {gid} an id there, {gn} {gc} group and
 //! consumer, {new} where reading starts, {idle} an idle time  {bit} {boff} {soff} {bft} bitmaps  {enc} encoding name
 //! {#t} {#z} {#f} {#m}  a count and as many keys, fields, members; {#fv} fields with values
-//! {o} {p}  a key that mostly holds places, a HyperLogLog  {lon} {lat} {rad} {unit} {gm} places
 //! {who} {gt} a consumer and the word `>`  {user} {acl} users and their rules  {lua} a script
 //! {chan} {cglob} channels  {long} {short} {bad} how long to wait  {any} a whole other command
 //! ```
@@ -31,9 +32,9 @@ pub const GROUPS: &[&str] = &[
     "generic",
     "stream",
     "group",
-    // The following are in `further.rs`.
     "hyperloglog",
     "geo",
+    // The following are in `further.rs`.
     "dump",
     "server",
     "acl",
@@ -172,6 +173,12 @@ pub const TEMPLATES: &[Template] = &[
     t("list", 1, Exact, "RPOPLPUSH {l} {l}"),
     t("list", 1, Exact, "LMPOP {#l} (LEFT|RIGHT) [COUNT {c}]"),
     //
+    t("list", 1, Exact, "BLPOP {l} {l} 0.001"),
+    t("list", 1, Exact, "BRPOP {l} {l} 0.001"),
+    t("list", 1, Exact, "BLMPOP 0.001 2 {l} {l} (LEFT|RIGHT) COUNT 3"),
+    t("list", 1, Exact, "BLMOVE {l} {l} (LEFT|RIGHT) (LEFT|RIGHT) 0.001"),
+    t("list", 1, Exact, "BRPOPLPUSH {l} {l} 0.001"),
+    //
     t("set", 6, Exact, "SADD {t} <{m}>"),
     t("set", 3, Exact, "SADD {t} <{i}>"),
     t("set", 3, Exact, "SREM {t} <{m}>"),
@@ -226,6 +233,9 @@ pub const TEMPLATES: &[Template] = &[
     t("sorted-set", 1, Exact, "ZPOPMIN {z} [{c}]"),
     t("sorted-set", 1, Exact, "ZPOPMAX {z} [{c}]"),
     t("sorted-set", 1, Exact, "ZMPOP {#z} (MIN|MAX) [COUNT {c}]"),
+    t("sorted-set", 1, Exact, "BZPOPMIN {z} {z} 0.001"),
+    t("sorted-set", 1, Exact, "BZPOPMAX {z} {z} 0.001"),
+    t("sorted-set", 1, Exact, "BZMPOP 0.001 2 {z} {z} (MIN|MAX) COUNT 3"),
     t("sorted-set", 1, Shape, "ZRANDMEMBER {z} [{c}]"),
     t("sorted-set", 1, Shape, "ZRANDMEMBER {z} {c} WITHSCORES"),
     t("sorted-set", 1, ScanPairs, "ZSCAN {z} 0 COUNT 100000 [MATCH {glob}]"),
@@ -248,6 +258,53 @@ pub const TEMPLATES: &[Template] = &[
     ),
     t("sorted-set", 1, Exact, "ZINTERSTORE {z} {#z} [AGGREGATE (SUM|MIN|MAX)]"),
     t("sorted-set", 1, Exact, "ZDIFFSTORE {z} {#z}"),
+    //
+    t("hyperloglog", 8, Exact, "PFADD {p} <{m}>"),
+    t("hyperloglog", 4, Exact, "PFADD {p} <{v}>"),
+    t("hyperloglog", 4, Exact, "PFCOUNT {p}"),
+    t("hyperloglog", 2, Exact, "PFCOUNT <{p}>"),
+    t("hyperloglog", 2, Exact, "PFMERGE {p} <{p}>"),
+    t("hyperloglog", 3, Exact, "GET {p}"),
+    t("hyperloglog", 1, Exact, "PFDEBUG (ENCODING|DECODE|TODENSE|GETREG) {p}"),
+    t("hyperloglog", 1, Exact, "DEL {p}"),
+    //
+    t("geo", 8, Exact, "GEOADD {e} [NX|XX] [CH] <{lon} {lat} {em}>"),
+    t("geo", 2, Exact, "GEODIST {e} {em} {em} [m|km|ft|MI|x]"),
+    t("geo", 2, Exact, "GEOHASH {e} <{em}>"),
+    t("geo", 2, Exact, "GEOPOS {e} <{em}>"),
+    t(
+        "geo",
+        3,
+        Exact,
+        "GEORADIUS {e} {lon} {lat} {len} [WITHDIST] [WITHHASH] [WITHCOORD] [ASC|DESC] [COUNT {c}]",
+    ),
+    t(
+        "geo",
+        3,
+        Exact,
+        "GEORADIUS_RO {e} {lon} {lat} {len} [WITHDIST] [WITHHASH] [WITHCOORD] [ASC|DESC] [COUNT {c}]",
+    ),
+    t("geo", 2, Exact, "GEORADIUSBYMEMBER {e} {em} {len} [WITHDIST] [COUNT {c} [ANY]] [ASC|DESC]"),
+    t(
+        "geo",
+        2,
+        Exact,
+        "GEORADIUSBYMEMBER_RO {e} {em} {len} [WITHDIST] [COUNT {c} [ANY]] [ASC|DESC]",
+    ),
+    t(
+        "geo",
+        6,
+        Exact,
+        "GEOSEARCH {e} (FROMMEMBER {em}|FROMLONLAT {lon} {lat}) (BYRADIUS {len}|BYBOX {d} {len}) [WITHDIST] [WITHHASH] [WITHCOORD] [ASC|DESC] [COUNT {c} [ANY]]",
+    ),
+    t(
+        "geo",
+        2,
+        Exact,
+        "GEOSEARCHSTORE {e}_stored {e} (FROMMEMBER {em}|FROMLONLAT {lon} {lat}) (BYRADIUS {len}|BYBOX {d} {len}) [STOREDIST]",
+    ),
+    t("geo", 1, Exact, "GEORADIUS {e} {lon} {lat} {len} (STORE|STOREDIST) {e}_stored"),
+    t("geo", 1, Exact, "ZRANGE {e}_stored 0 -1 WITHSCORES"),
     //
     t("generic", 4, Exact, "DEL <{k}>"),
     t("generic", 2, Exact, "UNLINK <{k}>"),

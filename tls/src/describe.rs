@@ -178,6 +178,25 @@ mod tests {
     use crate::issue::{KeyKind, SubjectAltNames};
 
     #[test]
+    fn a_client_is_named_by_one_common_name_and_its_uris() {
+        let names = |common_name: &str, uris: &[&str]| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+            for uri in uris {
+                let uri = (*uri).try_into().unwrap();
+                params.subject_alt_names.push(rcgen::SanType::URI(uri));
+            }
+            let key = rcgen::KeyPair::generate().unwrap();
+            client_names(params.self_signed(&key).unwrap().der()).unwrap()
+        };
+        let alice = names("alice", &["urn:a", "urn:b\0c"]);
+        assert_eq!(alice.common_name.as_deref(), Some("alice"));
+        assert_eq!(alice.uris, ["urn:a"]);
+        assert_eq!(names("alice\0.example", &[]), ClientNames::default());
+        assert!(client_names(&CertificateDer::from(vec![1, 2, 3])).is_err());
+    }
+
+    #[test]
     fn a_certificate_tells_its_names_and_dates() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);

@@ -33,6 +33,8 @@ pub struct Wait {
     pub on_timeout: OnTimeout,
     /// What runs instead of the client's words, if those mean something else later on.
     pub words: Option<Vec<Box<[u8]>>>,
+    /// What it changed before it had to wait, to replay.
+    pub rewrite: Rewrite,
 }
 
 /// The reply to a client that has waited in vain.

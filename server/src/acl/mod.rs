@@ -163,11 +163,10 @@ impl Revoked {
         if hears_all(after) {
             return None;
         }
-        let is_kept = |channel: &Box<[u8]>| {
+        let mut channels = before.selectors().iter().flat_map(|selector| selector.channels());
+        let all_kept = channels.all(|channel| {
             after.selectors().iter().any(|selector| selector.channels().contains(channel))
-        };
-        let all_kept =
-            before.selectors().iter().flat_map(|selector| selector.channels()).all(is_kept);
+        });
         (hears_all(before) || !all_kept).then(|| Self { user: Arc::clone(after) })
     }
 

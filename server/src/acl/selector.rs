@@ -322,8 +322,8 @@ impl Selector {
         if self.all_channels {
             return b"&*".to_vec();
         }
-        let show = |channel: &Box<[u8]>| [b"&", &**channel].concat();
-        self.channels.iter().map(show).collect::<Vec<_>>().join(&b' ')
+        let shown = self.channels.iter().map(|channel| [b"&", &**channel].concat());
+        shown.collect::<Vec<_>>().join(&b' ')
     }
 
     /// `db=...` or `resetdbs`; none where all databases are allowed.
@@ -431,11 +431,12 @@ impl Selector {
 
     /// Whether a channel may be used; a pattern only where a rule has it letter by letter.
     pub(super) fn may_hear(&self, channel: &[u8], is_pattern: bool) -> bool {
-        let covers = |known: &Box<[u8]>| match is_pattern {
-            true => **known == *channel,
-            false => glob::matches(known, channel, false),
-        };
-        self.all_channels || self.channels.iter().any(covers)
+        let mut allowed = self.channels.iter();
+        self.all_channels
+            || allowed.any(|known| match is_pattern {
+                true => **known == *channel,
+                false => glob::matches(known, channel, false),
+            })
     }
 
     pub(super) fn hears_all(&self) -> bool {

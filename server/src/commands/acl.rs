@@ -6,7 +6,7 @@ use std::sync::Arc;
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
 use carnelian_resp::Writer;
 
-use crate::acl::{self, DEFAULT, Origin, Reason, Revoked, RuleError, Selector, SetUserError, User};
+use crate::acl::{self, DEFAULT, Origin, Reason, Revoked, RuleError, Selector, SetUserError};
 use crate::commands::{Context, help};
 use crate::listener::reason;
 use crate::log;
@@ -264,11 +264,14 @@ fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         .load(&path, all_channels)
         .map_err(|text| CommandError::quoting("ERR ", &text, ""))?;
     database.announce_users();
-    let is_affected = |(name, user): &(&Box<[u8]>, &Arc<User>)| match database.acl.find(name) {
-        Some(after) => Revoked::between(user, &after).is_some(),
-        None => true,
-    };
-    let affected: Vec<&[u8]> = before.iter().filter(is_affected).map(|(name, _)| &**name).collect();
+    let affected: Vec<&[u8]> = before
+        .iter()
+        .filter(|(name, user)| match database.acl.find(name) {
+            Some(after) => Revoked::between(user, &after).is_some(),
+            None => true,
+        })
+        .map(|(name, _)| &**name)
+        .collect();
     if !affected.is_empty() {
         recheck_clients(context, |user| affected.contains(&user));
     }

@@ -7,22 +7,21 @@ mod config;
 mod connection;
 mod debug;
 mod dump;
+mod function;
 mod info;
 mod latency;
-mod lolwut;
 mod memory;
 mod monitor;
 mod process;
 mod pubsub;
 mod reload;
+mod scripting;
 mod slowlog;
 mod time;
 mod transaction;
 mod wait;
 
 use std::sync::Arc;
-
-pub use connection::line;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
 use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
@@ -122,13 +121,14 @@ pub const TABLES: &[&[ServerCommand]] = &[
     commandlog::TABLE,
     config::TABLE,
     debug::TABLE,
+    function::TABLE,
     info::TABLE,
     latency::TABLE,
-    lolwut::TABLE,
     memory::TABLE,
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    scripting::TABLE,
     slowlog::TABLE,
     time::TABLE,
     transaction::TABLE,

@@ -153,7 +153,7 @@ impl<'a> Request<'a> {
     /// Waits, if the client wants that and may; else there is no reply but null.
     ///
     /// `$` becomes the ID that it stands for now: what comes later is above it.
-    fn wait(&self, call: &mut Call<'_>, starts: &[From]) -> Effect {
+    fn wait(&self, call: &mut Call<'_>, starts: &[From], rewrite: Rewrite) -> Effect {
         let Some(block_ms) = self.block_ms.filter(|_| call.may_block) else {
             call.reply.null_array();
             return Effect::None;
@@ -174,6 +174,7 @@ impl<'a> Request<'a> {
             deadline_ms: (block_ms != 0).then(|| call.now_ms().saturating_add(block_ms)),
             on_timeout: OnTimeout::NullArray,
             words,
+            rewrite,
         }))
     }
 }
@@ -268,7 +269,8 @@ fn xread(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     }
     if served == 0 {
         call.reply.abandon(mark);
-        return Ok(request.wait(call, &starts));
+        let nothing = call.rewrite();
+        return Ok(request.wait(call, &starts, nothing));
     }
     finish(&mut call.reply, resp3, mark, served);
     Ok(Effect::None)
@@ -326,7 +328,7 @@ fn xreadgroup(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     if served == 0 {
         call.reply.abandon(mark);
         if request.block_ms.is_some() && call.may_block {
-            return Ok(request.wait(call, &starts));
+            return Ok(request.wait(call, &starts, rewrite));
         }
         call.reply.null_array();
     } else {

@@ -165,7 +165,7 @@ fn test(name: &[u8], value: &[u8], database: &Database) -> Result<Option<Test>, 
         b"ADDR" => Test::Address(value.into()),
         b"LADDR" => Test::LocalAddress(value.into()),
         b"IP" => Test::Ip(value.into()),
-        b"USER" => Test::User(known_user(value)?),
+        b"USER" => Test::User(known_user(value, database)?),
         b"MAXAGE" => Test::Age(positive(value, "maxage")?),
         b"IDLE" => Test::Idle(positive(value, "idle")?),
         b"FLAGS" => Test::Flags(letters_of(value, LETTERS, "flags")?),
@@ -193,11 +193,11 @@ fn test(name: &[u8], value: &[u8], database: &Database) -> Result<Option<Test>, 
     Ok(Some(test))
 }
 
-fn known_user(name: &[u8]) -> Result<Box<[u8]>, CommandError> {
-    if name == b"default" {
-        return Ok(name.into());
+fn known_user(name: &[u8], database: &Database) -> Result<Box<[u8]>, CommandError> {
+    match database.acl.find(name) {
+        Some(_) => Ok(name.into()),
+        None => Err(CommandError::quoting("ERR No such user '", name, "'")),
     }
-    Err(CommandError::quoting("ERR No such user '", name, "'"))
 }
 
 fn id(word: &[u8]) -> Result<u64, CommandError> {

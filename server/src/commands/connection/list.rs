@@ -36,7 +36,7 @@ pub(super) fn letters(client: &ClientShared) -> String {
 }
 
 /// One client's line, without the newline.
-pub fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> Vec<u8> {
+pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> Vec<u8> {
     let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
     let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
     let names = client.names.lock().clone();

@@ -7,7 +7,6 @@ mod tracking;
 
 use std::sync::atomic::Ordering;
 
-pub use list::line;
 pub(crate) use list::line as client_line;
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};

@@ -1,3 +1,5 @@
+//! HyperLogLogs against simple models, and what comes from outside.
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -1,0 +1,30 @@
+//! Lua 5.1 as Redis has it: EVAL's script cache, libraries of functions, the `redis` API, and the
+//! sandbox that all of it runs in.
+//!
+//! Nothing here knows sockets, sessions or locks. A script reaches the server through a [`Host`],
+//! which runs one command and appends its reply; the host lives no longer than the call it is for.
+#![forbid(unsafe_code)]
+
+mod api;
+mod engine;
+mod error;
+mod flags;
+mod functions;
+mod host;
+mod interpreter;
+mod library;
+mod payload;
+mod random;
+mod reply;
+mod scripts;
+mod shebang;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use engine::{Engine, Limits, Outcome, Run};
+pub use flags::Flags;
+pub use functions::{FunctionHandle, FunctionInfo, Kept, LibraryInfo, Loading, Restore};
+pub use host::{Host, LogLevel, Tick};
+pub use payload::decode as decode_payload;
+pub use scripts::{ScriptHandle, Sha};

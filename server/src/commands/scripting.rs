@@ -1,0 +1,352 @@
+//! EVAL and its kin, FCALL, and SCRIPT.
+
+use std::sync::Arc;
+
+use carnelian_commands::{
+    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
+};
+use carnelian_resp::number::parse_i64;
+use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
+
+use crate::commands::{Context, help};
+use crate::dispatch::Nesting;
+use crate::registry::{ServerCommand, ServerRun};
+use crate::scripting::ScriptHost;
+
+const RUNS: Flags = Flags::MOVABLEKEYS
+    .union(Flags::NO_MANDATORY_KEYS)
+    .union(Flags::NOSCRIPT)
+    .union(Flags::SKIP_MONITOR)
+    .union(Flags::STALE);
+
+const WRITES: &[KeySpec] =
+    &[KeySpec::counted(KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::UPDATE), 2)];
+const READS: &[KeySpec] = &[KeySpec::counted(KeyFlags::RO.union(KeyFlags::ACCESS), 2)];
+
+const COMPLEXITY: &str = "That of what the script does";
+
+pub(super) const fn command(
+    name: &'static str,
+    summary: &'static str,
+    since: &'static str,
+    arity: i32,
+    flags: Flags,
+    run: ServerRun,
+) -> ServerCommand {
+    ServerCommand {
+        name,
+        summary,
+        since,
+        group: Group::Scripting,
+        complexity: "O(1)",
+        arity,
+        flags,
+        categories: Categories::SCRIPTING,
+        keys: &[],
+        tips: &[],
+        scope: Scope::Keys,
+        subcommands: &[],
+        run,
+    }
+}
+
+pub const TABLE: &[ServerCommand] = &[
+    ServerCommand {
+        keys: WRITES,
+        complexity: COMPLEXITY,
+        ..command("eval", "Runs a script of Lua.", "2.6.0", -3, RUNS, eval)
+    },
+    ServerCommand {
+        keys: READS,
+        complexity: COMPLEXITY,
+        ..command(
+            "eval_ro",
+            "Runs a script of Lua that only reads.",
+            "7.0.0",
+            -3,
+            RUNS.union(Flags::READONLY),
+            eval_ro,
+        )
+    },
+    ServerCommand {
+        keys: WRITES,
+        complexity: COMPLEXITY,
+        ..command("evalsha", "Runs a script by its digest.", "2.6.0", -3, RUNS, evalsha)
+    },
+    ServerCommand {
+        keys: READS,
+        complexity: COMPLEXITY,
+        ..command(
+            "evalsha_ro",
+            "Runs a script that only reads by its digest.",
+            "7.0.0",
+            -3,
+            RUNS.union(Flags::READONLY),
+            evalsha_ro,
+        )
+    },
+    ServerCommand {
+        keys: WRITES,
+        complexity: COMPLEXITY,
+        ..command("fcall", "Calls a function.", "7.0.0", -3, RUNS, fcall)
+    },
+    ServerCommand {
+        keys: READS,
+        complexity: COMPLEXITY,
+        ..command(
+            "fcall_ro",
+            "Calls a function that only reads.",
+            "7.0.0",
+            -3,
+            RUNS.union(Flags::READONLY),
+            fcall_ro,
+        )
+    },
+    ServerCommand {
+        categories: Categories::empty(),
+        complexity: "Depends on the subcommand",
+        subcommands: SCRIPT,
+        ..command("script", "Commands about scripts.", "2.6.0", -2, Flags::empty(), help)
+    },
+];
+
+const SCRIPT: &[ServerCommand] = &[
+    command("debug", "Sets how scripts are debugged.", "3.2.0", 3, Flags::NOSCRIPT, debug),
+    ServerCommand {
+        complexity: "O(N) for N digests",
+        tips: &["request_policy:all_shards", "response_policy:agg_logical_and"],
+        ..command("exists", "Tells which scripts are kept.", "2.6.0", -3, Flags::NOSCRIPT, exists)
+    },
+    ServerCommand {
+        complexity: "O(N) for N scripts",
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+        ..command("flush", "Forgets all scripts.", "2.6.0", -2, Flags::NOSCRIPT, flush)
+    },
+    command(
+        "help",
+        "Describes the subcommands.",
+        "5.0.0",
+        2,
+        Flags::LOADING.union(Flags::STALE),
+        help,
+    ),
+    ServerCommand {
+        tips: &["request_policy:all_shards", "response_policy:one_succeeded"],
+        ..command(
+            "kill",
+            "Ends the running script.",
+            "2.6.0",
+            2,
+            Flags::ALLOW_BUSY.union(Flags::NOSCRIPT),
+            kill,
+        )
+    },
+    ServerCommand {
+        complexity: "O(N) for N bytes of source",
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+        ..command("load", "Keeps a script.", "2.6.0", 3, Flags::NOSCRIPT.union(Flags::STALE), load)
+    },
+    command(
+        "show",
+        "Shows a script by its digest.",
+        "8.0.0",
+        3,
+        Flags::NOSCRIPT.union(Flags::STALE),
+        show,
+    ),
+];
+
+/// Whether a script may write: what its caller asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Any,
+    ReadOnly,
+}
+
+/// `EVAL script numkeys [key ...] [arg ...]`
+fn eval(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    run(context, Source::Body, Access::Any)
+}
+
+fn eval_ro(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    run(context, Source::Body, Access::ReadOnly)
+}
+
+/// `EVALSHA sha1 numkeys [key ...] [arg ...]`
+fn evalsha(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    run(context, Source::Digest, Access::Any)
+}
+
+fn evalsha_ro(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    run(context, Source::Digest, Access::ReadOnly)
+}
+
+/// `FCALL function numkeys [key ...] [arg ...]`
+fn fcall(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    run(context, Source::Function, Access::Any)
+}
+
+fn fcall_ro(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    run(context, Source::Function, Access::ReadOnly)
+}
+
+/// What the first argument names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Body,
+    Digest,
+    Function,
+}
+
+fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effect, CommandError> {
+    let words = context.args;
+    let no_script = || CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
+    let no_function = || CommandError::text("ERR Function not found");
+    if source == Source::Digest && words[1].len() != 40 {
+        return Err(no_script());
+    }
+    let database = Arc::clone(&context.session.database);
+    if source == Source::Function
+        && database.scripting.engine(&database)?.function(words[1]).is_none()
+    {
+        return Err(no_function());
+    }
+    let count = parse_i64(words[2]).ok_or_else(|| {
+        CommandError::text(match source {
+            Source::Function => "ERR Bad number of keys provided",
+            _ => "ERR value is not an integer or out of range",
+        })
+    })?;
+    if (words.len() as i64 - 3) < count {
+        return Err(CommandError::text("ERR Number of keys can't be greater than number of args"));
+    }
+    let Ok(count) = usize::try_from(count) else {
+        return Err(CommandError::text("ERR Number of keys can't be negative"));
+    };
+    let (keys, arguments) = words[3..].split_at(count);
+    let protocol = context.session.protocol;
+    let ran = context.with_nest(Nesting::Script, |nest, staged| {
+        let mut engine = database.scripting.engine(&database)?;
+        let out = &mut Vec::new();
+        let start = out.len();
+        let db = nest.session.db;
+        let outcome = if source == Source::Function {
+            let handle = engine.function(words[1]).ok_or_else(no_function)?;
+            let is_read_only = read_only(handle.flags, access)?;
+            let name = handle.name().to_vec();
+            let mut host = ScriptHost::new(nest, words, Some(&name), is_read_only, staged);
+            let run = Run { keys, arguments, host: &mut host, protocol, out };
+            engine.call_function(&handle, run)
+        } else {
+            let handle = match source {
+                Source::Body => engine.script(words[1]).map_err(error)?,
+                _ => engine.script_by_sha(words[1]).ok_or_else(no_script)?,
+            };
+            let is_read_only = read_only(handle.flags, access)?;
+            let mut host = ScriptHost::new(nest, words, None, is_read_only, staged);
+            let run = Run { keys, arguments, host: &mut host, protocol, out };
+            engine.run_script(&handle, run)
+        };
+        // What the script has selected is its own.
+        nest.session.db = db;
+        staged.extend_from_slice(out);
+        match outcome {
+            Outcome::Error { counted: false } if out.get(start) == Some(&b'-') => {
+                let text = out[start + 1..].trim_ascii_end().to_vec();
+                Err(CommandError::Quoting(text.into()))
+            }
+            _ => Ok(Effect::None),
+        }
+    });
+    ran?
+}
+
+/// Whether a script with these flags may not write.
+fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
+    let says_so = flags.contains(ScriptFlags::NO_WRITES);
+    if access == Access::ReadOnly && !says_so && !flags.contains(ScriptFlags::COMPAT) {
+        return Err(CommandError::text(
+            "ERR Can not execute a script with write flag using *_ro command.",
+        ));
+    }
+    Ok(says_so || access == Access::ReadOnly)
+}
+
+/// An error of the engine, which leaves the code out.
+pub(super) fn error(text: Vec<u8>) -> CommandError {
+    CommandError::Quoting([b"ERR ", text.as_slice()].concat().into())
+}
+
+/// `SCRIPT LOAD script`
+fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let database = Arc::clone(&context.session.database);
+    let sha = database.scripting.engine(&database)?.load_script(context.args[2]).map_err(error)?;
+    context.reply.bulk(&sha);
+    Ok(Effect::None)
+}
+
+/// `SCRIPT EXISTS sha1 [sha1 ...]`
+fn exists(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let database = Arc::clone(&context.session.database);
+    let engine = database.scripting.engine(&database)?;
+    let digests = &context.args[2..];
+    context.reply.array(digests.len());
+    for sha in digests {
+        context.reply.integer(engine.script_exists(sha).into());
+    }
+    Ok(Effect::None)
+}
+
+/// `SCRIPT SHOW sha1`
+fn show(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let database = Arc::clone(&context.session.database);
+    let engine = database.scripting.engine(&database)?;
+    match engine.script_body(context.args[2]) {
+        Some(body) => context.reply.bulk(body),
+        None => return Err(CommandError::text("NOSCRIPT No matching script. Please use EVAL.")),
+    }
+    Ok(Effect::None)
+}
+
+/// `SCRIPT FLUSH [ASYNC | SYNC]`
+fn flush(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    check_flush(context, "ERR SCRIPT FLUSH only support SYNC|ASYNC option")?;
+    let database = Arc::clone(&context.session.database);
+    database.scripting.engine(&database)?.flush_scripts();
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// The option of a FLUSH: both are done at once.
+pub(super) fn check_flush(
+    context: &Context<'_>,
+    refusal: &'static str,
+) -> Result<(), CommandError> {
+    let is_option =
+        |word: &&[u8]| word.eq_ignore_ascii_case(b"sync") || word.eq_ignore_ascii_case(b"async");
+    match &context.args[2..] {
+        [] => Ok(()),
+        [word] if is_option(word) => Ok(()),
+        _ => Err(CommandError::text(refusal)),
+    }
+}
+
+/// `SCRIPT KILL`
+fn kill(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    context.session.database.scripting.kill(false)?;
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `SCRIPT DEBUG YES | SYNC | NO`: there is no debugger to turn on.
+fn debug(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let mode = context.args[2];
+    if mode.eq_ignore_ascii_case(b"no") {
+        context.reply.ok();
+        return Ok(Effect::None);
+    }
+    if mode.eq_ignore_ascii_case(b"yes") || mode.eq_ignore_ascii_case(b"sync") {
+        return Err(CommandError::text("ERR The debugger of scripts is not supported"));
+    }
+    Err(CommandError::text("ERR Use SCRIPT DEBUG YES/SYNC/NO"))
+}

@@ -1,0 +1,344 @@
+//! Scripts and functions of a database: the engine they run in, who runs one, and what a script may
+//! do here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use carnelian_commands::{CommandError, Flags};
+use carnelian_resp::{Protocol, Writer};
+use carnelian_scripting::{Engine, Host, Limits, LogLevel, Tick};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+
+use crate::acl::{self, Origin};
+use crate::clock::Clock;
+use crate::database::Database;
+use crate::dispatch::{BUSY, Nest};
+use crate::log;
+use crate::reactor;
+use crate::registry::Entry;
+use crate::server::Server;
+
+/// How long a wait for the engine goes on before it looks whether a script has run for too long.
+const BUSY_CHECK: Duration = Duration::from_millis(1);
+/// How often the reactor's other clients are served while a script runs for too long.
+const SERVE_NS: u64 = 5_000_000;
+/// How long the source of a library may run.
+const LOAD_NS_MAX: u64 = 500_000_000;
+
+/// What belongs to one database.
+#[derive(Default)]
+pub struct Scripting {
+    /// Made when first needed. Taken after the keyspace's token and segments, and by nobody who could
+    /// be asked for either while holding it: FUNCTION LOAD runs no commands.
+    engine: Mutex<Option<Engine>>,
+    /// The script that has run for too long.
+    running: Mutex<Option<Arc<Running>>>,
+    /// Libraries and functions, as of the last look.
+    counts: Mutex<(usize, usize)>,
+}
+
+/// A script that has run for longer than `busy-reply-threshold`.
+pub struct Running {
+    pub is_function: bool,
+    /// The function's name.
+    pub name: Vec<u8>,
+    pub command: Vec<Vec<u8>>,
+    pub start_us: u64,
+    wrote: AtomicBool,
+    killed: AtomicBool,
+}
+
+impl Scripting {
+    /// The engine, unless a script has it that has run for too long.
+    pub fn engine(
+        &self,
+        database: &Database,
+    ) -> Result<MappedMutexGuard<'_, Engine>, CommandError> {
+        let mut guard = loop {
+            if let Some(guard) = self.engine.try_lock_for(BUSY_CHECK) {
+                break guard;
+            }
+            if database.keyspace.is_busy() {
+                return Err(CommandError::text(BUSY));
+            }
+        };
+        if guard.is_none() {
+            let made = Engine::new(Limits::default());
+            *guard = Some(made.map_err(|problem| CommandError::text(format!("ERR {problem}")))?);
+        }
+        MutexGuard::try_map(guard, Option::as_mut)
+            .map_err(|_| CommandError::text("ERR there is no engine for scripts"))
+    }
+
+    /// The script that has run for too long, if one has.
+    pub fn running(&self) -> Option<Arc<Running>> {
+        self.running.lock().clone()
+    }
+
+    /// Libraries and functions; none can change while a function runs.
+    pub fn libraries_len(&self, database: &Database) -> (usize, usize) {
+        if let Ok(engine) = self.engine(database) {
+            *self.counts.lock() = engine.libraries_len();
+        }
+        *self.counts.lock()
+    }
+
+    /// SCRIPT KILL, or FUNCTION KILL.
+    pub fn kill(&self, function: bool) -> Result<(), CommandError> {
+        let Some(running) = self.running() else {
+            return Err(CommandError::text("NOTBUSY No scripts in execution right now."));
+        };
+        if running.wrote.load(Ordering::Acquire) {
+            return Err(CommandError::text(
+                "UNKILLABLE Sorry the script already executed write commands against the dataset. \
+                 You can either wait the script termination or kill the server in a hard way using \
+                 the SHUTDOWN NOSAVE command.",
+            ));
+        }
+        match (running.is_function, function) {
+            (true, false) => {
+                return Err(CommandError::text(
+                    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or \
+                     SHUTDOWN NOSAVE.",
+                ));
+            }
+            (false, true) => return Err(CommandError::text(BUSY)),
+            _ => {}
+        }
+        running.killed.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// What a script is run for, and what it may do.
+pub struct ScriptHost<'a, 'n> {
+    nest: &'a mut Nest<'n>,
+    server: Arc<Server>,
+    database: Arc<Database>,
+    /// The command that runs the script.
+    command: &'a [&'a [u8]],
+    is_read_only: bool,
+    /// The name, where it is a function.
+    function: Option<&'a [u8]>,
+    wrote: bool,
+    start_ns: u64,
+    published: Option<Arc<Running>>,
+    /// Replies of this turn that are yet to be flushed.
+    staged: &'a [u8],
+    /// When others were served last.
+    served_ns: u64,
+}
+
+impl<'a, 'n> ScriptHost<'a, 'n> {
+    pub fn new(
+        nest: &'a mut Nest<'n>,
+        command: &'a [&'a [u8]],
+        function: Option<&'a [u8]>,
+        is_read_only: bool,
+        staged: &'a [u8],
+    ) -> Self {
+        let (server, database) =
+            (Arc::clone(&nest.worker.server), Arc::clone(&nest.session.database));
+        let start_ns = nest.worker.clock.elapsed_ns();
+        Self {
+            nest,
+            server,
+            database,
+            command,
+            is_read_only,
+            function,
+            wrote: false,
+            start_ns,
+            published: None,
+            staged,
+            served_ns: 0,
+        }
+    }
+
+    /// Whether the command may be called; its entry.
+    fn admit(&self, words: &[&[u8]]) -> Result<&Entry, (Option<&Entry>, CommandError)> {
+        let registry = &self.server.registry;
+        let unknown = || (None, CommandError::text("ERR Unknown Redis command called from script"));
+        let mut entry = registry.find(words[0]).ok_or_else(unknown)?;
+        if !entry.subcommands.is_empty()
+            && let Some(word) = words.get(1)
+        {
+            entry = registry.find_sub(entry, word).ok_or_else(unknown)?;
+        }
+        if !entry.accepts(words.len()) {
+            return Err((
+                None,
+                CommandError::text("ERR Wrong number of args calling Redis command from script"),
+            ));
+        }
+        if entry.flags.contains(Flags::NOSCRIPT) {
+            return Err((
+                Some(entry),
+                CommandError::text("ERR This Redis command is not allowed from script"),
+            ));
+        }
+        let session = &*self.nest.session;
+        if !session.may_do_all()
+            && let Err(denied) = acl::check(&session.user, entry, words, session.db)
+        {
+            acl::report(self.nest.worker, session, entry, words, denied, Origin::Lua);
+            let text = denied.text(&session.user, entry);
+            let text = [b"ERR ACL failure in script: ", text.as_slice()].concat();
+            return Err((Some(entry), CommandError::Quoting(text.into())));
+        }
+        if self.is_read_only && entry.flags.contains(Flags::WRITE) {
+            return Err((
+                Some(entry),
+                CommandError::text("ERR Write commands are not allowed from read-only scripts."),
+            ));
+        }
+        Ok(entry)
+    }
+
+    fn publish(&mut self) {
+        let clock = &self.nest.worker.clock;
+        let elapsed_us = clock.elapsed_ns().saturating_sub(self.start_ns) / 1000;
+        let running = Arc::new(Running {
+            is_function: self.function.is_some(),
+            name: self.function.unwrap_or_default().to_vec(),
+            command: self.command.iter().map(|word| word.to_vec()).collect(),
+            start_us: clock.elapsed_us().saturating_sub(elapsed_us),
+            wrote: AtomicBool::new(self.wrote),
+            killed: AtomicBool::new(false),
+        });
+        let kind = if self.function.is_some() { "function" } else { "script" };
+        log::warning!(
+            "Slow {kind} detected: still in execution after {} milliseconds. You can try killing \
+             the {kind} using the {} KILL command.",
+            elapsed_us / 1000,
+            if self.function.is_some() { "FUNCTION" } else { "SCRIPT" },
+        );
+        *self.database.scripting.running.lock() = Some(Arc::clone(&running));
+        self.database.keyspace.set_busy(true);
+        self.published = Some(running);
+    }
+}
+
+impl Drop for ScriptHost<'_, '_> {
+    fn drop(&mut self) {
+        if self.published.is_some() {
+            self.database.keyspace.set_busy(false);
+            *self.database.scripting.running.lock() = None;
+        }
+    }
+}
+
+impl Host for ScriptHost<'_, '_> {
+    fn call(&mut self, words: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
+        let server = Arc::clone(&self.server);
+        let (id, is_write) = match self.admit(words) {
+            Ok(entry) => (entry.id, entry.flags.contains(Flags::WRITE)),
+            Err((entry, error)) => {
+                let counters = self.nest.worker.counters(&self.database);
+                if let Some(entry) = entry {
+                    counters.commands[entry.id].rejected.add(1);
+                }
+                counters.count_error(&error.to_string());
+                error.write_to(&mut Writer::new(reply, protocol));
+                return;
+            }
+        };
+        if is_write && !self.wrote {
+            self.wrote = true;
+            if let Some(running) = &self.published {
+                running.wrote.store(true, Ordering::Release);
+            }
+        }
+        let before = std::mem::replace(&mut self.nest.session.protocol, protocol);
+        self.nest.run(&server.registry, server.registry.entry(id), words, reply);
+        self.nest.session.protocol = before;
+    }
+
+    fn log(&mut self, level: LogLevel, text: &[u8]) {
+        write_log(level, text);
+    }
+
+    fn acl_check(&mut self, words: &[&[u8]]) -> Option<bool> {
+        let registry = &self.server.registry;
+        let mut entry = registry.find(words[0])?;
+        if !entry.subcommands.is_empty()
+            && let Some(word) = words.get(1)
+        {
+            entry = registry.find_sub(entry, word)?;
+        }
+        let session = &*self.nest.session;
+        if session.may_do_all() {
+            return Some(true);
+        }
+        let may = entry.accepts(words.len())
+            && acl::check(&session.user, entry, words, session.db).is_ok();
+        Some(may)
+    }
+
+    fn set_repl(&mut self, _: u8) {
+        // Nothing is replicated yet: all targets are alike.
+    }
+
+    fn tick(&mut self) -> Tick {
+        let now_ns = self.nest.worker.clock.elapsed_ns();
+        if let Some(running) = &self.published {
+            if self.served_ns + SERVE_NS <= now_ns {
+                self.served_ns = now_ns;
+                let goes_on = reactor::serve_meanwhile(self.nest.worker, self.staged);
+                if !goes_on {
+                    return Tick::Kill;
+                }
+            }
+            let killed = running.killed.load(Ordering::Acquire);
+            return if killed { Tick::Kill } else { Tick::Continue };
+        }
+        if self.nest.session.settings.busy_ns <= now_ns.saturating_sub(self.start_ns) {
+            self.publish();
+        }
+        Tick::Continue
+    }
+}
+
+/// What a library may do while it is loaded: nothing but log, and not for long.
+pub struct LoadHost<'a> {
+    clock: &'a Clock,
+    start_ns: u64,
+}
+
+impl<'a> LoadHost<'a> {
+    pub fn new(clock: &'a Clock) -> Self {
+        Self { clock, start_ns: clock.elapsed_ns() }
+    }
+}
+
+impl Host for LoadHost<'_> {
+    fn call(&mut self, _: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
+        Writer::new(reply, protocol).error("ERR This Redis command is not allowed from script");
+    }
+
+    fn log(&mut self, level: LogLevel, text: &[u8]) {
+        write_log(level, text);
+    }
+
+    fn acl_check(&mut self, _: &[&[u8]]) -> Option<bool> {
+        Some(false)
+    }
+
+    fn set_repl(&mut self, _: u8) {}
+
+    fn tick(&mut self) -> Tick {
+        let elapsed = self.clock.elapsed_ns().saturating_sub(self.start_ns);
+        if elapsed < LOAD_NS_MAX { Tick::Continue } else { Tick::Kill }
+    }
+}
+
+fn write_log(level: LogLevel, text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    match level {
+        LogLevel::Debug => log::debug!("{text}"),
+        LogLevel::Verbose => log::verbose!("{text}"),
+        LogLevel::Notice => log::notice!("{text}"),
+        LogLevel::Warning => log::warning!("{text}"),
+    }
+}

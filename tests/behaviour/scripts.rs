@@ -1,0 +1,172 @@
+//! EVAL, FCALL, SCRIPT and FUNCTION: scripts as one with the rest of the server.
+
+use std::thread::scope;
+
+use carnelian_tests::{Server, each_way};
+
+#[test]
+fn scripts_run_commands() {
+    each_way(|client| {
+        client.script(
+            r#"
+            EVAL "return redis.call('SET', KEYS[1], ARGV[1])" 1 k v => +OK
+            GET k => v
+            EVAL "return {KEYS[1], ARGV[1], #KEYS, #ARGV}" 1 a b c => [a b :1 :2]
+            EVAL "return redis.call('INCR', 'n') + 1" 0 => :2
+            "#,
+        );
+        client.expect(
+            r#"EVAL "return redis.pcall('LPUSH', 'k', 'x')" 0"#,
+            "-WRONGTYPE Operation against a key holding the wrong kind of value",
+        );
+        client.expect(r#"EVAL "return 1" x"#, "-ERR value is not an integer or out of range");
+        client.expect(
+            r#"EVAL "return 1" 2 a"#,
+            "-ERR Number of keys can't be greater than number of args",
+        );
+        client.expect(r#"EVAL "return 1" -1"#, "-ERR Number of keys can't be negative");
+        client.expect(
+            r#"EVAL "return redis.pcall('MULTI')" 0"#,
+            "-ERR This Redis command is not allowed from script",
+        );
+        client.expect(
+            r#"EVAL_RO "return redis.pcall('SET', 'k', 'x')" 0"#,
+            "-ERR Write commands are not allowed from read-only scripts.",
+        );
+        client.expect("GET k", "v");
+    });
+}
+
+#[test]
+fn scripts_are_kept_by_their_digest() {
+    each_way(|client| {
+        client.script(
+            r#"
+            SCRIPT FLUSH => +OK
+            EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0 => -NOSCRIPT No matching script. Please use EVAL.
+            SCRIPT LOAD "return 1" => e0e1f9fabfc9d4800c877a703b823ac0578ff8db
+            EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0 => :1
+            EVALSHA E0E1F9FABFC9D4800C877A703B823AC0578FF8DB 0 => :1
+            SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db x => [:1 :0]
+            SCRIPT FLUSH ASYNC => +OK
+            SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db => [:0]
+            SCRIPT FLUSH x => -ERR SCRIPT FLUSH only support SYNC|ASYNC option
+            SCRIPT KILL => -NOTBUSY No scripts in execution right now.
+            "#,
+        );
+    });
+}
+
+#[test]
+fn scripts_are_part_of_a_transaction() {
+    each_way(|client| {
+        client.script(
+            r#"
+            MULTI => +OK
+            SET k 1 => +QUEUED
+            EVAL "return redis.call('INCR', KEYS[1])" 1 k => +QUEUED
+            INCR k => +QUEUED
+            EXEC => [+OK :2 :3]
+            SELECT 1 => +OK
+            EVAL "redis.call('SELECT', 2) return redis.call('SET', 'other', 'x')" 0 => +OK
+            GET other => nil
+            SELECT 2 => +OK
+            GET other => x
+            SELECT 0 => +OK
+            "#,
+        );
+    });
+}
+
+#[test]
+fn a_script_wakes_who_waits() {
+    let server = Server::start(&[]);
+    let (mut waiter, mut client) = (server.connect(), server.connect());
+    waiter.send_words(&["BLPOP", "queue", "0"]);
+    while client.call("CLIENT LIST").text().matches("cmd=blpop").count() == 0 {}
+    client.expect(r#"EVAL "return redis.call('RPUSH', KEYS[1], 'a', 'b')" 1 queue"#, ":2");
+    waiter.expect_next("[queue a]");
+    client.expect(r#"EVAL "return redis.call('BLPOP', 'nosuch', 0) == false" 0"#, ":1");
+}
+
+#[test]
+fn scripts_are_atomic() {
+    let server = Server::start(&["--io-threads", "4"]);
+    scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = server.connect();
+                for _ in 0..200 {
+                    client.call(
+                        r#"EVAL "local n = tonumber(redis.call('GET', 'a') or 0) redis.call('SET', 'a', n + 1) redis.call('INCR', 'b') return 1" 0"#,
+                    );
+                    let pair = client.call("MGET a b").elements();
+                    assert_eq!(pair[0], pair[1]);
+                }
+            });
+        }
+    });
+    server.connect().expect("MGET a b", "[800 800]");
+}
+
+#[test]
+fn functions_are_loaded_and_called() {
+    each_way(|client| {
+        client.call("FUNCTION FLUSH");
+        let code = "#!lua name=lib\nredis.register_function('put', function(keys, args) return \
+                    redis.call('SET', keys[1], args[1]) end) redis.register_function{function_name=\
+                    'look', callback=function(keys) return redis.call('GET', keys[1]) end, \
+                    flags={'no-writes'}}";
+        let reply = client.call_words(&["FUNCTION", "LOAD", code]);
+        assert_eq!(reply.text(), "lib");
+        client.script(
+            r#"
+            FCALL put 1 k v => +OK
+            FCALL LOOK 1 k => v
+            FCALL_RO look 1 k => v
+            FCALL_RO put 1 k v => -ERR Can not execute a script with write flag using *_ro command.
+            FCALL nosuch 0 => -ERR Function not found
+            FCALL look x => -ERR Bad number of keys provided
+            FUNCTION DELETE nosuch => -ERR Library not found
+            FUNCTION KILL => -NOTBUSY No scripts in execution right now.
+            "#,
+        );
+        let payload = client.call("FUNCTION DUMP");
+        let payload = payload.bytes().to_vec();
+        client.expect("FUNCTION DELETE lib", "+OK");
+        client.expect("FCALL look 1 k", "-ERR Function not found");
+        let restored = client.call_words(&[b"FUNCTION", &b"RESTORE"[..], &payload]);
+        assert_eq!(restored.text(), "OK");
+        client.expect("FCALL look 1 k", "v");
+        let restored = client.call_words(&[b"FUNCTION", &b"RESTORE"[..], &payload]);
+        assert!(restored.is_error(), "{restored:?}");
+    });
+}
+
+#[test]
+fn a_script_that_may_not_is_told_so() {
+    each_way(|client| {
+        client.call("ACL SETUSER limited on nopass +@all -set ~allowed");
+        client.script(
+            r#"
+            AUTH limited x => +OK
+            EVAL "return redis.acl_check_cmd('SET', 'allowed', 'x')" 0 => nil
+            EVAL "return redis.acl_check_cmd('GET', 'allowed')" 0 => :1
+            EVAL "return redis.acl_check_cmd('GET', 'other')" 0 => nil
+            "#,
+        );
+        let refused = client.call(r#"EVAL "return redis.pcall('SET', 'allowed', 'x')" 0"#);
+        let expected = "ERR ACL failure in script";
+        assert!(refused.text().contains(expected), "{refused:?}");
+    });
+}
+
+#[test]
+fn replies_keep_their_types() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.call("HSET h a 1");
+    client.expect(r#"EVAL "return redis.call('HGETALL', 'h')" 0"#, "[a 1]");
+    client.expect(r#"EVAL "redis.setresp(3) return redis.call('HGETALL', 'h')" 0"#, "[a 1]");
+    client.expect(r#"EVAL "redis.setresp(3) return {double = 0.5}" 0"#, "0.5");
+}
