@@ -32,7 +32,7 @@ impl Command {
 
     /// Whether words of it stand for others that only the servers know.
     pub fn has_stand_ins(&self) -> bool {
-        let stands_in = |word: &Vec<u8>| word.starts_with(b"@dump:") || word.starts_with(b"@id");
+        let stands_in = |word: &Vec<u8>| word.starts_with(b"@dum") || word.starts_with(b"@id");
         self.words.iter().any(stands_in)
     }
 

@@ -151,15 +151,16 @@ impl Pair {
         Ok(self.judge(command, a, b))
     }
 
-    /// The payloads that the first server makes of the keys that the command's words name.
+    /// The payloads that one server makes of the keys that the command's words name.
     fn payloads(&mut self, command: &Command) -> Result<Vec<Vec<u8>>> {
         let mut payloads = Vec::new();
-        for key in command.words.iter().filter_map(|word| word.strip_prefix(b"@dump:")) {
+        for word in command.words.iter().filter(|word| word.starts_with(b"@dum")) {
+            let Some((from, key)) = word.split_at_checked(6) else { continue };
             let dump = vec![b"DUMP".to_vec(), key.to_vec()];
             self.a.send_all(command.on, [&dump])?;
             self.b.send_all(command.on, [&dump])?;
-            let (a, _) = (self.a.replies(command.on, 1)?, self.b.replies(command.on, 1)?);
-            payloads.push(match &a[0] {
+            let (a, b) = (self.a.replies(command.on, 1)?, self.b.replies(command.on, 1)?);
+            payloads.push(match if from == b"@dump:" { &a[0] } else { &b[0] } {
                 Reply::Bulk(payload) => payload.clone(),
                 _ => b"nothing".to_vec(),
             });

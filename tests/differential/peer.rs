@@ -114,7 +114,7 @@ impl Peer {
     }
 
     /// The words as this server gets them: `@id1` is the id that connection 1 has here, and a word that
-    /// begins with `@dump:` is the next payload.
+    /// begins with `@dump:` or `@dumb:` is the next payload, of the first server or the second.
     pub fn filled_in(&self, words: &[Vec<u8>], payloads: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let mut payloads = payloads.iter();
         let fill = |word: &Vec<u8>| match word.as_slice() {
@@ -122,9 +122,7 @@ impl Peer {
                 let at = usize::from(digit.saturating_sub(b'0')).min(CONNECTIONS - 1);
                 self.links[at].id.to_string().into_bytes()
             }
-            [b'@', b'd', b'u', b'm', b'p', b':', ..] => {
-                payloads.next().cloned().unwrap_or_default()
-            }
+            [b'@', b'd', b'u', b'm', _, _, ..] => payloads.next().cloned().unwrap_or_default(),
             _ => word.clone(),
         };
         words.iter().map(fill).collect()
