@@ -990,9 +990,11 @@ fn refuse(
     | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);
-        if session.transaction.is_some() && registry.entry(*id).full_name == "exec" {
+        if registry.entry(*id).full_name == "exec" {
             session.discard();
-            let text = format!("EXECABORT Transaction discarded because of: {error}");
+            let error = error.to_string();
+            let reason = error.strip_prefix("ERR ").unwrap_or(&error);
+            let text = format!("EXECABORT Transaction discarded because of: {reason}");
             error = CommandError::text(text);
         }
     }
