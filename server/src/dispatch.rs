@@ -994,8 +994,8 @@ fn refuse(
         counters.commands[*id].rejected.add(1);
         if registry.entry(*id).full_name == "exec" {
             session.discard();
-            let error = error.to_string();
-            let reason = error.strip_prefix("ERR ").unwrap_or(&error);
+            let refusal = error.to_string();
+            let reason = refusal.strip_prefix("ERR ").unwrap_or(&refusal);
             let text = format!("EXECABORT Transaction discarded because of: {reason}");
             error = CommandError::text(text);
         }

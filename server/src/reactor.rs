@@ -16,7 +16,7 @@ use mio::{Events, Poll, Token};
 
 use crate::accept::Doors;
 use crate::allocator;
-use crate::blocking::Waiter;
+use crate::blocking::{self, Waiter};
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
 use crate::eviction;
@@ -446,7 +446,15 @@ impl Reactor {
             After::Wait => {}
         }
         if connection.session.waiter.is_some() {
-            self.note_wait(token);
+            if connection.flags.hangup {
+                // It was gone before it began to wait, and no event will tell again.
+                if let Some(waiter) = connection.session.waiter.take() {
+                    waiter.call_off();
+                }
+                connection.close_when_flushed(self.service.worker.clock.monotonic_ms());
+            } else {
+                self.note_wait(token);
+            }
         }
         let Some(connection) = self.core.connections.get_mut(token) else { return Presence::Gone };
         let is_owed = !connection.staged.is_empty()
@@ -652,7 +660,7 @@ impl Reactor {
             connection.wait_deadline_ms = None;
             let Some(waiter) = connection.session.waiter.clone() else { continue };
             // Else somebody serves it just now.
-            if let Some(reply) = waiter.time_out() {
+            if let Some(reply) = blocking::time_out(&self.service.worker, &waiter) {
                 self.resume(&waiter, &reply);
             }
         }
