@@ -244,8 +244,9 @@ fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
     let fields = stat.rsplit_once(") ").expect("the name in parentheses").1;
     let mut fields = fields.split(' ').skip(11);
-    let mut next = || fields.next().and_then(|field| field.parse::<u64>().ok()).unwrap();
-    next() + next()
+    let mut next = || fields.next().and_then(|field| field.parse::<u64>().ok());
+    let (in_program, in_kernel) = (next(), next());
+    in_program.expect("a number") + in_kernel.expect("a number")
 }
 
 #[test]
