@@ -133,11 +133,11 @@ fn restore_refuses_what_it_should() {
         assert_eq!(restore("gone", "0", payload, &[]), "+OK");
         assert_eq!(restore("gone", "1", payload, &["ABSTTL", "REPLACE"]), "+OK");
         assert_eq!(restore("then", "1900000000000", payload, &["ABSTTL", "REPLACE"]), "+OK");
+        assert!((1000..1060).contains(&client.call("OBJECT IDLETIME n").integer()));
         client.script(
             r#"
             GET k => value
             TTL n => :100
-            OBJECT IDLETIME n => :1000
             EXISTS late gone => :0
             PEXPIRETIME then => :1900000000000
             DEBUG SET-SKIP-CHECKSUM-VALIDATION 1 => +OK
