@@ -122,7 +122,9 @@ pub fn run_batch(
                 refuse(worker, session, &refusal, words, out);
                 index += 1;
             }
-            Ok(entry) if attention & attention::PAUSED != 0 && is_held(worker, session, entry) => {
+            Ok(entry)
+                if attention & attention::PAUSED != 0 && is_held(worker, session, entry, words) =>
+            {
                 return Outcome { ran: index, next: Next::Postpone };
             }
             Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {
@@ -180,14 +182,14 @@ pub fn run_batch(
 
 /// Whether a pause holds a command back.
 #[cold]
-fn is_held(worker: &Worker, session: &Session, entry: &Entry) -> bool {
+fn is_held(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]]) -> bool {
     let database = &session.database;
     match database.pause.now(worker.clock.now_ms(), &database.attention) {
         None => false,
         Some((Held::Everything, _)) => true,
         Some((Held::Writes, _)) => {
             let queue = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
-            pause::may_write(entry) || queue.is_some_and(|queue| queue.may_write())
+            pause::may_write(database, entry, words) || queue.is_some_and(|queue| queue.may_write())
         }
     }
 }
