@@ -85,6 +85,12 @@ impl Changes {
         }
     }
 
+    /// Whether somebody cares about any key: asked before many keys are listed, with their locks held.
+    #[must_use]
+    pub(crate) fn is_anything_watched(&self) -> bool {
+        self.watching && self.interest.as_ref().is_none_or(|it| it.is_awake())
+    }
+
     /// Forgets what was collected, and keeps who listens.
     pub fn clear(&mut self) {
         (self.dirty, self.hits, self.misses) = (0, 0, 0);
@@ -147,5 +153,27 @@ impl Changes {
         if self.following {
             self.expired_hash_fields.push((db, key.into(), fields));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_locks_later_hears_of_those_who_come_until_then() {
+        let interest = Arc::new(Interest::default());
+        let (mut now, mut later) = (Changes::default(), Changes::default());
+        now.watch(&interest);
+        later.watch_ahead(&interest);
+        assert!(!now.is_anything_watched() && !later.is_anything_watched());
+        interest.add(0, b"a");
+        for changes in [&mut now, &mut later] {
+            changes.touch(0, b"a");
+            changes.touch(0, b"b");
+        }
+        assert!(now.touched.is_empty());
+        assert!(later.is_anything_watched());
+        assert_eq!(later.touched, [(0, (*b"a").into())]);
     }
 }
