@@ -110,6 +110,14 @@ impl Waiter {
         }
         is_mine
     }
+
+    /// Ends the wait with this reply, from any thread, unless somebody has ended it before.
+    pub fn finish(self: &Arc<Self>, reply: Vec<u8>) {
+        if self.claim() {
+            self.leave();
+            self.client.resume(Arc::clone(self), reply);
+        }
+    }
 }
 
 /// CLIENT UNBLOCK. Whether the client was waiting.
@@ -117,9 +125,15 @@ pub fn unblock(worker: &mut Worker, client: &ClientShared, how: Unblock) -> bool
     let Some(waiter) = client.waiter.lock().clone() else { return false };
     let reply = match how {
         Unblock::TimeOut => waiter.time_out(),
-        Unblock::Error => waiter
-            .call_off()
-            .then(|| b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec()),
+        Unblock::Error => waiter.call_off().then(|| {
+            let text = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+            let counters = worker.counters(&waiter.database);
+            counters.count_error(text);
+            let figures = &counters.commands[waiter.command];
+            figures.calls.add(1);
+            figures.failed.add(1);
+            format!("-{text}\r\n").into_bytes()
+        }),
     };
     let Some(reply) = reply else { return false };
     worker.post(waiter.client.reactor, Message::Resume(waiter, reply));

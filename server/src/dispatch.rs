@@ -11,7 +11,7 @@ use carnelian_commands::{
     Call, CommandError, DataCommand, Effect, Environment, Flags, Scope, Wait,
 };
 use carnelian_keyspace::{
-    Access, Aftermath, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, segment_of,
+    Access, Aftermath, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, Told, segment_of,
 };
 use carnelian_resp::Writer;
 use carnelian_tls::TlsSession;
@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use crate::acl::{self, Denied, Origin};
 use crate::allocator;
 use crate::blocking::{self, Waiter};
+use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
@@ -30,6 +31,7 @@ use crate::log;
 use crate::pause::{self, Held, attention};
 use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
+use crate::scripting;
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 use crate::settings::Settings;
 use crate::tracking;
@@ -84,6 +86,11 @@ pub fn run_batch(
     while index < batch.len() {
         let words = batch.command(index);
         session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        if worker.invalidations.is_any() {
+            // Who made room for the command hears of what was evicted before its reply: the key it
+            // writes may be one of these.
+            features::invalidate(worker, session, out);
+        }
         let attention = session.database.attention.load(Ordering::Relaxed);
         match admit(registry, session, words) {
             Err(Refusal::Http) => {
@@ -101,7 +108,10 @@ pub fn run_batch(
                 refuse(worker, session, &refusal, words, out);
                 index += 1;
             }
-            Ok(entry) if attention & attention::PAUSED != 0 && is_held(worker, session, entry) => {
+            Ok(entry)
+                if attention & attention::PAUSED != 0
+                    && is_held(worker, session, entry, words) =>
+            {
                 return Outcome { ran: index, next: Next::Postpone };
             }
             Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {
@@ -159,14 +169,18 @@ pub fn run_batch(
 
 /// Whether a pause holds a command back.
 #[cold]
-fn is_held(worker: &Worker, session: &Session, entry: &Entry) -> bool {
+fn is_held(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]]) -> bool {
     let database = &session.database;
     match database.pause.now(worker.clock.now_ms(), &database.attention) {
         None => false,
         Some((Held::Everything, _)) => true,
         Some((Held::Writes, _)) => {
-            let queue = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
-            pause::may_write(entry) || queue.is_some_and(|queue| queue.may_write())
+            if entry.full_name != "exec" {
+                return pause::may_write(entry) || scripting::may_write(database, entry, words);
+            }
+            let registry = &worker.server.registry;
+            let queue = session.transaction.as_ref();
+            queue.is_some_and(|queue| queue.may_write(registry, database))
         }
     }
 }
@@ -318,7 +332,7 @@ fn run_together(
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     for (ran, noted) in slow {
         let entry = registry.entry(scratch.ids[ran]);
-        log_slow(worker, session, entry, batch.command(index + ran), noted);
+        log_slow_of(worker, session, entry, batch.command(index + ran), noted);
     }
     worker.scratch = scratch;
     if !worker.scratch.ready.is_empty() {
@@ -337,14 +351,16 @@ pub fn hear(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) ->
 #[cold]
 fn tell(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
     let is_tracked = database.tracking.is_awake();
-    for (db, key) in changes.touched.drain(..) {
+    for (place, (db, key)) in changes.touched.drain(..).enumerate() {
         if is_tracked {
-            changes.told.push((db, key.clone()));
+            let is_lapsed = changes.lapsed.contains(&place);
+            changes.told.push(Told { db, key: key.clone(), is_lapsed });
         }
         if database.waiters.tell(db, &key) && !ready.iter().any(|it| it.0 == db && it.1 == key) {
             ready.push((db, key));
         }
     }
+    changes.lapsed.clear();
     !ready.is_empty()
 }
 
@@ -400,7 +416,7 @@ fn run_alone(
     worker.scratch = scratch;
     session.waiter = waiter;
     for (_, noted) in slow {
-        log_slow(worker, session, entry, words, noted);
+        log_slow_of(worker, session, entry, words, noted);
     }
     if !worker.scratch.ready.is_empty() {
         blocking::serve(worker, &database);
@@ -456,10 +472,14 @@ pub fn run_for(
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, &mut scratch.ready);
     let wait = run.wait.take();
-    let _ = run.end();
+    let slow = run.end();
     drop(call);
+    worker.invalidations.note(database, &mut scratch.aftermath.changes, waiter.client.id);
     settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
+    for (_, noted) in slow {
+        log_slow(worker, database, &waiter.client, &settings, entry, words, noted);
+    }
     wait.map_or(Effect::None, Effect::Wait)
 }
 
@@ -587,7 +607,7 @@ impl Nest<'_> {
             let start = start.unwrap_or(first.min(queue[0].1));
             let (id, end) = queue[place];
             let words = words.get(start.min(end)..end).unwrap_or_default();
-            log_slow(worker, session, registry.entry(id), words, noted);
+            log_slow_of(worker, session, registry.entry(id), words, noted);
         }
         ran
     }
@@ -762,10 +782,24 @@ pub struct Noted {
     pub reply_bytes: usize,
 }
 
-/// Puts a command into the logs it belongs to. Called with no lock held.
+/// Puts a command of a session into the logs it belongs to.
 #[cold]
-fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], noted: Noted) {
-    let (database, settings) = (&session.database, &session.settings);
+fn log_slow_of(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], noted: Noted) {
+    let Session { database, settings, shared, .. } = session;
+    log_slow(worker, database, shared, settings, entry, words, noted);
+}
+
+/// Puts a command into the logs it belongs to. No lock is taken while one of these is held.
+#[cold]
+fn log_slow(
+    worker: &Worker,
+    database: &Database,
+    client: &ClientShared,
+    settings: &Settings,
+    entry: &Entry,
+    words: &[&[u8]],
+    noted: Noted,
+) {
     let now_ms = worker.clock.now_ms();
     let Noted { duration_ns, reply_bytes } = noted;
     if settings.latency_ns <= duration_ns {
@@ -776,7 +810,6 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
     if entry.flags.contains(Flags::SKIP_SLOWLOG) {
         return;
     }
-    let client = &session.shared;
     if settings.slow_ns <= duration_ns {
         let (us, most) = (duration_ns / 1000, settings.slow_log_len);
         database.slow_log.lock().push(entry, words, client, us, now_ms, most);
@@ -827,7 +860,8 @@ pub fn settle(
             counter.add(amount);
         }
     }
-    worker.invalidations.note(database, changes);
+    let author = client.map_or(0, |session| session.shared.id);
+    worker.invalidations.note(database, changes, author);
     pubsub::notify(worker, database, client, &changes.events);
     changes.clear();
 }
@@ -914,7 +948,7 @@ fn run_server(
     if settings.slow_ns.min(settings.latency_ns) <= duration_ns
         || settings.large_reply.bytes_min <= reply_bytes
     {
-        log_slow(worker, session, entry, words, Noted { duration_ns, reply_bytes });
+        log_slow_of(worker, session, entry, words, Noted { duration_ns, reply_bytes });
     }
     if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
         blocking::serve(worker, &database);

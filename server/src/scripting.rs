@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use carnelian_commands::{CommandError, Flags};
 use carnelian_resp::{Protocol, Writer};
-use carnelian_scripting::{Engine, Host, Limits, LogLevel, Tick};
+use carnelian_scripting::{Engine, Flags as ScriptFlags, Host, Limits, LogLevel, Tick, flags_of};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::acl::{self, Origin};
@@ -36,6 +36,32 @@ pub struct Scripting {
     running: Mutex<Option<Arc<Running>>>,
     /// Libraries and functions, as of the last look.
     counts: Mutex<(usize, usize)>,
+}
+
+/// Whether a command that runs a script may write: by what the script says of itself, or by the
+/// command where it says nothing.
+pub fn may_write(database: &Database, entry: &Entry, words: &[&[u8]]) -> bool {
+    if !entry.runs_scripts {
+        return false;
+    }
+    let by_command = !entry.flags.contains(Flags::READONLY);
+    let flags = match entry.full_name.as_str() {
+        "eval" | "eval_ro" => flags_of(words[1]),
+        name => {
+            // Where another script has the engine for too long, nothing is known.
+            let Ok(engine) = database.scripting.engine(database) else { return by_command };
+            match name {
+                "fcall" | "fcall_ro" => engine.function(words[1]).map(|handle| handle.flags),
+                _ => engine.script_by_sha(words[1]).map(|handle| handle.flags),
+            }
+        }
+    };
+    match flags {
+        Some(flags) if !flags.contains(ScriptFlags::COMPAT) => {
+            !flags.contains(ScriptFlags::NO_WRITES)
+        }
+        _ => by_command,
+    }
 }
 
 /// A script that has run for longer than `busy-reply-threshold`.

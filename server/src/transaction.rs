@@ -7,9 +7,11 @@ use carnelian_commands::{CommandError, Effect, Flags, Scope};
 use carnelian_keyspace::{SegmentSet, segment_of};
 
 use crate::commands::Context;
+use crate::database::Database;
 use crate::dispatch::{self, Nest, Nesting};
 use crate::pause;
-use crate::registry::{Entry, Handler};
+use crate::registry::{Entry, Handler, Registry};
+use crate::scripting;
 use crate::session::Session;
 use crate::waiters::{Key, Watch};
 
@@ -25,12 +27,18 @@ pub struct Transaction {
     flags: u32,
     /// Whether a pause of writes holds one of them back.
     may_write: bool,
+    runs_scripts: bool,
     /// Whether a command was refused: EXEC will run none.
     pub is_broken: bool,
 }
 
 impl Transaction {
     pub fn push(&mut self, entry: &Entry, words: &[&[u8]]) {
+        let more = words.iter().map(|word| word.len()).sum::<usize>();
+        if self.bytes.capacity() - self.bytes.len() < more {
+            // It counts against `maxmemory-clients`, so not half of it is to be room.
+            self.bytes.reserve_exact(more.max(self.bytes.len() / 4));
+        }
         for word in words {
             self.bytes.extend_from_slice(word);
             self.words.push(self.bytes.len());
@@ -38,6 +46,7 @@ impl Transaction {
         self.commands.push((entry.id, self.words.len()));
         self.flags |= entry.flags.bits();
         self.may_write |= pause::may_write(entry);
+        self.runs_scripts |= entry.runs_scripts;
     }
 
     pub fn len(&self) -> usize {
@@ -53,9 +62,23 @@ impl Transaction {
         self.flags & flag.bits() != 0
     }
 
-    /// Whether a pause of writes holds the transaction back.
-    pub fn may_write(&self) -> bool {
-        self.may_write
+    /// Whether a pause of writes holds the transaction back: because of a command, or of what a
+    /// script among them says of itself by now.
+    pub fn may_write(&self, registry: &Registry, database: &Database) -> bool {
+        self.may_write || self.runs_scripts && {
+            let words = self.words();
+            let mut first = 0;
+            self.commands.iter().any(|&(id, end)| {
+                let words = &words[std::mem::replace(&mut first, end)..end];
+                scripting::may_write(database, registry.entry(id), words)
+            })
+        }
+    }
+
+    fn words(&self) -> Vec<&[u8]> {
+        let mut start = 0;
+        let word = |&end: &usize| &self.bytes[std::mem::replace(&mut start, end)..end];
+        self.words.iter().map(word).collect()
     }
 
     /// Bytes it takes.
@@ -120,12 +143,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let keyspace = &database.keyspace;
     let registry = context.registry;
 
-    let mut start = 0;
-    let words: Vec<&[u8]> = transaction
-        .words
-        .iter()
-        .map(|&end| &transaction.bytes[std::mem::replace(&mut start, end)..end])
-        .collect();
+    let words = transaction.words();
     let mut wanted = SegmentSet::default();
     let mut is_bounded = true;
     let mut first = 0;

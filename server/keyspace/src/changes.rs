@@ -32,6 +32,15 @@ pub struct Event {
 /// Fields of one hash: its logical database, its key and their names.
 pub type ExpiredFields = (usize, Box<[u8]>, Vec<Vec<u8>>);
 
+/// A change that clients may have to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub db: usize,
+    pub key: Box<[u8]>,
+    /// No command changed it.
+    pub is_lapsed: bool,
+}
+
 /// Collected while commands run, read by the dispatcher after each.
 #[derive(Default)]
 pub struct Changes {
@@ -50,9 +59,11 @@ pub struct Changes {
     /// Which keys are worth listing; all, if not given.
     pub interest: Option<Arc<Interest>>,
     pub touched: Vec<(usize, Box<[u8]>)>,
-    /// Of those, the ones that clients may have in a cache of theirs; moved here by who has dealt with
-    /// the others' interest.
-    pub told: Vec<(usize, Box<[u8]>)>,
+    /// Places in `touched` of those that no command changed: they have expired, or were evicted.
+    pub lapsed: Vec<usize>,
+    /// Of those touched, the ones that clients may have in a cache of theirs; moved here by who has
+    /// dealt with the others' interest.
+    pub told: Vec<Told>,
     /// Whether a logical database was emptied.
     pub flushed: bool,
     /// Whether keys that have expired are left alone, and only look as if they were gone.
@@ -83,6 +94,7 @@ impl Changes {
         (self.expired_keys, self.expired_fields, self.evicted_keys) = (0, 0, 0);
         self.events.clear();
         self.touched.clear();
+        self.lapsed.clear();
         self.told.clear();
         self.flushed = false;
         self.expired.clear();
@@ -104,6 +116,15 @@ impl Changes {
         }
     }
 
+    /// The key went by itself.
+    pub(crate) fn lapse(&mut self, db: usize, key: &[u8]) {
+        let place = self.touched.len();
+        self.touch(db, key);
+        if place < self.touched.len() {
+            self.lapsed.push(place);
+        }
+    }
+
     #[inline]
     pub(crate) fn key_missed(&mut self, db: usize, key: &[u8]) {
         self.misses += 1;
@@ -112,7 +133,7 @@ impl Changes {
 
     pub(crate) fn key_expired(&mut self, db: usize, key: &[u8]) {
         self.expired_keys += 1;
-        self.touch(db, key);
+        self.lapse(db, key);
         self.notify(EventClass::Expired, "expired", db, key);
         if self.following {
             self.expired.push((db, key.into()));
@@ -131,7 +152,7 @@ impl Changes {
             return;
         }
         self.expired_fields += fields.len() as u64;
-        self.touch(db, key);
+        self.lapse(db, key);
         self.notify(EventClass::Hash, "hexpired", db, key);
         if spent {
             self.notify(EventClass::Generic, "del", db, key);

@@ -41,6 +41,11 @@ pub(crate) fn script(body: &[u8]) -> Result<Script, Vec<u8>> {
     Ok(Script { flags, source_at: end })
 }
 
+/// What a script of EVAL says of itself; none if it cannot be read.
+pub fn flags_of(body: &[u8]) -> Option<Flags> {
+    script(body).ok().map(|script| script.flags)
+}
+
 /// What a library's first line says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Library {

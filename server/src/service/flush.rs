@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use carnelian_tls::TlsError;
 
 use super::{After, Service};
+use crate::clients::bits;
 use crate::connection::{Connection, Flags, Stream, Transport};
 use crate::features;
 use crate::log;
@@ -137,6 +138,9 @@ impl Service {
                 true => After::Close,
                 false => Self::resume(connection),
             };
+        }
+        if connection.closing() {
+            connection.session.shared.set_flag(bits::CLOSE_AFTER_REPLY, true);
         }
         if self.is_over_limit(connection) {
             return After::Close;
