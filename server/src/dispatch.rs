@@ -1086,7 +1086,7 @@ pub fn tick(worker: &mut Worker) {
             let most = database.settings.load().tracked_keys_max;
             database.tracking.shrink_to(most, worker, database, None);
             features::account_all(worker, database);
-            database.rates.lock().sample(now_ms, &database.stats);
+            database.rates.lock().sample(now_ms, &database.stats, &server.turns);
             let share = database.clients.len() / server.hz().max(1) as usize;
             database.clients.survey_some(share.max(CLIENTS_SURVEYED));
             let tls = database.clients.totals().tls;

@@ -314,6 +314,7 @@ impl Service {
         let commands = shared.commands.load(Ordering::Relaxed) + ran as u64;
         shared.commands.store(commands, Ordering::Relaxed);
         self.worker.counters(&connection.session.database).commands_processed.add(ran as u64);
+        self.worker.turn_commands += ran as u64;
         (ran, next)
     }
 
