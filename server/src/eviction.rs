@@ -217,7 +217,7 @@ fn evict(
     let mut scratch = std::mem::take(&mut worker.scratch);
     let Scratch { aftermath, ready, .. } = &mut scratch;
     aftermath.changes.listening = pubsub::listening(database, &settings);
-    aftermath.changes.watch(&database.waiters.interest);
+    aftermath.changes.watch_ahead(&database.waiters.interest);
     let is_watched = settings.latency_ns != u64::MAX;
     let note = |event: &'static str, duration_ns: u64| {
         if settings.latency_ns <= duration_ns {
