@@ -47,6 +47,9 @@ const RUN_KEYS: usize = 64;
 /// segments and wait for each other; two of 8 do so one time in five, and not for long.
 const RUN_KEYS_SHARED: usize = 8;
 
+/// Data of this size takes noticeable time to free.
+const LARGE_BYTES: usize = 1 << 20;
+
 /// Clients that are looked at in a tick, at least.
 const CLIENTS_SURVEYED: usize = 50;
 
@@ -109,8 +112,7 @@ pub fn run_batch(
                 index += 1;
             }
             Ok(entry)
-                if attention & attention::PAUSED != 0
-                    && is_held(worker, session, entry, words) =>
+                if attention & attention::PAUSED != 0 && is_held(worker, session, entry, words) =>
             {
                 return Outcome { ran: index, next: Next::Postpone };
             }
@@ -400,6 +402,7 @@ fn run_alone(
     let Ok(access) = keyspace.lock_unless_busy(wanted) else {
         return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
+    let before = out.len();
     let mut scratch = std::mem::take(&mut worker.scratch);
     let mut call = call(worker, session, access.into(), &mut scratch.aftermath, out);
     call.may_block = true;
@@ -412,6 +415,10 @@ fn run_alone(
         tracking::remember(session, entry, words);
     }
     drop(call);
+    let waiter = waiter.or_else(|| {
+        let start = (session.reply == ReplyMode::On).then_some(before)?;
+        wait_for_space(worker, session, entry, words, &mut scratch.aftermath, out, start)
+    });
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
     session.waiter = waiter;
@@ -421,6 +428,27 @@ fn run_alone(
     if !worker.scratch.ready.is_empty() {
         blocking::serve(worker, &database);
     }
+}
+
+/// Has the client wait until all that was dropped is freed, where the reply has to come after that and
+/// it takes long, so that others need not wait for it.
+#[inline]
+fn wait_for_space(
+    worker: &Worker,
+    session: &Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    aftermath: &mut Aftermath,
+    out: &mut Vec<u8>,
+    start: usize,
+) -> Option<Arc<Waiter>> {
+    if !aftermath.changes.frees_now || aftermath.dropped.heap_bytes() < LARGE_BYTES {
+        return None;
+    }
+    let waiter = Waiter::enter(session, entry.id, words, Wait::default());
+    let (reply, dropped) = (out.split_off(start), std::mem::take(&mut aftermath.dropped));
+    worker.server.reclaimer.free_for(Arc::clone(&waiter), reply, dropped);
+    Some(waiter)
 }
 
 /// The type of a live key, under locks that are held. What has expired goes, and is heard of.
@@ -846,7 +874,8 @@ pub fn settle(
 ) {
     let changes = &mut aftermath.changes;
     if !aftermath.dropped.is_empty() {
-        free(worker, std::mem::take(&mut aftermath.dropped));
+        let dropped = std::mem::take(&mut aftermath.dropped);
+        if changes.frees_now { drop(dropped) } else { free(worker, dropped) }
     }
     let counters = worker.counters(database);
     let Changes { hits, misses, expired_keys, expired_fields, evicted_keys, .. } = *changes;

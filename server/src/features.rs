@@ -153,9 +153,8 @@ pub fn is_too_large(worker: &Worker, session: &Session, waiting: usize) -> bool 
 fn evict(worker: &Worker, database: &Database, most: usize) {
     let clients = database.clients.list();
     let evictable = clients.iter().enumerate().filter(|(_, client)| !client.has(bits::NO_EVICT));
-    let mut by_size: BinaryHeap<(usize, usize)> = evictable
-        .map(|(place, client)| (client.memory.load(Ordering::Relaxed), place))
-        .collect();
+    let mut by_size: BinaryHeap<(usize, usize)> =
+        evictable.map(|(place, client)| (client.memory.load(Ordering::Relaxed), place)).collect();
     while most <= database.clients.memory() {
         let Some((_, place)) = by_size.pop() else {
             if !database.clients.set_spent(true) {

@@ -65,14 +65,15 @@ impl Transaction {
     /// Whether a pause of writes holds the transaction back: because of a command, or of what a
     /// script among them says of itself by now.
     pub fn may_write(&self, registry: &Registry, database: &Database) -> bool {
-        self.may_write || self.runs_scripts && {
-            let words = self.words();
-            let mut first = 0;
-            self.commands.iter().any(|&(id, end)| {
-                let words = &words[std::mem::replace(&mut first, end)..end];
-                scripting::may_write(database, registry.entry(id), words)
-            })
-        }
+        self.may_write
+            || self.runs_scripts && {
+                let words = self.words();
+                let mut first = 0;
+                self.commands.iter().any(|&(id, end)| {
+                    let words = &words[std::mem::replace(&mut first, end)..end];
+                    scripting::may_write(database, registry.entry(id), words)
+                })
+            }
     }
 
     fn words(&self) -> Vec<&[u8]> {

@@ -66,6 +66,8 @@ pub struct Changes {
     pub told: Vec<Told>,
     /// Whether a logical database was emptied.
     pub flushed: bool,
+    /// Whether what was dropped is to be freed before the reply.
+    pub frees_now: bool,
     /// Whether keys that have expired are left alone, and only look as if they were gone.
     pub keeps_expired: bool,
     /// Whether somebody follows the effects (a replica, the append-only file, a test).
@@ -105,6 +107,7 @@ impl Changes {
         self.lapsed.clear();
         self.told.clear();
         self.flushed = false;
+        self.frees_now = false;
         self.expired.clear();
         self.evicted.clear();
         self.expired_hash_fields.clear();

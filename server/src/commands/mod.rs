@@ -9,6 +9,7 @@ mod debug;
 mod dump;
 mod function;
 mod info;
+mod inspection;
 mod latency;
 mod memory;
 mod monitor;
