@@ -89,6 +89,9 @@ pub fn run_batch(
     while index < batch.len() {
         let words = batch.command(index);
         session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        if session.tracks {
+            features::before_tracked(worker, session, out);
+        }
         if worker.invalidations.is_any() {
             // Who made room for the command hears of what was evicted before its reply: the key it
             // writes may be one of these.

@@ -52,6 +52,14 @@ pub fn after_command(
     }
 }
 
+/// Before a command of a client that tracks: keys beyond the limit are forgotten, whether or not the
+/// command will run now.
+#[cold]
+pub fn before_tracked(worker: &mut Worker, session: &Session, out: &mut Vec<u8>) {
+    let most = session.settings.tracked_keys_max;
+    session.database.tracking.shrink_to(most, worker, &session.database, Some((session, out)));
+}
+
 #[cold]
 fn after_tracked(worker: &mut Worker, session: &mut Session, entry: &Entry, out: &mut Vec<u8>) {
     let database = Arc::clone(&session.database);

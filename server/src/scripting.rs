@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::database::Database;
 use crate::dispatch::{BUSY, Nest};
 use crate::log;
+use crate::pause;
 use crate::reactor;
 use crate::registry::Entry;
 use crate::server::Server;
@@ -216,7 +217,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             let text = [b"ERR ACL failure in script: ", text.as_slice()].concat();
             return Err((Some(entry), CommandError::Quoting(text.into())));
         }
-        if self.is_read_only && entry.flags.contains(Flags::WRITE) {
+        if self.is_read_only && pause::may_write(entry) {
             return Err((
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),

@@ -226,3 +226,64 @@ fn the_table_of_keys_is_bounded() {
         assert_eq!(client.info("tracking_total_keys"), "10");
     }
 }
+
+#[test]
+fn what_was_evicted_to_make_room_is_announced_before_the_reply() {
+    let server = Server::start(&[]);
+    let mut client = resp3(&server);
+    client.expect("CONFIG SET maxmemory-policy volatile-ttl", "+OK");
+    client.expect("CLIENT TRACKING ON", "+OK");
+    for key in 0..60 {
+        client.expect(&format!("SETEX key:{key} 10000 {}", "x".repeat(10_000)), "+OK");
+        client.call(&format!("GET key:{key}"));
+    }
+    let used: usize = client.info("used_memory").parse().expect("a number");
+    client.expect(&format!("CONFIG SET maxmemory {}", used + 100_000), "+OK");
+    let (set, value) = ("*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n$300000\r\n", "x".repeat(300_000));
+    client.send(format!("{set}{value}\r\nPING\r\n").as_bytes());
+    client.expect_next("+OK");
+    let mut announced = 0;
+    loop {
+        let next = client.read().to_string();
+        if next == "+PONG" {
+            break;
+        }
+        assert!(next.starts_with(">[invalidate [key:"), "{next}");
+        announced += 1;
+    }
+    assert_ne!(announced, 0);
+    expect_silence(&mut client);
+}
+
+#[test]
+fn what_expires_under_ones_own_eyes_is_nobodys_own_change() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = resp3(&server);
+    client.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    client.expect("CLIENT TRACKING ON BCAST NOLOOP", "+OK");
+    client.expect("SET k v PX 20", "+OK");
+    std::thread::sleep(Duration::from_millis(40));
+    client.expect("GET k", "nil");
+    client.expect_next(">[invalidate [k]]");
+    client.expect("SET k w", "+OK");
+    expect_silence(&mut client);
+}
+
+#[test]
+fn a_lower_limit_of_keys_holds_from_the_next_command_on() {
+    if !is_carnelian() {
+        return;
+    }
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = resp3(&server);
+    let mut other = server.connect();
+    other.expect("DEBUG PAUSE-CRON 1", "+OK");
+    client.expect("CLIENT TRACKING ON", "+OK");
+    client.expect("MGET a b", "[nil nil]");
+    client.expect("MULTI", "+OK");
+    other.expect("CONFIG SET tracking-table-max-keys 1", "+OK");
+    client.send(b"PING\r\n");
+    assert!(client.read().to_string().starts_with(">[invalidate ["));
+    client.expect_next("+QUEUED");
+    other.expect("DEBUG PAUSE-CRON 0", "+OK");
+}
