@@ -576,6 +576,7 @@ impl Reactor {
                 }
             }
             Message::Unlisten(ids) => self.core.doors.shut(self.core.poll.registry(), &ids),
+            Message::Run(work) => work(&mut self.service.worker),
             Message::Sleep(end) => {
                 std::thread::sleep(end.saturating_duration_since(Instant::now()));
             }

@@ -458,7 +458,8 @@ fn tell(
     }
     // As the client that tracks would read it, whoever reads it.
     let keys = keys.or((client.protocol.load(Ordering::Relaxed) < 3).then_some(b"$-1\r\n"));
-    let Some(target) = database.clients.find(redirect) else {
+    let target = database.clients.find(redirect);
+    let Some(target) = target.filter(|it| !it.has(bits::CLOSE_AFTER_REPLY)) else {
         client.set_flag(bits::BROKEN_REDIRECT, true);
         if 2 < client.protocol.load(Ordering::Relaxed) {
             let text = format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{redirect}\r\n");

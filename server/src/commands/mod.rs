@@ -12,6 +12,7 @@ mod info;
 mod inspection;
 mod latency;
 mod memory;
+mod migrate;
 mod monitor;
 mod process;
 mod pubsub;
@@ -126,6 +127,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     info::TABLE,
     latency::TABLE,
     memory::TABLE,
+    migrate::TABLE,
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,

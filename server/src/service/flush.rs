@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use carnelian_tls::TlsError;
 
 use super::{After, Service};
-use crate::clients::bits;
 use crate::connection::{Connection, Flags, Stream, Transport};
 use crate::features;
 use crate::log;
@@ -138,9 +137,6 @@ impl Service {
                 true => After::Close,
                 false => Self::resume(connection),
             };
-        }
-        if connection.closing() {
-            connection.session.shared.set_flag(bits::CLOSE_AFTER_REPLY, true);
         }
         if self.is_over_limit(connection) {
             return After::Close;
