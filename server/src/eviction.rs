@@ -16,7 +16,7 @@ use carnelian_keyspace::{Changes, EvictionOrder, EvictionPolicy, Evictor};
 use crate::allocator;
 use crate::blocking;
 use crate::database::Database;
-use crate::dispatch::{self, Scratch};
+use crate::dispatch::{self, Vectors};
 use crate::pubsub;
 use crate::reclaim::Reclaimer;
 use crate::session::Worker;
@@ -215,7 +215,7 @@ fn evict(
     let begin_ns = worker.clock.elapsed_ns();
     let now_ms = worker.clock.now_ms();
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let Scratch { aftermath, ready, .. } = &mut scratch;
+    let Vectors { aftermath, ready, .. } = &mut *scratch;
     aftermath.changes.listening = pubsub::listening(database, &settings);
     aftermath.changes.watch_ahead(&database.waiters.interest);
     let is_watched = settings.latency_ns != u64::MAX;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use carnelian_commands::{CommandError, Flags};
 use carnelian_resp::{Protocol, Writer};
-use carnelian_scripting::{Engine, Flags as ScriptFlags, Host, Limits, LogLevel, Tick, flags_of};
+use carnelian_scripting::{
+    Engine, Flags as ScriptFlags, Host, Limits, LogLevel, Tick, script_flags,
+};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::acl::{self, Origin};
@@ -15,7 +17,6 @@ use crate::clock::Clock;
 use crate::database::Database;
 use crate::dispatch::{BUSY, Nest};
 use crate::log;
-use crate::pause;
 use crate::reactor;
 use crate::registry::Entry;
 use crate::server::Server;
@@ -37,32 +38,6 @@ pub struct Scripting {
     running: Mutex<Option<Arc<Running>>>,
     /// Libraries and functions, as of the last look.
     counts: Mutex<(usize, usize)>,
-}
-
-/// Whether a command that runs a script may write: by what the script says of itself, or by the
-/// command where it says nothing.
-pub fn may_write(database: &Database, entry: &Entry, words: &[&[u8]]) -> bool {
-    if !entry.runs_scripts {
-        return false;
-    }
-    let by_command = !entry.flags.contains(Flags::READONLY);
-    let flags = match entry.full_name.as_str() {
-        "eval" | "eval_ro" => flags_of(words[1]),
-        name => {
-            // Where another script has the engine for too long, nothing is known.
-            let Ok(engine) = database.scripting.engine(database) else { return by_command };
-            match name {
-                "fcall" | "fcall_ro" => engine.function(words[1]).map(|handle| handle.flags),
-                _ => engine.script_by_sha(words[1]).map(|handle| handle.flags),
-            }
-        }
-    };
-    match flags {
-        Some(flags) if !flags.contains(ScriptFlags::COMPAT) => {
-            !flags.contains(ScriptFlags::NO_WRITES)
-        }
-        _ => by_command,
-    }
 }
 
 /// A script that has run for longer than `busy-reply-threshold`.
@@ -96,6 +71,18 @@ impl Scripting {
         }
         MutexGuard::try_map(guard, Option::as_mut)
             .map_err(|_| CommandError::text("ERR there is no engine for scripts"))
+    }
+
+    /// Whether a script may write, or pass something on, for all it says of itself.
+    pub fn may_write(&self, database: &Database, command: &str, words: &[&[u8]]) -> bool {
+        let engine = || self.engine(database).ok();
+        let flags = match command {
+            "eval" => script_flags(words[1]),
+            "evalsha" => engine().and_then(|engine| Some(engine.script_by_sha(words[1])?.flags)),
+            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags)),
+            _ => return false,
+        };
+        !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
     }
 
     /// The script that has run for too long, if one has.
@@ -217,7 +204,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             let text = [b"ERR ACL failure in script: ", text.as_slice()].concat();
             return Err((Some(entry), CommandError::Quoting(text.into())));
         }
-        if self.is_read_only && pause::may_write(entry) {
+        if self.is_read_only && (entry.flags.contains(Flags::WRITE) || entry.may_replicate) {
             return Err((
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),

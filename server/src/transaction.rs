@@ -7,11 +7,9 @@ use carnelian_commands::{CommandError, Effect, Flags, Scope};
 use carnelian_keyspace::{SegmentSet, segment_of};
 
 use crate::commands::Context;
-use crate::database::Database;
 use crate::dispatch::{self, Nest, Nesting};
 use crate::pause;
-use crate::registry::{Entry, Handler, Registry};
-use crate::scripting;
+use crate::registry::{Entry, Handler};
 use crate::session::Session;
 use crate::waiters::{Key, Watch};
 
@@ -27,13 +25,12 @@ pub struct Transaction {
     flags: u32,
     /// Whether a pause of writes holds one of them back.
     may_write: bool,
-    runs_scripts: bool,
     /// Whether a command was refused: EXEC will run none.
     pub is_broken: bool,
 }
 
 impl Transaction {
-    pub fn push(&mut self, entry: &Entry, words: &[&[u8]]) {
+    pub fn push(&mut self, entry: &Entry, words: &[&[u8]], may_write: bool) {
         let more = words.iter().map(|word| word.len()).sum::<usize>();
         if self.bytes.capacity() - self.bytes.len() < more {
             // It counts against `maxmemory-clients`, so not half of it is to be room.
@@ -45,8 +42,7 @@ impl Transaction {
         }
         self.commands.push((entry.id, self.words.len()));
         self.flags |= entry.flags.bits();
-        self.may_write |= pause::may_write(entry);
-        self.runs_scripts |= entry.runs_scripts;
+        self.may_write |= may_write;
     }
 
     pub fn len(&self) -> usize {
@@ -62,18 +58,9 @@ impl Transaction {
         self.flags & flag.bits() != 0
     }
 
-    /// Whether a pause of writes holds the transaction back: because of a command, or of what a
-    /// script among them says of itself by now.
-    pub fn may_write(&self, registry: &Registry, database: &Database) -> bool {
+    /// Whether a pause of writes holds the transaction back.
+    pub fn may_write(&self) -> bool {
         self.may_write
-            || self.runs_scripts && {
-                let words = self.words();
-                let mut first = 0;
-                self.commands.iter().any(|&(id, end)| {
-                    let words = &words[std::mem::replace(&mut first, end)..end];
-                    scripting::may_write(database, registry.entry(id), words)
-                })
-            }
     }
 
     fn words(&self) -> Vec<&[u8]> {
@@ -115,8 +102,9 @@ impl Session {
 
     /// Queues a command behind MULTI.
     pub fn enqueue(&mut self, entry: &Entry, words: &[&[u8]]) {
+        let may_write = pause::may_write(&self.database, entry, words);
         let Some(transaction) = &mut self.transaction else { return };
-        transaction.push(entry, words);
+        transaction.push(entry, words, may_write);
         self.shared.queued.store(transaction.len() as i64, Ordering::Relaxed);
         self.shared.queued_bytes.store(transaction.memory(), Ordering::Relaxed);
     }

@@ -19,7 +19,7 @@ use carnelian_persistence::rdb::dump::dump;
 use crate::blocking::{self, Waiter};
 use crate::commands::{Context, Reach};
 use crate::database::Database;
-use crate::dispatch::{self, Nesting};
+use crate::dispatch::{self, Nesting, Vectors};
 use crate::mailbox::Message;
 use crate::pubsub;
 use crate::registry::ServerCommand;
@@ -217,12 +217,12 @@ impl Move {
         };
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut worker.scratch);
-        scratch.aftermath.changes.listening = pubsub::listening(&database, &settings);
-        scratch.aftermath.changes.watch(&database.waiters.interest);
+        let Vectors { aftermath, ready, .. } = &mut *scratch;
+        aftermath.changes.listening = pubsub::listening(&database, &settings);
+        aftermath.changes.watch(&database.waiters.interest);
         let (policy, now_ms) = (settings.environment.policy, worker.clock.now_ms());
         let index = self.waiter.db.into();
-        let mut db =
-            Db::new(Hold::Lent(&mut access), index, now_ms, policy, &mut scratch.aftermath);
+        let mut db = Db::new(Hold::Lent(&mut access), index, now_ms, policy, aftermath);
         let mut changed = Vec::new();
         for sent in moved {
             let now = pack(&mut db, &sent.key, &self.limits);
@@ -232,7 +232,7 @@ impl Move {
                 changed.push(now);
             }
         }
-        dispatch::hear(&database, db.changes, &mut scratch.ready);
+        dispatch::hear(&database, db.changes, ready);
         worker.counters(&database).dirty.add(db.changes.dirty);
         drop(db);
         dispatch::settle(worker, &database, None, &mut scratch.aftermath);
