@@ -267,6 +267,8 @@ pub struct Worker {
     pub clock: Clock,
     pub random: fastrand::Rng,
     pub scratch: Scratch,
+    /// Commands that have run in this turn.
+    pub turn_commands: u64,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
     /// Its part in keeping databases within `maxmemory`, by the database's uid.
@@ -293,6 +295,7 @@ impl Worker {
             clock: Clock::new(),
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
+            turn_commands: 0,
             sweeps: BTreeMap::new(),
             quotas: BTreeMap::new(),
             is_evicting: false,

@@ -9,8 +9,10 @@ mod debug;
 mod dump;
 mod function;
 mod info;
+mod inspection;
 mod latency;
 mod memory;
+mod migrate;
 mod monitor;
 mod process;
 mod pubsub;
@@ -126,6 +128,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     info::TABLE,
     latency::TABLE,
     memory::TABLE,
+    migrate::TABLE,
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
