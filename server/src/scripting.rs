@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use carnelian_commands::{CommandError, Flags};
 use carnelian_resp::{Protocol, Writer};
-use carnelian_scripting::{Engine, Host, Limits, LogLevel, Tick};
+use carnelian_scripting::{Engine, Flags as ScriptFlags, Host, Limits, LogLevel, Tick};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::acl::{self, Origin};
@@ -119,6 +119,7 @@ pub struct ScriptHost<'a, 'n> {
     /// The command that runs the script.
     command: &'a [&'a [u8]],
     is_read_only: bool,
+    may_exceed_memory: bool,
     /// The name, where it is a function.
     function: Option<&'a [u8]>,
     wrote: bool,
@@ -135,6 +136,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         nest: &'a mut Nest<'n>,
         command: &'a [&'a [u8]],
         function: Option<&'a [u8]>,
+        flags: ScriptFlags,
         is_read_only: bool,
         staged: &'a [u8],
     ) -> Self {
@@ -147,6 +149,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             database,
             command,
             is_read_only,
+            may_exceed_memory: flags.contains(ScriptFlags::ALLOW_OOM),
             function,
             wrote: false,
             start_ns,
@@ -191,6 +194,17 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             return Err((
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
+            ));
+        }
+        // Once it has written it goes on, since half of it would be worse.
+        if session.is_out_of_memory
+            && entry.flags.contains(Flags::DENYOOM)
+            && !self.wrote
+            && !self.may_exceed_memory
+        {
+            return Err((
+                Some(entry),
+                CommandError::text("OOM command not allowed when used memory > 'maxmemory'."),
             ));
         }
         Ok(entry)

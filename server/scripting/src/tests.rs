@@ -674,7 +674,8 @@ proptest! {
 fn nanoseconds_per_eval() {
     let (engine, host) = (&mut engine(), &mut Toy::default());
     host.data.insert(b"key:1".to_vec(), b"some value".to_vec());
-    let cases: [(&str, &[&[u8]], &[&[u8]]); 5] = [
+    type Words<'a> = &'a [&'a [u8]];
+    let cases: [(&str, Words<'_>, Words<'_>); 5] = [
         ("return 1", &[], &[]),
         ("return KEYS[1]", &[b"key:1"], &[b"a"]),
         ("return redis.call('get', KEYS[1])", &[b"key:1"], &[]),

@@ -232,9 +232,11 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
         let db = nest.session.db;
         let outcome = if source == Source::Function {
             let handle = engine.function(words[1]).ok_or_else(no_function)?;
+            check_memory(handle.flags, nest.session.is_out_of_memory)?;
             let is_read_only = read_only(handle.flags, access)?;
             let name = handle.name().to_vec();
-            let mut host = ScriptHost::new(nest, words, Some(&name), is_read_only, staged);
+            let mut host =
+                ScriptHost::new(nest, words, Some(&name), handle.flags, is_read_only, staged);
             let run = Run { keys, arguments, host: &mut host, protocol, out };
             engine.call_function(&handle, run)
         } else {
@@ -242,8 +244,9 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
                 Source::Body => engine.script(words[1]).map_err(error)?,
                 _ => engine.script_by_sha(words[1]).ok_or_else(no_script)?,
             };
+            check_memory(handle.flags, nest.session.is_out_of_memory)?;
             let is_read_only = read_only(handle.flags, access)?;
-            let mut host = ScriptHost::new(nest, words, None, is_read_only, staged);
+            let mut host = ScriptHost::new(nest, words, None, handle.flags, is_read_only, staged);
             let run = Run { keys, arguments, host: &mut host, protocol, out };
             engine.run_script(&handle, run)
         };
@@ -272,10 +275,20 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
     Ok(says_so || access == Access::ReadOnly)
 }
 
+/// A script that says what it does is refused before it runs where it could need memory.
+fn check_memory(flags: ScriptFlags, is_out_of_memory: bool) -> Result<(), CommandError> {
+    let exempt = [ScriptFlags::COMPAT, ScriptFlags::ALLOW_OOM, ScriptFlags::NO_WRITES];
+    if !is_out_of_memory || exempt.into_iter().any(|flag| flags.contains(flag)) {
+        return Ok(());
+    }
+    Err(CommandError::text(
+        "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+    ))
+}
+
 /// An error of the engine, which leaves the code out.
-#[allow(clippy::needless_pass_by_value)] // For `map_err`.
-pub(super) fn error(text: Vec<u8>) -> CommandError {
-    CommandError::Quoting([b"ERR ", text.as_slice()].concat().into())
+pub(super) fn error(text: impl AsRef<[u8]>) -> CommandError {
+    CommandError::Quoting([b"ERR ", text.as_ref()].concat().into())
 }
 
 /// `SCRIPT LOAD script`
