@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod cpu;
+mod exchanges;
 mod load;
 mod memory;
 mod options;
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
     let bench = Bench::new(&options)?;
     let mut report = Report::new(bench.heading());
     throughput::run(&bench, &mut report)?;
+    exchanges::run(&bench, &mut report)?;
     tls::handshakes(&bench, &mut report)?;
     throughput::two_reactors(&bench, &mut report)?;
     memory::run(&bench, &mut report)?;

@@ -1,6 +1,6 @@
 //! Processor time per operation, throughput and p99 of commands, and what a second reactor costs.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use carnelian_tests::Server;
 use carnelian_tests::client::encode;
 
@@ -103,6 +103,17 @@ fn other_commands(bench: &Bench) -> Vec<Row> {
         });
     }
     for pipeline in if bench.options.quick { vec![16] } else { vec![1, 16] } {
+        for (name, command, grows, prepare) in NEWER {
+            rows.push(Row {
+                name: format!("{name} P={pipeline}"),
+                workload: workload(command, pipeline),
+                target: Some(0.90),
+                grows: *grows,
+                prepare: *prepare,
+            });
+        }
+    }
+    for pipeline in if bench.options.quick { vec![16] } else { vec![1, 16] } {
         rows.push(Row {
             name: format!("MSET of 10 P={pipeline}"),
             workload: workload(&["-t", "mset"], pipeline),
@@ -119,6 +130,50 @@ fn other_commands(bench: &Bench) -> Vec<Row> {
         });
     }
     rows
+}
+
+type Prepare = fn(&Server) -> Result<()>;
+
+/// Further commands: name, words, the key that grows, what has to be there.
+type Newer = (&'static str, &'static [&'static str], Option<&'static str>, Option<Prepare>);
+
+const NEWER: &[Newer] = &[
+    ("EVAL of a SET", &["EVAL", SCRIPT, "1", "key:__rand_int__", "value"], None, None),
+    (
+        "EVALSHA of a SET",
+        &["EVALSHA", DIGEST, "1", "key:__rand_int__", "value"],
+        None,
+        Some(load_script),
+    ),
+    ("XADD", &["XADD", "bench:stream", "*", "field", "value"], Some("bench:stream"), None),
+    (
+        "GEOSEARCH of 100 in 10k",
+        &["GEOSEARCH", PLACES, "FROMLONLAT", "10", "50", "BYRADIUS", "51", "km", "ASC"],
+        None,
+        Some(fill_places),
+    ),
+];
+
+const SCRIPT: &str = "return redis.call('SET', KEYS[1], ARGV[1])";
+const DIGEST: &str = "d8f2fad9f8e86a53d2a6ebd960b33c4972cacc37";
+
+fn load_script(server: &Server) -> Result<()> {
+    let digest = server.connect().call(&format!("SCRIPT LOAD \"{SCRIPT}\""));
+    ensure!(!digest.is_error() && digest.text() == DIGEST, "SCRIPT LOAD answered {digest}");
+    Ok(())
+}
+
+/// The places that GEOSEARCH looks at: a grid of 100 by 100, one in ten degrees each way.
+const PLACES: &str = "bench:places";
+
+fn fill_places(server: &Server) -> Result<()> {
+    load::fill(server, 10_000, 1, |number, frames| {
+        let (column, row) = (number % 100, number / 100);
+        let (longitude, latitude) = (5.0 + column as f64 / 10.0, 45.0 + row as f64 / 10.0);
+        let member = format!("place:{number:06}");
+        let (longitude, latitude) = (format!("{longitude:.3}"), format!("{latitude:.3}"));
+        encode(&["GEOADD", PLACES, &longitude, &latitude, &member], frames);
+    })
 }
 
 /// The list that LRANGE reads.

@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use anyhow::{Context, Result, anyhow};
 use carnelian_config::Config;
 use carnelian_keyspace::Keyspace;
+use carnelian_server::acl::Acl;
 use carnelian_server::database::{Database, Stats};
 use carnelian_server::encryption::Encryption;
 use carnelian_server::log;
@@ -60,6 +61,7 @@ fn start(config: Config, mailbox: &Arc<Mailbox>) -> Result<(Arc<Server>, Arc<Dat
     let database = Arc::new(Database::new(
         1,
         Settings::new(&config),
+        Acl::new(&registry),
         Encryption::new(&config)?,
         Keyspace::new(config.databases as usize),
         Stats::new(1, registry.entries().len()),

@@ -43,14 +43,14 @@ impl Table {
     /// This table with the change since `before`, in percent.
     pub fn beside<'a>(&'a self, before: &'a Self) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| {
-            write!(f, "{:8}", "command")?;
+            write!(f, "{:10}", "command")?;
             for batch in BATCHES {
                 write!(f, "{:>11}{:>9}", format!("batch-{batch}"), "change")?;
             }
             writeln!(f)?;
             for (name, figures) in &self.rows {
                 let earlier = before.rows.iter().find(|(known, _)| known == name);
-                write!(f, "{name:8}")?;
+                write!(f, "{name:10}")?;
                 for (at, figure) in figures.iter().enumerate() {
                     let earlier = earlier.and_then(|(_, figures)| figures[at]);
                     let change = match (figure, earlier) {
@@ -72,13 +72,13 @@ impl fmt::Display for Table {
         if let Some(processor) = processor() {
             writeln!(f, "# Processor: {processor}")?;
         }
-        write!(f, "{:8}", "command")?;
+        write!(f, "{:10}", "command")?;
         for batch in BATCHES {
             write!(f, "{:>11}", format!("batch-{batch}"))?;
         }
         writeln!(f)?;
         for (name, figures) in &self.rows {
-            write!(f, "{name:8}")?;
+            write!(f, "{name:10}")?;
             for figure in figures {
                 write!(f, "{:>11}", shown(*figure))?;
             }

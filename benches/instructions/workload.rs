@@ -2,7 +2,7 @@
 //!
 //! Every workload goes round and round over the same subjects, which are all there when counting
 //! begins: so each round costs the same, and what is counted does not depend on how many there are.
-//! LPUSH alone makes its list longer, as it does for everyone.
+//! LPUSH alone makes its list longer, as it does for everyone. Nobody listens to what is published.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -19,19 +19,34 @@ pub struct Workload {
     pub name: &'static str,
     /// Appends the request on a subject; the second number differs from round to round.
     request: fn(&mut Vec<u8>, usize, usize),
-    /// What has to be there before.
+    /// What has to be there before; one reply for each subject.
     prepare: fn(&mut Vec<u8>, usize, usize),
+    /// How many replies there are to a request.
+    replies: usize,
+}
+
+const fn one(
+    name: &'static str,
+    request: fn(&mut Vec<u8>, usize, usize),
+    prepare: fn(&mut Vec<u8>, usize, usize),
+) -> Workload {
+    Workload { name, request, prepare, replies: 1 }
 }
 
 pub const WORKLOADS: &[Workload] = &[
-    Workload { name: "GET", request: get, prepare: set },
-    Workload { name: "SET", request: set, prepare: set },
-    Workload { name: "INCR", request: incr, prepare: incr },
-    Workload { name: "LPUSH", request: lpush, prepare: lpush },
-    Workload { name: "HSET", request: hset, prepare: hset },
-    Workload { name: "SADD", request: sadd, prepare: sadd },
-    Workload { name: "ZADD", request: zadd, prepare: zadd },
-    Workload { name: "MSET10", request: mset, prepare: set },
+    one("GET", get, set),
+    one("SET", set, set),
+    one("INCR", incr, incr),
+    one("LPUSH", lpush, lpush),
+    one("HSET", hset, hset),
+    one("SADD", sadd, sadd),
+    one("ZADD", zadd, zadd),
+    one("MSET10", mset, set),
+    one("XADD", xadd, xadd),
+    one("GEOSEARCH", geosearch, geoadd),
+    one("PUBLISH", publish, set),
+    one("EVALSHA", evalsha, script_load),
+    Workload { name: "MULTI2", request: multi, prepare: set, replies: 4 },
 ];
 
 pub fn find(name: &str) -> Option<&'static Workload> {
@@ -77,6 +92,49 @@ fn mset(out: &mut Vec<u8>, subject: usize, _: usize) {
     request(out, &words);
 }
 
+fn xadd(out: &mut Vec<u8>, _: usize, _: usize) {
+    request(out, &[b"XADD", b"stream", b"MAXLEN", b"1000", b"*", b"field", VALUE]);
+}
+
+/// A grid of 40 by 25 places, a tenth of a degree from one to the next.
+fn geoadd(out: &mut Vec<u8>, subject: usize, _: usize) {
+    let longitude = format!("{:.3}", 10.0 + (subject % 40) as f64 / 10.0);
+    let latitude = format!("{:.3}", 50.0 + (subject / 40) as f64 / 10.0);
+    let member = name("place", subject);
+    request(out, &[b"GEOADD", b"places", longitude.as_bytes(), latitude.as_bytes(), &member]);
+}
+
+/// About ten places around one.
+fn geosearch(out: &mut Vec<u8>, subject: usize, _: usize) {
+    let member = name("place", subject);
+    request(
+        out,
+        &[b"GEOSEARCH", b"places", b"FROMMEMBER", &member, b"BYRADIUS", b"15", b"km", b"ASC"],
+    );
+}
+
+fn publish(out: &mut Vec<u8>, subject: usize, _: usize) {
+    request(out, &[b"PUBLISH", &name("channel", subject), VALUE]);
+}
+
+const SCRIPT: &[u8] = b"return redis.call('SET', KEYS[1], ARGV[1])";
+const DIGEST: &[u8] = b"d8f2fad9f8e86a53d2a6ebd960b33c4972cacc37";
+
+fn script_load(out: &mut Vec<u8>, _: usize, _: usize) {
+    request(out, &[b"SCRIPT", b"LOAD", SCRIPT]);
+}
+
+fn evalsha(out: &mut Vec<u8>, subject: usize, _: usize) {
+    request(out, &[b"EVALSHA", DIGEST, b"1", &name("key", subject), VALUE]);
+}
+
+fn multi(out: &mut Vec<u8>, subject: usize, number: usize) {
+    request(out, &[b"MULTI"]);
+    set(out, subject, number);
+    set(out, (subject + 97) % SUBJECTS, number);
+    request(out, &[b"EXEC"]);
+}
+
 /// 16 bytes, as many as a key of `redis-benchmark`.
 fn name(kind: &str, subject: usize) -> Vec<u8> {
     let digits = 15 - kind.len();
@@ -112,7 +170,7 @@ impl Workload {
                 number += 1;
             }
             stream.write_all(&bytes)?;
-            replies.expect(stream, batch)?;
+            replies.expect(stream, batch * self.replies)?;
         }
         Ok(())
     }

@@ -92,7 +92,7 @@ impl Waiter {
     }
 
     /// Ends the wait in vain. The reply, unless somebody else has ended it.
-    pub fn time_out(&self) -> Option<Vec<u8>> {
+    fn time_out(&self) -> Option<Vec<u8>> {
         if !self.claim() {
             return None;
         }
@@ -112,14 +112,26 @@ impl Waiter {
     }
 }
 
+/// Ends a wait in vain, which counts as a call. The reply, unless somebody else has ended it.
+pub fn time_out(worker: &Worker, waiter: &Waiter) -> Option<Vec<u8>> {
+    let reply = waiter.time_out()?;
+    worker.counters(&waiter.database).commands[waiter.command].calls.add(1);
+    Some(reply)
+}
+
 /// CLIENT UNBLOCK. Whether the client was waiting.
 pub fn unblock(worker: &mut Worker, client: &ClientShared, how: Unblock) -> bool {
     let Some(waiter) = client.waiter.lock().clone() else { return false };
     let reply = match how {
-        Unblock::TimeOut => waiter.time_out(),
-        Unblock::Error => waiter
-            .call_off()
-            .then(|| b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec()),
+        Unblock::TimeOut => time_out(worker, &waiter),
+        Unblock::Error => waiter.call_off().then(|| {
+            let error = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+            let counters = worker.counters(&waiter.database);
+            counters.commands[waiter.command].calls.add(1);
+            counters.commands[waiter.command].failed.add(1);
+            counters.count_error(error);
+            format!("-{error}\r\n").into_bytes()
+        }),
     };
     let Some(reply) = reply else { return false };
     worker.post(waiter.client.reactor, Message::Resume(waiter, reply));
@@ -129,12 +141,11 @@ pub fn unblock(worker: &mut Worker, client: &ClientShared, how: Unblock) -> bool
 /// Serves those who wait for the keys that the last commands have changed, and those whom that serves
 /// in turn. Called with no lock held.
 pub fn serve(worker: &mut Worker, database: &Arc<Database>) {
-    let mut next = 0;
-    while let Some(key) = worker.scratch.ready.get(next).cloned() {
-        next += 1;
+    // A key that is served may become ready again by what that moves.
+    while !worker.scratch.ready.is_empty() {
+        let key = worker.scratch.ready.remove(0);
         serve_key(worker, database, &key);
     }
-    worker.scratch.ready.clear();
 }
 
 fn serve_key(worker: &mut Worker, database: &Arc<Database>, (db, key): &Key) {
@@ -208,8 +219,11 @@ fn try_again(
         worker.post(waiter.client.reactor, Message::Resume(Arc::clone(waiter), reply));
         return Attempt::Done;
     }
+    let ready = worker.scratch.ready.len();
     let effect = dispatch::run_for(worker, waiter, entry, &mut access, &words, &mut reply);
     if let Effect::Wait(_) = effect {
+        // It has only looked, if as one that may write.
+        worker.scratch.ready.truncate(ready);
         waiter.give_back();
         return Attempt::Waits;
     }

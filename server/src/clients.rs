@@ -38,8 +38,6 @@ pub mod bits {
     pub const CAPA_REDIRECT: u32 = 1 << 11;
     /// It is being closed.
     pub const CLOSING: u32 = 1 << 12;
-    /// It waits for keys, or for time.
-    pub const BLOCKED: u32 = 1 << 13;
     /// A key that it watches has changed.
     pub const DIRTY: u32 = 1 << 14;
     /// It is connected through a unix socket.

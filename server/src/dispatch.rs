@@ -571,10 +571,6 @@ impl Nest<'_> {
             hear(database, call.db.changes, ready);
             let words = &words[first..end];
             features::after_nested(worker, session, entry, words, self.nesting);
-            if session.tracks {
-                // What it has read may be changed by the next.
-                call.db.changes.watch(&database.waiters.interest);
-            }
             first = end;
             ran += 1;
         }
@@ -603,7 +599,12 @@ fn call<'c>(
     let environment: &Environment = &session.settings.environment;
     aftermath.changes.listening = pubsub::listening(&session.database, &session.settings);
     let (index, now_ms) = (usize::from(session.db), worker.clock.now_ms());
-    aftermath.changes.watch(&session.database.waiters.interest);
+    let interest = &session.database.waiters.interest;
+    match access {
+        Hold::Own(_) => aftermath.changes.watch(interest),
+        // It may be locked when it is first touched.
+        Hold::Lent(_) => aftermath.changes.watch_ahead(interest),
+    }
     let attention = session.database.attention.load(Ordering::Relaxed);
     aftermath.changes.keeps_expired = attention & attention::PAUSED != 0;
     let mut db = Db::new(access, index, now_ms, environment.policy, aftermath);
@@ -989,9 +990,11 @@ fn refuse(
     | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);
-        if session.transaction.is_some() && registry.entry(*id).full_name == "exec" {
+        if registry.entry(*id).full_name == "exec" {
             session.discard();
-            let text = format!("EXECABORT Transaction discarded because of: {error}");
+            let refusal = error.to_string();
+            let reason = refusal.strip_prefix("ERR ").unwrap_or(&refusal);
+            let text = format!("EXECABORT Transaction discarded because of: {reason}");
             error = CommandError::text(text);
         }
     }

@@ -215,7 +215,7 @@ fn evict(
     let mut scratch = std::mem::take(&mut worker.scratch);
     let Scratch { aftermath, ready, .. } = &mut scratch;
     aftermath.changes.listening = pubsub::listening(database, &settings);
-    aftermath.changes.watch(&database.waiters.interest);
+    aftermath.changes.watch_ahead(&database.waiters.interest);
     let mut keys = 0_u32;
     let end = loop {
         let hear = |changes: &mut Changes| {

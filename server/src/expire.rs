@@ -52,10 +52,21 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
         let cursors = &mut sweep.cursors[segment];
         loop {
             let mut report = ExpireReport::default();
-            report.changes.watch(&database.waiters.interest);
+            report.changes.watch_ahead(&database.waiters.interest);
             report.changes.listening = listening;
             let now_ms = worker.clock.now_ms();
-            database.keyspace.expire_some(segment, cursors, BUCKETS, HASHES, now_ms, &mut report);
+            let ready = &mut worker.scratch.ready;
+            database.keyspace.expire_some(
+                segment,
+                cursors,
+                BUCKETS,
+                HASHES,
+                now_ms,
+                &mut report,
+                |changes| {
+                    dispatch::hear(database, changes, ready);
+                },
+            );
             let many = report.sampled < report.expired * FEW;
             book(worker, database, report);
             let spent_ns = worker.clock.elapsed_ns().saturating_sub(begin_ns);
@@ -76,11 +87,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
 }
 
 fn book(worker: &mut Worker, database: &Arc<Database>, mut report: ExpireReport) {
-    let is_awaited = dispatch::hear(database, &mut report.changes, &mut worker.scratch.ready);
     worker.invalidations.note(database, &mut report.changes);
-    if is_awaited {
-        blocking::serve(worker, database);
-    }
     let counters = worker.counters(database);
     counters.sweep_seen.add(report.sampled as u64);
     counters.sweep_removed.add(report.expired as u64);
@@ -90,4 +97,7 @@ fn book(worker: &mut Worker, database: &Arc<Database>, mut report: ExpireReport)
     }
     pubsub::notify(worker, database, None, &report.changes.events);
     free(worker, report.dropped);
+    if !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, database);
+    }
 }

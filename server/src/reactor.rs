@@ -16,7 +16,7 @@ use mio::{Events, Poll, Token};
 
 use crate::accept::Doors;
 use crate::allocator;
-use crate::blocking::Waiter;
+use crate::blocking::{self, Waiter};
 use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
 use crate::eviction;
@@ -86,6 +86,9 @@ pub struct Core {
     poll: Poll,
     mailbox: Arc<Mailbox>,
     connections: Slab<Box<Connection>>,
+    /// What the poll reported and nobody has looked at yet. Here, so that it is not left lying while
+    /// a command serves others from inside: the poll reports nothing twice.
+    events: VecDeque<Event>,
     doors: Doors,
     /// Those that have more to do without an event.
     ready: VecDeque<Token>,
@@ -127,6 +130,7 @@ impl Core {
             poll,
             mailbox,
             connections: Slab::new(),
+            events: VecDeque::with_capacity(EVENTS_PER_WAIT),
             doors: Doors::default(),
             ready: VecDeque::new(),
             postponed: Vec::new(),
@@ -156,9 +160,7 @@ pub fn serve_meanwhile(worker: &mut Worker, staged: &[u8]) -> bool {
     nested.clock = worker.clock.clone();
     let mut nested = Reactor { core, service: Service::new(nested), spare: None };
     nested.service.replies.extend_from_slice(staged);
-    let lent = nested.core.lent;
     nested.wait_and_turn(&mut Events::with_capacity(EVENTS_PER_WAIT), Duration::ZERO);
-    nested.core.lent = lent;
     for message in nested.service.worker.take_posted() {
         worker.post(worker.reactor, message);
     }
@@ -203,7 +205,7 @@ impl Reactor {
         serve: impl FnOnce(&mut Service, &mut Connection) -> After,
     ) -> Option<After> {
         let mut connection = self.core.connections.lend(token)?;
-        self.core.lent = Some((token, connection.session.protocol));
+        let lent = self.core.lent.replace((token, connection.session.protocol));
         let worker = &mut self.service.worker;
         if let Some(spare) = self.spare.take() {
             worker.core = Some(std::mem::replace(&mut self.core, spare));
@@ -212,9 +214,10 @@ impl Reactor {
         if let Some(core) = self.service.worker.core.take() {
             self.spare = Some(std::mem::replace(&mut self.core, core));
         }
-        self.core.lent = None;
+        self.core.lent = lent;
         self.core.connections.give_back(token, connection);
-        if !self.core.missed.is_empty() {
+        // From inside a command nothing can be made up for: its connection is still lent.
+        if !self.core.missed.is_empty() && lent.is_none() {
             self.make_up();
         }
         Some(after)
@@ -260,8 +263,9 @@ impl Reactor {
             self.read_mail();
         }
         let waiting = self.core.ready.len();
-        for event in events {
-            self.take_event(event);
+        self.core.events.extend(events.iter().cloned());
+        while let Some(event) = self.core.events.pop_front() {
+            self.take_event(&event);
         }
         for _ in 0..waiting {
             if let Some(token) = self.core.ready.pop_front() {
@@ -442,7 +446,15 @@ impl Reactor {
             After::Wait => {}
         }
         if connection.session.waiter.is_some() {
-            self.note_wait(token);
+            if connection.flags.hangup {
+                // It was gone before it began to wait, and no event will tell again.
+                if let Some(waiter) = connection.session.waiter.take() {
+                    waiter.call_off();
+                }
+                connection.close_when_flushed(self.service.worker.clock.monotonic_ms());
+            } else {
+                self.note_wait(token);
+            }
         }
         let Some(connection) = self.core.connections.get_mut(token) else { return Presence::Gone };
         let is_owed = !connection.staged.is_empty()
@@ -648,7 +660,7 @@ impl Reactor {
             connection.wait_deadline_ms = None;
             let Some(waiter) = connection.session.waiter.clone() else { continue };
             // Else somebody serves it just now.
-            if let Some(reply) = waiter.time_out() {
+            if let Some(reply) = blocking::time_out(&self.service.worker, &waiter) {
                 self.resume(&waiter, &reply);
             }
         }

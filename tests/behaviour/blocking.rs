@@ -133,6 +133,15 @@ fn one_move_leads_to_the_next() {
     first.expect_next("x");
     second.expect_next("x");
     observer.expect("LRANGE a 0 -1", "[x]");
+    // And serves there who could not be served before.
+    observer.expect("DEL a", ":1");
+    block(&mut first, "BLMOVE a b LEFT LEFT 0", &mut observer, 1);
+    block(&mut second, "BLMOVE b a LEFT LEFT 0", &mut observer, 2);
+    block(&mut last, "BLPOP a 0", &mut observer, 3);
+    observer.expect("RPUSH a y", ":1");
+    first.expect_next("y");
+    second.expect_next("y");
+    last.expect_next("[a y]");
 }
 
 #[test]
@@ -214,6 +223,41 @@ fn a_client_that_leaves_takes_nothing() {
     }
     observer.expect("RPUSH k 1", ":1");
     other.expect("LRANGE k 0 -1", "[1]");
+}
+
+#[test]
+fn a_wait_in_vain_is_a_call() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let (mut client, mut observer) = (server.connect(), server.connect());
+    let id = client.call("CLIENT ID").to_string().trim_start_matches(':').to_owned();
+    observer.expect("CONFIG RESETSTAT", "+OK");
+    client.expect("BLPOP k 0.01", "nil");
+    block(&mut client, "BLPOP k 0", &mut observer, 1);
+    observer.expect(&format!("CLIENT UNBLOCK {id}"), ":1");
+    client.expect_next("nil");
+    block(&mut client, "BLPOP k 0", &mut observer, 1);
+    observer.expect(&format!("CLIENT UNBLOCK {id} ERROR"), ":1");
+    client.expect_next("-UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    let figures = observer.info("cmdstat_blpop");
+    assert!(figures.starts_with("calls=3,"), "{figures}");
+    assert!(figures.ends_with("rejected_calls=0,failed_calls=1"), "{figures}");
+    assert_eq!(observer.info("errorstat_UNBLOCKED"), "count=1");
+}
+
+#[test]
+fn who_is_gone_before_the_wait_begins_does_not_wait() {
+    let server = Server::start(&[]);
+    let mut observer = server.connect();
+    for _ in 0..20 {
+        let mut client = server.connect();
+        client.send(b"PING\r\nBLPOP k 0\r\nBLPOP k 0\r\n");
+        client.finish_writing();
+        client.expect_next("+PONG");
+        client.expect_closed();
+    }
+    assert_eq!(observer.info("blocked_clients"), "0");
+    observer.expect("RPUSH k a", ":1");
+    observer.expect("LRANGE k 0 -1", "[a]");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod acl;
 mod atomicity;
 mod blocking;
+mod blocking_many;
 mod clients;
 mod config;
 mod debug;

@@ -206,6 +206,7 @@ fn members_of_a_group_are_told_that_it_is_gone() {
     for (end, error) in [
         ("XGROUP DESTROY s g", no_group),
         ("DEL s", no_group),
+        ("PEXPIRE s 1", no_group),
         ("SET s text", "-WRONGTYPE..."),
         ("RENAME s t", no_group),
         ("FLUSHALL", no_group),

@@ -50,7 +50,7 @@ fn a_refused_command_spoils_the_transaction() {
             EXEC => -EXECABORT Transaction discarded because of previous errors.
             MULTI => +OK
             SET a 1 => +QUEUED
-            EXEC x => -EXECABORT Transaction discarded because of: ERR wrong number of arguments for 'exec' command
+            EXEC x => -EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command
             EXEC => -ERR EXEC without MULTI
             MULTI => +OK
             WATCH a => -ERR WATCH inside MULTI is not allowed

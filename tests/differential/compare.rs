@@ -21,13 +21,71 @@ pub enum Rule {
     Shape,
     /// Numbers may lie apart this much: time passes between the servers.
     Near(i64),
-    /// So may those that are times of these days, but no others.
+    /// Elements come in any order, and so do those of every element.
+    Deep,
+    /// What streams tell of their consumers: idle times and clock times may lie apart.
     Timed,
+    /// Messages that end subscriptions, which come in any order, only the numbers left do not.
+    Farewells,
+    /// A payload of DUMP. That of a hash table has no certain order.
+    Payload,
+}
+
+/// What two replies are held to: one rule, or one for each element, as EXEC needs it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Terms {
+    Whole(Rule),
+    Each(Vec<Self>),
+}
+
+impl From<Rule> for Terms {
+    fn from(rule: Rule) -> Self {
+        Self::Whole(rule)
+    }
+}
+
+impl Terms {
+    /// Whether `a` and `b` say the same.
+    pub fn agree(&self, a: &Reply, b: &Reply) -> bool {
+        self.hold(a, b, agree)
+    }
+
+    /// The same for servers of different generations.
+    pub fn agree_loosely(&self, a: &Reply, b: &Reply) -> bool {
+        (a.is_error() && b.is_error()) || self.hold(a, b, agree_loosely)
+    }
+
+    fn hold(&self, a: &Reply, b: &Reply, agree: fn(Rule, &Reply, &Reply) -> bool) -> bool {
+        match (self, a, b) {
+            (Self::Whole(rule), a, b) => agree(*rule, a, b),
+            (Self::Each(terms), Reply::Array(a), Reply::Array(b)) => {
+                let rest = std::iter::repeat(&Self::Whole(Rule::Exact));
+                a.len() == b.len()
+                    && a.iter()
+                        .zip(b)
+                        .zip(terms.iter().chain(rest))
+                        .all(|((a, b), terms)| terms.hold(a, b, agree))
+            }
+            (Self::Each(_), a, b) => agree(Rule::Exact, a, b),
+        }
+    }
+
+    /// Whether the replies differ only by what is left to chance.
+    pub fn is_left_to_chance(&self, a: &Reply, b: &Reply) -> bool {
+        match (self, a, b) {
+            (Self::Whole(rule), a, b) => is_left_to_chance(*rule, a, b),
+            (Self::Each(terms), Reply::Array(a), Reply::Array(b)) => {
+                let mut all = a.iter().zip(b).zip(terms);
+                all.any(|((a, b), terms)| terms.is_left_to_chance(a, b))
+            }
+            (Self::Each(_), _, _) => false,
+        }
+    }
 }
 
 /// Whether `a` and `b` say the same when servers of different generations may word things their way:
 /// one error is as good as another, and a number is its value, not its digits.
-pub fn agree_loosely(rule: Rule, a: &Reply, b: &Reply) -> bool {
+fn agree_loosely(rule: Rule, a: &Reply, b: &Reply) -> bool {
     (a.is_error() && b.is_error()) || agree(rule, &by_value(a), &by_value(b))
 }
 
@@ -48,7 +106,7 @@ fn by_value(reply: &Reply) -> Reply {
 }
 
 /// Whether `a` and `b` say the same.
-pub fn agree(rule: Rule, a: &Reply, b: &Reply) -> bool {
+fn agree(rule: Rule, a: &Reply, b: &Reply) -> bool {
     if a == b {
         return true;
     }
@@ -78,13 +136,16 @@ pub fn agree(rule: Rule, a: &Reply, b: &Reply) -> bool {
         }),
         Rule::Shape => same_shape(a, b),
         Rule::Near(distance) => near(a, b, distance),
-        Rule::Timed => is_same_but_times(a, b),
+        Rule::Deep => sorted_deeply(a) == sorted_deeply(b),
+        Rule::Timed => timed(a, b),
+        Rule::Farewells => farewells(a) == farewells(b),
+        Rule::Payload => are_alike_as_payloads(a, b),
     }
 }
 
 /// Whether only one server refused to sort: Redis does so, whatever the numbers, for an `errno` that
 /// an earlier command left behind. What is stored differs from there on.
-pub fn is_left_to_chance(rule: Rule, a: &Reply, b: &Reply) -> bool {
+fn is_left_to_chance(rule: Rule, a: &Reply, b: &Reply) -> bool {
     const REFUSAL: &[u8] = b"ERR One or more scores can't be converted into double";
     let refuses = |reply: &Reply| matches!(reply, Reply::Error(text) if text == REFUSAL);
     rule == Rule::Sort && refuses(a) != refuses(b) && a.is_error() != b.is_error()
@@ -146,26 +207,6 @@ fn same_shape(a: &Reply, b: &Reply) -> bool {
     }
 }
 
-fn is_same_but_times(a: &Reply, b: &Reply) -> bool {
-    const THESE_DAYS_MS: i64 = 1_600_000_000_000;
-    let all = |a: &[Reply], b: &[Reply]| {
-        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same_but_times(a, b))
-    };
-    match (a, b) {
-        (Reply::Integer(a), Reply::Integer(b)) => {
-            a == b || (THESE_DAYS_MS < *a.min(b) && a.abs_diff(*b) < 100_000)
-        }
-        (Reply::Array(a), Reply::Array(b)) => all(a, b),
-        (Reply::Map(a), Reply::Map(b)) => {
-            let is_same = |(a, b): (&(Reply, Reply), &(Reply, Reply))| {
-                a.0 == b.0 && is_same_but_times(&a.1, &b.1)
-            };
-            a.len() == b.len() && a.iter().zip(b).all(is_same)
-        }
-        _ => a == b,
-    }
-}
-
 fn near(a: &Reply, b: &Reply, distance: i64) -> bool {
     match (a, b) {
         // Negative numbers are codes, not times.
@@ -182,6 +223,109 @@ fn near(a: &Reply, b: &Reply, distance: i64) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(near)
         }
         _ => a == b,
+    }
+}
+
+fn sorted_deeply(reply: &Reply) -> Reply {
+    let all = |items: &[Reply]| {
+        let mut items: Vec<Reply> = items.iter().map(sorted_deeply).collect();
+        items.sort();
+        items
+    };
+    match reply {
+        Reply::Array(items) => Reply::Array(all(items)),
+        Reply::Set(items) => Reply::Set(all(items)),
+        Reply::Map(pairs) => {
+            let pair = |(key, value): &(Reply, Reply)| (sorted_deeply(key), sorted_deeply(value));
+            let mut pairs: Vec<_> = pairs.iter().map(pair).collect();
+            pairs.sort();
+            Reply::Map(pairs)
+        }
+        other => other.clone(),
+    }
+}
+
+/// What has ended, in order, and how many were left each time.
+fn farewells(reply: &Reply) -> (Vec<Reply>, Vec<Reply>) {
+    let messages: Vec<&[Reply]> = match reply {
+        Reply::Array(messages) => messages.iter().filter_map(message).collect(),
+        _ => Vec::new(),
+    };
+    let mut ended: Vec<Reply> =
+        messages.iter().map(|parts| Reply::Array(parts[..2].to_vec())).collect();
+    ended.sort();
+    (ended, messages.iter().map(|parts| parts[2].clone()).collect())
+}
+
+fn message(reply: &Reply) -> Option<&[Reply]> {
+    match reply {
+        Reply::Array(parts) | Reply::Push(parts) if parts.len() == 3 => Some(parts),
+        _ => None,
+    }
+}
+
+/// How far apart times may lie, in milliseconds.
+const TIME_PASSED: u64 = 100_000;
+
+fn timed(a: &Reply, b: &Reply) -> bool {
+    match (a, b) {
+        // A time of the clock, in milliseconds.
+        (Reply::Integer(a), Reply::Integer(b)) => {
+            a == b || (1_000_000_000_000 < *a.min(b) && a.abs_diff(*b) < TIME_PASSED)
+        }
+        (Reply::Array(a), Reply::Array(b)) if a.len() == b.len() => {
+            let pending = matches!(
+                a[..],
+                [Reply::Bulk(_), Reply::Bulk(_), Reply::Integer(_), Reply::Integer(_)]
+            );
+            (0..a.len()).all(|at| {
+                let idle = (pending && at == 2) || (0 < at && names_idle_time(&a[at - 1]));
+                is_looked_over(at.checked_sub(1).map(|at| &a[at]))
+                    || (idle && is_near(&a[at], &b[at]))
+                    || timed(&a[at], &b[at])
+            })
+        }
+        (Reply::Map(a), Reply::Map(b)) if a.len() == b.len() => {
+            a.iter().zip(b).all(|((name, a), (other, b))| {
+                name == other
+                    && (is_looked_over(Some(name))
+                        || (names_idle_time(name) && is_near(a, b))
+                        || timed(a, b))
+            })
+        }
+        _ => a == b,
+    }
+}
+
+fn names_idle_time(name: &Reply) -> bool {
+    matches!(name, Reply::Bulk(name) if name == b"idle" || name == b"inactive")
+}
+
+/// How a stream is built inside is nobody's business.
+fn is_looked_over(name: Option<&Reply>) -> bool {
+    matches!(name, Some(Reply::Bulk(name)) if name.starts_with(b"radix-tree-"))
+}
+
+fn is_near(a: &Reply, b: &Reply) -> bool {
+    match (a, b) {
+        (Reply::Integer(a), Reply::Integer(b)) => a.abs_diff(*b) < TIME_PASSED,
+        _ => false,
+    }
+}
+
+/// Payloads whose bytes rightly differ: a hash table's elements come in no certain order, times are in
+/// those of hashes whose fields expire and of streams with consumers, and strings may be compressed in
+/// more than one way. What they mean shows when they are restored.
+fn are_alike_as_payloads(a: &Reply, b: &Reply) -> bool {
+    let (Reply::Bulk(a), Reply::Bulk(b)) = (a, b) else { return false };
+    /// What stands before a compressed string.
+    const COMPRESSED: u8 = 0xC3;
+    let may_be_compressed = a.contains(&COMPRESSED) || b.contains(&COMPRESSED);
+    match (a.first(), b.first()) {
+        (Some(a), Some(b)) if a == b && may_be_compressed => true,
+        (Some(2), Some(2)) | (Some(4), Some(4)) | (Some(21), Some(21)) => a.len() == b.len(),
+        (Some(24), Some(24)) | (Some(25), Some(25)) => true,
+        _ => false,
     }
 }
 
@@ -210,6 +354,31 @@ mod tests {
         assert!(agree(Rule::Sort, &read(&["", "\0b", "c"]), &read(&["\0b", "", "c"])));
         assert!(!agree(Rule::Sort, &read(&["a", "b"]), &read(&["b", "a"])));
         assert!(!agree(Rule::Sort, &read(&["a"]), &Reply::Error(b"ERR syntax error".to_vec())));
+    }
+
+    #[test]
+    fn each_element_has_its_own_rule() {
+        let terms = Terms::Each(vec![Rule::Exact.into(), Rule::Unordered.into()]);
+        let a = read("*3\r\n:1\r\n*2\r\n:1\r\n:2\r\n+x\r\n");
+        let b = read("*3\r\n:1\r\n*2\r\n:2\r\n:1\r\n+x\r\n");
+        assert!(terms.agree(&a, &b));
+        let swapped = Terms::Each(vec![Rule::Unordered.into(), Rule::Exact.into()]);
+        assert!(!swapped.agree(&a, &b));
+        assert!(!terms.agree(&a, &read("*-1\r\n")));
+    }
+
+    #[test]
+    fn idle_times_may_lie_apart_and_counts_not() {
+        let pending = |idle: i64, count: i64| {
+            Reply::Array(vec![
+                Reply::Bulk(b"1-1".to_vec()),
+                Reply::Bulk(b"c".to_vec()),
+                Reply::Integer(idle),
+                Reply::Integer(count),
+            ])
+        };
+        assert!(agree(Rule::Timed, &pending(5, 1), &pending(9, 1)));
+        assert!(!agree(Rule::Timed, &pending(5, 1), &pending(5, 2)));
     }
 
     #[test]

@@ -5,22 +5,25 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 
+use super::command::Command;
 use super::compare::Rule;
+use super::further;
+use super::scenes::{SCENES, Scene};
 use super::templates::{GROUPS, TEMPLATES, Template};
 
-/// A command and how its two replies are to be compared.
-#[derive(Clone, Debug)]
-pub struct Command {
-    pub words: Vec<Vec<u8>>,
-    pub rule: Rule,
-}
-
 pub struct Generator {
-    random: Rng,
+    pub(super) random: Rng,
     templates: Vec<(&'static Template, Vec<Node>)>,
     /// An index into `templates` for each unit of weight, by group.
     picks: Vec<Vec<usize>>,
+    /// What takes several commands that belong together.
+    scenes: Vec<&'static Scene>,
+    /// How many keys of a kind there are: few where commands are to meet.
+    pub(super) keys: u32,
 }
+
+/// How many keys of a kind there are mostly.
+pub(super) const KEYS: u32 = 6;
 
 /// A parsed template.
 enum Node {
@@ -35,15 +38,19 @@ enum Node {
 impl Generator {
     /// Commands of these groups, leaving out the names `unknown` says no server knows.
     pub fn new(seed: u64, groups: &[String], unknown: &[String]) -> Result<Self> {
+        let is_scene = |group: &str| SCENES.iter().any(|scene| scene.group == group);
         for group in groups {
             ensure!(GROUPS.contains(&group.as_str()), "no such group: {group}");
         }
+        let is_wanted =
+            |group: &str| groups.is_empty() || groups.iter().any(|other| other == group);
+        let is_unknown = |name: &str| unknown.iter().any(|other| other == name);
         let mut templates = Vec::new();
         let mut picks: HashMap<&str, Vec<usize>> = HashMap::new();
-        for template in TEMPLATES {
-            let name = template.text.split(' ').next().unwrap_or_default();
-            let wanted = groups.is_empty() || groups.iter().any(|group| group == template.group);
-            if !wanted || unknown.iter().any(|other| other == name) {
+        // Scenes need something to happen in them, whatever else is wanted.
+        let only_scenes = !groups.is_empty() && groups.iter().all(|group| is_scene(group));
+        for template in TEMPLATES.iter().chain(further::TEMPLATES) {
+            if !(is_wanted(template.group) || only_scenes) || is_unknown(template.name()) {
                 continue;
             }
             let nodes = Parser { rest: template.text }.sequence(None)?;
@@ -55,26 +62,49 @@ impl Generator {
         let mut picks: Vec<_> = picks.into_iter().collect();
         picks.sort_unstable();
         let picks = picks.into_iter().map(|(_, indexes)| indexes).collect();
-        Ok(Self { random: Rng::with_seed(seed), templates, picks })
+        let scenes =
+            SCENES.iter().filter(|scene| is_wanted(scene.group) && !is_unknown(scene.needs));
+        let scenes = scenes.collect();
+        Ok(Self { random: Rng::with_seed(seed), templates, picks, scenes, keys: KEYS })
     }
 
     /// The names of all commands that may be generated.
     pub fn names() -> Vec<String> {
-        let mut names: Vec<String> = TEMPLATES
-            .iter()
-            .filter_map(|template| Some(template.text.split(' ').next()?.to_owned()))
-            .collect();
+        let templates = TEMPLATES.iter().chain(further::TEMPLATES).map(Template::name);
+        let needed = SCENES.iter().map(|scene| scene.needs);
+        let mut names: Vec<String> = templates.chain(needed).map(str::to_owned).collect();
         names.sort();
         names.dedup();
         names
     }
 
+    /// About `size` commands; those of a scene stay together.
+    pub fn batch(&mut self, size: usize) -> Vec<Command> {
+        let mut commands = Vec::with_capacity(size + 50);
+        while commands.len() < size {
+            // Scenes take many commands, and those take their time, one after the other.
+            if self.picks.is_empty() || (!self.scenes.is_empty() && self.random.u32(..20) == 0) {
+                let scene = self.scenes[self.random.usize(..self.scenes.len())];
+                (scene.play)(self, &mut commands);
+            } else {
+                let command = self.command();
+                commands.push(command);
+            }
+        }
+        commands
+    }
+
+    /// A command on the first connection that never waits.
     pub fn command(&mut self) -> Command {
         let group = self.random.usize(..self.picks.len());
         let pick = self.random.usize(..self.picks[group].len());
         let index = self.picks[group][pick];
         let mut words = Vec::new();
         let nodes = std::mem::take(&mut self.templates[index].1);
+        if nodes.is_empty() {
+            // A command within a command of the same template.
+            return Command::plain("PING");
+        }
         self.expand(&nodes, &mut words);
         self.templates[index].1 = nodes;
         let template = self.templates[index].0;
@@ -84,7 +114,17 @@ impl Generator {
         if template.text.starts_with("LSET") {
             spare_a_defect(&mut words);
         }
-        Command { words, rule: template.rule }
+        let waits_until_answered = template.text.contains("BLOCK");
+        Command { waits_until_answered, ..Command::new(words, template.rule) }
+    }
+
+    /// A command from a template that is not in the table.
+    pub(super) fn made_of(&mut self, text: &str, rule: Rule) -> Command {
+        let nodes =
+            Parser { rest: text }.sequence(None).expect("a template that a test has parsed");
+        let mut words = Vec::new();
+        self.expand(&nodes, &mut words);
+        Command::new(words, rule)
     }
 
     fn expand(&mut self, nodes: &[Node], words: &mut Vec<Vec<u8>>) {
@@ -172,7 +212,7 @@ impl Generator {
                 self.pick(&["m", "km", "km", "km", "KM", "mi", "ft", "x"])
             }
             "k" => self.any_key(),
-            "y" => format!("y{}", self.random.u32(..4)).into_bytes(),
+            "y" => format!("y{}", self.random.u32(..self.keys.min(4))).into_bytes(),
             "v" => self.value(),
             "f" => self.field(),
             "m" => self.member(),
@@ -200,12 +240,23 @@ impl Generator {
             "boff" => self.offset(3000, 4_294_967_296),
             "soff" => self.offset(300, 536_870_912),
             "bft" => self.bit_field_type(),
+            "gt" => b">".to_vec(),
+            "lua" => self.pick(&["return 1", "return (", "return KEYS[1]", "return {1}", ""]),
+            "who" => self.pick(&["c1", "c2", "c3"]),
+            "user" => self.pick(&["u0", "u1", "u2", "u3", "u0", "nobody"]),
+            "acl" => self.acl_rule(),
+            "chan" => self.pick(&["c1", "c2", "c3", "news.a", "news.b", "other", ""]),
+            "cglob" => self.pick(&["c*", "news.*", "*", "c[12]", "?1", "n*.b", "x"]),
+            "long" => self.pick(&["0", "0", "100", "1e2", "0.0"]),
+            "short" => self.pick(&["0.01", "0.02", "0.001"]),
+            "bad" => self.pick(&["-1", "x", "", "1e400", "nan", "9223372036854775807", "inf"]),
             "#f" => return self.counted(words, |this| vec![this.field()]),
             "#fv" => return self.counted(words, |this| vec![this.field(), this.value()]),
             "#m" => return self.counted(words, |this| vec![this.member()]),
             "#t" => return self.counted(words, |this| vec![this.key("t")]),
             "#z" => return self.counted(words, |this| vec![this.key("z")]),
             "#l" => return self.counted(words, |this| vec![this.key("l")]),
+            "any" => return words.extend(self.command().words),
             _ => unreachable!("templates use only these names: {name}"),
         };
         words.push(word);
@@ -225,17 +276,17 @@ impl Generator {
         }
     }
 
-    fn key(&mut self, kind: &str) -> Vec<u8> {
+    pub(super) fn key(&mut self, kind: &str) -> Vec<u8> {
         match self.random.u32(..40) {
             0 => self.any_key(),
-            _ => format!("{kind}{}", self.random.u32(..6)).into_bytes(),
+            _ => format!("{kind}{}", self.random.u32(..self.keys)).into_bytes(),
         }
     }
 
     fn any_key(&mut self) -> Vec<u8> {
-        let kind = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "p", "e", "none"]
-            [self.random.usize(..12)];
-        format!("{kind}{}", self.random.u32(..6)).into_bytes()
+        let kinds = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "p", "e", "none"];
+        let kind = kinds[self.random.usize(..kinds.len())];
+        format!("{kind}{}", self.random.u32(..self.keys)).into_bytes()
     }
 
     /// Degrees all over the globe, or near one place, hardly ever the same twice.
@@ -256,7 +307,7 @@ impl Generator {
         }
     }
 
-    fn value(&mut self) -> Vec<u8> {
+    pub(super) fn value(&mut self) -> Vec<u8> {
         match self.random.u32(..100) {
             0..30 => self.random.i32(-5..20).to_string().into_bytes(),
             30..45 => self.integer(),
@@ -500,6 +551,71 @@ impl Generator {
         }
     }
 
+    fn acl_rule(&mut self) -> Vec<u8> {
+        self.pick(&[
+            "on",
+            "off",
+            "nopass",
+            "resetpass",
+            ">secret",
+            ">two",
+            "allkeys",
+            "~s*",
+            "~h1",
+            "%R~l*",
+            "%W~t*",
+            "%RW~z?",
+            "%X~a",
+            "%~a",
+            "resetkeys",
+            "allchannels",
+            "&c*",
+            "&news.*",
+            "resetchannels",
+            "+@all",
+            "-@all",
+            "allcommands",
+            "nocommands",
+            "+get",
+            "-get",
+            "+set",
+            "+config|get",
+            "-config|set",
+            "+config",
+            "+client|id",
+            "+@read",
+            "-@read",
+            "+@write",
+            "-@dangerous",
+            "+@hash",
+            "-@list",
+            "+@nothing",
+            "+nosuch",
+            "+get|x",
+            "(+get ~a*)",
+            "(-@all +@set %R~t*)",
+            "(+nosuch)",
+            "(~s* +@string &c*)",
+            "clearselectors",
+            "reset",
+            "sanitize-payload",
+            "skip-sanitize-payload",
+            "~*",
+            "&*",
+            "",
+            "nonsense",
+            "~a b",
+            "+SET",
+            "-@ALL",
+            "+object|encoding",
+            "-select|1",
+            "+select|0",
+            "#5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8",
+            "#12",
+            "+@scripting",
+        ])
+    }
+
     /// Of few there are, so that many refer to entries that exist.
     fn low_id(&mut self) -> Vec<u8> {
         match self.random.u32(..100) {
@@ -548,7 +664,7 @@ impl Generator {
         }
     }
 
-    fn pick(&mut self, words: &[&str]) -> Vec<u8> {
+    pub(super) fn pick(&mut self, words: &[&str]) -> Vec<u8> {
         words[self.random.usize(..words.len())].as_bytes().to_vec()
     }
 }
@@ -566,7 +682,9 @@ fn is_fragile(template: &Template) -> bool {
     let unsorted = template.text.contains("nosort");
     // Waiting must not last.
     let blocking = template.text.contains("BLOCK");
-    random || timed || large || scan || lexical || unsorted || blocking
+    // Nothing may wait where nobody expects it, or carry a payload of bytes at random.
+    let special = ["{short}", "@dum", "{any}"].iter().any(|part| template.text.contains(part));
+    random || timed || large || scan || lexical || unsorted || blocking || special
 }
 
 struct Parser<'a> {
@@ -621,6 +739,7 @@ impl Parser<'_> {
             .char_indices()
             .find(|(at, c)| " |])>".contains(*c) && Some(*at) != arrow)
             .map_or(self.rest.len(), |(at, _)| at);
+        ensure!(end > 0, "a word is empty before {}", self.rest);
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         let Some((before, after)) = word.split_once('{') else {
@@ -651,6 +770,12 @@ mod tests {
         let mut second = Generator::new(1, &[], &[]).unwrap();
         for _ in 0..20_000 {
             assert_eq!(first.command().words, second.command().words);
+        }
+        for _ in 0..20 {
+            let lines = |commands: Vec<Command>| -> Vec<String> {
+                commands.iter().map(Command::line).collect()
+            };
+            assert_eq!(lines(first.batch(200)), lines(second.batch(200)));
         }
     }
 

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::compare::is_left_to_chance;
-use super::generate::{Command, Generator};
-use super::pair::Pair;
-use super::shrink::{keys_of, shrink};
+use super::command::Command;
+use super::generate::Generator;
+use super::pair::{Exchange, Pair};
+use super::shrink::{broken, keys_of, shrink};
 use super::snapshot;
 use crate::reply::{Protocol, Reply};
 
@@ -130,26 +130,45 @@ impl State<'_> {
     }
 
     fn run_batch(&mut self) -> Result<()> {
-        let commands: Vec<Command> = (0..BATCH).map(|_| self.generator.command()).collect();
-        let replies = self.pair.run(&commands)?;
+        let commands = self.generator.batch(BATCH);
+        let exchanges = match self.pair.run(&commands) {
+            Ok(exchanges) => exchanges,
+            Err(error) => return self.find_breaking(commands, &error),
+        };
         self.summary.commands += commands.len() as u64;
-        self.summary.errors += replies.iter().filter(|(a, _)| a.is_error()).count() as u64;
-        let differing = commands
-            .iter()
-            .zip(&replies)
-            .position(|(command, replies)| !self.pair.agree(command, replies));
+        let is_error = |exchange: &&Exchange| exchange.replies.0.is_error();
+        self.summary.errors += exchanges.iter().filter(is_error).count() as u64;
+        let differing = exchanges.iter().position(|exchange| !self.pair.agree(exchange));
         let Some(at) = differing else {
             self.history.extend(commands);
             return Ok(());
         };
         // What came behind the first difference may only follow from it.
         self.history.extend_from_slice(&commands[..at]);
-        let (a, b) = &replies[at];
-        if is_left_to_chance(commands[at].rule, a, b) {
+        let Exchange { terms, replies: (a, b) } = &exchanges[at];
+        if terms.is_left_to_chance(a, b) {
             self.summary.overlooked += 1;
         } else {
-            self.report(&commands[at], &replies[at])?;
+            self.report(&commands[at], &exchanges[at].replies)?;
         }
+        self.start_over()
+    }
+
+    /// Finds the command of a batch after which a server closed the connection or fell silent.
+    fn find_breaking(&mut self, commands: Vec<Command>, error: &anyhow::Error) -> Result<()> {
+        let history = self.history.clone();
+        self.start_over()?;
+        self.pair.run(&history)?;
+        self.history = history;
+        for command in commands {
+            if let Err(error) = self.pair.run(std::slice::from_ref(&command)) {
+                self.report(&command, &broken(&error))?;
+                return self.start_over();
+            }
+            self.history.push(command);
+        }
+        self.summary.differences += 1;
+        self.summary.reports.push(format!("does not happen again: {error:#}"));
         self.start_over()
     }
 
@@ -175,7 +194,7 @@ impl State<'_> {
         match shrink(&mut self.pair, self.protocol, &history, command)? {
             Some(found) => {
                 for command in &found.history {
-                    text.push_str(&format!("    {}\n", line(command)));
+                    text.push_str(&format!("    {}\n", command.line()));
                 }
                 text.push_str(&outcome(command, &found.replies));
             }
@@ -189,7 +208,7 @@ impl State<'_> {
                     .filter(|other| keys_of(other).iter().any(|key| keys.contains(key)))
                     .collect();
                 for command in touching.iter().rev().take(30).rev() {
-                    text.push_str(&format!("    {}\n", line(command)));
+                    text.push_str(&format!("    {}\n", command.line()));
                 }
                 text.push_str(&outcome(command, replies));
             }
@@ -218,15 +237,5 @@ fn outcome(command: &Command, (a, b): &(Reply, Reply)) -> String {
             Some((cut, _)) => format!("{}… ({} bytes)", &text[..cut], text.len()),
         }
     };
-    format!("  {}\n    a: {}\n    b: {}\n", line(command), short(a), short(b))
-}
-
-/// A command as redis-cli would take it.
-fn line(command: &Command) -> String {
-    let words = command.words.iter().map(|word| Reply::Bulk(word.clone()).to_string());
-    let text = words.collect::<Vec<_>>().join(" ");
-    match text.char_indices().nth(2000) {
-        None => text,
-        Some((cut, _)) => format!("{}… ({} words)", &text[..cut], command.words.len()),
-    }
+    format!("  {}\n    a: {}\n    b: {}\n", command.line(), short(a), short(b))
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::generate::Command;
+use super::command::Command;
 use super::pair::Pair;
 use crate::reply::{Protocol, Reply};
 
@@ -71,7 +71,7 @@ fn related(history: &[Command], last: &Command) -> Vec<Command> {
 /// Words that look like the generator's keys: a kind and one digit.
 pub fn keys_of(command: &Command) -> Vec<&[u8]> {
     let is_key = |word: &&[u8]| match word {
-        [kind, digit] => b"sbhltzxqy".contains(kind) && digit.is_ascii_digit(),
+        [kind, digit] => b"sbhltzxqygpe".contains(kind) && digit.is_ascii_digit(),
         _ => word.starts_with(b"none") || word.starts_with(b"w_"),
     };
     command.words.iter().skip(1).map(Vec::as_slice).filter(is_key).collect()
@@ -85,8 +85,21 @@ fn replay(
 ) -> Result<Option<(Reply, Reply)>> {
     pair.reset(protocol)?;
     for batch in history.chunks(256) {
-        pair.run(batch)?;
+        if pair.run(batch).is_err() {
+            // It was not the last command that did it.
+            return Ok(None);
+        }
     }
-    let replies = pair.run(std::slice::from_ref(last))?.remove(0);
-    Ok((!pair.agree(last, &replies)).then_some(replies))
+    match pair.run(std::slice::from_ref(last)) {
+        Ok(mut exchanges) => {
+            let exchange = exchanges.remove(0);
+            Ok((!pair.agree(&exchange)).then_some(exchange.replies))
+        }
+        Err(error) => Ok(Some(broken(&error))),
+    }
+}
+
+/// What stands for the replies where a server closes the connection, or is silent.
+pub fn broken(error: &anyhow::Error) -> (Reply, Reply) {
+    (Reply::Status(b"(see b)".to_vec()), Reply::Error(format!("{error:#}").into_bytes()))
 }

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
+use super::command::Command;
 use super::compare::Rule;
-use super::generate::Command;
-use super::pair::Pair;
+use super::pair::{Exchange, Pair};
 use crate::reply::Reply;
 
 /// A key (or the set of keys) on which the servers differ.
@@ -15,12 +15,12 @@ pub struct Mismatch {
 
 /// Compares the keys of the selected database with type, encoding, expiry and content.
 pub fn compare(pair: &mut Pair, encodings: bool) -> Result<Option<Mismatch>> {
-    let all = Command { words: vec![b"KEYS".to_vec(), b"*".to_vec()], rule: Rule::Unordered };
-    let replies = pair.run(std::slice::from_ref(&all))?.remove(0);
-    if !pair.agree(&all, &replies) {
-        return Ok(Some(Mismatch { command: all, replies }));
+    let all = Command::new(vec![b"KEYS".to_vec(), b"*".to_vec()], Rule::Unordered);
+    let exchange = pair.run(std::slice::from_ref(&all))?.remove(0);
+    if !pair.agree(&exchange) {
+        return Ok(Some(Mismatch { command: all, replies: exchange.replies }));
     }
-    for key in replies.0.elements() {
+    for key in exchange.replies.0.elements() {
         let key = key.bytes();
         let mut checks = vec![check(&["TYPE"], key, &[], Rule::Exact)];
         if encodings {
@@ -31,7 +31,7 @@ pub fn compare(pair: &mut Pair, encodings: bool) -> Result<Option<Mismatch>> {
         if let Some(mismatch) = first_mismatch(pair, checks, &kind) {
             return Ok(Some(mismatch));
         }
-        let content = match kind[0].0.text().as_str() {
+        let content = match kind[0].replies.0.text().as_str() {
             "string" => vec![check(&["GET"], key, &[], Rule::Exact)],
             "list" => vec![check(&["LRANGE"], key, &["0", "-1"], Rule::Exact)],
             "set" => vec![check(&["SMEMBERS"], key, &[], Rule::Unordered)],
@@ -56,17 +56,13 @@ fn check(before: &[&str], key: &[u8], after: &[&str], rule: Rule) -> Command {
     let mut words: Vec<Vec<u8>> = before.iter().map(bytes).collect();
     words.push(key.to_vec());
     words.extend(after.iter().map(bytes));
-    Command { words, rule }
+    Command::new(words, rule)
 }
 
-fn first_mismatch(
-    pair: &Pair,
-    commands: Vec<Command>,
-    replies: &[(Reply, Reply)],
-) -> Option<Mismatch> {
+fn first_mismatch(pair: &Pair, commands: Vec<Command>, exchanges: &[Exchange]) -> Option<Mismatch> {
     commands
         .into_iter()
-        .zip(replies)
-        .find(|(command, replies)| !pair.agree(command, replies))
-        .map(|(command, replies)| Mismatch { command, replies: replies.clone() })
+        .zip(exchanges)
+        .find(|(_, exchange)| !pair.agree(exchange))
+        .map(|(command, exchange)| Mismatch { command, replies: exchange.replies.clone() })
 }

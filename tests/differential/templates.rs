@@ -14,6 +14,8 @@
 //! {id} {xid} stream ids  {g} a small stream with groups, {gid} an id there, {gn} {gc} group and
 //! consumer, {new} where reading starts, {idle} an idle time  {bit} {boff} {soff} {bft} bitmaps  {enc} encoding name
 //! {#t} {#z} {#f} {#m}  a count and as many keys, fields, members; {#fv} fields with values
+//! {who} {gt} a consumer and the word `>`  {user} {acl} users and their rules  {lua} a script
+//! {chan} {cglob} channels  {long} {short} {bad} how long to wait  {any} a whole other command
 //! ```
 
 use super::compare::Rule::{
@@ -32,6 +34,15 @@ pub const GROUPS: &[&str] = &[
     "group",
     "hyperloglog",
     "geo",
+    // The following are in `further.rs`.
+    "dump",
+    "server",
+    "acl",
+    // And these are scenes.
+    "transaction",
+    "blocking",
+    "pubsub",
+    "scripting",
 ];
 
 pub struct Template {
@@ -42,7 +53,14 @@ pub struct Template {
     pub text: &'static str,
 }
 
-const fn t(group: &'static str, weight: u32, rule: Rule, text: &'static str) -> Template {
+impl Template {
+    /// The command's name.
+    pub fn name(&self) -> &'static str {
+        self.text.split(' ').next().unwrap_or_default()
+    }
+}
+
+pub const fn t(group: &'static str, weight: u32, rule: Rule, text: &'static str) -> Template {
     Template { group, weight, rule, text }
 }
 

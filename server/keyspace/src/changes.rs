@@ -77,6 +77,14 @@ impl Changes {
         }
     }
 
+    /// The same for who has not locked the keys yet: somebody may begin to care until then.
+    pub fn watch_ahead(&mut self, interest: &Arc<Interest>) {
+        self.watching = true;
+        if self.interest.as_ref().is_none_or(|it| !Arc::ptr_eq(it, interest)) {
+            self.interest = Some(Arc::clone(interest));
+        }
+    }
+
     /// Forgets what was collected, and keeps who listens.
     pub fn clear(&mut self) {
         (self.dirty, self.hits, self.misses) = (0, 0, 0);

@@ -557,6 +557,23 @@ impl<'k> Db<'k> {
         self.changes.fields_expired(index, key, gone, spent);
     }
 
+    /// Removes those of a hash's fields that are named and have expired, and the key with the last
+    /// of all fields.
+    pub fn expire_named<'f>(&mut self, key: &[u8], fields: impl IntoIterator<Item = &'f [u8]>) {
+        let (index, now_ms) = (self.index, self.now_ms);
+        let Ok(Some(mut hash)) = self.write_as::<Hash>(key) else { return };
+        let mut gone = Vec::new();
+        for field in fields {
+            if hash.expiry(field, 0).flatten().is_some_and(|at| at <= now_ms) {
+                hash.remove(field);
+                gone.push(field.to_vec());
+            }
+        }
+        let spent = hash.is_empty();
+        drop(hash);
+        self.changes.fields_expired(index, key, gone, spent);
+    }
+
     /// Sets the access bits, for RESTORE and OBJECT FREQ tests.
     pub fn set_access_bits(&mut self, key: &[u8], bits: u32) {
         let hash = self.access.keyspace().hash(key);

@@ -30,7 +30,8 @@ impl std::fmt::Debug for Dropped {
 impl Keyspace {
     /// Sweeps some buckets of each table of one segment, going on from `cursors` (one for each
     /// logical database in use), and removes keys that expired at or before `now_ms`; then up to `hashes`
-    /// hashes' expired fields.
+    /// hashes' expired fields. `hear` is told of the changes while the segment is locked.
+    #[allow(clippy::too_many_arguments)] // Each is another's to choose.
     pub fn expire_some(
         &self,
         segment: usize,
@@ -39,6 +40,7 @@ impl Keyspace {
         hashes: usize,
         now_ms: u64,
         report: &mut ExpireReport,
+        hear: impl FnOnce(&mut Changes),
     ) {
         // Who holds it may hold it for long, and there is no hurry.
         let Some(mut segment) = self.segment(segment % SEGMENTS).try_lock() else { return };
@@ -49,11 +51,12 @@ impl Keyspace {
         for _ in 0..hashes {
             match segment.field_expiries.first() {
                 Some(line) if line.0 <= now_ms => {}
-                _ => return,
+                _ => break,
             }
-            let Some((_, db, key)) = segment.field_expiries.pop_first() else { return };
+            let Some((_, db, key)) = segment.field_expiries.pop_first() else { break };
             expire_hash(&mut segment, db, &key, now_ms, report);
         }
+        hear(&mut report.changes);
     }
 }
 

@@ -67,8 +67,9 @@ impl Interest {
     /// Whether a change to the key is worth telling.
     #[must_use]
     pub fn cares(&self, db: usize, key: &[u8]) -> bool {
-        self.of_all.load(Ordering::Relaxed) != 0
-            || self.counter(db, key).load(Ordering::Relaxed) != 0
+        self.is_awake()
+            && (self.of_all.load(Ordering::Relaxed) != 0
+                || self.counter(db, key).load(Ordering::Relaxed) != 0)
     }
 
     fn counter(&self, db: usize, key: &[u8]) -> &AtomicU32 {

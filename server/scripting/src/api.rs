@@ -46,8 +46,6 @@ pub(crate) fn redis(lua: &Lua, kind: Kind) -> mlua::Result<Table> {
         table.raw_set("breakpoint", lua.create_function(|_, ()| Ok(false))?)?;
         table.raw_set("debug", lua.create_function(|_, ()| Ok(()))?)?;
         table.raw_set("replicate_commands", lua.create_function(|_, ()| Ok(true))?)?;
-    } else {
-        table.raw_set("register_function", lua.create_function(functions::register)?)?;
     }
     Ok(table)
 }

@@ -276,11 +276,9 @@ local front = protect(globals, { __index = missing })
 globals._G = front
 setmetatable(globals, { __index = missing })
 
--- While a library is loaded its globals are these: no commands, but `register_function`.
+-- While a library is loaded this is all it sees: no commands, but `register_function`. Its functions
+-- see the rest when they are called.
 local loading = {}
-for name, value in pairs(globals) do
-  loading[name] = value
-end
 local library_api = native.library
 setmetatable(library_api, { __index = missing })
 loading.redis = protect(library_api, { __index = missing })

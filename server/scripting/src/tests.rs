@@ -516,13 +516,29 @@ fn libraries_that_do_not_load_leave_nothing_behind() {
         assert_eq!(load(engine, code, Loading::New), problem, "of {code}");
         assert_eq!(engine.libraries_len(), (0, 0));
     }
-    let code = "#!lua name=lib\nredis.register_function('f', function() \
-                return redis.register_function('g', function() end) end)";
+    let code = "#!lua name=lib\nlocal api = redis redis.register_function('f', function() \
+                return api.register_function('g', function() end) end)";
     assert_eq!(load(engine, code, Loading::New), "lib");
     assert_eq!(
         call(engine, &mut Toy::default(), "f", &[], &[]).split(" script").next(),
         Some("ERR redis.register_function can only be called on FUNCTION LOAD command")
     );
+    let code = code.replace("return api.", "return redis.");
+    assert_eq!(load(engine, &code, Loading::Replace), "lib");
+    assert_eq!(
+        call(engine, &mut Toy::default(), "f", &[], &[]).split(" script").next(),
+        Some("ERR user_function:2: attempt to call field 'register_function' (a nil value)")
+    );
+    for name in ["math", "string", "pcall", "_G", "cjson"] {
+        let problem = load(engine, &format!("#!lua name=other\nlocal x = {name}"), Loading::New);
+        assert_eq!(
+            problem,
+            format!(
+                "Error registering functions: ERR user_function:2: Script attempted to access \
+                 nonexistent global variable '{name}'"
+            )
+        );
+    }
 }
 
 #[test]

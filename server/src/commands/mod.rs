@@ -66,7 +66,7 @@ impl Context<'_> {
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut self.worker.scratch);
         scratch.aftermath.changes.listening = crate::pubsub::listening(&database, &settings);
-        scratch.aftermath.changes.watch(&database.waiters.interest);
+        scratch.aftermath.changes.watch_ahead(&database.waiters.interest);
         let mut hold = match &mut self.held {
             Some(held) => Hold::Lent(&mut **held),
             None => Hold::Own(match reach {

@@ -235,7 +235,7 @@ fn expire(
 
     let reply = &mut call.reply;
     reply.array(request.fields.len());
-    let changed = change_existing(&mut call.db, key, |hash| {
+    let changed = change_existing(&mut call.db, key, request.fields.iter().copied(), |hash| {
         hash.make_expirable();
         let mut changed: SmallVec<[&[u8]; 16]> = SmallVec::new();
         for &field in request.fields {
@@ -344,7 +344,7 @@ fn hpersist(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let fields = after_type(call, key, named_fields(call.args, 2, NOT_POSITIVE))?;
     let reply = &mut call.reply;
     reply.array(fields.len());
-    let changed = change_existing(&mut call.db, key, |hash| {
+    let changed = change_existing(&mut call.db, key, fields.iter().copied(), |hash| {
         let mut changed = false;
         for field in fields {
             reply.integer(match hash.expiry(field, now_ms) {

@@ -58,7 +58,7 @@ fn hgetdel(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let fields = after_type(call, key, named_fields(call.args, 2, NOT_POSITIVE))?;
     let reply = &mut call.reply;
     reply.array(fields.len());
-    let done = change_existing(&mut call.db, key, |hash| {
+    let done = change_existing(&mut call.db, key, fields.iter().copied(), |hash| {
         let mut removed = 0;
         for field in fields {
             match hash.get(field, now_ms) {
@@ -125,7 +125,7 @@ fn hgetex(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
     let reply = &mut call.reply;
     reply.array(fields.len());
-    let done = change_existing(&mut call.db, key, |hash| {
+    let done = change_existing(&mut call.db, key, fields.iter().copied(), |hash| {
         // PERSIST as well: the form is that of Redis, even if no field has an expiry then.
         if refresh != Refresh::Keep {
             hash.make_expirable();
@@ -245,8 +245,12 @@ impl<'w> SetRequest<'w> {
         if pairs.len() as i64 == 2 * count { Ok(pairs) } else { Err(arity()) }
     }
 
+    fn fields(&self) -> impl Iterator<Item = &'w [u8]> {
+        self.pairs.iter().step_by(2).copied()
+    }
+
     fn allowed(&self, hash: &Hash, now_ms: u64) -> bool {
-        let mut fields = self.pairs.iter().step_by(2);
+        let mut fields = self.fields();
         match self.presence {
             Presence::Any => true,
             Presence::None => fields.all(|field| !hash.contains(field, now_ms)),
@@ -269,20 +273,22 @@ fn hsetex(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         // A key that is missing must not be made for nothing.
         (false, Presence::All) => {
             let limits = limits(call);
-            change_existing(&mut call.db, key, |hash| {
+            change_existing(&mut call.db, key, request.fields(), |hash| {
                 request.allowed(hash, now_ms) && set_all(hash, &request, limits)
             })?
             .unwrap_or(false)
         }
         (false, Presence::None) => {
             let limits = limits(call);
-            change_live(&mut call.db, key, |hash| {
+            change_live(&mut call.db, key, request.fields(), |hash| {
                 request.allowed(hash, now_ms) && set_all(hash, &request, limits)
             })?
         }
         (false, Presence::Any) if request.expiry == FieldExpiry::Keep => {
             let limits = limits(call);
-            change_live(&mut call.db, key, |hash| set_all(hash, &request, limits))?
+            change_live(&mut call.db, key, request.fields(), |hash| {
+                set_all(hash, &request, limits)
+            })?
         }
         (false, Presence::Any) => {
             let limits = limits(call);
@@ -326,7 +332,7 @@ fn set_all(
 
 fn hsetex_past(call: &mut Call<'_>, request: &SetRequest<'_>) -> Result<Effect, CommandError> {
     let (key, now_ms, limits) = (call.args[1], call.now_ms(), limits(call));
-    let done = change_existing(&mut call.db, key, |hash| {
+    let done = change_existing(&mut call.db, key, request.fields(), |hash| {
         let allowed = request.allowed(hash, now_ms);
         if allowed {
             // Set and removed, because what does not fit leaves the hash in another form.

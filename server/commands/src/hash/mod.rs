@@ -116,11 +116,13 @@ fn change<R>(
     Ok(change(&mut *db.write_or_insert(key, Hash::new)?))
 }
 
-/// The same, without fields that have expired: for commands whose result depends on what is there.
-/// They are removed, as replicas wait to be told, and would not replay the command to the same end.
-fn change_live<R>(
+/// The same, without those of `fields` that have expired: for commands whose result depends on what
+/// is there. They are removed, as replicas wait to be told, and would not replay the command to the
+/// same end.
+fn change_live<'f, R>(
     db: &mut Db<'_>,
     key: &[u8],
+    fields: impl IntoIterator<Item = &'f [u8]>,
     change: impl FnOnce(&mut Hash) -> R,
 ) -> Result<R, CommandError> {
     let now_ms = db.now_ms();
@@ -132,15 +134,16 @@ fn change_live<R>(
         due = true;
     }
     if due {
-        db.expire_fields(key);
+        db.expire_named(key, fields);
     }
     Ok(change(&mut *db.write_or_insert(key, Hash::new)?))
 }
 
 /// The same, if there is a hash.
-fn change_existing<R>(
+fn change_existing<'f, R>(
     db: &mut Db<'_>,
     key: &[u8],
+    fields: impl IntoIterator<Item = &'f [u8]>,
     change: impl FnOnce(&mut Hash) -> R,
 ) -> Result<Option<R>, CommandError> {
     let now_ms = db.now_ms();
@@ -149,7 +152,7 @@ fn change_existing<R>(
         Some(hash) => drop(hash),
         None => return Ok(None),
     }
-    db.expire_fields(key);
+    db.expire_named(key, fields);
     Ok(db.write_as::<Hash>(key)?.map(|mut hash| change(&mut hash)))
 }
 

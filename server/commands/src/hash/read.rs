@@ -186,7 +186,7 @@ fn length_of(call: &mut Call<'_>) -> Result<Option<usize>, CommandError> {
 /// Removes the expired fields that a read came upon, as a read removes an expired key.
 fn expire_after(call: &mut Call<'_>, due: bool) {
     if due {
-        call.db.expire_fields(call.args[1]);
+        call.db.expire_named(call.args[1], call.args[2..].iter().copied());
     }
 }
 
@@ -256,6 +256,8 @@ mod tests {
         bench.expect("HGET h b", "$1 2");
         bench.expect("HLEN h", ":3");
         bench.expect("HGET h a", "$-1");
+        bench.expect("HLEN h", ":2");
+        bench.expect("HEXISTS h c", ":0");
         bench.expect("HLEN h", ":1");
         bench.expect("HPEXPIRE h 100 FIELDS 1 b", "*1 :1");
         bench.now_ms += 100;

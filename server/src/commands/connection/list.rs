@@ -10,7 +10,7 @@ use crate::registry::Registry;
 pub(super) fn letters(client: &ClientShared) -> String {
     let mut letters = String::new();
     let is_queuing = 0 <= client.queued.load(Ordering::Relaxed);
-    let is_blocked = client.has(bits::BLOCKED) || client.has(bits::POSTPONED);
+    let is_blocked = client.waiter.lock().is_some() || client.has(bits::POSTPONED);
     for (is_set, letter) in [
         (client.has(bits::MONITOR), 'O'),
         (client.is_subscriber(), 'P'),
