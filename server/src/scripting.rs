@@ -16,8 +16,7 @@ use crate::database::Database;
 use crate::dispatch::{BUSY, Nest};
 use crate::log;
 use crate::reactor;
-use crate::registry::Entry;
-use crate::server::Server;
+use crate::registry::{Entry, Registry};
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
@@ -114,8 +113,8 @@ impl Scripting {
 /// What a script is run for, and what it may do.
 pub struct ScriptHost<'a, 'n> {
     nest: &'a mut Nest<'n>,
-    server: Arc<Server>,
-    database: Arc<Database>,
+    registry: &'a Registry,
+    database: &'a Database,
     /// The command that runs the script.
     command: &'a [&'a [u8]],
     is_read_only: bool,
@@ -134,18 +133,17 @@ pub struct ScriptHost<'a, 'n> {
 impl<'a, 'n> ScriptHost<'a, 'n> {
     pub fn new(
         nest: &'a mut Nest<'n>,
+        (registry, database): (&'a Registry, &'a Database),
         command: &'a [&'a [u8]],
         function: Option<&'a [u8]>,
         flags: ScriptFlags,
         is_read_only: bool,
         staged: &'a [u8],
     ) -> Self {
-        let (server, database) =
-            (Arc::clone(&nest.worker.server), Arc::clone(&nest.session.database));
         let start_ns = nest.worker.clock.elapsed_ns();
         Self {
             nest,
-            server,
+            registry,
             database,
             command,
             is_read_only,
@@ -160,8 +158,8 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
     }
 
     /// Whether the command may be called; its entry.
-    fn admit(&self, words: &[&[u8]]) -> Result<&Entry, (Option<&Entry>, CommandError)> {
-        let registry = &self.server.registry;
+    fn admit(&self, words: &[&[u8]]) -> Result<&'a Entry, (Option<&'a Entry>, CommandError)> {
+        let registry = self.registry;
         let unknown = || (None, CommandError::text("ERR Unknown Redis command called from script"));
         let mut entry = registry.find(words[0]).ok_or_else(unknown)?;
         if !entry.subcommands.is_empty()
@@ -245,11 +243,10 @@ impl Drop for ScriptHost<'_, '_> {
 
 impl Host for ScriptHost<'_, '_> {
     fn call(&mut self, words: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
-        let server = Arc::clone(&self.server);
-        let (id, is_write) = match self.admit(words) {
-            Ok(entry) => (entry.id, entry.flags.contains(Flags::WRITE)),
+        let entry = match self.admit(words) {
+            Ok(entry) => entry,
             Err((entry, error)) => {
-                let counters = self.nest.worker.counters(&self.database);
+                let counters = self.nest.worker.counters(self.database);
                 if let Some(entry) = entry {
                     counters.commands[entry.id].rejected.add(1);
                 }
@@ -258,14 +255,14 @@ impl Host for ScriptHost<'_, '_> {
                 return;
             }
         };
-        if is_write && !self.wrote {
+        if !self.wrote && entry.flags.contains(Flags::WRITE) {
             self.wrote = true;
             if let Some(running) = &self.published {
                 running.wrote.store(true, Ordering::Release);
             }
         }
         let before = std::mem::replace(&mut self.nest.session.protocol, protocol);
-        self.nest.run(&server.registry, server.registry.entry(id), words, reply);
+        self.nest.run(self.registry, entry, words, reply);
         self.nest.session.protocol = before;
     }
 
@@ -274,7 +271,7 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn acl_check(&mut self, words: &[&[u8]]) -> Option<bool> {
-        let registry = &self.server.registry;
+        let registry = self.registry;
         let mut entry = registry.find(words[0])?;
         if !entry.subcommands.is_empty()
             && let Some(word) = words.get(1)

@@ -267,6 +267,8 @@ pub struct Worker {
     pub clock: Clock,
     pub random: fastrand::Rng,
     pub scratch: Scratch,
+    /// A script's reply, before it is known whether it is an error.
+    pub script_reply: Vec<u8>,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
     /// Its part in keeping databases within `maxmemory`, by the database's uid.
@@ -293,6 +295,7 @@ impl Worker {
             clock: Clock::new(),
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
+            script_reply: Vec::new(),
             sweeps: BTreeMap::new(),
             quotas: BTreeMap::new(),
             is_evicting: false,

@@ -59,12 +59,7 @@ impl Interpreter {
         // From here on: the runner's own places had to be made without one.
         lua.set_memory_limit(memory_limit)?;
         let driver = |name: &str| drivers.raw_get(name);
-        Ok(Self {
-            runner,
-            load: driver("load")?,
-            restore: driver("restore")?,
-            lua,
-        })
+        Ok(Self { runner, load: driver("load")?, restore: driver("restore")?, lua })
     }
 
     /// Compiles source; an error's text is Lua's own.

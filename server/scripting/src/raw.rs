@@ -659,9 +659,17 @@ unsafe fn text_at<'a>(state: *mut lua_State, at: c_int) -> &'a [u8] {
 /// An aggregate that is being written, whose table is the next on the stack. Nothing recurses:
 /// scripts can nest tables at will.
 enum Open {
-    Array { next: c_int, mark: Mark },
+    Array {
+        next: c_int,
+        mark: Mark,
+    },
     /// Above its table is the key that was written last.
-    Pairs { count: usize, mark: Mark, is_set: bool, half: bool },
+    Pairs {
+        count: usize,
+        mark: Mark,
+        is_set: bool,
+        half: bool,
+    },
 }
 
 impl Runner {

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ahash::RandomState;
 use crate::flags::Flags;
 use crate::raw::Callable;
+use ahash::RandomState;
 
 /// How many scripts that only EVAL has brought are kept; those of SCRIPT LOAD stay.
 const EVALUATED_MAX: usize = 500;
