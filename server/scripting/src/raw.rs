@@ -368,7 +368,6 @@ unsafe fn answer(state: *mut lua_State, raise: bool) -> c_int {
 ///
 /// # Safety
 /// The words are the first `count` values of the stack and stay there.
-#[expect(clippy::needless_pass_by_value, reason = "it is what there is to give")]
 unsafe fn ask(state: *mut lua_State, count: c_int, slot: Slot<'_>) -> Answer {
     let Slot { host, run } = slot;
     let RunState { reply, numbers, panic, protocol, killed, .. } = run;
