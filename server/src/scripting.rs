@@ -13,7 +13,7 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, Nest};
+use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
@@ -33,8 +33,22 @@ pub struct Scripting {
     engine: Mutex<Option<Engine>>,
     /// The script that has run for too long.
     running: Mutex<Option<Arc<Running>>>,
-    /// Libraries and functions, as of the last look.
-    counts: Mutex<(usize, usize)>,
+    /// As of the last look.
+    figures: Mutex<Figures>,
+}
+
+/// What INFO shows of scripts and functions.
+#[derive(Clone, Copy, Default)]
+pub struct Figures {
+    pub scripts: usize,
+    pub evicted: u64,
+    pub libraries: usize,
+    pub functions: usize,
+    /// Sources and what finds them.
+    pub scripts_bytes: usize,
+    /// The two heaps of Lua.
+    pub scripts_heap: usize,
+    pub functions_heap: usize,
 }
 
 /// A script that has run for longer than `busy-reply-threshold`.
@@ -59,7 +73,7 @@ impl Scripting {
                 break guard;
             }
             if database.keyspace.is_busy() {
-                return Err(CommandError::text(BUSY));
+                return Err(CommandError::text(self.busy_text()));
             }
         };
         if guard.is_none() {
@@ -75,12 +89,31 @@ impl Scripting {
         self.running.lock().clone()
     }
 
-    /// Libraries and functions; none can change while a function runs.
-    pub fn libraries_len(&self, database: &Database) -> (usize, usize) {
-        if let Ok(engine) = self.engine(database) {
-            *self.counts.lock() = engine.libraries_len();
+    /// What others are told while a script runs for too long.
+    pub fn busy_text(&self) -> &'static str {
+        let is_function = self.running().is_some_and(|running| running.is_function);
+        if is_function { BUSY_FUNCTION } else { BUSY }
+    }
+
+    /// What there is; as it was at the last look where a script has the engine, even if the one who
+    /// asks runs inside of it.
+    pub fn figures(&self) -> Figures {
+        if let Some(guard) = self.engine.try_lock_for(BUSY_CHECK)
+            && let Some(engine) = guard.as_ref()
+        {
+            let (scripts_bytes, scripts_heap, functions_heap) = engine.memory();
+            let (libraries, functions) = engine.libraries_len();
+            *self.figures.lock() = Figures {
+                scripts: engine.scripts_len(),
+                evicted: engine.scripts_evicted(),
+                libraries,
+                functions,
+                scripts_bytes,
+                scripts_heap,
+                functions_heap,
+            };
         }
-        *self.counts.lock()
+        *self.figures.lock()
     }
 
     /// SCRIPT KILL, or FUNCTION KILL.
@@ -96,12 +129,7 @@ impl Scripting {
             ));
         }
         match (running.is_function, function) {
-            (true, false) => {
-                return Err(CommandError::text(
-                    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or \
-                     SHUTDOWN NOSAVE.",
-                ));
-            }
+            (true, false) => return Err(CommandError::text(BUSY_FUNCTION)),
             (false, true) => return Err(CommandError::text(BUSY)),
             _ => {}
         }
