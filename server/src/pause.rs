@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use carnelian_commands::Flags;
 use parking_lot::Mutex;
 
+use crate::database::Database;
 use crate::registry::Entry;
 
 /// What a batch has to look out for, besides its own work: bits of `Database::attention`.
@@ -79,10 +80,12 @@ impl Pause {
     }
 }
 
-/// Whether a pause of writes holds a command back, by its own facts. Scripts and EXEC are held by what
-/// they contain, which their callers know.
-pub fn may_write(entry: &Entry) -> bool {
-    entry.flags.contains(Flags::WRITE) || entry.may_replicate
+/// Whether a pause of writes holds a command back, by its own facts or by what its script says of
+/// itself. EXEC is held by what it would run, which its caller knows.
+pub fn may_write(database: &Database, entry: &Entry, words: &[&[u8]]) -> bool {
+    entry.flags.contains(Flags::WRITE)
+        || entry.may_replicate
+        || (entry.runs_scripts && database.scripting.may_write(database, &entry.full_name, words))
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use carnelian_commands::{CommandError, Flags};
 use carnelian_resp::{Protocol, Writer};
-use carnelian_scripting::{Engine, Flags as ScriptFlags, Host, Limits, LogLevel, Tick};
+use carnelian_scripting::{
+    Engine, Flags as ScriptFlags, Host, Limits, LogLevel, Tick, script_flags,
+};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::acl::{self, Origin};
@@ -82,6 +84,18 @@ impl Scripting {
         }
         MutexGuard::try_map(guard, Option::as_mut)
             .map_err(|_| CommandError::text("ERR there is no engine for scripts"))
+    }
+
+    /// Whether a script may write, or pass something on, for all it says of itself.
+    pub fn may_write(&self, database: &Database, command: &str, words: &[&[u8]]) -> bool {
+        let engine = || self.engine(database).ok();
+        let flags = match command {
+            "eval" => script_flags(words[1]),
+            "evalsha" => engine().and_then(|engine| Some(engine.script_by_sha(words[1])?.flags)),
+            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags)),
+            _ => return false,
+        };
+        !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
     }
 
     /// The script that has run for too long, if one has.
@@ -216,7 +230,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             let text = [b"ERR ACL failure in script: ", text.as_slice()].concat();
             return Err((Some(entry), CommandError::Quoting(text.into())));
         }
-        if self.is_read_only && entry.flags.contains(Flags::WRITE) {
+        if self.is_read_only && (entry.flags.contains(Flags::WRITE) || entry.may_replicate) {
             return Err((
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),

@@ -30,14 +30,14 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub fn push(&mut self, entry: &Entry, words: &[&[u8]]) {
+    pub fn push(&mut self, entry: &Entry, words: &[&[u8]], may_write: bool) {
         for word in words {
             self.bytes.extend_from_slice(word);
             self.words.push(self.bytes.len());
         }
         self.commands.push((entry.id, self.words.len()));
         self.flags |= entry.flags.bits();
-        self.may_write |= pause::may_write(entry);
+        self.may_write |= may_write;
     }
 
     pub fn len(&self) -> usize {
@@ -91,8 +91,9 @@ impl Session {
 
     /// Queues a command behind MULTI.
     pub fn enqueue(&mut self, entry: &Entry, words: &[&[u8]]) {
+        let may_write = pause::may_write(&self.database, entry, words);
         let Some(transaction) = &mut self.transaction else { return };
-        transaction.push(entry, words);
+        transaction.push(entry, words, may_write);
         self.shared.queued.store(transaction.len() as i64, Ordering::Relaxed);
         self.shared.queued_bytes.store(transaction.memory(), Ordering::Relaxed);
     }

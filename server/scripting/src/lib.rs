@@ -29,3 +29,4 @@ pub use functions::{FunctionHandle, FunctionInfo, Kept, LibraryInfo, Loading, Re
 pub use host::{Host, LogLevel, Tick};
 pub use payload::decode as decode_payload;
 pub use scripts::{ScriptHandle, Sha};
+pub use shebang::script_flags;

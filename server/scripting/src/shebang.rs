@@ -10,6 +10,11 @@ pub(crate) struct Script {
     pub(crate) source_at: usize,
 }
 
+/// What a script says of itself, if it can be read.
+pub fn script_flags(body: &[u8]) -> Option<Flags> {
+    Some(script(body).ok()?.flags)
+}
+
 /// For EVAL and SCRIPT LOAD.
 pub(crate) fn script(body: &[u8]) -> Result<Script, Vec<u8>> {
     if !body.starts_with(b"#!") {

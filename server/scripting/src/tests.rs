@@ -627,6 +627,19 @@ fn libraries_that_do_not_load_leave_nothing_behind() {
 }
 
 #[test]
+fn tables_of_any_size_are_packed() {
+    for (to, from) in [("cjson.encode", "cjson.decode"), ("cmsgpack.pack", "cmsgpack.unpack")] {
+        for (key, value) in [("i", "tostring(i)"), ("'k' .. i", "{i}"), ("i", "{'v' .. i}")] {
+            let body = format!(
+                "local t = {{}} for i = 1, 20000 do t[{key}] = {value} end \
+                 local back, n = {from}({to}(t)), 0 for _ in pairs(back) do n = n + 1 end return n"
+            );
+            assert_eq!(eval(&body), ":20000", "{to} of {key} = {value}");
+        }
+    }
+}
+
+#[test]
 fn json_is_written_and_read() {
     expect(
         r#"return cjson.encode({1, 2.5, 'a/"b', {x = true}, cjson.null})"#,

@@ -3,7 +3,7 @@
 
 use mlua::{Lua, Table, Value, Variadic};
 
-use super::{entries, number_argument, text_argument};
+use super::{number_argument, text_argument};
 use crate::error::{bad_argument, located};
 
 /// Tables nested deeper than this are packed as nil, as lua-cmsgpack does.
@@ -54,46 +54,39 @@ fn pack_value(value: &Value, depth: usize, out: &mut Vec<u8>) -> mlua::Result<()
         Value::Boolean(truth) => out.push(if *truth { 0xC3 } else { 0xC2 }),
         Value::Integer(number) => pack_integer(*number, out),
         Value::Number(number) => pack_double(*number, out),
-        Value::Table(table) if depth < PACK_DEPTH_MAX => {
-            let entries = entries(table)?;
-            if is_array(&entries) {
-                header(0x90, 0xDC, entries.len(), out);
-                let mut values: Vec<(i64, &Value)> = Vec::with_capacity(entries.len());
-                for (key, value) in &entries {
-                    if let Value::Integer(index) = key {
-                        values.push((*index, value));
-                    }
-                }
-                // The part of a table that is hashed comes in any order.
-                if !values.is_sorted_by_key(|(index, _)| *index) {
-                    values.sort_unstable_by_key(|(index, _)| *index);
-                }
-                for (_, value) in values {
-                    pack_value(value, depth + 1, out)?;
-                }
-            } else {
-                header(0x80, 0xDE, entries.len(), out);
-                for (key, value) in &entries {
-                    pack_value(key, depth + 1, out)?;
-                    pack_value(value, depth + 1, out)?;
+        // One pass to count, one to write: Lua has no room for all values of a large table at once.
+        Value::Table(table) if depth < PACK_DEPTH_MAX => match count(table)? {
+            (count, true) => {
+                header(0x90, 0xDC, count, out);
+                for index in 1..=count {
+                    pack_value(&table.raw_get(index)?, depth + 1, out)?;
                 }
             }
-        }
+            (count, false) => {
+                header(0x80, 0xDE, count, out);
+                for pair in table.pairs() {
+                    let (key, value) = pair?;
+                    pack_value(&key, depth + 1, out)?;
+                    pack_value(&value, depth + 1, out)?;
+                }
+            }
+        },
         _ => out.push(0xC0),
     }
     Ok(())
 }
 
-/// Whether the keys are 1 to their count.
-fn is_array(entries: &[(Value, Value)]) -> bool {
-    let mut max = 0;
-    for (key, _) in entries {
-        match key {
-            Value::Integer(index @ 1..=0x7FFF_FFFF) => max = max.max(*index),
-            _ => return false,
-        }
+/// How many entries there are, and whether their keys are 1 to that number.
+fn count(table: &Table) -> mlua::Result<(usize, bool)> {
+    let (mut count, mut max) = (0_i64, Some(0));
+    for pair in table.pairs::<Value, Value>() {
+        max = match pair?.0 {
+            Value::Integer(index @ 1..=0x7FFF_FFFF) => max.map(|max| index.max(max)),
+            _ => None,
+        };
+        count += 1;
     }
-    max == entries.len() as i64
+    Ok((count as usize, max == Some(count)))
 }
 
 /// The header of an aggregate: in the first byte, or with a length of 2 or 4 bytes.

@@ -1,12 +1,9 @@
 //! From Lua's values to JSON.
 
-use std::vec;
-
-use mlua::{Lua, Value};
+use mlua::{Function, Lua, Table, Value};
 
 use super::{DEPTH_CEILING, Invalid, Settings};
 use crate::error::{located, type_name};
-use crate::library::entries;
 use crate::library::number::write_general;
 
 /// The largest text that is made: an array may be told to hold its gaps.
@@ -14,8 +11,14 @@ const TEXT_MAX: usize = 512 << 20;
 /// The longest array that is mostly gaps.
 const GAPS_MAX: i64 = 1_000_000;
 
-pub(super) fn encode(lua: &Lua, value: &Value, settings: &Settings) -> mlua::Result<Value> {
-    let mut encoder = Encoder { lua, settings, out: Vec::with_capacity(128) };
+/// `next`: Lua's own.
+pub(super) fn encode(
+    lua: &Lua,
+    value: &Value,
+    settings: &Settings,
+    next: &Function,
+) -> mlua::Result<Value> {
+    let mut encoder = Encoder { lua, settings, next, out: Vec::with_capacity(128) };
     encoder.value(value)?;
     Ok(Value::String(lua.create_string(&encoder.out)?))
 }
@@ -23,13 +26,15 @@ pub(super) fn encode(lua: &Lua, value: &Value, settings: &Settings) -> mlua::Res
 struct Encoder<'a> {
     lua: &'a Lua,
     settings: &'a Settings,
+    next: &'a Function,
     out: Vec<u8>,
 }
 
-/// A table that is being written. Nothing recurses: scripts may nest tables at will.
+/// A table that is being written. Nothing recurses: scripts may nest tables at will. Nor are a table's
+/// values held beforehand: Lua has room for no more than some thousands.
 enum Open {
-    Array(vec::IntoIter<Value>),
-    Object(vec::IntoIter<(Value, Value)>),
+    Array { table: Table, written: i64, length: i64 },
+    Object { table: Table, last: Value },
 }
 
 impl Encoder<'_> {
@@ -37,26 +42,32 @@ impl Encoder<'_> {
         let mut open = Vec::new();
         self.single(value, &mut open)?;
         let mut is_first = true;
-        while let Some(last) = open.last_mut() {
-            let value = match last {
-                Open::Array(values) => values.next(),
-                Open::Object(entries) => match entries.next() {
-                    None => None,
-                    Some((key, value)) => {
+        while let Some(innermost) = open.last_mut() {
+            let (value, end) = match innermost {
+                Open::Array { written, length, .. } if written == length => (None, b']'),
+                Open::Array { table, written, .. } => {
+                    *written += 1;
+                    self.comma(!is_first)?;
+                    (Some(table.raw_get(*written)?), b']')
+                }
+                Open::Object { table, last } => {
+                    let (key, value): (Value, Value) = self.next.call((&*table, &*last))?;
+                    if key.is_nil() {
+                        (None, b'}')
+                    } else {
                         self.comma(!is_first)?;
-                        is_first = true;
                         self.key(&key)?;
-                        Some(value)
+                        *last = key;
+                        (Some(value), b'}')
                     }
-                },
+                }
             };
             let Some(value) = value else {
-                self.out.push(if matches!(last, Open::Array(_)) { b']' } else { b'}' });
+                self.out.push(end);
                 open.pop();
                 is_first = false;
                 continue;
             };
-            self.comma(!is_first)?;
             let depth = open.len();
             self.single(&value, &mut open)?;
             is_first = depth < open.len();
@@ -82,47 +93,36 @@ impl Encoder<'_> {
                     let text = format!("Cannot serialise, excessive nesting ({depth})");
                     return Err(located(self.lua, text));
                 }
-                open.push(self.begin(table)?);
+                let table = table.clone();
+                open.push(match self.array_length(&table)? {
+                    Some(length) => {
+                        self.out.push(b'[');
+                        Open::Array { table, written: 0, length }
+                    }
+                    None => {
+                        self.out.push(b'{');
+                        Open::Object { table, last: Value::Nil }
+                    }
+                });
             }
             other => return Err(self.refused(other, "type not supported")),
         }
         Ok(())
     }
 
-    fn begin(&mut self, table: &mlua::Table) -> mlua::Result<Open> {
-        let entries = entries(table)?;
-        let Some(length) = self.array_length(&entries)? else {
-            self.out.push(b'{');
-            return Ok(Open::Object(entries.into_iter()));
-        };
-        self.out.push(b'[');
-        let in_order = entries.len() == length
-            && entries.iter().zip(1_i64..).all(|((key, _), index)| *key == Value::Integer(index));
-        if in_order {
-            let values: Vec<Value> = entries.into_iter().map(|(_, value)| value).collect();
-            return Ok(Open::Array(values.into_iter()));
-        }
-        let mut values = vec![Value::Nil; length];
-        for (key, value) in entries {
-            if let Value::Integer(index) = key {
-                values[index as usize - 1] = value;
-            }
-        }
-        Ok(Open::Array(values.into_iter()))
-    }
-
     /// None if the table is written as an object.
-    fn array_length(&self, entries: &[(Value, Value)]) -> mlua::Result<Option<usize>> {
-        let mut max = 0_i64;
-        for (key, _) in entries {
-            match key {
-                Value::Integer(index) if 1 <= *index => max = max.max(*index),
-                Value::Number(index) if 1.0 <= *index && index.fract() == 0.0 => max = i64::MAX,
+    fn array_length(&self, table: &Table) -> mlua::Result<Option<i64>> {
+        let (mut count, mut max) = (0_i64, 0_i64);
+        for pair in table.pairs::<Value, Value>() {
+            match pair?.0 {
+                Value::Integer(index) if 1 <= index => max = max.max(index),
+                Value::Number(index) if 1.0 <= index && index.fract() == 0.0 => max = i64::MAX,
                 _ => return Ok(None),
             }
+            count += 1;
         }
         let settings = self.settings;
-        let dense = (entries.len() as i64).saturating_mul(i64::from(settings.sparse_ratio));
+        let dense = count.saturating_mul(i64::from(settings.sparse_ratio));
         if 0 < settings.sparse_ratio && dense < max && i64::from(settings.sparse_safe) < max {
             if settings.sparse_convert {
                 return Ok(None);
@@ -133,10 +133,10 @@ impl Encoder<'_> {
         if max == 0 {
             return Ok(None);
         }
-        if entries.len() as i64 * 2 < max && GAPS_MAX < max {
+        if count * 2 < max && GAPS_MAX < max {
             return Err(located(self.lua, "not enough memory"));
         }
-        Ok(Some(max as usize))
+        Ok(Some(max))
     }
 
     fn key(&mut self, key: &Value) -> mlua::Result<()> {

@@ -5,7 +5,7 @@ mod encode;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mlua::{LightUserData, Lua, Table, Value, Variadic};
+use mlua::{Function, LightUserData, Lua, Table, Value, Variadic};
 
 use super::int_argument;
 use crate::error::{bad_argument, wrong_type};
@@ -74,10 +74,14 @@ pub(crate) fn table(lua: &Lua) -> mlua::Result<Table> {
         })?;
         table.raw_set(name, function)
     };
-    add("encode", |lua, arguments, settings| {
-        let [value] = arguments else { return Err(bad_argument(lua, 1, "expected 1 argument")) };
-        encode::encode(lua, value, &settings.read())
+    let (shared, next) = (settings.clone(), lua.globals().raw_get::<Function>("next")?);
+    let encode = lua.create_function(move |lua, arguments: Variadic<Value>| {
+        let [value] = &arguments[..] else {
+            return Err(bad_argument(lua, 1, "expected 1 argument"));
+        };
+        encode::encode(lua, value, &shared.read(), &next)
     })?;
+    table.raw_set("encode", encode)?;
     add("decode", |lua, arguments, settings| {
         if arguments.len() != 1 {
             return Err(bad_argument(lua, 1, "expected 1 argument"));
