@@ -1031,6 +1031,9 @@ fn settle_reply(worker: &Worker, session: &mut Session, out: &mut Vec<u8>, befor
 /// The reply to all but a few commands while a script runs that has taken too long.
 pub const BUSY: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+/// The same while it is a function.
+pub const BUSY_FUNCTION: &str =
+    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
 
 /// Replies to a request that does not run.
 fn refuse(
@@ -1052,7 +1055,7 @@ fn refuse(
         Refusal::OutOfMemory(_) => {
             CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
         }
-        Refusal::Busy(_) => CommandError::text(BUSY),
+        Refusal::Busy(_) => CommandError::text(session.database.scripting.busy_text()),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }

@@ -269,6 +269,8 @@ pub struct Worker {
     pub scratch: Scratch,
     /// Commands that have run in this turn.
     pub turn_commands: u64,
+    /// A script's reply, before it is known whether it is an error.
+    pub script_reply: Vec<u8>,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
     /// Its part in keeping databases within `maxmemory`, by the database's uid.
@@ -296,6 +298,7 @@ impl Worker {
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
             turn_commands: 0,
+            script_reply: Vec::new(),
             sweeps: BTreeMap::new(),
             quotas: BTreeMap::new(),
             is_evicting: false,

@@ -159,7 +159,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         context.session.unwatch();
         return Err(CommandError::text(format!(
             "EXECABORT Transaction discarded because of: {}",
-            dispatch::BUSY
+            database.scripting.busy_text()
         )));
     };
     if let Some(watched) = watched {

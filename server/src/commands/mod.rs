@@ -111,7 +111,7 @@ impl Context<'_> {
             return Ok(work(&mut Nest { worker, session, held: &mut **held, nesting }, out));
         }
         let locked = database.keyspace.lock_lazily_unless_busy();
-        let mut access = locked.map_err(|_| CommandError::text(dispatch::BUSY))?;
+        let mut access = locked.map_err(|_| CommandError::text(database.scripting.busy_text()))?;
         Ok(work(&mut Nest { worker, session, held: &mut access, nesting }, out))
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("expire_cycle_cpu_milliseconds", sum(|it| &it.sweep_nanoseconds) / 1_000_000);
     page.field("evicted_keys", sum(|it| &it.evicted_keys));
     page.field("evicted_clients", sum(|it| &it.evicted_clients));
-    page.zeros(&["evicted_scripts"]);
+    page.field("evicted_scripts", view.database.scripting.figures().evicted);
     let (exceeded_ms, exceeded_now_ms) = view.database.room.exceeded_ms(view.now_us);
     page.field("total_eviction_exceeded_time", exceeded_ms);
     page.field("current_eviction_exceeded_time", exceeded_now_ms);
