@@ -85,11 +85,18 @@ fn scalar(value: &Value, booleans: Booleans, writer: &mut Writer<'_>) {
     match value {
         Value::String(text) => writer.bulk(&text.as_bytes()),
         Value::Integer(number) => writer.integer(*number),
-        Value::Number(number) => writer.integer(*number as i64),
+        Value::Number(number) => writer.integer(whole(*number)),
         Value::Boolean(truth) if booleans == Booleans::AsBooleans => writer.boolean(*truth),
         Value::Boolean(true) => writer.integer(1),
         _ => writer.null(),
     }
+}
+
+/// A number without its fraction. What no integer can hold is the least one, as x86 converts it and
+/// Redis's clients see it.
+fn whole(number: f64) -> i64 {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    if (-LIMIT..LIMIT).contains(&number) { number as i64 } else { i64::MIN }
 }
 
 /// Writes a table that stands for a scalar, or opens the aggregate that it is.

@@ -436,7 +436,10 @@ fn stringmatch_test(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// Runs `look` on the keys of the client's database, with the lock of `key` held.
 fn with_key<R>(context: &mut Context<'_>, key: &[u8], look: impl FnOnce(&mut Db<'_>) -> R) -> R {
-    context.with_data(Reach::Keys(&[key]), |call| look(&mut call.db))
+    context.with_data(Reach::Keys(&[key]), |call| {
+        call.db.reach(key);
+        look(&mut call.db)
+    })
 }
 
 /// `DEBUG OBJECT key`
