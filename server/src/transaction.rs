@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use carnelian_commands::{CommandError, Effect, Flags, Scope};
 use carnelian_keyspace::{SegmentSet, segment_of};
 
+use crate::clients::bits;
 use crate::commands::Context;
 use crate::dispatch::{self, Nest, Nesting};
 use crate::pause;
@@ -78,7 +79,6 @@ impl Transaction {
 }
 
 /// The keys a client watches.
-#[derive(Default)]
 pub struct Watched {
     pub keys: Vec<Key>,
     pub watch: Arc<Watch>,
@@ -98,6 +98,7 @@ impl Session {
         waiters.unwatch(&watched.keys, self.shared.id);
         waiters.watching.fetch_sub(1, Ordering::Relaxed);
         self.shared.watched.store(0, Ordering::Relaxed);
+        self.shared.set_flag(bits::DIRTY, false);
     }
 
     /// Queues a command behind MULTI.

@@ -849,7 +849,7 @@ unsafe fn scalar(state: *mut lua_State, booleans: Booleans, writer: &mut Writer<
     unsafe {
         match ffi::lua_type(state, -1) {
             ffi::LUA_TSTRING => writer.bulk(text_at(state, -1)),
-            ffi::LUA_TNUMBER => writer.integer(ffi::lua_tonumber(state, -1) as i64),
+            ffi::LUA_TNUMBER => writer.integer(whole(ffi::lua_tonumber(state, -1))),
             ffi::LUA_TBOOLEAN => {
                 let truth = ffi::lua_toboolean(state, -1) != 0;
                 match (booleans, truth) {
@@ -861,4 +861,11 @@ unsafe fn scalar(state: *mut lua_State, booleans: Booleans, writer: &mut Writer<
             _ => writer.null(),
         }
     }
+}
+
+/// A number without its fraction. What no integer can hold is the least one, as x86 converts it and
+/// Redis's clients see it.
+fn whole(number: f64) -> i64 {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    if (-LIMIT..LIMIT).contains(&number) { number as i64 } else { i64::MIN }
 }

@@ -456,7 +456,10 @@ pub(super) fn with_key<R>(
     key: &[u8],
     look: impl FnOnce(&mut Db<'_>) -> R,
 ) -> R {
-    context.with_data(Reach::Keys(&[key]), |call| look(&mut call.db))
+    context.with_data(Reach::Keys(&[key]), |call| {
+        call.db.reach(key);
+        look(&mut call.db)
+    })
 }
 
 /// `DEBUG OBJECT key`
