@@ -72,6 +72,12 @@ pub struct Vectors {
 #[derive(Default)]
 pub struct Scratch(Option<Box<Vectors>>);
 
+impl Scratch {
+    pub fn new() -> Self {
+        Self(Some(Box::default()))
+    }
+}
+
 impl Deref for Scratch {
     type Target = Vectors;
 

@@ -296,7 +296,7 @@ impl Worker {
             server,
             clock: Clock::new(),
             random: fastrand::Rng::new(),
-            scratch: Scratch::default(),
+            scratch: Scratch::new(),
             turn_commands: 0,
             script_reply: Vec::new(),
             sweeps: BTreeMap::new(),
