@@ -151,6 +151,7 @@ pub fn account_all(worker: &Worker, database: &Database) {
 pub fn is_too_large(worker: &Worker, session: &Session, waiting: usize) -> bool {
     session.settings.clients_memory_max != 0 && {
         session.shared.query_bytes.store(waiting, Ordering::Relaxed);
+        session.shared.query_room.store(0, Ordering::Relaxed);
         account(worker, session);
         session.shared.has(bits::CLOSING)
     }

@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(titles(&render(&[b"CPU", b"server", b"cpu", b"foo"])), ["Server", "CPU"]);
         assert_eq!(render(&[b"foo"]), "");
         let all = render(&[b"all"]);
-        assert_eq!(titles(&all).len(), SECTIONS.len());
+        assert_eq!(titles(&all).len(), SECTIONS.len() - 1);
         assert_eq!(titles(&render(&[])), titles(&render(&[b"default"])));
         assert!(!render(&[]).contains("Commandstats"));
         assert!(all.contains("\r\n\r\n# Clients\r\n"), "a blank line between sections");
