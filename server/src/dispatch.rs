@@ -68,6 +68,13 @@ pub struct Vectors {
 #[derive(Default)]
 pub struct Scratch(Option<Box<Vectors>>);
 
+impl Scratch {
+    /// One that can be looked at before anybody has taken it.
+    pub fn new() -> Self {
+        Self(Some(Box::default()))
+    }
+}
+
 impl Deref for Scratch {
     type Target = Vectors;
 

@@ -294,7 +294,7 @@ impl Worker {
             server,
             clock: Clock::new(),
             random: fastrand::Rng::new(),
-            scratch: Scratch::default(),
+            scratch: Scratch::new(),
             script_reply: Vec::new(),
             sweeps: BTreeMap::new(),
             quotas: BTreeMap::new(),
