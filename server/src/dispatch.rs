@@ -73,6 +73,7 @@ pub struct Vectors {
 pub struct Scratch(Option<Box<Vectors>>);
 
 impl Scratch {
+    /// One that can be looked at before anybody has taken it.
     pub fn new() -> Self {
         Self(Some(Box::default()))
     }

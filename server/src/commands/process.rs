@@ -105,7 +105,15 @@ impl Shutdown {
 /// Nothing is answered: the end of the connection is the answer. There are no snapshots yet, so a
 /// client that insists on one is refused rather than left without its data.
 fn shutdown(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    match Shutdown::parse(&context.args[1..])? {
+    let words = &context.args[1..];
+    let parsed = Shutdown::parse(words)?;
+    let database = &context.session.database;
+    let is_nosave = words.iter().any(|word| word.eq_ignore_ascii_case(b"nosave"));
+    // What a script has done by half must not be saved.
+    if parsed != Shutdown::Abort && !is_nosave && database.keyspace.is_busy() {
+        return Err(CommandError::text(database.scripting.busy_text()));
+    }
+    match parsed {
         Shutdown::Abort => Err(CommandError::text("ERR No shutdown in progress.")),
         Shutdown::End { save: true, force: false } => {
             log::warning!(
