@@ -193,8 +193,8 @@ fn keys_of<'c>(context: &Context<'c>) -> Result<Vec<(&'c [u8], KeyFlags)>, Comma
     let mut keys = Vec::new();
     keys::for_each(entry, request, |index, flags| keys.push((request[index], flags)))
         .map_err(|_| CommandError::text("ERR Invalid arguments specified for command"))?;
-    if keys.is_empty() {
-        return Err(CommandError::text("ERR The command has no key arguments"));
+    if keys.is_empty() && !entry.flags.contains(Flags::NO_MANDATORY_KEYS) {
+        return Err(CommandError::text("ERR Invalid arguments specified for command"));
     }
     Ok(keys)
 }
