@@ -108,6 +108,8 @@ pub struct Flags {
     pub hangup: bool,
     /// The socket takes nothing until an event says so.
     pub blocked: bool,
+    /// Events say when the socket takes more.
+    pub armed: bool,
     /// Too much output is waiting: nothing more is run until it has gone.
     pub paused: bool,
     /// The next command is held back by CLIENT PAUSE.
@@ -141,9 +143,29 @@ impl Connection {
         }
     }
 
-    /// Is told of both directions once and for all: events are edges.
+    /// Is told of what can be read, for good: events are edges.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+        registry.register(&mut self.stream, token, Interest::READABLE)
+    }
+
+    /// Is told when the socket takes more, while it is full and only then: a unix socket tells of
+    /// room after each reply that its peer reads.
+    #[inline]
+    pub fn arm(&mut self, registry: &Registry, token: Token) {
+        if self.flags.blocked != self.flags.armed {
+            self.rearm(registry, token);
+        }
+    }
+
+    #[cold]
+    fn rearm(&mut self, registry: &Registry, token: Token) {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let interest = if self.flags.blocked { both } else { Interest::READABLE };
+        if let Err(error) = registry.reregister(&mut self.stream, token, interest) {
+            crate::log::warning!("Could not watch a client's connection: {error}");
+            return;
+        }
+        self.flags.armed = self.flags.blocked;
     }
 
     pub fn closing(&self) -> bool {

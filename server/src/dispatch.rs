@@ -4,6 +4,7 @@
 //! once in ascending order, and the cache lines they need are asked for before the first of them
 //! runs. A command that needs more than its keys (or the client, or the server) runs by itself.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -48,9 +49,9 @@ const RUN_KEYS_SHARED: usize = 8;
 /// Clients that are looked at in a tick, at least.
 const CLIENTS_SURVEYED: usize = 50;
 
-/// Vectors that keep their memory from batch to batch.
+/// The vectors of a [`Scratch`].
 #[derive(Default)]
-pub struct Scratch {
+pub struct Vectors {
     /// The entries of a run's commands, by id.
     ids: Vec<usize>,
     /// The hashes of a run's keys.
@@ -62,7 +63,27 @@ pub struct Scratch {
     runs: u64,
 }
 
-impl Scratch {
+/// Vectors that keep their memory from batch to batch. In a box, since each run takes them and puts
+/// them back; empty between the two.
+#[derive(Default)]
+pub struct Scratch(Option<Box<Vectors>>);
+
+impl Deref for Scratch {
+    type Target = Vectors;
+
+    fn deref(&self) -> &Vectors {
+        self.0.as_ref().expect("who took it has put it back")
+    }
+}
+
+impl DerefMut for Scratch {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Vectors {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl Vectors {
     /// Gives back the memory that a command with very many keys needed.
     pub fn shrink_to(&mut self, keys: usize) {
         self.hashes.clear();
@@ -297,7 +318,7 @@ fn run_together(
     if 1 < scratch.hashes.len() {
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
-    let Scratch { ids, aftermath, runs, ready, .. } = &mut scratch;
+    let Vectors { ids, aftermath, runs, ready, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
     let mut run = Run::begin(worker, &database, runs, &session.settings);
     let mut ran = 0;
@@ -383,15 +404,17 @@ fn run_alone(
         Scope::Walk => {}
         Scope::Everything => wanted = SegmentSet::all(),
     }
+    let mut scratch = std::mem::take(&mut worker.scratch);
     let Ok(access) = keyspace.lock_unless_busy(wanted) else {
+        worker.scratch = scratch;
         return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
-    let mut scratch = std::mem::take(&mut worker.scratch);
-    let mut call = call(worker, session, access.into(), &mut scratch.aftermath, out);
+    let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+    let mut call = call(worker, session, access.into(), aftermath, out);
     call.may_block = true;
-    let mut run = Run::begin(worker, &database, &mut scratch.runs, &session.settings);
+    let mut run = Run::begin(worker, &database, runs, &session.settings);
     run.command(&mut call, entry, command, words);
-    hear(&database, call.db.changes, &mut scratch.ready);
+    hear(&database, call.db.changes, ready);
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
     if session.tracks {
@@ -422,10 +445,11 @@ pub fn kind_of(
     let policy = settings.environment.policy;
     let now_ms = worker.clock.now_ms();
     scratch.aftermath.changes.listening = pubsub::listening(database, &settings);
-    scratch.aftermath.changes.watch(&database.waiters.interest);
-    let mut db = Db::new(Hold::Lent(held), db, now_ms, policy, &mut scratch.aftermath);
+    let Vectors { aftermath, ready, .. } = &mut *scratch;
+    aftermath.changes.watch(&database.waiters.interest);
+    let mut db = Db::new(Hold::Lent(held), db, now_ms, policy, aftermath);
     let kind = db.kind(key);
-    hear(database, db.changes, &mut scratch.ready);
+    hear(database, db.changes, ready);
     drop(db);
     settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
@@ -446,17 +470,18 @@ pub fn run_for(
     let (_, settings) = database.settings();
     let mut scratch = std::mem::take(&mut worker.scratch);
     scratch.aftermath.changes.listening = pubsub::listening(database, &settings);
-    scratch.aftermath.changes.watch(&database.waiters.interest);
+    let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+    aftermath.changes.watch(&database.waiters.interest);
     let (index, now_ms) = (usize::from(waiter.db), worker.clock.now_ms());
     let policy = settings.environment.policy;
-    let mut db = Db::new(Hold::Lent(held), index, now_ms, policy, &mut scratch.aftermath);
+    let mut db = Db::new(Hold::Lent(held), index, now_ms, policy, aftermath);
     db.no_touch = waiter.no_touch;
     let reply = Writer::new(out, waiter.protocol);
     let environment = &settings.environment;
     let mut call = Call { args: &[], db, reply, environment, may_block: true };
-    let mut run = Run::begin(worker, database, &mut scratch.runs, &settings);
+    let mut run = Run::begin(worker, database, runs, &settings);
     run.command(&mut call, entry, command, words);
-    hear(database, call.db.changes, &mut scratch.ready);
+    hear(database, call.db.changes, ready);
     let wait = run.wait.take();
     let _ = run.end();
     drop(call);
@@ -559,7 +584,7 @@ impl Nest<'_> {
         let (worker, session) = (&mut *self.worker, &mut *self.session);
         let database = &*session.database;
         let mut scratch = std::mem::take(&mut worker.scratch);
-        let Scratch { aftermath, runs, ready, .. } = &mut scratch;
+        let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
         let mut call = call(worker, session, Hold::Lent(&mut *self.held), aftermath, out);
         let mut run = Run::begin(worker, database, runs, &session.settings);
         let mut ran = 0;

@@ -16,7 +16,7 @@ use carnelian_keyspace::{Changes, EvictionOrder, EvictionPolicy, Evictor};
 use crate::allocator;
 use crate::blocking;
 use crate::database::Database;
-use crate::dispatch::{self, Scratch};
+use crate::dispatch::{self, Vectors};
 use crate::pubsub;
 use crate::reclaim::Reclaimer;
 use crate::session::Worker;
@@ -213,7 +213,7 @@ fn evict(
     let begin_ns = worker.clock.elapsed_ns();
     let now_ms = worker.clock.now_ms();
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let Scratch { aftermath, ready, .. } = &mut scratch;
+    let Vectors { aftermath, ready, .. } = &mut *scratch;
     aftermath.changes.listening = pubsub::listening(database, &settings);
     aftermath.changes.watch_ahead(&database.waiters.interest);
     let mut keys = 0_u32;

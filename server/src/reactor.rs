@@ -422,6 +422,7 @@ impl Reactor {
     /// Does what a connection needs after having been served or written to.
     fn follow(&mut self, token: Token, after: After) -> Presence {
         let Some(connection) = self.core.connections.get_mut(token) else { return Presence::Gone };
+        connection.arm(self.core.poll.registry(), token);
         match after {
             After::Close => {
                 self.close(token);
@@ -480,7 +481,9 @@ impl Reactor {
                 continue;
             };
             connection.flags.touched = false;
-            match self.service.flush(connection) {
+            let after = self.service.flush(connection);
+            connection.arm(self.core.poll.registry(), token);
+            match after {
                 After::Close => self.close(token),
                 After::Again => {
                     if !std::mem::replace(&mut connection.flags.ready, true) {

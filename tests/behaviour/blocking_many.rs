@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -142,6 +144,100 @@ fn nothing_is_lost_or_served_twice() {
 }
 
 #[test]
+fn what_ends_in_vain_takes_nothing() {
+    let server = Server::start(REACTORS);
+    let mut observer = server.connect();
+    let workers: Vec<_> = (0..16)
+        .map(|worker| {
+            let mut client = server.connect();
+            let id = client.call("CLIENT ID").to_string().trim_start_matches(':').to_owned();
+            // Some wait for so short that time limits and elements meet; others are woken in vain.
+            let command = match worker % 4 {
+                0 => "BLPOP l m 0.001",
+                1 => "BLMPOP 0.002 2 m l RIGHT",
+                2 => "BRPOP m l 0.003",
+                _ => "BLPOP l m 0",
+            };
+            (id, thread::spawn(move || work(client, command)))
+        })
+        .collect();
+    let ids: Vec<String> = workers.iter().map(|(id, _)| id.clone()).collect();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let disturber = {
+        let (mut client, is_over) = (server.connect(), Arc::clone(&is_over));
+        thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                for id in &ids {
+                    client.call(&format!("CLIENT UNBLOCK {id}"));
+                }
+            }
+        })
+    };
+    let mut expected = Vec::new();
+    for number in 0..2000 {
+        let list = if number % 3 == 0 { "m" } else { "l" };
+        expected.push(format!("e{number}"));
+        let reply = observer.call(&format!("RPUSH {list} e{number}"));
+        assert!(!reply.is_error(), "{reply}");
+    }
+    observer.eventually("EXISTS l m", ":0");
+    for _ in &workers {
+        observer.expect("RPUSH l end", "?");
+        observer.eventually("EXISTS l", ":0");
+    }
+    let mut got: Vec<String> =
+        workers.into_iter().flat_map(|(_, worker)| worker.join().unwrap()).collect();
+    is_over.store(true, Ordering::Relaxed);
+    disturber.join().unwrap();
+    got.sort();
+    expected.sort();
+    assert_eq!(got, expected);
+    assert_eq!(observer.info("blocked_clients"), "0");
+}
+
+#[test]
+fn each_entry_goes_to_one_member_of_a_group() {
+    let server = Server::start(REACTORS);
+    let mut observer = server.connect();
+    observer.expect("XGROUP CREATE s g $ MKSTREAM", "+OK");
+    let workers: Vec<_> = (0..12)
+        .map(|member| {
+            let client = server.connect();
+            thread::spawn(move || {
+                let command = format!("XREADGROUP GROUP g c{member} COUNT 1 BLOCK 0 STREAMS s >");
+                work(client, &command)
+            })
+        })
+        .collect();
+    until_blocked(&mut observer, workers.len());
+    let producers: Vec<_> = (0..4)
+        .map(|producer| {
+            let mut client = server.connect();
+            thread::spawn(move || {
+                let names = (0..150).map(|number| format!("e{producer}-{number}"));
+                let names: Vec<String> = names.collect();
+                for name in &names {
+                    client.call(&format!("XADD s * {name} v"));
+                }
+                names
+            })
+        })
+        .collect();
+    let mut expected: Vec<String> =
+        producers.into_iter().flat_map(|producer| producer.join().unwrap()).collect();
+    for left in (0..workers.len()).rev() {
+        until_blocked(&mut observer, left + 1);
+        observer.expect("XADD s * end v", "?");
+    }
+    let mut got: Vec<String> =
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+    got.sort();
+    expected.sort();
+    assert_eq!(got, expected);
+    until_blocked(&mut observer, 0);
+}
+
+#[test]
 fn a_long_line_is_served_from_its_head() {
     let server = Server::start(REACTORS);
     let mut observer = server.connect();
@@ -244,8 +340,9 @@ fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
     let fields = stat.rsplit_once(") ").expect("the name in parentheses").1;
     let mut fields = fields.split(' ').skip(11);
-    let mut next = || fields.next().and_then(|field| field.parse::<u64>().ok()).unwrap();
-    next() + next()
+    let mut next = || fields.next().and_then(|field| field.parse::<u64>().ok());
+    let (in_program, in_kernel) = (next(), next());
+    in_program.expect("a number") + in_kernel.expect("a number")
 }
 
 #[test]

@@ -317,9 +317,20 @@ fn is_near(a: &Reply, b: &Reply) -> bool {
 /// those of hashes whose fields expire and of streams with consumers, and strings may be compressed in
 /// more than one way. What they mean shows when they are restored.
 fn are_alike_as_payloads(a: &Reply, b: &Reply) -> bool {
-    let (Reply::Bulk(a), Reply::Bulk(b)) = (a, b) else { return false };
+    /// The version of the format, which depends on what the oldest server is that should read it, and
+    /// the checksum.
+    const FOOTER: usize = 10;
     /// What stands before a compressed string.
     const COMPRESSED: u8 = 0xC3;
+    let (Reply::Bulk(a), Reply::Bulk(b)) = (a, b) else { return false };
+    let (Some(a), Some(b)) = (a.split_last_chunk::<FOOTER>(), b.split_last_chunk::<FOOTER>())
+    else {
+        return false;
+    };
+    let (a, b) = (a.0, b.0);
+    if a == b {
+        return true;
+    }
     let may_be_compressed = a.contains(&COMPRESSED) || b.contains(&COMPRESSED);
     match (a.first(), b.first()) {
         (Some(a), Some(b)) if a == b && may_be_compressed => true,

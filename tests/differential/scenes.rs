@@ -47,7 +47,8 @@ fn transaction(generator: &mut Generator, commands: &mut Vec<Command>) {
             3 => Command::plain("NOSUCH a b"),
             4 | 5 => generator.command().on(1),
             6 => Command::plain("UNWATCH"),
-            7..12 => generator.made_of(IN_VAIN, Rule::Exact),
+            // Outside of a transaction it would wait a moment.
+            7..12 => awaited(generator.made_of(IN_VAIN, Rule::Exact)),
             12 => Command::plain("DISCARD x"),
             _ => generator.command(),
         };
@@ -114,7 +115,7 @@ fn blocking(generator: &mut Generator, commands: &mut Vec<Command>) {
                 for _ in 0..several {
                     let command = generator.made_of(SERVING, Rule::Exact);
                     if !command.has_stand_ins() {
-                        commands.push(command);
+                        commands.push(awaited(command));
                     }
                 }
                 commands.push(Command::plain("EXEC"));

@@ -173,6 +173,9 @@ impl Selector {
     }
 
     fn add_keys_by_use(&mut self, rest: &[u8]) -> Result<(), RuleError> {
+        if self.all_keys {
+            return Err(RuleError::AllKeys);
+        }
         let (mut read, mut write) = (false, false);
         for (index, byte) in rest.iter().enumerate() {
             match byte {

@@ -111,6 +111,7 @@ fn rules_are_refused_for_what_is_wrong_with_them() {
         ("+config|", RuleError::Syntax),
         ("+get|", RuleError::Syntax),
         ("~* ~a", RuleError::AllKeys),
+        ("~* %X~a", RuleError::AllKeys),
         ("&* &a", RuleError::AllChannels),
         ("%~a", RuleError::Syntax),
         ("%RR~a", RuleError::Syntax),

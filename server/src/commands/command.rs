@@ -180,9 +180,12 @@ fn keys_of<'c>(context: &Context<'c>) -> Result<Vec<(&'c [u8], KeyFlags)>, Comma
         .find(request[0])
         .ok_or_else(|| CommandError::text("ERR Invalid command specified"))?;
     if let Some(word) = request.get(1)
-        && let Some(sub) = context.registry.find_sub(entry, word)
+        && !entry.subcommands.is_empty()
     {
-        entry = sub;
+        entry = context
+            .registry
+            .find_sub(entry, word)
+            .ok_or_else(|| CommandError::text("ERR Invalid command specified"))?;
     }
     if entry.keys.is_empty() {
         return Err(CommandError::text("ERR The command has no key arguments"));

@@ -29,7 +29,7 @@ use carnelian_resp::Writer;
 
 pub(crate) use connection::client_line;
 
-use crate::dispatch::{self, Nest, Nesting};
+use crate::dispatch::{self, Nest, Nesting, Vectors};
 use crate::registry::{Entry, Registry, ServerCommand};
 use crate::session::{Session, Worker};
 
@@ -65,8 +65,9 @@ impl Context<'_> {
         let database = Arc::clone(&self.session.database);
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut self.worker.scratch);
-        scratch.aftermath.changes.listening = crate::pubsub::listening(&database, &settings);
-        scratch.aftermath.changes.watch_ahead(&database.waiters.interest);
+        let Vectors { aftermath, ready, .. } = &mut *scratch;
+        aftermath.changes.listening = crate::pubsub::listening(&database, &settings);
+        aftermath.changes.watch_ahead(&database.waiters.interest);
         let mut hold = match &mut self.held {
             Some(held) => Hold::Lent(&mut **held),
             None => Hold::Own(match reach {
@@ -80,12 +81,12 @@ impl Context<'_> {
         }
         let environment = &settings.environment;
         let (index, now_ms) = (self.session.db.into(), self.worker.clock.now_ms());
-        let mut db = Db::new(hold, index, now_ms, environment.policy, &mut scratch.aftermath);
+        let mut db = Db::new(hold, index, now_ms, environment.policy, aftermath);
         db.no_touch = self.session.no_touch;
         let reply = self.reply.nested(self.session.protocol);
         let mut call = Call { args: self.args, db, reply, environment, may_block: false };
         let result = work(&mut call);
-        dispatch::hear(&database, call.db.changes, &mut scratch.ready);
+        dispatch::hear(&database, call.db.changes, ready);
         drop(call);
         let client = Some(&*self.session);
         dispatch::settle(self.worker, &database, client, &mut scratch.aftermath);

@@ -379,7 +379,6 @@ fn unknown_sub(name: &str) -> CommandError {
 
 /// `CLIENT UNBLOCK id [TIMEOUT | ERROR]`: no command of this server waits, so nobody is woken.
 fn unblock(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let id = args::integer(context.args[2])?;
     let how = match &context.args[3..] {
         [] => Unblock::TimeOut,
         [word] if args::is(word, "TIMEOUT") => Unblock::TimeOut,
@@ -388,6 +387,7 @@ fn unblock(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
         }
     };
+    let id = args::integer(context.args[2])?;
     let client = u64::try_from(id).ok().and_then(|id| context.session.database.clients.find(id));
     let is_ended = client.is_some_and(|client| blocking::unblock(context.worker, &client, how));
     context.reply.integer(is_ended.into());
