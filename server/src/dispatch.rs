@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use crate::acl::{self, Denied, Origin};
 use crate::allocator;
 use crate::blocking::{self, Waiter};
+use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
@@ -67,6 +68,13 @@ pub struct Vectors {
 /// them back; empty between the two.
 #[derive(Default)]
 pub struct Scratch(Option<Box<Vectors>>);
+
+impl Scratch {
+    /// What a worker begins with: there before anything has run, unlike what is left when it is taken.
+    pub fn new() -> Self {
+        Self(Some(Box::default()))
+    }
+}
 
 impl Deref for Scratch {
     type Target = Vectors;
@@ -483,10 +491,16 @@ pub fn run_for(
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, ready);
     let wait = run.wait.take();
-    let _ = run.end();
+    let slow = run.end();
     drop(call);
     settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
+    if wait.is_none() {
+        for (_, noted) in slow {
+            let about = (database, &*settings, &*waiter.client);
+            log_slow_of(worker, about, entry, words, noted);
+        }
+    }
     wait.map_or(Effect::None, Effect::Wait)
 }
 
@@ -793,7 +807,19 @@ pub struct Noted {
 /// Puts a command into the logs it belongs to. Called with no lock held.
 #[cold]
 fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], noted: Noted) {
-    let (database, settings) = (&session.database, &session.settings);
+    let about = (&*session.database, &*session.settings, &*session.shared);
+    log_slow_of(worker, about, entry, words, noted);
+}
+
+/// The same for a client that may be another reactor's.
+#[cold]
+fn log_slow_of(
+    worker: &Worker,
+    (database, settings, client): (&Database, &Settings, &ClientShared),
+    entry: &Entry,
+    words: &[&[u8]],
+    noted: Noted,
+) {
     let now_ms = worker.clock.now_ms();
     let Noted { duration_ns, reply_bytes } = noted;
     if settings.latency_ns <= duration_ns {
@@ -804,7 +830,6 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
     if entry.flags.contains(Flags::SKIP_SLOWLOG) {
         return;
     }
-    let client = &session.shared;
     if settings.slow_ns <= duration_ns {
         let (us, most) = (duration_ns / 1000, settings.slow_log_len);
         database.slow_log.lock().push(entry, words, client, us, now_ms, most);

@@ -292,7 +292,7 @@ impl Worker {
             server,
             clock: Clock::new(),
             random: fastrand::Rng::new(),
-            scratch: Scratch::default(),
+            scratch: Scratch::new(),
             sweeps: BTreeMap::new(),
             quotas: BTreeMap::new(),
             is_evicting: false,
