@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use carnelian_commands::{CommandError, Effect, Flags, Scope};
 use carnelian_keyspace::{SegmentSet, segment_of};
 
+use crate::clients::bits;
 use crate::commands::Context;
 use crate::dispatch::{self, Nest, Nesting};
 use crate::pause;
@@ -31,6 +32,11 @@ pub struct Transaction {
 
 impl Transaction {
     pub fn push(&mut self, entry: &Entry, words: &[&[u8]], may_write: bool) {
+        let more = words.iter().map(|word| word.len()).sum::<usize>();
+        if self.bytes.capacity() - self.bytes.len() < more {
+            // It counts against `maxmemory-clients`, so not half of it is to be room.
+            self.bytes.reserve_exact(more.max(self.bytes.len() / 4));
+        }
         for word in words {
             self.bytes.extend_from_slice(word);
             self.words.push(self.bytes.len());
@@ -58,6 +64,12 @@ impl Transaction {
         self.may_write
     }
 
+    fn words(&self) -> Vec<&[u8]> {
+        let mut start = 0;
+        let word = |&end: &usize| &self.bytes[std::mem::replace(&mut start, end)..end];
+        self.words.iter().map(word).collect()
+    }
+
     /// Bytes it takes.
     pub fn memory(&self) -> usize {
         self.bytes.capacity()
@@ -67,7 +79,6 @@ impl Transaction {
 }
 
 /// The keys a client watches.
-#[derive(Default)]
 pub struct Watched {
     pub keys: Vec<Key>,
     pub watch: Arc<Watch>,
@@ -87,6 +98,7 @@ impl Session {
         waiters.unwatch(&watched.keys, self.shared.id);
         waiters.watching.fetch_sub(1, Ordering::Relaxed);
         self.shared.watched.store(0, Ordering::Relaxed);
+        self.shared.set_flag(bits::DIRTY, false);
     }
 
     /// Queues a command behind MULTI.
@@ -121,12 +133,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let keyspace = &database.keyspace;
     let registry = context.registry;
 
-    let mut start = 0;
-    let words: Vec<&[u8]> = transaction
-        .words
-        .iter()
-        .map(|&end| &transaction.bytes[std::mem::replace(&mut start, end)..end])
-        .collect();
+    let words = transaction.words();
     let mut wanted = SegmentSet::default();
     let mut is_bounded = true;
     let mut first = 0;
@@ -153,7 +160,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         context.session.unwatch();
         return Err(CommandError::text(format!(
             "EXECABORT Transaction discarded because of: {}",
-            dispatch::BUSY
+            database.scripting.busy_text()
         )));
     };
     if let Some(watched) = watched {

@@ -12,6 +12,7 @@ use carnelian_keyspace::Interest;
 use parking_lot::Mutex;
 
 use crate::blocking::Waiter;
+use crate::clients::{ClientShared, bits};
 
 /// A key of a logical database.
 pub type Key = (usize, Box<[u8]>);
@@ -20,9 +21,22 @@ pub type Key = (usize, Box<[u8]>);
 #[derive(Default)]
 pub struct Watch {
     broken: AtomicBool,
+    /// Whose watch it is: others see that it is broken.
+    owner: Option<Arc<ClientShared>>,
 }
 
 impl Watch {
+    pub fn of(owner: &Arc<ClientShared>) -> Self {
+        Self { broken: AtomicBool::new(false), owner: Some(Arc::clone(owner)) }
+    }
+
+    fn tell(&self) {
+        self.broken.store(true, Ordering::Release);
+        if let Some(owner) = &self.owner {
+            owner.set_flag(bits::DIRTY, true);
+        }
+    }
+
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
     }
@@ -139,7 +153,7 @@ impl Waiters {
         let keys = self.keys.lock();
         let Some(line) = keys.get(&db).and_then(|keys| keys.get(key)) else { return false };
         for watch in line.watches.values() {
-            watch.broken.store(true, Ordering::Release);
+            watch.tell();
         }
         !line.waiting.is_empty()
     }

@@ -328,6 +328,13 @@ fn commands_tell_their_names_and_what_they_do_to_keys() {
             COMMAND GETKEYSANDFLAGS BITFIELD k GET u8 0 OVERFLOW SAT => [[k ~[+RO +access]]]
             COMMAND GETKEYSANDFLAGS BITFIELD k GET u8 0 SET u8 0 1 => [[k ~[+RW +access +update]]]
             COMMAND GETKEYSANDFLAGS BITFIELD k GET u8 => [[k ~[+RW +access +update]]]
+            COMMAND GETKEYSANDFLAGS CLIENT -5 => -ERR Invalid command specified
+            COMMAND GETKEYS EVAL x 0 => []
+            COMMAND GETKEYS EVAL x y => []
+            COMMAND GETKEYS XREADGROUP a b c d e f => -ERR Invalid arguments specified for command
+            CLIENT UNBLOCK -9223372036854775809 x => -ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR
+            CLIENT SETINFO Lib-Name "a b" => -ERR Lib-Name cannot contain spaces, newlines or special characters.
+            RESTORE k 9223372036854775807 x => -ERR DUMP payload version or checksum are wrong
             "#,
         );
         let names = client.call("COMMAND LIST").elements();

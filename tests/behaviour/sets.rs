@@ -145,3 +145,14 @@ fn scanning_a_large_set_while_it_changes() {
         assert_eq!(seen.len(), 2000);
     });
 }
+
+#[test]
+fn keys_behind_one_of_the_wrong_type_are_not_read() {
+    let mut client = carnelian_tests::Server::start(&[]).connect();
+    client.script("SET string x => +OK\nCONFIG RESETSTAT => +OK\n");
+    for command in ["SUNION a string b", "SINTERCARD 3 a string b", "SDIFFSTORE d a string b"] {
+        let reply = client.call(command);
+        assert!(reply.to_string().contains("WRONGTYPE"), "{command}: {reply}");
+    }
+    assert_eq!(client.info("keyspace_misses"), "3");
+}

@@ -244,3 +244,43 @@ fn transactions_of_either_kind_are_atomic_to_each_other() {
     });
     server.connect().expect("MGET x y", "[1200 1200]");
 }
+
+#[test]
+fn what_is_only_looked_at_may_be_locked_late() {
+    each_way(|client| {
+        // TIME, a command of the server, leaves the locks to be taken as keys are reached.
+        client.script(
+            r#"
+            HSET h a 1 => :1
+            SADD s a => :1
+            MULTI => +OK
+            HTTL h FIELDS 2 a => +QUEUED
+            TIME => +QUEUED
+            "#,
+        );
+        let replies = client.call("EXEC").elements();
+        assert!(replies[0].is_error() && replies.len() == 2, "{replies:?}");
+        client.script(
+            r#"
+            EVAL "return redis.pcall('HGETEX', 'h', 'EX', 'x', 'FIELDS', 1, 'a').err" 0 => "ERR value is not an integer or out of range"
+            EVAL "return redis.pcall('HTTL', 's', 'FIELDS', 2, 'a').err" 0 => "WRONGTYPE Operation against a key holding the wrong kind of value"
+            "#,
+        );
+    });
+}
+
+#[test]
+fn a_broken_watch_is_seen_by_others() {
+    let server = Server::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    let flags = |client: &mut carnelian_tests::Client| {
+        let line = client.call("CLIENT INFO").text();
+        line.split(' ').find_map(|field| field.strip_prefix("flags=")).unwrap().to_owned()
+    };
+    client.script("WATCH k => +OK\n");
+    assert_eq!(flags(&mut client), "N");
+    other.expect("SET k 1", "+OK");
+    assert_eq!(flags(&mut client), "d");
+    client.script("UNWATCH => +OK\n");
+    assert_eq!(flags(&mut client), "N");
+}

@@ -20,7 +20,7 @@ pub const TEMPLATES: &[Template] = &[
     t("server", 4, Exact, "COMMAND GETKEYS {any}"),
     t("server", 4, Deep, "COMMAND GETKEYSANDFLAGS {any}"),
     t("server", 1, Exact, "COMMAND GETKEYS (EVAL|EVAL_RO) return {#t} {v}"),
-    t("server", 1, Exact, "COMMAND GETKEYS (SORT|ZUNIONSTORE|MIGRATE|XREADGROUP) <{k}>"),
+    t("server", 1, Exact, "COMMAND GETKEYS (SORT|ZUNIONSTORE|XREADGROUP) <{k}>"),
     t("server", 1, Exact, "OBJECT REFCOUNT none"),
     t("server", 1, Exact, "OBJECT FREQ {k}"),
     t("server", 1, Exact, "CLIENT GETNAME"),

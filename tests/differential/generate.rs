@@ -681,10 +681,12 @@ fn is_fragile(template: &Template) -> bool {
     let lexical = template.text.contains("{y}");
     let unsorted = template.text.contains("nosort");
     // Waiting must not last.
-    let blocking = template.text.contains("BLOCK");
+    let blocking = template.text.contains("BLOCK") || template.text.starts_with("WAIT");
+    // A plain HELLO lists the modules of a server.
+    let greeting = template.text.starts_with("HELLO");
     // Nothing may wait where nobody expects it, or carry a payload of bytes at random.
     let special = ["{short}", "@dum", "{any}"].iter().any(|part| template.text.contains(part));
-    random || timed || large || scan || lexical || unsorted || blocking || special
+    random || timed || large || scan || lexical || unsorted || blocking || greeting || special
 }
 
 struct Parser<'a> {

@@ -106,6 +106,11 @@ impl Pair {
         Ok(())
     }
 
+    /// Whether a connection waits on the first server, for all that is known.
+    pub fn is_waiting(&self, connection: usize) -> bool {
+        self.waiting.contains_key(&connection)
+    }
+
     /// What holds for the reply to a command: its own rule, or those of all that EXEC runs.
     fn terms(&mut self, command: &Command, a: &Reply, b: &Reply) -> Terms {
         let queue = &mut self.queues[command.on];

@@ -141,7 +141,8 @@ impl State<'_> {
         let differing = exchanges.iter().position(|exchange| !self.pair.agree(exchange));
         let Some(at) = differing else {
             self.history.extend(commands);
-            return Ok(());
+            // A first connection that waits says nothing any more.
+            return if self.pair.is_waiting(0) { self.start_over() } else { Ok(()) };
         };
         // What came behind the first difference may only follow from it.
         self.history.extend_from_slice(&commands[..at]);

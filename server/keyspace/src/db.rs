@@ -167,6 +167,7 @@ impl<'k> Db<'k> {
     /// A look at a key's entry that leaves no trace: no hit, miss or access is counted.
     pub fn look(&mut self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
         if self.changes.keeps_expired {
+            self.reach(key);
             return self.peek(key);
         }
         let hash = self.access.keyspace().hash(key);
@@ -189,7 +190,8 @@ impl<'k> Db<'k> {
     }
 
     /// The same through a shared borrow, so that several keys can be read side by side. Call
-    /// [`Db::settle`] on them before: this one does not remove what has expired.
+    /// [`Db::settle`] on them before, or [`Db::reach`]: this one neither removes what has expired
+    /// nor locks anything.
     #[must_use]
     pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
@@ -200,6 +202,13 @@ impl<'k> Db<'k> {
     /// Counts a read of a key and removes it if it has expired. Whether it is there.
     pub fn settle(&mut self, key: &[u8]) -> bool {
         self.read(key).is_some()
+    }
+
+    /// Has a key's segment locked, so that it can be peeked at: where locks are taken when they are
+    /// first needed, nothing may have needed this one yet.
+    pub fn reach(&mut self, key: &[u8]) {
+        let hash = self.access.keyspace().hash(key);
+        self.access.segment_mut(segment_of(hash));
     }
 
     pub fn peek_as<T: Aggregate>(&self, key: &[u8]) -> Result<Option<Ref<'_, T>>, WrongType> {

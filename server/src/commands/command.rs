@@ -194,8 +194,10 @@ fn keys_of<'c>(context: &Context<'c>) -> Result<Vec<(&'c [u8], KeyFlags)>, Comma
         return Err(CommandError::text("ERR Invalid number of arguments specified for command"));
     }
     let mut keys = Vec::new();
-    keys::for_each(entry, request, |index, flags| keys.push((request[index], flags)))
-        .map_err(|_| CommandError::text("ERR Invalid arguments specified for command"))?;
+    let found = keys::for_each(entry, request, |index, flags| keys.push((request[index], flags)));
+    if found.is_err() {
+        keys.clear();
+    }
     if keys.is_empty() && !entry.flags.contains(Flags::NO_MANDATORY_KEYS) {
         return Err(CommandError::text("ERR Invalid arguments specified for command"));
     }

@@ -50,6 +50,9 @@ const IDLE_SECONDS_MAX: u64 = (1 << 24) - 1;
 const BUSY_KEY: CommandError =
     CommandError::Other(Cow::Borrowed("BUSYKEY Target key name already exists."));
 
+const INVALID_TTL: CommandError =
+    CommandError::Other(Cow::Borrowed("ERR Invalid TTL value, must be >= 0"));
+
 /// `DUMP key`
 fn dump(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let limits = &call.environment.limits;
@@ -114,13 +117,15 @@ fn restore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     if !options.replace && call.db.exists(key) {
         return Err(BUSY_KEY);
     }
-    let expiry = expiry_of(call, &options)?;
+    let ttl = args::integer(words[2])?;
+    let ttl = u64::try_from(ttl).map_err(|_| INVALID_TTL)?;
     let environment = call.environment;
     let checksum = match environment.ignores_checksums {
         true => Checksum::Ignored,
         false => Checksum::Verified,
     };
     let loaded = read_payload(payload, &environment.limits, checksum).map_err(refusal)?;
+    let expiry = expiry_of(call, ttl, &options)?;
 
     let replaced = options.replace && call.db.remove(key);
     if expiry.is_some_and(|at| at <= call.now_ms()) {
@@ -138,13 +143,12 @@ fn restore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 }
 
 /// When the key expires: `ttl` from now on or as it is, never for 0.
-fn expiry_of(call: &Call<'_>, options: &Options) -> Result<Option<u64>, CommandError> {
-    let ttl = args::integer(call.args[2])?;
+fn expiry_of(call: &Call<'_>, ttl: u64, options: &Options) -> Result<Option<u64>, CommandError> {
     let start = if options.absolute { 0 } else { call.now_ms() };
-    match u64::try_from(ttl) {
-        Ok(0) => Ok(None),
-        Ok(ttl) if ttl <= i64::MAX as u64 - start => Ok(Some(start + ttl)),
-        _ => Err(CommandError::text("ERR Invalid TTL value, must be >= 0")),
+    match ttl {
+        0 => Ok(None),
+        _ if ttl <= i64::MAX as u64 - start => Ok(Some(start + ttl)),
+        _ => Err(INVALID_TTL),
     }
 }
 

@@ -9,7 +9,8 @@ use carnelian_commands::{
 
 use crate::commands::{Context, Reach};
 use crate::registry::{ServerCommand, ServerRun};
-use crate::transaction;
+use crate::transaction::{self, Watched};
+use crate::waiters::Watch;
 
 const CONTROL: Flags = Flags::ALLOW_BUSY
     .union(Flags::FAST)
@@ -106,7 +107,8 @@ fn watch(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let index = usize::from(context.session.db);
     let mut watched = context.session.watched.take().unwrap_or_else(|| {
         database.waiters.watching.fetch_add(1, Ordering::Relaxed);
-        Box::default()
+        let watch = Arc::new(Watch::of(&context.session.shared));
+        Box::new(Watched { keys: Vec::new(), watch })
     });
     if database.keyspace.is_busy() {
         // The locks may be this thread's own, under a script. EXEC will find what has expired by now.

@@ -190,11 +190,12 @@ const NOT_POSITIVE: &str = "ERR Number of fields must be a positive integer";
 
 /// A refusal of a command's words, unless that the key is no hash comes before it.
 fn after_type<T>(
-    call: &Call<'_>,
+    call: &mut Call<'_>,
     key: &[u8],
     parsed: Result<T, CommandError>,
 ) -> Result<T, CommandError> {
     if parsed.is_err() {
+        call.db.reach(key);
         call.db.peek_as::<Hash>(key)?;
     }
     parsed

@@ -81,7 +81,7 @@ pub(super) const SDIFFSTORE: DataCommand = DataCommand {
 fn sunion(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let keys = &call.args[1..];
     let limits = limits(call);
-    settle(call, keys);
+    settle(call, keys)?;
     let operands = Operands::open(&call.db, keys)?;
     let mut result = workspace(&operands);
     unite(&operands, &mut result, limits);
@@ -94,7 +94,7 @@ fn sunion(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 fn sunionstore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let (destination, keys) = (call.args[1], &call.args[2..]);
     let limits = limits(call);
-    settle(call, keys);
+    settle(call, keys)?;
     let mut result = Set::Intset(Intset::new());
     unite(&Operands::open(&call.db, keys)?, &mut result, limits);
     Ok(store(call, destination, result, "sunionstore"))
@@ -111,7 +111,7 @@ fn unite(operands: &Operands<'_>, result: &mut Set, limits: SetLimits) {
 fn sdiff(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let keys = &call.args[1..];
     let limits = limits(call);
-    settle(call, keys);
+    settle(call, keys)?;
     let operands = Operands::open(&call.db, keys)?;
     let reply = &mut call.reply;
     match Difference::plan(keys, &operands) {
@@ -139,7 +139,7 @@ fn sdiff(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 fn sdiffstore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let (destination, keys) = (call.args[1], &call.args[2..]);
     let limits = limits(call);
-    settle(call, keys);
+    settle(call, keys)?;
     let mut result = Set::Intset(Intset::new());
     match Difference::plan(keys, &Operands::open(&call.db, keys)?) {
         Difference::Empty => {}

@@ -68,7 +68,7 @@ pub(super) const SINTERSTORE: DataCommand = DataCommand {
 /// `SINTER key [key ...]`
 fn sinter(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let keys = &call.args[1..];
-    settle(call, keys);
+    settle(call, keys)?;
     let operands = Operands::open(&call.db, keys)?;
     let reply = &mut call.reply;
     let mark = reply.defer();
@@ -87,7 +87,7 @@ fn sinter(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 /// `SINTERCARD numkeys key [key ...] [LIMIT limit]`
 fn sintercard(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let (keys, limit) = counted_keys(call.args)?;
-    settle(call, keys);
+    settle(call, keys)?;
     let operands = Operands::open(&call.db, keys)?;
     let mut count = 0;
     if let Some(sets) = smallest_first(&operands) {
@@ -125,7 +125,7 @@ fn counted_keys<'w>(words: &'w [&'w [u8]]) -> Result<(&'w [&'w [u8]], u64), Comm
 fn sinterstore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let (destination, keys) = (call.args[1], &call.args[2..]);
     let limits = limits(call);
-    settle(call, keys);
+    settle(call, keys)?;
     let result = common(&Operands::open(&call.db, keys)?, limits);
     Ok(store(call, destination, result, "sinterstore"))
 }

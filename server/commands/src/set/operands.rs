@@ -1,6 +1,7 @@
 //! The sets a command works on side by side, and the place for its result.
 
-use carnelian_keyspace::{Db, EventClass, Ref};
+use carnelian_keyspace::{Db, EventClass, Kind, Ref};
+use carnelian_structs::entry::EntryRef;
 use carnelian_structs::set::Set;
 use smallvec::SmallVec;
 
@@ -28,11 +29,16 @@ impl<'d> Operands<'d> {
     }
 }
 
-/// Counts the reads of keys and removes those that have expired.
-pub(super) fn settle(call: &mut Call<'_>, keys: &[&[u8]]) {
+/// Counts the reads of keys, up to the first that holds something else, and removes those that have
+/// expired.
+pub(super) fn settle(call: &mut Call<'_>, keys: &[&[u8]]) -> Result<(), CommandError> {
     for key in keys {
-        call.db.settle(key);
+        let kind = call.db.get(key).map(EntryRef::value_kind);
+        if kind.is_some_and(|kind| kind != Kind::Set) {
+            return Err(CommandError::WrongType);
+        }
     }
+    Ok(())
 }
 
 /// Puts a result at its key and replies with its size. An empty one removes the key.

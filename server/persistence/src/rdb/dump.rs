@@ -26,13 +26,13 @@ pub enum RestoreError {
     Load(#[from] LoadError),
 }
 
-/// The payload for a key's value, of the lowest version that has its form.
+/// The payload for a key's value.
 #[must_use]
 pub fn dump(entry: EntryRef<'_, Value>, limits: &Limits) -> Vec<u8> {
     let kind = type_of(entry);
     let mut out = vec![kind as u8];
     save(entry, limits, &mut out);
-    out.extend_from_slice(&kind.version().to_le_bytes());
+    out.extend_from_slice(&VERSION_MAX.to_le_bytes());
     let checksum = crc64(0, &out);
     out.extend_from_slice(&checksum.to_le_bytes());
     out

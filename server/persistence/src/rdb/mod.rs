@@ -99,15 +99,6 @@ impl Type {
         ];
         KNOWN.into_iter().find(|&known| known as u8 == byte)
     }
-
-    /// The first version of the format that has it, of those that are still written.
-    #[must_use]
-    pub const fn version(self) -> u16 {
-        match self {
-            Self::HashExpiries | Self::HashListpackExpiries => 12,
-            _ => 11,
-        }
-    }
 }
 
 /// A value that was read, in the encoding that the limits ask for.

@@ -288,11 +288,11 @@ fn every_encoding_survives() {
 }
 
 #[test]
-fn the_version_is_as_low_as_the_form_allows() {
+fn the_version_is_that_of_redis_8() {
     for sample in samples() {
         let payload = check_round_trip(sample);
         let version = u16::from_le_bytes([payload[payload.len() - 10], payload[payload.len() - 9]]);
-        assert_eq!(version, if payload[0] < 22 { 11 } else { 12 });
+        assert_eq!(version, 12);
     }
 }
 

@@ -178,10 +178,8 @@ fn setinfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         return Err(CommandError::quoting("ERR Unrecognized option '", attribute, "'"));
     }
     if !is_printable(value) {
-        let attribute = if is_name { "lib-name" } else { "lib-ver" };
-        return Err(CommandError::text(format!(
-            "ERR {attribute} cannot contain spaces, newlines or special characters."
-        )));
+        let why = " cannot contain spaces, newlines or special characters.";
+        return Err(CommandError::quoting("ERR ", attribute, why));
     }
     let mut names = context.session.shared.names.lock();
     if is_name {
