@@ -1068,6 +1068,7 @@ fn refuse(
         }
         Refusal::Denied(id, denied) => {
             let entry = registry.entry(*id);
+            session.last_command = *id as u32;
             let is_queued = session.transaction.is_some();
             let origin = if is_queued { Origin::Multi } else { Origin::TopLevel };
             acl::report(worker, session, entry, words, *denied, origin);

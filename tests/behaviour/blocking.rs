@@ -276,3 +276,16 @@ fn what_comes_after_a_wait_waits_too() {
     client.expect_next("[k b]");
     client.expect_next("+PONG");
 }
+
+#[test]
+fn who_has_waited_is_in_the_slow_log() {
+    let server = Server::start(&["--slowlog-log-slower-than", "0"]);
+    let mut client = server.connect();
+    let mut waiter = server.connect();
+    block(&mut waiter, "BLPOP queue 0", &mut client, 1);
+    client.expect("SLOWLOG RESET", "+OK");
+    client.expect("RPUSH queue a", ":1");
+    waiter.expect_next("[queue a]");
+    let log = client.call("SLOWLOG GET 10").to_string();
+    assert_eq!(log.matches("[BLPOP queue 0]").count(), 1, "{log}");
+}

@@ -99,6 +99,24 @@ fn who_does_not_read_is_closed_at_the_hard_limit() {
 }
 
 #[test]
+fn a_reply_above_the_hard_limit_is_not_begun() {
+    let args = ["--client-output-buffer-limit", "normal", "100kb", "0", "0"];
+    let server = Server::starter().args(&args).tls().start();
+    let mut writer = server.connect();
+    let value = vec![b'x'; 60_000];
+    assert_eq!(writer.call_words(&[b"SET", &b"big"[..], &value]).to_string(), "+OK");
+    for mut client in [server.connect(), server.connect_tls()] {
+        client.send(b"GET big\r\n");
+        assert_eq!(client.read().bytes(), value);
+        // What was asked for is done all the same.
+        client.send(b"MULTI\r\nINCR done\r\nGET big\r\nGET big\r\nINCR done\r\nEXEC\r\n");
+        assert_eq!(client.read_to_close(), b"");
+    }
+    writer.expect("GET done", "4");
+    assert_eq!(writer.info("client_output_buffer_limit_disconnections"), "2");
+}
+
+#[test]
 fn who_does_not_read_is_closed_at_the_soft_limit_after_a_while() {
     let args = ["--client-output-buffer-limit", "normal", "0", "1mb", "1"];
     let server = Server::start(&args);

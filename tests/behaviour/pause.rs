@@ -16,6 +16,28 @@ fn blocked(client: &mut Client, count: usize) {
 }
 
 #[test]
+fn scripts_wait_unless_they_say_that_they_do_not_write() {
+    let server = Server::start(&[]);
+    let mut control = server.connect();
+    let mut queued = server.connect();
+    queued.expect("MULTI", "+OK");
+    queued.expect("EVAL \"#!lua\\nreturn 3\" 0", "+QUEUED");
+    control.expect(&format!("CLIENT PAUSE {LONG} WRITE"), "+OK");
+    control.expect("EVAL \"#!lua flags=no-writes\\nreturn 1\" 0", ":1");
+    control.expect("EVAL_RO \"return 1\" 0", ":1");
+    let mut held = [server.connect(), server.connect()];
+    held[0].send_words(&["EVAL", "return 2", "0"]);
+    held[1].send_words(&["EVAL", "#!lua\nreturn 2", "0"]);
+    queued.send_words(&["EXEC"]);
+    blocked(&mut control, 3);
+    control.expect("CLIENT UNPAUSE", "+OK");
+    held.iter_mut().for_each(|client| {
+        client.expect_next(":2");
+    });
+    queued.expect_next("[:3]");
+}
+
+#[test]
 fn writes_wait_and_reads_go_on() {
     let server = Server::starter().tls().start();
     let mut control = server.connect();

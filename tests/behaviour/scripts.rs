@@ -170,3 +170,57 @@ fn replies_keep_their_types() {
     client.expect(r#"EVAL "redis.setresp(3) return redis.call('HGETALL', 'h')" 0"#, "[a 1]");
     client.expect(r#"EVAL "redis.setresp(3) return {double = 0.5}" 0"#, "0.5");
 }
+
+/// Requests that reach a busy reactor together with that of a script which does not end.
+#[test]
+fn who_comes_with_an_endless_script_is_answered() {
+    let server = Server::start(&["--io-threads", "1", "--busy-reply-threshold", "10"]);
+    for kill in [&b"*2\r\n$6\r\nSCRIPT\r\n$4\r\nKILL\r\n"[..], b"script kill\r\n"] {
+        let mut sleeper = server.connect();
+        let mut caller = server.connect();
+        let mut others = [server.connect(), server.connect()];
+        sleeper.send_words(&["DEBUG", "SLEEP", "0.2"]);
+        caller.send_words(&["EVAL", "while true do end", "0"]);
+        for other in &mut others {
+            other.send(b"GET k\r\n");
+        }
+        sleeper.expect_next("+OK");
+        let [first, second] = &mut others;
+        let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN \
+                    NOSAVE.";
+        first.expect_next(busy);
+        // More of the script's own client, after another has been served from inside.
+        caller.send(b"PING\r\n");
+        second.expect_next(busy);
+        second.expect("GET k", busy);
+        first.send(kill);
+        first.expect_next("+OK");
+        let reply = caller.read();
+        assert!(reply.text().contains("killed by user"), "{reply:?}");
+        caller.expect_next("+PONG");
+    }
+}
+
+#[test]
+fn what_a_script_is_called_with_is_told_right() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.script(
+        r#"
+        COMMAND GETKEYS EVAL "return 1" 0 => []
+        COMMAND GETKEYS EVAL "return 1" 1 k => [k]
+        FUNCTION FLUSH SYNC x => -ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.
+        EVAL_RO "return redis.pcall('PUBLISH', 'c', 'm')" 0 => -ERR Write commands are not allowed from read-only scripts.
+        DEBUG SET-DISABLE-DENY-SCRIPTS 1 => +OK
+        EVAL "return redis.call('CLIENT', 'SETNAME', 'x')" 0 => +OK
+        DEBUG SET-DISABLE-DENY-SCRIPTS 0 => +OK
+        EVAL "return redis.pcall('CLIENT', 'SETNAME', 'x')" 0 => -ERR This Redis command is not allowed from script
+        ACL SETUSER limited on nopass +@all -incr ~* => +OK
+        AUTH limited x => +OK
+        "#,
+    );
+    let mut other = server.connect();
+    client.call(r#"EVAL "return redis.pcall('INCR', 'n')" 0"#);
+    let seen = other.call("ACL LOG 1").elements()[0].elements();
+    assert!(seen.iter().any(|field| field.to_string().contains(" cmd=eval ")), "{seen:?}");
+}

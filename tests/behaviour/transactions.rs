@@ -69,6 +69,26 @@ fn a_refused_command_spoils_the_transaction() {
 }
 
 #[test]
+fn an_expired_key_that_comes_with_a_swap_changes_nothing() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.call("DEBUG SET-ACTIVE-EXPIRE 0");
+    for prepare in ["PING", "SET a 1 PX 1"] {
+        client.call("FLUSHALL");
+        client.call("SET a 2 PX 1");
+        client.expect("SELECT 1", "+OK");
+        client.call(prepare);
+        client.expect("DEBUG SLEEP 0.002", "+OK");
+        client.expect("WATCH a", "+OK");
+        client.expect("SWAPDB 0 1", "+OK");
+        client.expect("MULTI", "+OK");
+        client.expect("PING", "+QUEUED");
+        client.expect("EXEC", "[+PONG]");
+        client.expect("SELECT 0", "+OK");
+    }
+}
+
+#[test]
 fn a_changed_key_stops_those_who_watch_it() {
     let server = Server::start(&[]);
     let (mut client, mut other) = (server.connect(), server.connect());

@@ -171,12 +171,22 @@ impl Db<'_> {
         }
         for segment in 0..SEGMENTS {
             if self.changes.is_anything_watched() {
-                // A key of either database appears, goes or changes in both.
-                let segment = self.access.segment(segment);
-                let keys = [a, b].into_iter().filter_map(|db| segment.table(db));
-                for entry in keys.flat_map(|table| table.iter()) {
-                    self.changes.touch(a, entry.key());
-                    self.changes.touch(b, entry.key());
+                // A key of either database appears, goes or changes in both. What has expired goes before:
+                // nobody sees it come.
+                let segment = self.access.segment_mut(segment);
+                for db in [a, b] {
+                    let mut due = Vec::new();
+                    for entry in segment.table(db).into_iter().flat_map(|table| table.iter()) {
+                        if entry.expiry().is_none_or(|at| self.now_ms < at) {
+                            self.changes.touch(a, entry.key());
+                            self.changes.touch(b, entry.key());
+                        } else {
+                            due.push(entry.key().to_vec());
+                        }
+                    }
+                    for key in due {
+                        remove_expired(segment, db, &key, self.changes, self.dropped);
+                    }
                 }
             }
             self.access.segment_mut(segment).swap_tables(a, b);

@@ -187,7 +187,7 @@ pub fn report(
     origin: Origin,
 ) {
     let registry: &Registry = &worker.server.registry;
-    session.shared.last_command.store(entry.id as u32, Ordering::Relaxed);
+    session.shared.last_command.store(session.last_command, Ordering::Relaxed);
     let object = denied.object(entry, words);
     report_names(worker, session, registry, denied.reason, origin, object, &session.user.name);
 }

@@ -124,6 +124,13 @@ const SUBCOMMANDS: &[Sub] = &[
         set_active_expire,
     ),
     sub(
+        "set-disable-deny-scripts",
+        (1, 1),
+        "<0|1>",
+        "Lets scripts run commands that they may not run.",
+        set_disable_deny_scripts,
+    ),
+    sub(
         "set-skip-checksum-validation",
         (1, 1),
         "<0|1>",
@@ -216,6 +223,14 @@ fn sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 fn set_active_expire(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let on = is_on(context.args[2]);
     context.session.database.active_expiry.store(on, Ordering::Relaxed);
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG SET-DISABLE-DENY-SCRIPTS 0|1`
+fn set_disable_deny_scripts(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let on = is_on(context.args[2]);
+    context.session.database.scripting.denies_nothing.store(on, Ordering::Relaxed);
     context.reply.ok();
     Ok(Effect::None)
 }

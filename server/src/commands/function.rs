@@ -119,6 +119,11 @@ fn delete(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `FUNCTION FLUSH [ASYNC | SYNC]`
 fn flush(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    if 3 < context.args.len() {
+        return Err(CommandError::text(
+            "ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.",
+        ));
+    }
     check_flush(context, "ERR FUNCTION FLUSH only supports SYNC|ASYNC option")?;
     let database = Arc::clone(&context.session.database);
     database.scripting.engine(&database)?.flush_libraries();

@@ -22,6 +22,9 @@ const OUTPUT_PAUSE_BYTES: usize = 256 << 20;
 /// What is delivered is copied up to this size, and shared beyond.
 const STAGED_BYTES: usize = 4096;
 
+/// What no limit counts: short replies are not looked at before they are sent.
+const UNLIMITED_BYTES: usize = 16 << 10;
+
 /// A client that has not authenticated is owed no more than this.
 const UNAUTHENTICATED_OUTPUT_BYTES: usize = 16 << 10;
 
@@ -63,6 +66,11 @@ impl Service {
     pub fn flush(&mut self, connection: &mut Connection) -> After {
         let staged = std::mem::take(&mut connection.staged);
         let mut bytes = &self.replies[staged];
+        if UNLIMITED_BYTES < bytes.len() && self.is_over_hard_limit(connection, bytes.len()) {
+            // Nothing is left to wait for, whoever closes it.
+            connection.output.clear();
+            return After::Close;
+        }
         if !bytes.is_empty()
             && let Transport::Handshake(session) | Transport::Tls(session) =
                 &mut connection.transport
@@ -172,14 +180,31 @@ impl Service {
             }
             || !connection.session.authenticated && UNAUTHENTICATED_OUTPUT_BYTES < waiting;
         if is_over {
-            log::warning!(
-                "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
-                connection.describe()
-            );
-            let counters = self.worker.counters(&connection.session.database);
-            counters.output_limit_disconnections.add(1);
+            self.report_over_limit(connection);
         }
         is_over
+    }
+
+    /// The same of what is yet to be sent: a reply above the limit is not even begun.
+    fn is_over_hard_limit(&self, connection: &Connection, more: usize) -> bool {
+        let is_over = {
+            let settings = connection.session.database.settings.load();
+            let limit = settings.output_limits.of(connection.session.class);
+            limit.is_over_hard(connection.output.len() + more)
+        };
+        if is_over {
+            self.report_over_limit(connection);
+        }
+        is_over
+    }
+
+    fn report_over_limit(&self, connection: &Connection) {
+        log::warning!(
+            "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
+            connection.describe()
+        );
+        let counters = self.worker.counters(&connection.session.database);
+        counters.output_limit_disconnections.add(1);
     }
 
     fn resume(connection: &mut Connection) -> After {
