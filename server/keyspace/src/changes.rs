@@ -53,6 +53,8 @@ pub struct Changes {
     /// Of those, the ones that clients may have in a cache of theirs; moved here by who has dealt with
     /// the others' interest.
     pub told: Vec<(usize, Box<[u8]>)>,
+    /// Keys whose waiting clients are to look again though the value counts as unchanged.
+    pub roused: Vec<(usize, Box<[u8]>)>,
     /// Whether a logical database was emptied.
     pub flushed: bool,
     /// Whether keys that have expired are left alone, and only look as if they were gone.
@@ -92,6 +94,7 @@ impl Changes {
         self.events.clear();
         self.touched.clear();
         self.told.clear();
+        self.roused.clear();
         self.flushed = false;
         self.expired.clear();
         self.evicted.clear();
@@ -109,6 +112,12 @@ impl Changes {
     pub fn touch(&mut self, db: usize, key: &[u8]) {
         if self.watching && self.interest.as_ref().is_none_or(|it| it.cares(db, key)) {
             self.touched.push((db, key.into()));
+        }
+    }
+
+    pub(crate) fn rouse(&mut self, db: usize, key: &[u8]) {
+        if self.watching && self.interest.as_ref().is_none_or(|it| it.cares(db, key)) {
+            self.roused.push((db, key.into()));
         }
     }
 
