@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use carnelian_commands::{CommandError, Effect, Wait};
+use carnelian_commands::{CommandError, Effect, OnTimeout, Wait};
 use carnelian_keyspace::SegmentSet;
 use carnelian_resp::{Protocol, Writer};
 
@@ -91,6 +91,12 @@ impl Waiter {
         *self.client.waiter.lock() = None;
     }
 
+    /// Whether it waits for something that cannot be called off, and that ends soon.
+    fn is_bound(&self) -> bool {
+        let Wait { keys, deadline_ms, on_timeout, .. } = &self.wait;
+        keys.is_empty() && deadline_ms.is_none() && *on_timeout == OnTimeout::NullArray
+    }
+
     /// Ends the wait in vain. The reply, unless somebody else has ended it.
     fn time_out(&self) -> Option<Vec<u8>> {
         if !self.claim() {
@@ -110,6 +116,14 @@ impl Waiter {
         }
         is_mine
     }
+
+    /// Ends the wait with this reply, from any thread, unless somebody has ended it before.
+    pub fn finish(self: &Arc<Self>, reply: Vec<u8>) {
+        if self.claim() {
+            self.leave();
+            self.client.resume(Arc::clone(self), reply);
+        }
+    }
 }
 
 /// Ends a wait in vain, which counts as a call. The reply, unless somebody else has ended it.
@@ -122,6 +136,9 @@ pub fn time_out(worker: &Worker, waiter: &Waiter) -> Option<Vec<u8>> {
 /// CLIENT UNBLOCK. Whether the client was waiting.
 pub fn unblock(worker: &mut Worker, client: &ClientShared, how: Unblock) -> bool {
     let Some(waiter) = client.waiter.lock().clone() else { return false };
+    if waiter.is_bound() {
+        return false;
+    }
     let reply = match how {
         Unblock::TimeOut => time_out(worker, &waiter),
         Unblock::Error => waiter.call_off().then(|| {

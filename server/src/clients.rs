@@ -42,6 +42,8 @@ pub mod bits {
     pub const DIRTY: u32 = 1 << 14;
     /// It is connected through a unix socket.
     pub const UNIX_SOCKET: u32 = 1 << 15;
+    /// It is closed as soon as it has taken its replies.
+    pub const CLOSE_AFTER_REPLY: u32 = 1 << 16;
 }
 
 /// What each client takes, whatever it does: what is known of it, and its connection.
@@ -75,6 +77,8 @@ pub struct ClientShared {
     pub flags: AtomicU32,
     /// Bytes of requests kept for this connection.
     pub query_bytes: AtomicUsize,
+    /// Room that is left in the memory they are in.
+    pub query_room: AtomicUsize,
     /// Bytes of replies that the peer has not taken yet.
     pub output_bytes: AtomicUsize,
     pub net_input_bytes: AtomicU64,
@@ -160,6 +164,7 @@ impl ClientShared {
         let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
         CLIENT_BYTES
             + load(&self.query_bytes)
+            + load(&self.query_room)
             + load(&self.output_bytes)
             + load(&self.argument_bytes)
             + load(&self.queued_bytes)
@@ -179,6 +184,11 @@ impl ClientShared {
         self.mailbox.post(Message::Recheck(Arc::clone(self)));
     }
 
+    /// Tells its reactor that its wait has ended.
+    pub fn resume(&self, waiter: Arc<Waiter>, reply: Vec<u8>) {
+        self.mailbox.post(Message::Resume(waiter, reply));
+    }
+
     /// Sends bytes after the replies that are already on their way.
     pub fn deliver(self: &Arc<Self>, bytes: Arc<[u8]>) {
         self.mailbox.post(Message::Deliver(Arc::clone(self), bytes));
@@ -192,6 +202,8 @@ pub struct Clients {
     count: AtomicUsize,
     /// What all clients take, while that is limited; brought up to date where it changes.
     memory: AtomicUsize,
+    /// Whether it was too much when it was last looked for clients to evict, and there was none.
+    is_spent: AtomicBool,
     by_id: Mutex<BTreeMap<u64, Arc<ClientShared>>>,
     survey: Mutex<Survey>,
 }
@@ -257,6 +269,7 @@ impl Clients {
             last_command: AtomicU32::new(u32::MAX),
             flags: AtomicU32::new(0),
             query_bytes: AtomicUsize::new(0),
+            query_room: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
             net_input_bytes: AtomicU64::new(0),
             net_output_bytes: AtomicU64::new(0),
@@ -289,6 +302,15 @@ impl Clients {
     /// What all clients take, as far as it is followed.
     pub fn memory(&self) -> usize {
         self.memory.load(Ordering::Relaxed)
+    }
+
+    pub fn is_spent(&self) -> bool {
+        self.is_spent.load(Ordering::Relaxed)
+    }
+
+    /// Returns what was so before.
+    pub fn set_spent(&self, is_spent: bool) -> bool {
+        self.is_spent.swap(is_spent, Ordering::Relaxed)
     }
 
     /// A client takes more or less than it did. Returns whether it takes more.

@@ -11,7 +11,7 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::clients::ClientShared;
+use crate::clients::{ClientShared, bits};
 use crate::database::Database;
 use crate::input::Input;
 use crate::listener::Kind;
@@ -174,6 +174,7 @@ impl Connection {
 
     pub fn close_when_flushed(&mut self, now_ms: u64) {
         self.closing_since_ms.get_or_insert(now_ms);
+        self.session.shared.set_flag(bits::CLOSE_AFTER_REPLY, true);
     }
 
     /// For a line of the log.

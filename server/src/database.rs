@@ -336,6 +336,14 @@ impl Counter {
         self.0.store(self.value().wrapping_add(amount), Ordering::Relaxed);
     }
 
+    /// For a figure that is the largest of its kind.
+    #[inline]
+    pub fn raise(&self, to: u64) {
+        if self.value() < to {
+            self.0.store(to, Ordering::Relaxed);
+        }
+    }
+
     pub fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
     }

@@ -12,7 +12,7 @@ use carnelian_commands::{
     Call, CommandError, DataCommand, Effect, Environment, Flags, Scope, Wait,
 };
 use carnelian_keyspace::{
-    Access, Aftermath, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, segment_of,
+    Access, Aftermath, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, Told, segment_of,
 };
 use carnelian_resp::Writer;
 use carnelian_tls::TlsSession;
@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use crate::acl::{self, Denied, Origin};
 use crate::allocator;
 use crate::blocking::{self, Waiter};
+use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::commands::Context;
 use crate::database::{Counters, Database};
@@ -45,6 +46,9 @@ const RUN_KEYS: usize = 64;
 /// The same where several reactors run. Two runs of 32 keys each nearly always share one of the 256
 /// segments and wait for each other; two of 8 do so one time in five, and not for long.
 const RUN_KEYS_SHARED: usize = 8;
+
+/// Data of this size takes noticeable time to free.
+const LARGE_BYTES: usize = 1 << 20;
 
 /// Clients that are looked at in a tick, at least.
 const CLIENTS_SURVEYED: usize = 50;
@@ -105,6 +109,14 @@ pub fn run_batch(
     while index < batch.len() {
         let words = batch.command(index);
         session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        if session.tracks {
+            features::before_tracked(worker, session, out);
+        }
+        if worker.invalidations.is_any() {
+            // Who made room for the command hears of what was evicted before its reply: the key it
+            // writes may be one of these.
+            features::invalidate(worker, session, out);
+        }
         let attention = session.database.attention.load(Ordering::Relaxed);
         match admit(registry, session, words) {
             Err(Refusal::Http) => {
@@ -341,7 +353,7 @@ fn run_together(
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     for (ran, noted) in slow {
         let entry = registry.entry(scratch.ids[ran]);
-        log_slow(worker, session, entry, batch.command(index + ran), noted);
+        log_slow_of(worker, session, entry, batch.command(index + ran), noted);
     }
     worker.scratch = scratch;
     if !worker.scratch.ready.is_empty() {
@@ -363,9 +375,10 @@ pub fn hear(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) ->
 #[cold]
 fn tell(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
     let is_tracked = database.tracking.is_awake();
-    for (db, key) in changes.touched.drain(..) {
+    for (place, (db, key)) in changes.touched.drain(..).enumerate() {
         if is_tracked {
-            changes.told.push((db, key.clone()));
+            let is_lapsed = changes.lapsed.contains(&place);
+            changes.told.push(Told { db, key: key.clone(), is_lapsed });
         }
         if database.waiters.tell(db, &key) && !ready.iter().any(|it| it.0 == db && it.1 == key) {
             ready.push((db, key));
@@ -377,6 +390,7 @@ fn tell(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> boo
             ready.push((db, key));
         }
     }
+    changes.lapsed.clear();
     !ready.is_empty()
 }
 
@@ -418,6 +432,7 @@ fn run_alone(
         worker.scratch = scratch;
         return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
+    let before = out.len();
     let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
     call.may_block = true;
@@ -430,15 +445,40 @@ fn run_alone(
         tracking::remember(session, entry, words);
     }
     drop(call);
+    let waiter = waiter.or_else(|| {
+        let start = (session.reply == ReplyMode::On).then_some(before)?;
+        wait_for_space(worker, session, entry, words, &mut scratch.aftermath, out, start)
+    });
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
     session.waiter = waiter;
     for (_, noted) in slow {
-        log_slow(worker, session, entry, words, noted);
+        log_slow_of(worker, session, entry, words, noted);
     }
     if !worker.scratch.ready.is_empty() {
         blocking::serve(worker, &database);
     }
+}
+
+/// Has the client wait until all that was dropped is freed, where the reply has to come after that and
+/// it takes long, so that others need not wait for it.
+#[inline]
+fn wait_for_space(
+    worker: &Worker,
+    session: &Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    aftermath: &mut Aftermath,
+    out: &mut Vec<u8>,
+    start: usize,
+) -> Option<Arc<Waiter>> {
+    if !aftermath.changes.frees_now || aftermath.dropped.heap_bytes() < LARGE_BYTES {
+        return None;
+    }
+    let waiter = Waiter::enter(session, entry.id, words, Wait::default());
+    let (reply, dropped) = (out.split_off(start), std::mem::take(&mut aftermath.dropped));
+    worker.server.reclaimer.free_for(Arc::clone(&waiter), reply, dropped);
+    Some(waiter)
 }
 
 /// The type of a live key, under locks that are held. What has expired goes, and is heard of.
@@ -492,10 +532,14 @@ pub fn run_for(
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, ready);
     let wait = run.wait.take();
-    let _ = run.end();
+    let slow = run.end();
     drop(call);
+    worker.invalidations.note(database, &mut scratch.aftermath.changes, waiter.client.id);
     settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
+    for (_, noted) in slow {
+        log_slow(worker, database, &waiter.client, &settings, entry, words, noted);
+    }
     wait.map_or(Effect::None, Effect::Wait)
 }
 
@@ -619,7 +663,7 @@ impl Nest<'_> {
             let start = start.unwrap_or(first.min(queue[0].1));
             let (id, end) = queue[place];
             let words = words.get(start.min(end)..end).unwrap_or_default();
-            log_slow(worker, session, registry.entry(id), words, noted);
+            log_slow_of(worker, session, registry.entry(id), words, noted);
         }
         ran
     }
@@ -799,10 +843,24 @@ pub struct Noted {
     pub reply_bytes: usize,
 }
 
-/// Puts a command into the logs it belongs to. Called with no lock held.
+/// Puts a command of a session into the logs it belongs to.
 #[cold]
-fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], noted: Noted) {
-    let (database, settings) = (&session.database, &session.settings);
+fn log_slow_of(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], noted: Noted) {
+    let Session { database, settings, shared, .. } = session;
+    log_slow(worker, database, shared, settings, entry, words, noted);
+}
+
+/// Puts a command into the logs it belongs to. No lock is taken while one of these is held.
+#[cold]
+fn log_slow(
+    worker: &Worker,
+    database: &Database,
+    client: &ClientShared,
+    settings: &Settings,
+    entry: &Entry,
+    words: &[&[u8]],
+    noted: Noted,
+) {
     let now_ms = worker.clock.now_ms();
     let Noted { duration_ns, reply_bytes } = noted;
     if settings.latency_ns <= duration_ns {
@@ -813,7 +871,6 @@ fn log_slow(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]], 
     if entry.flags.contains(Flags::SKIP_SLOWLOG) {
         return;
     }
-    let client = &session.shared;
     if settings.slow_ns <= duration_ns {
         let (us, most) = (duration_ns / 1000, settings.slow_log_len);
         database.slow_log.lock().push(entry, words, client, us, now_ms, most);
@@ -849,7 +906,8 @@ pub fn settle(
 ) {
     let changes = &mut aftermath.changes;
     if !aftermath.dropped.is_empty() {
-        free(worker, std::mem::take(&mut aftermath.dropped));
+        let dropped = std::mem::take(&mut aftermath.dropped);
+        if changes.frees_now { drop(dropped) } else { free(worker, dropped) }
     }
     let counters = worker.counters(database);
     let Changes { hits, misses, expired_keys, expired_fields, evicted_keys, .. } = *changes;
@@ -864,7 +922,8 @@ pub fn settle(
             counter.add(amount);
         }
     }
-    worker.invalidations.note(database, changes);
+    let author = client.map_or(0, |session| session.shared.id);
+    worker.invalidations.note(database, changes, author);
     pubsub::notify(worker, database, client, &changes.events);
     changes.clear();
 }
@@ -951,7 +1010,7 @@ fn run_server(
     if settings.slow_ns.min(settings.latency_ns) <= duration_ns
         || settings.large_reply.bytes_min <= reply_bytes
     {
-        log_slow(worker, session, entry, words, Noted { duration_ns, reply_bytes });
+        log_slow_of(worker, session, entry, words, Noted { duration_ns, reply_bytes });
     }
     if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
         blocking::serve(worker, &database);
@@ -981,6 +1040,9 @@ fn settle_reply(worker: &Worker, session: &mut Session, out: &mut Vec<u8>, befor
 /// The reply to all but a few commands while a script runs that has taken too long.
 pub const BUSY: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+/// The same while it is a function.
+pub const BUSY_FUNCTION: &str =
+    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
 
 /// Replies to a request that does not run.
 fn refuse(
@@ -1002,7 +1064,7 @@ fn refuse(
         Refusal::OutOfMemory(_) => {
             CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
         }
-        Refusal::Busy(_) => CommandError::text(BUSY),
+        Refusal::Busy(_) => CommandError::text(session.database.scripting.busy_text()),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }
@@ -1091,7 +1153,7 @@ pub fn tick(worker: &mut Worker) {
             let most = database.settings.load().tracked_keys_max;
             database.tracking.shrink_to(most, worker, database, None);
             features::account_all(worker, database);
-            database.rates.lock().sample(now_ms, &database.stats);
+            database.rates.lock().sample(now_ms, &database.stats, &server.turns);
             let share = database.clients.len() / server.hz().max(1) as usize;
             database.clients.survey_some(share.max(CLIENTS_SURVEYED));
             let tls = database.clients.totals().tls;

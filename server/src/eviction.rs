@@ -38,6 +38,8 @@ pub struct Eviction {
     pub samples: usize,
     /// The longest a command waits for keys to be evicted; none: as long as it takes.
     pub slice_ns: Option<u64>,
+    /// `lazyfree-lazy-eviction`: large values are freed in the background.
+    pub is_lazy: bool,
 }
 
 /// A database's figures about eviction.
@@ -216,17 +218,31 @@ fn evict(
     let Vectors { aftermath, ready, .. } = &mut *scratch;
     aftermath.changes.listening = pubsub::listening(database, &settings);
     aftermath.changes.watch_ahead(&database.waiters.interest);
+    let is_watched = settings.latency_ns != u64::MAX;
+    let note = |event: &'static str, duration_ns: u64| {
+        if settings.latency_ns <= duration_ns {
+            database.latency.add(event, now_ms, duration_ns);
+        }
+    };
     let mut keys = 0_u32;
     let end = loop {
         let hear = |changes: &mut Changes| {
             dispatch::hear(database, changes, ready);
         };
+        let one_ns = if is_watched { worker.clock.elapsed_ns() } else { 0 };
         let freed = evictor.evict_one(&database.keyspace, policy, samples, now_ms, aftermath, hear);
         if freed.is_none() {
             break End::Full;
         }
         if !aftermath.dropped.is_empty() {
-            dispatch::free(worker, std::mem::take(&mut aftermath.dropped));
+            let dropped = std::mem::take(&mut aftermath.dropped);
+            match settings.eviction.is_lazy {
+                true => dispatch::free(worker, dropped),
+                false => drop(dropped),
+            }
+        }
+        if is_watched {
+            note("eviction-del", worker.clock.elapsed_ns().saturating_sub(one_ns));
         }
         if counted(&worker.server.reclaimer, database) <= bytes_max {
             break End::Room;
@@ -239,6 +255,9 @@ fn evict(
             break End::OutOfTime;
         }
     };
+    if is_watched {
+        note("eviction-cycle", worker.clock.elapsed_ns().saturating_sub(begin_ns));
+    }
     dispatch::settle(worker, database, None, aftermath);
     worker.scratch = scratch;
     if !worker.scratch.ready.is_empty() {

@@ -44,7 +44,13 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
     let begin_ns = worker.clock.elapsed_ns();
     let reactors = worker.server.mailboxes.len();
     let mine = SEGMENTS.div_ceil(reactors);
-    let listening = pubsub::listening(database, &database.settings.load());
+    let settings = database.settings.load();
+    let listening = pubsub::listening(database, &settings);
+    let note = |spent_ns: u64| {
+        if settings.latency_ns <= spent_ns {
+            database.latency.add("expire-cycle", now_ms, spent_ns);
+        }
+    };
     sweep.cursors.resize_with(SEGMENTS, Vec::new);
     for _ in 0..mine {
         let segment = (sweep.segment * reactors + worker.reactor) % SEGMENTS;
@@ -74,6 +80,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
                 let counters = worker.counters(database);
                 counters.sweep_nanoseconds.add(spent_ns);
                 counters.sweeps_cut.add(1);
+                note(spent_ns);
                 return many;
             }
             if !many {
@@ -83,11 +90,12 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
     }
     let spent_ns = worker.clock.elapsed_ns().saturating_sub(begin_ns);
     worker.counters(database).sweep_nanoseconds.add(spent_ns);
+    note(spent_ns);
     false
 }
 
 fn book(worker: &mut Worker, database: &Arc<Database>, mut report: ExpireReport) {
-    worker.invalidations.note(database, &mut report.changes);
+    worker.invalidations.note(database, &mut report.changes, 0);
     let counters = worker.counters(database);
     counters.sweep_seen.add(report.sampled as u64);
     counters.sweep_removed.add(report.expired as u64);

@@ -1,11 +1,11 @@
 //! What dispatch and the reactor do for MONITOR, CLIENT PAUSE and CLIENT TRACKING: one call each, so
 //! that those know nothing of the features themselves.
 
-use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::clients::bits;
+use crate::clients::{ClientShared, bits};
 use crate::commands::client_line;
 use crate::connection::Connection;
 use crate::database::Database;
@@ -50,6 +50,14 @@ pub fn after_command(
     if session.tracks {
         after_tracked(worker, session, entry, out);
     }
+}
+
+/// Before a command of a client that tracks: keys beyond the limit are forgotten, whether or not the
+/// command will run now.
+#[cold]
+pub fn before_tracked(worker: &mut Worker, session: &Session, out: &mut Vec<u8>) {
+    let most = session.settings.tracked_keys_max;
+    session.database.tracking.shrink_to(most, worker, &session.database, Some((session, out)));
 }
 
 #[cold]
@@ -112,8 +120,14 @@ pub fn account(worker: &Worker, session: &Session) {
     let most = session.settings.clients_memory_max;
     if most != 0 {
         let clients = &session.database.clients;
-        if clients.account(&session.shared) && most <= clients.memory() {
-            evict(worker, &session.database, most);
+        let client = &session.shared;
+        if clients.account(client) && most <= clients.memory() {
+            match clients.is_spent() {
+                // The others may not be evicted, or are gone already.
+                true if client.has(bits::NO_EVICT) => {}
+                true => close(worker, &session.database, client),
+                false => evict(worker, &session.database, most),
+            }
         }
     }
 }
@@ -125,34 +139,52 @@ pub fn account_all(worker: &Worker, database: &Database) {
         database.clients.account_all();
         if most <= database.clients.memory() {
             evict(worker, database, most);
+        } else {
+            database.clients.set_spent(false);
         }
+    }
+}
+
+/// Before the commands in `waiting` bytes of requests run: what they take counts already. Whether the
+/// client has to go because of it.
+#[inline]
+pub fn is_too_large(worker: &Worker, session: &Session, waiting: usize) -> bool {
+    session.settings.clients_memory_max != 0 && {
+        session.shared.query_bytes.store(waiting, Ordering::Relaxed);
+        account(worker, session);
+        session.shared.has(bits::CLOSING)
     }
 }
 
 /// Closes connections, largest first, until all clients take less than `most` bytes.
 #[cold]
 fn evict(worker: &Worker, database: &Database, most: usize) {
-    let mut clients = database.clients.list();
-    clients.retain(|client| !client.has(bits::NO_EVICT));
-    clients.sort_unstable_by_key(|client| Reverse(client.memory.load(Ordering::Relaxed)));
-    for client in clients {
-        if database.clients.memory() < most {
+    let clients = database.clients.list();
+    let evictable = clients.iter().enumerate().filter(|(_, client)| !client.has(bits::NO_EVICT));
+    let mut by_size: BinaryHeap<(usize, usize)> =
+        evictable.map(|(place, client)| (client.memory.load(Ordering::Relaxed), place)).collect();
+    while most <= database.clients.memory() {
+        let Some((_, place)) = by_size.pop() else {
+            if !database.clients.set_spent(true) {
+                log::warning!("Over client maxmemory after evicting all evictable clients");
+            }
             return;
-        }
-        let line = {
-            let line = client_line(&client, &worker.server.registry, worker.clock.now_ms());
-            String::from_utf8_lossy(&line).into_owned()
         };
-        log::notice!("Evicting client: {line}");
-        client.set_flag(bits::CLOSING, true);
-        database.clients.account(&client);
-        database.clients.remove(client.id);
-        worker.counters(database).evicted_clients.add(1);
-        worker.post(client.reactor, Message::Kill(client));
+        close(worker, database, &clients[place]);
     }
-    if most <= database.clients.memory() {
-        log::warning!("Over client maxmemory after evicting all evictable clients");
-    }
+    database.clients.set_spent(false);
+}
+
+/// Closes the connection of a client that takes too much.
+#[cold]
+fn close(worker: &Worker, database: &Database, client: &Arc<ClientShared>) {
+    let line = client_line(client, &worker.server.registry, worker.clock.now_ms());
+    log::notice!("Evicting client: {}", String::from_utf8_lossy(&line));
+    client.set_flag(bits::CLOSING, true);
+    database.clients.account(client);
+    database.clients.remove(client.id);
+    worker.counters(database).evicted_clients.add(1);
+    worker.post(client.reactor, Message::Kill(Arc::clone(client)));
 }
 
 /// A connection waits for the end of a pause, or no longer does.

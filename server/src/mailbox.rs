@@ -16,6 +16,7 @@ use crate::clients::ClientShared;
 use crate::connection::Accepted;
 use crate::listener::Listener;
 use crate::pubsub::Publication;
+use crate::session::Worker;
 
 pub enum Message {
     /// A connection for this reactor to keep, from the one that accepts.
@@ -36,6 +37,8 @@ pub enum Message {
     Unlisten(Vec<u64>),
     /// A pause is over: look at those who wait for that.
     PauseOver,
+    /// Do this.
+    Run(Box<dyn FnOnce(&mut Worker) + Send>),
     /// Do nothing until then.
     Sleep(Instant),
     /// Stop accepting, flush, close every connection and end the thread.

@@ -258,6 +258,7 @@ impl Reactor {
 
     fn turn(&mut self, events: &Events) {
         self.service.begin_turn();
+        let begin_ns = self.service.worker.clock.monotonic_us() * 1000;
         if !self.core.mailbox.is_empty() {
             // What others sent before a client's request was sent comes before that request.
             self.read_mail();
@@ -303,6 +304,9 @@ impl Reactor {
         self.read_own_mail();
         self.service.end_turn();
         allocator::publish();
+        let worker = &self.service.worker;
+        let turn_ns = worker.clock.elapsed_ns().saturating_sub(begin_ns);
+        worker.server.turns[worker.reactor].add(turn_ns, worker.turn_commands);
     }
 
     /// Takes what this reactor has posted to itself, and what comes of that, within reason: the rest
@@ -575,6 +579,7 @@ impl Reactor {
                 }
             }
             Message::Unlisten(ids) => self.core.doors.shut(self.core.poll.registry(), &ids),
+            Message::Run(work) => work(&mut self.service.worker),
             Message::Sleep(end) => {
                 std::thread::sleep(end.saturating_duration_since(Instant::now()));
             }
@@ -746,6 +751,7 @@ impl Reactor {
     fn tick(&mut self) {
         let worker = &mut self.service.worker;
         worker.clock.synchronize();
+        let begin_ns = worker.clock.elapsed_ns();
         let now_ms = worker.clock.monotonic_ms();
         let hz = u64::from(worker.server.hz());
         self.core.next_tick_ms = now_ms + 1000 / hz.max(1);
@@ -754,6 +760,9 @@ impl Reactor {
         self.expire_handshakes(now_ms);
         self.expire_refusals(now_ms);
         self.look_for_idle(now_ms, hz);
+        let worker = &self.service.worker;
+        let spent_ns = worker.clock.elapsed_ns().saturating_sub(begin_ns);
+        worker.server.turns[worker.reactor].tick_nanoseconds.add(spent_ns);
         // In case a wake-up failed.
         if !self.core.mailbox.is_empty() {
             self.read_mail();

@@ -10,11 +10,18 @@ use std::sync::mpsc::{Sender, channel};
 use carnelian_keyspace::Dropped;
 
 use crate::allocator;
+use crate::blocking::Waiter;
 
 /// The way to the thread.
 pub struct Reclaimer {
-    sender: Sender<Dropped>,
+    sender: Sender<Job>,
     figures: Arc<Figures>,
+}
+
+/// What is to be freed, and the client that waits for that, with its reply.
+struct Job {
+    dropped: Dropped,
+    then: Option<(Arc<Waiter>, Vec<u8>)>,
 }
 
 #[derive(Default)]
@@ -27,27 +34,42 @@ struct Figures {
 impl Reclaimer {
     /// Starts the thread; it ends when the reclaimer is dropped.
     pub fn start() -> std::io::Result<Self> {
-        let (sender, receiver) = channel::<Dropped>();
+        let (sender, receiver) = channel::<Job>();
         let figures = Arc::new(Figures::default());
         let counted = Arc::clone(&figures);
         std::thread::Builder::new().name("reclaim".into()).spawn(move || {
-            for dropped in receiver {
+            for Job { dropped, then } in receiver {
                 let (objects, bytes) = (dropped.len(), dropped.heap_bytes());
                 drop(dropped);
                 allocator::publish();
                 counted.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 counted.pending.fetch_sub(objects, Ordering::Relaxed);
-                counted.freed.fetch_add(objects, Ordering::Relaxed);
+                match then {
+                    Some((waiter, reply)) => waiter.finish(reply),
+                    None => {
+                        counted.freed.fetch_add(objects, Ordering::Relaxed);
+                    }
+                }
             }
         })?;
         Ok(Self { sender, figures })
     }
 
     pub fn free(&self, dropped: Dropped) {
+        self.take(Job { dropped, then: None });
+    }
+
+    /// Lets the reactor go on, and the client when the data is freed: with this reply.
+    pub fn free_for(&self, waiter: Arc<Waiter>, reply: Vec<u8>, dropped: Dropped) {
+        self.take(Job { dropped, then: Some((waiter, reply)) });
+    }
+
+    fn take(&self, job: Job) {
+        let dropped = &job.dropped;
         self.figures.pending.fetch_add(dropped.len(), Ordering::Relaxed);
         self.figures.pending_bytes.fetch_add(dropped.heap_bytes(), Ordering::Relaxed);
         // Without the thread (the process is ending) the data is freed right here.
-        let _ = self.sender.send(dropped);
+        let _ = self.sender.send(job);
     }
 
     /// Keys and values that wait (`lazyfree_pending_objects`).

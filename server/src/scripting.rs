@@ -15,11 +15,10 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, Nest};
+use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest};
 use crate::log;
 use crate::reactor;
-use crate::registry::Entry;
-use crate::server::Server;
+use crate::registry::{Entry, Registry};
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
@@ -36,8 +35,22 @@ pub struct Scripting {
     engine: Mutex<Option<Engine>>,
     /// The script that has run for too long.
     running: Mutex<Option<Arc<Running>>>,
-    /// Libraries and functions, as of the last look.
-    counts: Mutex<(usize, usize)>,
+    /// As of the last look.
+    figures: Mutex<Figures>,
+}
+
+/// What INFO shows of scripts and functions.
+#[derive(Clone, Copy, Default)]
+pub struct Figures {
+    pub scripts: usize,
+    pub evicted: u64,
+    pub libraries: usize,
+    pub functions: usize,
+    /// Sources and what finds them.
+    pub scripts_bytes: usize,
+    /// The two heaps of Lua.
+    pub scripts_heap: usize,
+    pub functions_heap: usize,
 }
 
 /// A script that has run for longer than `busy-reply-threshold`.
@@ -62,7 +75,7 @@ impl Scripting {
                 break guard;
             }
             if database.keyspace.is_busy() {
-                return Err(CommandError::text(BUSY));
+                return Err(CommandError::text(self.busy_text()));
             }
         };
         if guard.is_none() {
@@ -90,12 +103,31 @@ impl Scripting {
         self.running.lock().clone()
     }
 
-    /// Libraries and functions; none can change while a function runs.
-    pub fn libraries_len(&self, database: &Database) -> (usize, usize) {
-        if let Ok(engine) = self.engine(database) {
-            *self.counts.lock() = engine.libraries_len();
+    /// What others are told while a script runs for too long.
+    pub fn busy_text(&self) -> &'static str {
+        let is_function = self.running().is_some_and(|running| running.is_function);
+        if is_function { BUSY_FUNCTION } else { BUSY }
+    }
+
+    /// What there is; as it was at the last look where a script has the engine, even if the one who
+    /// asks runs inside of it.
+    pub fn figures(&self) -> Figures {
+        if let Some(guard) = self.engine.try_lock_for(BUSY_CHECK)
+            && let Some(engine) = guard.as_ref()
+        {
+            let (scripts_bytes, scripts_heap, functions_heap) = engine.memory();
+            let (libraries, functions) = engine.libraries_len();
+            *self.figures.lock() = Figures {
+                scripts: engine.scripts_len(),
+                evicted: engine.scripts_evicted(),
+                libraries,
+                functions,
+                scripts_bytes,
+                scripts_heap,
+                functions_heap,
+            };
         }
-        *self.counts.lock()
+        *self.figures.lock()
     }
 
     /// SCRIPT KILL, or FUNCTION KILL.
@@ -111,12 +143,7 @@ impl Scripting {
             ));
         }
         match (running.is_function, function) {
-            (true, false) => {
-                return Err(CommandError::text(
-                    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or \
-                     SHUTDOWN NOSAVE.",
-                ));
-            }
+            (true, false) => return Err(CommandError::text(BUSY_FUNCTION)),
             (false, true) => return Err(CommandError::text(BUSY)),
             _ => {}
         }
@@ -128,8 +155,8 @@ impl Scripting {
 /// What a script is run for, and what it may do.
 pub struct ScriptHost<'a, 'n> {
     nest: &'a mut Nest<'n>,
-    server: Arc<Server>,
-    database: Arc<Database>,
+    registry: &'a Registry,
+    database: &'a Database,
     /// The command that runs the script.
     command: &'a [&'a [u8]],
     is_read_only: bool,
@@ -148,18 +175,17 @@ pub struct ScriptHost<'a, 'n> {
 impl<'a, 'n> ScriptHost<'a, 'n> {
     pub fn new(
         nest: &'a mut Nest<'n>,
+        (registry, database): (&'a Registry, &'a Database),
         command: &'a [&'a [u8]],
         function: Option<&'a [u8]>,
         flags: ScriptFlags,
         is_read_only: bool,
         staged: &'a [u8],
     ) -> Self {
-        let (server, database) =
-            (Arc::clone(&nest.worker.server), Arc::clone(&nest.session.database));
         let start_ns = nest.worker.clock.elapsed_ns();
         Self {
             nest,
-            server,
+            registry,
             database,
             command,
             is_read_only,
@@ -174,8 +200,8 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
     }
 
     /// Whether the command may be called; its entry.
-    fn admit(&self, words: &[&[u8]]) -> Result<&Entry, (Option<&Entry>, CommandError)> {
-        let registry = &self.server.registry;
+    fn admit(&self, words: &[&[u8]]) -> Result<&'a Entry, (Option<&'a Entry>, CommandError)> {
+        let registry = self.registry;
         let unknown = || (None, CommandError::text("ERR Unknown Redis command called from script"));
         let mut entry = registry.find(words[0]).ok_or_else(unknown)?;
         if !entry.subcommands.is_empty()
@@ -259,11 +285,10 @@ impl Drop for ScriptHost<'_, '_> {
 
 impl Host for ScriptHost<'_, '_> {
     fn call(&mut self, words: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
-        let server = Arc::clone(&self.server);
-        let (id, is_write) = match self.admit(words) {
-            Ok(entry) => (entry.id, entry.flags.contains(Flags::WRITE)),
+        let entry = match self.admit(words) {
+            Ok(entry) => entry,
             Err((entry, error)) => {
-                let counters = self.nest.worker.counters(&self.database);
+                let counters = self.nest.worker.counters(self.database);
                 if let Some(entry) = entry {
                     counters.commands[entry.id].rejected.add(1);
                 }
@@ -272,14 +297,14 @@ impl Host for ScriptHost<'_, '_> {
                 return;
             }
         };
-        if is_write && !self.wrote {
+        if !self.wrote && entry.flags.contains(Flags::WRITE) {
             self.wrote = true;
             if let Some(running) = &self.published {
                 running.wrote.store(true, Ordering::Release);
             }
         }
         let before = std::mem::replace(&mut self.nest.session.protocol, protocol);
-        self.nest.run(&server.registry, server.registry.entry(id), words, reply);
+        self.nest.run(self.registry, entry, words, reply);
         self.nest.session.protocol = before;
     }
 
@@ -288,7 +313,7 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn acl_check(&mut self, words: &[&[u8]]) -> Option<bool> {
-        let registry = &self.server.registry;
+        let registry = self.registry;
         let mut entry = registry.find(words[0])?;
         if !entry.subcommands.is_empty()
             && let Some(word) = words.get(1)

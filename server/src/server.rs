@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::database::Database;
 use crate::listener::{Change, Listener};
 use crate::mailbox::{Mailbox, Message};
+use crate::rates::Turns;
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
 use crate::watch::Watch;
@@ -22,6 +23,8 @@ pub struct Server {
     pub databases: RwLock<Vec<Arc<Database>>>,
     /// One for each reactor. The first also accepts.
     pub mailboxes: Box<[Arc<Mailbox>]>,
+    /// What each reactor has counted of its turns.
+    pub turns: Box<[Turns]>,
     pub identity: Identity,
     pub registry: Registry,
     pub reclaimer: Reclaimer,
@@ -71,6 +74,7 @@ impl Server {
             hz: AtomicU32::new(config.hz),
             config: RwLock::new(Arc::new(config)),
             databases: RwLock::default(),
+            turns: mailboxes.iter().map(|_| Turns::default()).collect(),
             mailboxes,
             identity,
             registry,

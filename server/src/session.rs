@@ -267,6 +267,10 @@ pub struct Worker {
     pub clock: Clock,
     pub random: fastrand::Rng,
     pub scratch: Scratch,
+    /// Commands that have run in this turn.
+    pub turn_commands: u64,
+    /// A script's reply, before it is known whether it is an error.
+    pub script_reply: Vec<u8>,
     /// Where the sweep for expired keys stands, by the database's uid.
     pub sweeps: BTreeMap<u32, Sweep>,
     /// Its part in keeping databases within `maxmemory`, by the database's uid.
@@ -293,6 +297,8 @@ impl Worker {
             clock: Clock::new(),
             random: fastrand::Rng::new(),
             scratch: Scratch::default(),
+            turn_commands: 0,
+            script_reply: Vec::new(),
             sweeps: BTreeMap::new(),
             quotas: BTreeMap::new(),
             is_evicting: false,

@@ -117,6 +117,7 @@ impl Settings {
                 policy: eviction::policy(config.maxmemory_policy, config.lfu_decay_time),
                 samples: config.maxmemory_samples as usize,
                 slice_ns: eviction::slice_ns(config.maxmemory_eviction_tenacity),
+                is_lazy: config.lazyfree_lazy_eviction,
             },
             clients_memory_max: match config.maxmemory_clients {
                 MemoryLimit::Bytes(limit) => bytes(limit),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::clients::ClientShared;
 use crate::registry::Entry;
+use carnelian_commands::args;
 use carnelian_config::Directive;
 
 /// Words of a request that are kept, and bytes of each.
@@ -101,9 +102,13 @@ pub fn is_secret(entry: &Entry, words: &[&[u8]], index: usize) -> bool {
         };
         is_auth(1) || is_auth(2)
     };
+    let follows = |name: &str, back: usize| {
+        index.checked_sub(back).is_some_and(|at| 6 <= at && args::is(words[at], name))
+    };
     match entry.full_name.as_str() {
         "auth" => index != 0,
         "hello" => follows_auth(),
+        "migrate" => follows("AUTH", 1) || follows("AUTH2", 1) || follows("AUTH2", 2),
         "acl|setuser" | "acl|deluser" | "acl|getuser" => 2 <= index,
         "config|set" => {
             3 <= index

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use carnelian_commands::{CommandError, Flags};
-use carnelian_keyspace::Changes;
+use carnelian_keyspace::{Changes, Told};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -240,21 +240,20 @@ impl Tracking {
         &self,
         worker: &mut Worker,
         database: &Arc<Database>,
-        touched: &[(usize, Box<[u8]>)],
+        touched: &[(Told, u64)],
         by: &mut By<'_>,
     ) {
-        let author = by.as_ref().map_or(0, |(session, _)| session.shared.id);
         {
             let prefixes = self.prefixes.lock();
-            for (_, key) in touched {
+            for (Told { key, .. }, author) in touched {
                 for prefix in prefixes.keys().filter(|prefix| key.starts_with(prefix)) {
-                    worker.broadcasts.note(database, prefix, key, author);
+                    worker.broadcasts.note(database, prefix, key, *author);
                 }
             }
         }
-        for (db, key) in touched {
+        for (Told { db, key, .. }, author) in touched {
             let Some(ids) = self.take(database, *db, key) else { continue };
-            self.tell_of_key(worker, database, &ids, key, author, by);
+            self.tell_of_key(worker, database, &ids, key, *author, by);
         }
     }
 
@@ -328,7 +327,8 @@ struct Invalidation {
     database: u32,
     /// Whether databases were emptied; the keys changed after that.
     is_flush: bool,
-    keys: Vec<(usize, Box<[u8]>)>,
+    /// Each with the client that changed it; 0: none did.
+    keys: Vec<(Told, u64)>,
 }
 
 impl Invalidations {
@@ -337,17 +337,25 @@ impl Invalidations {
         !self.0.borrow().is_empty()
     }
 
-    /// Takes over what a command has changed.
+    /// Takes over what a command of `author` has changed (0: of nobody).
     #[inline]
-    pub fn note(&self, database: &Database, changes: &mut Changes) {
+    pub fn note(&self, database: &Database, changes: &mut Changes, author: u64) {
         if (changes.flushed || !changes.told.is_empty()) && database.tracking.is_awake() {
-            self.note_some(database, changes);
+            self.note_some(database, changes, author);
         }
     }
 
     #[cold]
-    fn note_some(&self, database: &Database, changes: &mut Changes) {
-        let (is_flush, told) = (changes.flushed, std::mem::take(&mut changes.told));
+    fn note_some(&self, database: &Database, changes: &mut Changes, author: u64) {
+        let is_flush = changes.flushed;
+        let told: Vec<(Told, u64)> = changes
+            .told
+            .drain(..)
+            .map(|told| {
+                let author = if told.is_lapsed { 0 } else { author };
+                (told, author)
+            })
+            .collect();
         let mut all = self.0.borrow_mut();
         let known = all.iter_mut().find(|it| it.database == database.uid);
         match known {
@@ -450,7 +458,8 @@ fn tell(
     }
     // As the client that tracks would read it, whoever reads it.
     let keys = keys.or((client.protocol.load(Ordering::Relaxed) < 3).then_some(b"$-1\r\n"));
-    let Some(target) = database.clients.find(redirect) else {
+    let target = database.clients.find(redirect);
+    let Some(target) = target.filter(|it| !it.has(bits::CLOSE_AFTER_REPLY)) else {
         client.set_flag(bits::BROKEN_REDIRECT, true);
         if 2 < client.protocol.load(Ordering::Relaxed) {
             let text = format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{redirect}\r\n");

@@ -32,6 +32,11 @@ pub struct Transaction {
 
 impl Transaction {
     pub fn push(&mut self, entry: &Entry, words: &[&[u8]], may_write: bool) {
+        let more = words.iter().map(|word| word.len()).sum::<usize>();
+        if self.bytes.capacity() - self.bytes.len() < more {
+            // It counts against `maxmemory-clients`, so not half of it is to be room.
+            self.bytes.reserve_exact(more.max(self.bytes.len() / 4));
+        }
         for word in words {
             self.bytes.extend_from_slice(word);
             self.words.push(self.bytes.len());
@@ -57,6 +62,12 @@ impl Transaction {
     /// Whether a pause of writes holds the transaction back.
     pub fn may_write(&self) -> bool {
         self.may_write
+    }
+
+    fn words(&self) -> Vec<&[u8]> {
+        let mut start = 0;
+        let word = |&end: &usize| &self.bytes[std::mem::replace(&mut start, end)..end];
+        self.words.iter().map(word).collect()
     }
 
     /// Bytes it takes.
@@ -122,12 +133,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let keyspace = &database.keyspace;
     let registry = context.registry;
 
-    let mut start = 0;
-    let words: Vec<&[u8]> = transaction
-        .words
-        .iter()
-        .map(|&end| &transaction.bytes[std::mem::replace(&mut start, end)..end])
-        .collect();
+    let words = transaction.words();
     let mut wanted = SegmentSet::default();
     let mut is_bounded = true;
     let mut first = 0;
@@ -154,7 +160,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         context.session.unwatch();
         return Err(CommandError::text(format!(
             "EXECABORT Transaction discarded because of: {}",
-            dispatch::BUSY
+            database.scripting.busy_text()
         )));
     };
     if let Some(watched) = watched {

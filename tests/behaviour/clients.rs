@@ -147,3 +147,31 @@ fn the_largest_clients_go_when_all_take_too_much() {
         .send(format!("*2\r\n$4\r\nECHO\r\n$4000000\r\n{}\r\n", "x".repeat(4_000_000)).as_bytes());
     assert_eq!(spared.read().bytes().len(), 4_000_000);
 }
+
+#[test]
+fn a_lower_limit_holds_at_once_and_a_request_counts_before_it_runs() {
+    let server = Server::start(&["--maxmemory-clients", "8mb"]);
+    let mut control = named(&server, "control");
+    control.expect("CLIENT NO-EVICT ON", "+OK");
+    let mut half = named(&server, "half");
+    half.send(format!("*1\r\n$4000000\r\n{}", "x".repeat(2_000_000)).as_bytes());
+    let qbuf = |control: &mut Client| {
+        let list = control.call("CLIENT LIST").text();
+        let line = list.lines().find(|line| line.contains(" name=half "))?;
+        let number = |name| field(line, name).parse::<usize>().expect("a number");
+        assert!(number("qbuf") + number("qbuf-free") <= number("tot-mem"), "{line}");
+        Some(number("qbuf"))
+    };
+    while qbuf(&mut control).expect("it is there") < 2_000_000 {}
+    control.expect("CONFIG SET maxmemory-clients 1mb", "+OK");
+    assert_eq!(qbuf(&mut control), None);
+    half.expect_closed();
+
+    let mut large = named(&server, "large");
+    let value = "x".repeat(1_100_000);
+    let _ =
+        large.try_send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1100000\r\n{value}\r\n").as_bytes());
+    large.expect_closed();
+    control.expect("EXISTS k", ":0");
+    assert_eq!(control.info("evicted_clients"), "2");
+}

@@ -119,3 +119,43 @@ fn looks_into_structures_are_answered() {
     let object = client.call("DEBUG OBJECT text").text();
     assert!(object.contains(" serializedlength:6 "), "{object}");
 }
+
+#[test]
+fn clients_and_quicklists_can_be_looked_at() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.expect("DEBUG CLIENT-EVICTION", "-ERR maxmemory-clients is disabled.");
+    client.expect("CONFIG SET maxmemory-clients 10mb", "+OK");
+    let text = client.call("DEBUG CLIENT-EVICTION").text();
+    assert!(text.starts_with("bucket          0 -      32767: tot-mem: "), "{text}");
+    assert_eq!(text.lines().count(), 19);
+    client.expect("DEBUG QUICKLIST none", "-ERR no such key");
+    client.expect("RPUSH list a", ":1");
+    client.expect("DEBUG QUICKLIST list", "-ERR Not a quicklist encoded object.");
+    client.expect("CONFIG SET list-max-listpack-size 1", "+OK");
+    client.expect("RPUSH list b c", ":3");
+    client.expect("DEBUG QUICKLIST list 1", "+Quicklist structure printed on stdout");
+    client.expect("DEBUG REPLICATE SET a b", "+OK");
+}
+
+#[test]
+fn a_flush_frees_before_its_reply_unless_asynchronous() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    let used =
+        |client: &mut Client| -> usize { client.info("used_memory").parse().expect("a number") };
+    let before = used(&mut client);
+    for flush in ["FLUSHALL SYNC", "FLUSHDB", "FLUSHALL"] {
+        client.expect("DEBUG POPULATE 20000 key 500", "+OK");
+        assert!(before + (8 << 20) < used(&mut client));
+        client.send(format!("{flush}\r\nDBSIZE\r\n").as_bytes());
+        client.expect_next("+OK");
+        client.expect_next(":0");
+        assert!(used(&mut client) < before + (2 << 20), "{flush}");
+        assert_eq!(client.info("lazyfree_pending_objects"), "0");
+    }
+    assert_eq!(client.info("lazyfreed_objects"), "0");
+    client.expect("DEBUG POPULATE 20000 key 500", "+OK");
+    client.expect("FLUSHALL ASYNC", "+OK");
+    while client.info("lazyfreed_objects") != "20000" {}
+}

@@ -133,11 +133,11 @@ fn restore_refuses_what_it_should() {
         assert_eq!(restore("gone", "0", payload, &[]), "+OK");
         assert_eq!(restore("gone", "1", payload, &["ABSTTL", "REPLACE"]), "+OK");
         assert_eq!(restore("then", "1900000000000", payload, &["ABSTTL", "REPLACE"]), "+OK");
+        assert!((1000..1060).contains(&client.call("OBJECT IDLETIME n").integer()));
         client.script(
             r#"
             GET k => value
             TTL n => :100
-            OBJECT IDLETIME n => :1000
             EXISTS late gone => :0
             PEXPIRETIME then => :1900000000000
             DEBUG SET-SKIP-CHECKSUM-VALIDATION 1 => +OK
@@ -183,4 +183,39 @@ fn consumer_groups_go_to_redis_and_come_back() {
         let (came, was) = (theirs.call("XPENDING back group"), theirs.call("XPENDING k group"));
         assert_eq!(came.to_string(), was.to_string());
     }
+}
+
+#[test]
+fn keys_move_to_another_server() {
+    let (here, there) = (Server::start(&[]), Server::start(&["--requirepass", "secret"]));
+    let (mut client, mut target) = (here.connect(), there.connect());
+    target.expect("AUTH secret", "+OK");
+    let to = format!("MIGRATE 127.0.0.1 {}", there.port());
+    client.expect(&format!("{to} none 0 1000"), "+NOKEY");
+    client.expect("MSET a 1 b 2 c 3", "+OK");
+    client.expect("PEXPIRE b 600000", ":1");
+    client.expect(
+        &format!("{to} a 0 5000"),
+        "-ERR Target instance replied with error: NOAUTH Authentication required.",
+    );
+    client.expect(&format!("{to} a 3 5000 COPY AUTH secret"), "+OK");
+    client.expect("GET a", "1");
+    let busy = "-ERR Target instance replied with error: BUSYKEY Target key name already exists.";
+    client.expect(&format!("{to} \"\" 3 5000 AUTH secret KEYS a b none"), busy);
+    client.expect("EXISTS a b", ":1");
+    client.expect(&format!("{to} a 3 5000 REPLACE AUTH2 default secret"), "+OK");
+    client.expect("MULTI", "+OK");
+    client.expect(&format!("{to} c 3 5000 AUTH secret"), "+QUEUED");
+    client.expect("EXISTS c", "+QUEUED");
+    client.expect("EXEC", "[+OK :0]");
+    client.expect("DBSIZE", ":0");
+    target.expect("SELECT 3", "+OK");
+    target.expect("MGET a b c", "[1 2 3]");
+    assert!(590_000 < target.call("PTTL b").integer());
+
+    client.expect("SET a 1", "+OK");
+    client
+        .expect("MIGRATE 127.0.0.1 1 a 0 500", "-IOERR error or timeout connecting to the client");
+    client.expect("MIGRATE 127.0.0.1 1 a 0 x", "-ERR value is not an integer or out of range");
+    client.expect("GET a", "1");
 }

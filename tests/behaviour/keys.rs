@@ -311,13 +311,13 @@ fn objects() {
             SET k v => +OK
             OBJECT ENCODING k => embstr
             OBJECT REFCOUNT k => :1
-            OBJECT IDLETIME k => :0
             OBJECT FREQ k => -ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.
             OBJECT WHAT k => -ERR unknown subcommand 'WHAT'. Try OBJECT HELP.
             OBJECT ENCODING => -ERR wrong number of arguments for 'object|encoding' command
             MEMORY USAGE missing => nil
             "#,
         );
+        assert!(client.call("OBJECT IDLETIME k").integer() < 60);
         assert!(client.call("MEMORY USAGE k").integer() > 0);
     });
 }

@@ -108,3 +108,57 @@ fn every_command_that_ran_has_a_histogram() {
     client.expect("CONFIG SET latency-tracking no", "+OK");
     assert!(!client.call("INFO latencystats").text().contains("usec_set"));
 }
+
+#[test]
+fn a_command_that_waited_is_kept_once_when_it_is_served() {
+    let server = Server::start(&["--slowlog-log-slower-than", "0"]);
+    let (mut waiting, mut other) = (server.connect(), server.connect());
+    waiting.expect("CLIENT SETNAME waiting", "+OK");
+    waiting.send(b"BLPOP list 0\r\n");
+    while other.info("blocked_clients") != "1" {}
+    other.expect("SLOWLOG RESET", "+OK");
+    other.expect("RPUSH list x", ":1");
+    waiting.expect_next("[list x]");
+    let words = first_words(&mut other, "SLOWLOG GET -1");
+    assert_eq!(words.iter().filter(|words| *words == "BLPOP list 0").count(), 1, "{words:?}");
+    let records = other.call("SLOWLOG GET -1").elements();
+    let name = |record: &carnelian_tests::Reply| record.elements()[5].text();
+    assert!(records.iter().any(|record| name(record) == "waiting"));
+}
+
+#[test]
+fn an_eviction_that_takes_long_is_noted() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-random"]);
+    let mut client = server.connect();
+    let fill = "for i = 1, 300 do local t = {} for j = 1, 1000 do t[j] = i * 1000 + j .. 'x' end \
+                redis.call('SADD', KEYS[1], unpack(t)) end";
+    client.expect(&format!("EVAL \"{fill}\" 1 large"), "nil");
+    client.expect("CONFIG SET latency-monitor-threshold 1", "+OK");
+    client.expect("CONFIG SET maxmemory 2mb", "+OK");
+    while client.call("EXISTS large").integer() == 1 {}
+    let latest = client.call("LATENCY LATEST").to_string();
+    for event in ["eviction-cycle", "eviction-del"] {
+        assert!(latest.contains(event), "{latest}");
+    }
+}
+
+#[test]
+fn turns_of_the_event_loop_are_counted() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let number = |client: &mut Client, name: &str| -> u64 {
+        client.info(name).parse().unwrap_or_else(|_| panic!("{name} is a number"))
+    };
+    let fields = ["eventloop_cycles", "eventloop_duration_sum", "eventloop_duration_cmd_sum"];
+    let before = fields.map(|name| number(&mut client, name));
+    client.expect("PING", "+PONG");
+    for (name, before) in fields.iter().zip(before) {
+        assert!(before < number(&mut client, name), "{name}");
+    }
+    assert!(!client.call("INFO all").text().contains("eventloop_duration_max"));
+    let text = client.call("INFO debug").text();
+    for name in ["aof_sum:0", "cron_sum:", "max:"] {
+        assert!(text.contains(&format!("eventloop_duration_{name}")), "{text}");
+    }
+    assert!(text.contains("eventloop_cmd_per_cycle_max:"), "{text}");
+}

@@ -8,6 +8,7 @@ mod acl;
 mod atomicity;
 mod blocking;
 mod blocking_many;
+mod busy;
 mod clients;
 mod config;
 mod debug;

@@ -128,3 +128,40 @@ fn clients_that_are_held_back_can_go() {
     drop(held);
     blocked(&mut control, 0);
 }
+
+#[test]
+fn scripts_wait_unless_they_say_that_they_only_read() {
+    const READS: &str = "EVAL \"#!lua flags=no-writes\\nreturn 1\" 0";
+    const LIBRARY: &str = "FUNCTION LOAD \"#!lua name=lib\\n\
+        redis.register_function{function_name='reads', callback=function() return 2 end, \
+        flags={'no-writes'}} redis.register_function('writes', function() return 3 end)\"";
+
+    let server = Server::start(&[]);
+    let mut control = server.connect();
+    control.expect(LIBRARY, "lib");
+    control.expect(&format!("CLIENT PAUSE {LONG} WRITE"), "+OK");
+    for command in [READS, "EVAL_RO \"return 1\" 0"] {
+        control.expect(command, ":1");
+    }
+    control.expect("FCALL reads 0", ":2");
+    control.expect("MULTI", "+OK");
+    control.expect(READS, "+QUEUED");
+    control.expect("FCALL reads 0", "+QUEUED");
+    control.expect("EXEC", "[:1 :2]");
+    control.expect("MULTI", "+OK");
+    control.expect("EXEC", "[]");
+
+    let mut held = [server.connect(), server.connect(), server.connect(), server.connect()];
+    held[0].send(b"EVAL \"return 4\" 0\r\n");
+    held[1].send(b"EVAL \"#!lua\\nreturn 5\" 0\r\n");
+    held[2].send(b"FCALL writes 0\r\n");
+    held[3].send(b"MULTI\r\nEVAL \"return 6\" 0\r\nEXEC\r\n");
+    blocked(&mut control, 4);
+    control.expect("CLIENT UNPAUSE", "+OK");
+    for (client, expected) in held.iter_mut().zip([":4", ":5", ":3"]) {
+        client.expect_next(expected);
+    }
+    for expected in ["+OK", "+QUEUED", "[:6]"] {
+        held[3].expect_next(expected);
+    }
+}

@@ -226,3 +226,53 @@ fn the_table_of_keys_is_bounded() {
         assert_eq!(client.info("tracking_total_keys"), "10");
     }
 }
+
+#[test]
+fn what_was_evicted_to_make_room_is_announced_before_the_reply() {
+    let server = Server::start(&[]);
+    let mut client = resp3(&server);
+    client.expect("CONFIG SET maxmemory-policy volatile-random", "+OK");
+    client.expect("CLIENT TRACKING ON", "+OK");
+    client.expect("SETEX volatile 10000 x", "+OK");
+    client.expect("GET volatile", "x");
+    let used: usize = client.info("used_memory").parse().expect("a number");
+    client.expect(&format!("CONFIG SET maxmemory {}", used + 100_000), "+OK");
+    client.expect("SETBIT large 4000000 0", ":0");
+    client.send(b"GETBIT large 0\r\n");
+    client.expect_next(">[invalidate [volatile]]");
+    client.expect_next(":0");
+    expect_silence(&mut client);
+}
+
+#[test]
+fn what_expires_under_ones_own_eyes_is_nobodys_own_change() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = resp3(&server);
+    client.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    client.expect("CLIENT TRACKING ON BCAST NOLOOP", "+OK");
+    client.expect("SET k v PX 20", "+OK");
+    std::thread::sleep(Duration::from_millis(40));
+    client.expect("GET k", "nil");
+    client.expect_next(">[invalidate [k]]");
+    client.expect("SET k w", "+OK");
+    expect_silence(&mut client);
+}
+
+#[test]
+fn a_lower_limit_of_keys_holds_from_the_next_command_on() {
+    if !is_carnelian() {
+        return;
+    }
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = resp3(&server);
+    let mut other = server.connect();
+    other.expect("DEBUG PAUSE-CRON 1", "+OK");
+    client.expect("CLIENT TRACKING ON", "+OK");
+    client.expect("MGET a b", "[nil nil]");
+    client.expect("MULTI", "+OK");
+    other.expect("CONFIG SET tracking-table-max-keys 1", "+OK");
+    client.send(b"PING\r\n");
+    assert!(client.read().to_string().starts_with(">[invalidate ["));
+    client.expect_next("+QUEUED");
+    other.expect("DEBUG PAUSE-CRON 0", "+OK");
+}

@@ -32,6 +32,15 @@ pub struct Event {
 /// Fields of one hash: its logical database, its key and their names.
 pub type ExpiredFields = (usize, Box<[u8]>, Vec<Vec<u8>>);
 
+/// A change that clients may have to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub db: usize,
+    pub key: Box<[u8]>,
+    /// No command changed it.
+    pub is_lapsed: bool,
+}
+
 /// Collected while commands run, read by the dispatcher after each.
 #[derive(Default)]
 pub struct Changes {
@@ -50,13 +59,17 @@ pub struct Changes {
     /// Which keys are worth listing; all, if not given.
     pub interest: Option<Arc<Interest>>,
     pub touched: Vec<(usize, Box<[u8]>)>,
-    /// Of those, the ones that clients may have in a cache of theirs; moved here by who has dealt with
-    /// the others' interest.
-    pub told: Vec<(usize, Box<[u8]>)>,
+    /// Places in `touched` of those that no command changed: they have expired, or were evicted.
+    pub lapsed: Vec<usize>,
+    /// Of those touched, the ones that clients may have in a cache of theirs; moved here by who has
+    /// dealt with the others' interest.
+    pub told: Vec<Told>,
     /// Keys whose waiting clients are to look again though the value counts as unchanged.
     pub roused: Vec<(usize, Box<[u8]>)>,
     /// Whether a logical database was emptied.
     pub flushed: bool,
+    /// Whether what was dropped is to be freed before the reply.
+    pub frees_now: bool,
     /// Whether keys that have expired are left alone, and only look as if they were gone.
     pub keeps_expired: bool,
     /// Whether somebody follows the effects (a replica, the append-only file, a test).
@@ -87,15 +100,23 @@ impl Changes {
         }
     }
 
+    /// Whether somebody cares about any key: asked before many keys are listed, with their locks held.
+    #[must_use]
+    pub(crate) fn is_anything_watched(&self) -> bool {
+        self.watching && self.interest.as_ref().is_none_or(|it| it.is_awake())
+    }
+
     /// Forgets what was collected, and keeps who listens.
     pub fn clear(&mut self) {
         (self.dirty, self.hits, self.misses) = (0, 0, 0);
         (self.expired_keys, self.expired_fields, self.evicted_keys) = (0, 0, 0);
         self.events.clear();
         self.touched.clear();
+        self.lapsed.clear();
         self.told.clear();
         self.roused.clear();
         self.flushed = false;
+        self.frees_now = false;
         self.expired.clear();
         self.evicted.clear();
         self.expired_hash_fields.clear();
@@ -121,6 +142,15 @@ impl Changes {
         }
     }
 
+    /// The key went by itself.
+    pub(crate) fn lapse(&mut self, db: usize, key: &[u8]) {
+        let place = self.touched.len();
+        self.touch(db, key);
+        if place < self.touched.len() {
+            self.lapsed.push(place);
+        }
+    }
+
     #[inline]
     pub(crate) fn key_missed(&mut self, db: usize, key: &[u8]) {
         self.misses += 1;
@@ -129,7 +159,7 @@ impl Changes {
 
     pub(crate) fn key_expired(&mut self, db: usize, key: &[u8]) {
         self.expired_keys += 1;
-        self.touch(db, key);
+        self.lapse(db, key);
         self.notify(EventClass::Expired, "expired", db, key);
         if self.following {
             self.expired.push((db, key.into()));
@@ -148,7 +178,7 @@ impl Changes {
             return;
         }
         self.expired_fields += fields.len() as u64;
-        self.touch(db, key);
+        self.lapse(db, key);
         self.notify(EventClass::Hash, "hexpired", db, key);
         if spent {
             self.notify(EventClass::Generic, "del", db, key);
@@ -156,5 +186,27 @@ impl Changes {
         if self.following {
             self.expired_hash_fields.push((db, key.into(), fields));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_locks_later_hears_of_those_who_come_until_then() {
+        let interest = Arc::new(Interest::default());
+        let (mut now, mut later) = (Changes::default(), Changes::default());
+        now.watch(&interest);
+        later.watch_ahead(&interest);
+        assert!(!now.is_anything_watched() && !later.is_anything_watched());
+        interest.add(0, b"a");
+        for changes in [&mut now, &mut later] {
+            changes.touch(0, b"a");
+            changes.touch(0, b"b");
+        }
+        assert!(now.touched.is_empty());
+        assert!(later.is_anything_watched());
+        assert_eq!(later.touched, [(0, (*b"a").into())]);
     }
 }

@@ -289,7 +289,7 @@ fn sample_expiring(
 impl Changes {
     fn key_evicted(&mut self, db: usize, key: &[u8]) {
         self.evicted_keys += 1;
-        self.touch(db, key);
+        self.lapse(db, key);
         self.notify(EventClass::Evicted, "evicted", db, key);
         if self.following {
             self.evicted.push((db, key.into()));

@@ -22,7 +22,7 @@ mod string;
 pub use access::{Access, Busy, Hold, SegmentSet, Segments};
 pub use aggregate::{Aggregate, Mut, Ref};
 pub use carnelian_structs::value::{Kind, Text, Value};
-pub use changes::{Changes, Event, EventClass};
+pub use changes::{Changes, Event, EventClass, Told};
 pub use clock::{AccessPolicy, frequency, idle_seconds};
 pub use db::{Aftermath, Db, Expiry, Owned};
 pub use error::WrongType;

@@ -153,7 +153,7 @@ impl Db<'_> {
             let table = segment.take_table(db);
             segment.field_expiries.retain(|line| line.1 != db);
             keys += table.len();
-            if self.changes.watching {
+            if self.changes.is_anything_watched() {
                 for entry in table.iter() {
                     self.changes.touch(db, entry.key());
                 }
@@ -170,7 +170,7 @@ impl Db<'_> {
             return;
         }
         for segment in 0..SEGMENTS {
-            if self.changes.watching {
+            if self.changes.is_anything_watched() {
                 // A key of either database appears, goes or changes in both.
                 let segment = self.access.segment(segment);
                 let keys = [a, b].into_iter().filter_map(|db| segment.table(db));

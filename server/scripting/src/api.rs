@@ -10,10 +10,10 @@ use sha1::{Digest, Sha1};
 use smallvec::SmallVec;
 
 use crate::error::Raised;
-use crate::functions;
 use crate::host::{LogLevel, Slot, current};
-use crate::interpreter::{Kind, WithoutLimit};
-use crate::values::{error_table, error_text, from_reply, with_code};
+use crate::interpreter::Kind;
+use crate::values::{error_table, with_code};
+use crate::{functions, raw};
 
 /// The version scripts are told, as they are of the server they were written for.
 const VERSION: &str = "8.0.6";
@@ -23,8 +23,8 @@ const VERSION_NUMBER: i64 = 0x0008_0006;
 pub(crate) fn redis(lua: &Lua, kind: Kind) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     constants(&table)?;
-    table.raw_set("call", lua.create_function(|lua, words| command(lua, words, true))?)?;
-    table.raw_set("pcall", lua.create_function(|lua, words| command(lua, words, false))?)?;
+    table.raw_set("call", raw::command(lua, true)?)?;
+    table.raw_set("pcall", raw::command(lua, false)?)?;
     table.raw_set("log", lua.create_function(log)?)?;
     table.raw_set("setresp", lua.create_function(set_protocol)?)?;
     table.raw_set("sha1hex", lua.create_function(sha1hex)?)?;
@@ -67,45 +67,6 @@ fn constants(table: &Table) -> mlua::Result<()> {
     }
     table.raw_set("REDIS_VERSION", VERSION)?;
     table.raw_set("REDIS_VERSION_NUM", VERSION_NUMBER)
-}
-
-/// `redis.call` and `redis.pcall`.
-fn command(lua: &Lua, words: Variadic<Value>, raise: bool) -> mlua::Result<Value> {
-    let outcome = current(|slot| run_command(lua, &words, raise, slot));
-    outcome.unwrap_or_else(|| Err(Raised::table("ERR redis.call can only be called by a script")))
-}
-
-fn run_command(lua: &Lua, words: &[Value], raise: bool, slot: Slot<'_>) -> mlua::Result<Value> {
-    let Slot { host, run } = slot;
-    let protocol = run.protocol;
-    let mut reply = std::mem::take(&mut run.reply);
-    reply.clear();
-    let answer = match Words::read(words, &mut run.numbers) {
-        Err(problem) if raise => Err(Raised::table(problem)),
-        Err(problem) => error_table(lua, problem.as_bytes(), false).map(Value::Table),
-        Ok(read) => {
-            host.call(&read.slices(&run.numbers), protocol, &mut reply);
-            match error_text(&reply) {
-                Some(text) if raise => {
-                    let text = with_code(&[b"-", text].concat());
-                    Err(mlua::Error::external(Raised::Table { text, counted: true }))
-                }
-                _ => match reply.first() {
-                    // One string: as cheap with the limit as to lift it.
-                    Some(b'$' | b':' | b'_') => from_reply(lua, &reply),
-                    _ => {
-                        let _unlimited = WithoutLimit::new(lua);
-                        from_reply(lua, &reply)
-                    }
-                },
-            }
-        }
-    };
-    // Kept for the next command, unless it is large.
-    if reply.capacity() <= 64 << 10 {
-        run.reply = reply;
-    }
-    answer
 }
 
 /// The words of a command: texts where Lua has them, numbers in a buffer of ours.
@@ -154,7 +115,7 @@ impl Words {
     }
 }
 
-fn number_text(number: f64, text: &mut [u8; TEXT_BYTES_MAX]) -> &[u8] {
+pub(crate) fn number_text(number: f64, text: &mut [u8; TEXT_BYTES_MAX]) -> &[u8] {
     // Redis turns -0 into the integer that it equals.
     if number == 0.0 { b"0" } else { format_double(number, text) }
 }

@@ -1,14 +1,16 @@
 //! All that runs scripts of one database: the cache of EVAL, the libraries, and a Lua state for each.
 
 use std::fmt;
+use std::panic::resume_unwind;
 
 use carnelian_resp::{Protocol, Writer};
 
 use crate::api::hex_digest;
 use crate::functions::{FunctionHandle, Kept, Libraries, LibraryInfo, Loading, Restore};
 use crate::host::{Host, RunState, Slot, with_host};
-use crate::interpreter::{End, Failure, Interpreter, Kind};
-use crate::reply::{self, Booleans};
+use crate::interpreter::{Failure, Interpreter, Kind};
+use crate::raw::{Callable, Passing};
+use crate::reply::Booleans;
 use crate::scripts::{Origin, ScriptHandle, Scripts, Sha};
 use crate::shebang;
 
@@ -123,9 +125,8 @@ impl Engine {
                 .error("NOSCRIPT No matching script. Please use EVAL.");
             return Outcome::Error { counted: false };
         };
-        let state = &self.script_state;
-        let name = Name(&handle.sha);
-        finish(&mut self.run, name, run, |keys, arguments| state.run(function, keys, arguments))
+        let state = &mut self.script_state;
+        finish(&mut self.run, state, Name(&handle.sha), function, Passing::Globals, run)
     }
 
     pub fn scripts_len(&self) -> usize {
@@ -146,7 +147,9 @@ impl Engine {
     fn compile(&mut self, body: &[u8], origin: Origin) -> Result<ScriptHandle, Vec<u8>> {
         let read = shebang::script(body)?;
         let source = &body[read.source_at..];
-        let function = self.script_state.compile(source, "@user_script").map_err(|problem| {
+        let state = &self.script_state;
+        let compiled = state.compile(source, "@user_script").and_then(|chunk| state.keep(chunk));
+        let function = compiled.map_err(|problem| {
             [b"Error compiling script (new function): ", problem.as_slice()].concat()
         })?;
         Ok(self.scripts.insert(body, hex_digest(body), read.flags, function, origin))
@@ -219,10 +222,8 @@ impl Engine {
             Writer::new(run.out, run.protocol).error("ERR Function not found");
             return Outcome::Error { counted: false };
         };
-        let state = &self.function_state;
-        finish(&mut self.run, Name(name), run, |keys, arguments| {
-            state.call(callback, keys, arguments)
-        })
+        let state = &mut self.function_state;
+        finish(&mut self.run, state, Name(name), callback, Passing::Arguments, run)
     }
 }
 
@@ -232,41 +233,46 @@ struct Name<'a>(&'a [u8]);
 
 fn finish(
     state: &mut RunState,
+    interpreter: &mut Interpreter,
     name: Name<'_>,
+    callable: &Callable,
+    passing: Passing,
     run: Run<'_>,
-    body: impl FnOnce(&[&[u8]], &[&[u8]]) -> End,
 ) -> Outcome {
     let Run { keys, arguments, host, protocol, out } = run;
     state.protocol = Protocol::Resp2;
     state.killed = false;
     state.killed_at = None;
-    let end = with_host(Slot { host, run: &mut *state }, || body(keys, arguments));
+    let ended = with_host(Slot { host, run: &mut *state }, || {
+        interpreter.run(callable, passing, keys, arguments)
+    });
+    if let Some(panic) = state.panic.take() {
+        interpreter.clear();
+        resume_unwind(panic.0);
+    }
     let mut writer = Writer::new(out, protocol);
-    match end {
-        End::Returned(value, shape) => {
+    let outcome = match ended {
+        Ok(()) => {
             let booleans = match state.protocol {
                 Protocol::Resp2 => Booleans::AsNumbers,
                 Protocol::Resp3 => Booleans::AsBooleans,
             };
             let start = writer.len();
-            match reply::write(value, shape, booleans, &mut writer) {
-                Ok(false) if writer.written().get(start) == Some(&b'-') => {
-                    Outcome::Error { counted: true }
-                }
-                Ok(false) => Outcome::Done,
-                Ok(true) => Outcome::Error { counted: false },
-                Err(problem) => {
-                    writer.truncate(start);
-                    writer.error(format!("ERR {problem}"));
-                    Outcome::Error { counted: false }
-                }
+            if interpreter.write(booleans, &mut writer) {
+                Outcome::Error { counted: false }
+            } else if writer.written().get(start) == Some(&b'-') {
+                Outcome::Error { counted: true }
+            } else {
+                Outcome::Done
             }
         }
-        End::Failed(failure) => {
+        Err(failure) => {
             writer.error(failure_text(&failure, name));
             Outcome::Error { counted: failure.counted }
         }
-    }
+    };
+    interpreter.clear();
+    outcome
 }
 
 fn failure_text(failure: &Failure, Name(name): Name<'_>) -> Vec<u8> {

@@ -10,6 +10,7 @@ use crate::error::Raised;
 use crate::flags::Flags;
 use crate::host::{Host, RunState, Slot, current, with_host};
 use crate::interpreter::Interpreter;
+use crate::raw::Callable;
 use crate::{payload, shebang};
 
 const BAD_NAME: &str = "Library names can only contain letters, numbers, or underscores(_) and must \
@@ -68,9 +69,15 @@ pub struct FunctionInfo<'a> {
 #[derive(Default)]
 pub(crate) struct Registrations(BTreeMap<Vec<u8>, Registered>);
 
-#[derive(Clone)]
 struct Registered {
     callback: Function,
+    description: Option<Vec<u8>>,
+    flags: Flags,
+}
+
+#[derive(Clone)]
+struct LoadedFunction {
+    callable: Callable,
     description: Option<Vec<u8>>,
     flags: Flags,
 }
@@ -79,7 +86,7 @@ struct Registered {
 struct Library {
     name: Arc<[u8]>,
     code: Arc<[u8]>,
-    functions: BTreeMap<Vec<u8>, Registered>,
+    functions: BTreeMap<Vec<u8>, LoadedFunction>,
 }
 
 /// A library and the name in it.
@@ -145,7 +152,12 @@ impl Libraries {
         if registered.0.is_empty() {
             return Err(b"No functions registered".to_vec());
         }
-        Ok(Library { name: read.name.into(), code: code.into(), functions: registered.0 })
+        let keep = |(name, Registered { callback, description, flags })| {
+            let callable = state.keep(callback)?;
+            Ok((name, LoadedFunction { callable, description, flags }))
+        };
+        let functions = registered.0.into_iter().map(keep).collect::<Result<_, Vec<u8>>>()?;
+        Ok(Library { name: read.name.into(), code: code.into(), functions })
     }
 
     /// A function of this library whose name another one has.
@@ -204,10 +216,10 @@ impl Libraries {
         Some(FunctionHandle { library: Arc::clone(library), name: name.clone(), flags })
     }
 
-    pub(crate) fn callback(&self, handle: &FunctionHandle) -> Option<(&[u8], &Function)> {
+    pub(crate) fn callback(&self, handle: &FunctionHandle) -> Option<(&[u8], &Callable)> {
         let functions = &self.libraries.get(&handle.library)?.functions;
         let (name, function) = functions.get_key_value(&handle.name)?;
-        Some((name, &function.callback))
+        Some((name, &function.callable))
     }
 
     pub(crate) fn dump(&self) -> Vec<u8> {

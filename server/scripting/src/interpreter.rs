@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use carnelian_resp::Writer;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState};
 
 use mlua::chunk::ChunkMode;
@@ -10,16 +11,16 @@ use mlua::debug::Debug;
 use crate::error::{self, PRELUDE, Raised};
 use crate::host::{Slot, Tick, current};
 use crate::random::Random;
+use crate::raw::{Callable, Passing, Runner, Status};
+use crate::reply::Booleans;
 use crate::{api, library};
 
 /// How many instructions run between two looks at the host.
 const INSTRUCTIONS_A_TICK: u32 = 100_000;
 /// How many resumptions of coroutines do: each may hide almost as many instructions.
 const RESUMPTIONS_A_TICK: u32 = 64;
-/// More keys and arguments than these are handed over in tables, as Lua's stack is bounded.
-const SPREAD_MAX: usize = 64;
 /// Redis's words for a script that was ended from outside.
-const KILLED: &str = "ERR Script killed by user with SCRIPT KILL...";
+pub(crate) const KILLED: &str = "ERR Script killed by user with SCRIPT KILL...";
 
 /// What runs in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,39 +31,9 @@ pub(crate) enum Kind {
 
 pub(crate) struct Interpreter {
     lua: Lua,
-    run: Function,
-    run_tables: Function,
-    call: Function,
-    call_tables: Function,
+    runner: Runner,
     load: Function,
     restore: Function,
-    memory_limit: usize,
-}
-
-/// How a run ended.
-pub(crate) enum End {
-    Returned(Value, Shape),
-    Failed(Failure),
-}
-
-/// What the prelude has seen of a value already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Unknown,
-    /// A table that is a plain array.
-    Array,
-    /// The text of a status.
-    Status,
-}
-
-impl Shape {
-    fn named(name: &Value) -> Self {
-        match name {
-            Value::Nil => Self::Unknown,
-            Value::Integer(1) => Self::Status,
-            _ => Self::Array,
-        }
-    }
 }
 
 /// An error that nothing in the script caught.
@@ -84,17 +55,11 @@ impl Interpreter {
         let drivers: Table = prelude.call((native, name))?;
         lua.set_globals(drivers.raw_get("globals")?)?;
         watch(&lua)?;
+        let runner = Runner::new(&lua, drivers.raw_get("real")?, drivers.raw_get("handler")?)?;
+        // From here on: the runner's own places had to be made without one.
+        lua.set_memory_limit(memory_limit)?;
         let driver = |name: &str| drivers.raw_get(name);
-        Ok(Self {
-            run: driver("run")?,
-            run_tables: driver("run_tables")?,
-            call: driver("call")?,
-            call_tables: driver("call_tables")?,
-            load: driver("load")?,
-            restore: driver("restore")?,
-            lua,
-            memory_limit,
-        })
+        Ok(Self { runner, load: driver("load")?, restore: driver("restore")?, lua })
     }
 
     /// Compiles source; an error's text is Lua's own.
@@ -103,97 +68,64 @@ impl Interpreter {
             let name = name.trim_start_matches('@');
             return Err(format!("{name}:1: unexpected symbol near 'char(27)'").into_bytes());
         }
-        let _limited = WithLimit::new(&self.lua, self.memory_limit);
         let chunk = self.lua.load(source).set_name(name).set_mode(ChunkMode::Text);
         chunk.into_function().map_err(|problem| error::describe(&problem))
     }
 
-    /// Runs a script of EVAL.
-    pub(crate) fn run(&self, script: &Function, keys: &[&[u8]], arguments: &[&[u8]]) -> End {
-        self.enter(&self.run, &self.run_tables, script, keys, arguments)
+    /// Keeps a function to be run.
+    pub(crate) fn keep(&self, function: Function) -> Result<Callable, Vec<u8>> {
+        self.runner.keep(&self.lua, function).map_err(|problem| error::describe(&problem))
     }
 
-    /// Calls a function of a library.
-    pub(crate) fn call(&self, callback: &Function, keys: &[&[u8]], arguments: &[&[u8]]) -> End {
-        self.enter(&self.call, &self.call_tables, callback, keys, arguments)
-    }
-
-    fn enter(
-        &self,
-        spread: &Function,
-        tables: &Function,
-        body: &Function,
+    /// Runs a script of EVAL, or calls a function of a library. What it returns is held until
+    /// [`Self::clear`].
+    pub(crate) fn run(
+        &mut self,
+        callable: &Callable,
+        passing: Passing,
         keys: &[&[u8]],
         arguments: &[&[u8]],
-    ) -> End {
-        let ended = self.try_enter(spread, tables, body, keys, arguments);
-        let killed = current(|slot| slot.run.killed) == Some(true);
-        if killed {
+    ) -> Result<(), Failure> {
+        if self.runner.run(callable, passing, keys, arguments) == Status::Returned {
+            // It may have caught its end and returned all the same.
+            if current(|slot| slot.run.killed) != Some(true) {
+                return Ok(());
+            }
+        }
+        let parts = self.runner.error();
+        let killed = current(|slot| slot.run.killed.then(|| slot.run.killed_at.take())).flatten();
+        if let Some(place) = killed {
             // The hook left behind fires at every instruction.
+            self.runner.clear();
             let _ = watch(&self.lua);
+            let text = Some(KILLED.into());
+            return Err(Failure { text, place, plain: Vec::new(), counted: false });
         }
-        match ended {
-            Ok(Ended(true, value, shape, ..)) => End::Returned(value, Shape::named(&shape)),
-            Ok(Ended(false, text, source, line, counted)) => {
-                let bytes = |value: &Value| match value {
-                    Value::String(text) => Some(text.as_bytes().to_vec()),
-                    _ => None,
-                };
-                let text = bytes(&text);
-                let place = bytes(&source).zip(bytes(&line));
-                let plain = if text.is_none() { bytes(&source) } else { None };
-                let out_of_memory = text.is_none();
-                if out_of_memory {
-                    let _ = self.lua.gc_collect();
-                }
-                End::Failed(Failure {
-                    place: place.filter(|_| text.is_some()),
-                    text,
-                    plain: plain.unwrap_or_else(|| b"execution failure".to_vec()),
-                    counted,
-                })
-            }
-            Err(problem) => {
-                let text = if killed { KILLED.into() } else { error::describe(&problem) };
-                let place = current(|slot| slot.run.killed_at.take()).flatten();
-                End::Failed(Failure { text: Some(text), place, plain: Vec::new(), counted: false })
-            }
+        if parts.text.is_none() {
+            self.runner.clear();
+            let _ = self.lua.gc_collect();
         }
+        Err(Failure {
+            text: parts.text,
+            place: parts.place,
+            plain: parts.plain.unwrap_or_else(|| b"execution failure".to_vec()),
+            counted: parts.counted,
+        })
     }
 
-    fn try_enter(
-        &self,
-        spread: &Function,
-        tables: &Function,
-        body: &Function,
-        keys: &[&[u8]],
-        arguments: &[&[u8]],
-    ) -> mlua::Result<Ended> {
-        let text = |bytes: &&[u8]| self.lua.create_string(bytes).map(Value::String);
-        if keys.len() + arguments.len() <= SPREAD_MAX {
-            let all: Variadic<Value> =
-                keys.iter().chain(arguments).map(text).collect::<mlua::Result<_>>()?;
-            let _limited = WithLimit::new(&self.lua, self.memory_limit);
-            spread.call::<Parts>((body, keys.len(), all)).map(Ended::from)
-        } else {
-            let table = |all: &[&[u8]]| {
-                let table = self.lua.create_table_with_capacity(all.len(), 0)?;
-                for (index, bytes) in all.iter().enumerate() {
-                    table.raw_seti(index + 1, self.lua.create_string(bytes)?)?;
-                }
-                Ok::<_, mlua::Error>(table)
-            };
-            let (keys, arguments) = (table(keys)?, table(arguments)?);
-            let _limited = WithLimit::new(&self.lua, self.memory_limit);
-            tables.call::<Parts>((body, keys, arguments)).map(Ended::from)
-        }
+    /// Writes what a run returned; true if it is an error whose statistics are still to be booked.
+    pub(crate) fn write(&mut self, booleans: Booleans, writer: &mut Writer<'_>) -> bool {
+        self.runner.write(booleans, writer)
+    }
+
+    /// Forgets what a run returned.
+    pub(crate) fn clear(&mut self) {
+        self.runner.clear();
     }
 
     /// Runs a library's source. The error has its code in front.
     pub(crate) fn load(&self, chunk: &Function) -> Result<(), Vec<u8>> {
-        let limited = WithLimit::new(&self.lua, self.memory_limit);
         let ended = self.load.call::<(bool, Value)>(chunk);
-        drop(limited);
         if current(|slot| slot.run.killed) == Some(true) {
             let _ = watch(&self.lua);
             let _ = self.restore.call::<()>(());
@@ -218,50 +150,6 @@ impl Interpreter {
     /// Frees what nothing refers to any more.
     pub(crate) fn collect(&self) {
         let _ = self.lua.gc_collect();
-    }
-}
-
-/// What the drivers of the prelude return: success and the value, or the error's parts.
-struct Ended(bool, Value, Value, Value, bool);
-
-type Parts = (bool, Value, Value, Value, Value);
-
-impl From<Parts> for Ended {
-    fn from(parts: Parts) -> Self {
-        let (ok, value, source, line, counted) = parts;
-        Self(ok, value, source, line, matches!(counted, Value::Boolean(true)))
-    }
-}
-
-/// Bounds the Lua heap while a script runs. In between there is no bound, which spares each
-/// allocation of ours a protected call.
-struct WithLimit<'a>(&'a Lua);
-
-impl<'a> WithLimit<'a> {
-    fn new(lua: &'a Lua, limit: usize) -> Self {
-        let _ = lua.set_memory_limit(limit);
-        Self(lua)
-    }
-}
-
-impl Drop for WithLimit<'_> {
-    fn drop(&mut self) {
-        let _ = self.0.set_memory_limit(0);
-    }
-}
-
-/// Lifts the bound where our own code builds something that is bounded otherwise.
-pub(crate) struct WithoutLimit<'a>(&'a Lua, usize);
-
-impl<'a> WithoutLimit<'a> {
-    pub(crate) fn new(lua: &'a Lua) -> Self {
-        Self(lua, lua.set_memory_limit(0).unwrap_or(0))
-    }
-}
-
-impl Drop for WithoutLimit<'_> {
-    fn drop(&mut self) {
-        let _ = self.0.set_memory_limit(self.1);
     }
 }
 

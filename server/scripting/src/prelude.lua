@@ -293,6 +293,11 @@ local function handler(problem)
   elseif backing[problem] then
     problem = { err = 'ERR unknown error' }
   end
+  -- What is left is read without metatables and conversions.
+  local text = problem.err
+  if type(text) == 'number' then
+    problem.err = tostring(text)
+  end
   local source, line = place()
   if source then
     problem.source, problem.line = source, line
@@ -303,85 +308,7 @@ if kind == 'eval' then
   globals.__redis__err__handler = handler
 end
 
--- true and the value; or false, the text, where it happened, and whether it is counted already. What
--- a table stands for is cheaper to see from here: a status is given as its text and 1, a plain
--- array with 2.
-local function finish(ok, value)
-  if ok then
-    if type(value) == 'table' and not getmetatable(value) and value.err == nil then
-      local status = value.ok
-      if status == nil then
-        if value.double == nil and value.big_number == nil and value.verbatim_string == nil
-          and value.map == nil and value.set == nil then
-          return true, value, 2
-        end
-      elseif type(status) == 'string' then
-        return true, status, 1
-      end
-    end
-    return true, value
-  end
-  if type(value) ~= 'table' then
-    return false, nil, tostring(value)
-  end
-  local text = value.err
-  if type(text) == 'number' then
-    text = tostring(text)
-  end
-  if type(text) ~= 'string' then
-    text = 'ERR unknown error'
-  end
-  local source, line = value.source, value.line
-  if not source or not line then
-    return false, text
-  end
-  return false, text, tostring(source), tostring(line), value.ignore_error_stats_update == true
-end
-
-local function split(count, ...)
-  if count == 0 then
-    return {}, { ... }
-  end
-  if count == 1 then
-    local key = ...
-    return { key }, { select(2, ...) }
-  end
-  local all, keys = { ... }, {}
-  for i = 1, count do
-    keys[i] = all[i]
-  end
-  return keys, { select(count + 1, ...) }
-end
-
-local drivers = {}
-
--- A script with its keys and arguments.
-function drivers.run(script, count, ...)
-  globals.KEYS, globals.ARGV = split(count, ...)
-  return finish(xpcall(script, handler))
-end
-
--- The same where there are too many for Lua's stack.
-function drivers.run_tables(script, keys, arguments)
-  globals.KEYS, globals.ARGV = keys, arguments
-  return finish(xpcall(script, handler))
-end
-
-local called, its_keys, its_arguments
-local function enter()
-  return called(its_keys, its_arguments)
-end
-
--- A function of a library.
-function drivers.call(callback, count, ...)
-  called, its_keys, its_arguments = callback, split(count, ...)
-  return finish(xpcall(enter, handler))
-end
-
-function drivers.call_tables(callback, keys, arguments)
-  called, its_keys, its_arguments = callback, keys, arguments
-  return finish(xpcall(enter, handler))
-end
+local drivers = { globals = front, real = globals, handler = handler }
 
 -- Runs a library's source so that it registers its functions.
 function drivers.load(chunk)
@@ -406,5 +333,4 @@ function drivers.restore()
   front_metatable.__index, backing[front] = globals, globals
 end
 
-drivers.globals = front
 return drivers

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ahash::RandomState;
-use mlua::Function;
-
 use crate::flags::Flags;
+use crate::raw::Callable;
+use ahash::RandomState;
 
 /// How many scripts that only EVAL has brought are kept; those of SCRIPT LOAD stay.
 const EVALUATED_MAX: usize = 500;
@@ -31,7 +30,7 @@ pub(crate) enum Origin {
 }
 
 pub(crate) struct Script {
-    pub(crate) function: Function,
+    pub(crate) function: Callable,
     body: Arc<[u8]>,
     flags: Flags,
     sha: Sha,
@@ -79,7 +78,7 @@ impl Scripts {
         body: &[u8],
         sha: Sha,
         flags: Flags,
-        function: Function,
+        function: Callable,
         origin: Origin,
     ) -> ScriptHandle {
         if origin == Origin::Evaluated {
@@ -104,7 +103,7 @@ impl Scripts {
     }
 
     /// Keeps a script for good: SCRIPT LOAD of one that was only evaluated leaves it as it is.
-    pub(crate) fn used(&mut self, handle: &ScriptHandle) -> Option<&Function> {
+    pub(crate) fn used(&mut self, handle: &ScriptHandle) -> Option<&Callable> {
         self.uses += 1;
         let script = self.places.get_mut(handle.index)?.as_mut()?;
         script.used = self.uses;

@@ -164,6 +164,91 @@ fn expect(body: &str, reply: &str) {
 }
 
 #[test]
+fn replies_of_any_depth_are_written() {
+    for depth in [1, 15, 16, 17, 40, 2000, 2599] {
+        let body = format!("local t = {{7}} for i = 2, {depth} do t = {{t, i}} end return t");
+        let (engine, host) = (&mut engine(), &mut Toy::default());
+        for _ in 0..2 {
+            let reply = eval_with(engine, host, Protocol::Resp2, body.as_bytes(), &[], &[]).1;
+            let open = if depth == 1 { 0 } else { depth - 1 };
+            let mut expected = "*2\r\n".repeat(open) + "*1\r\n:7\r\n";
+            for number in 2..=depth {
+                let _ = write!(expected, ":{number}\r\n");
+            }
+            assert_eq!(String::from_utf8(reply).expect("text"), expected, "{depth}");
+        }
+    }
+    // Maps take two places of the stack each.
+    let body = b"local t = 1 for i = 1, 2599 do t = {map = {[i] = t}} end return t";
+    let reply = eval_with(&mut engine(), &mut Toy::default(), Protocol::Resp3, body, &[], &[]).1;
+    assert!(reply.ends_with(b"%1\r\n:1\r\n:1\r\n"));
+}
+
+#[test]
+fn numbers_among_the_words_are_written_as_redis_does() {
+    for (number, text) in [
+        ("3", "3"),
+        ("-0.0", "0"),
+        ("3.5", "3.5"),
+        ("2^53", "9007199254740992"),
+        ("-2^53", "-9007199254740992"),
+        ("2^62", "4611686018427387904"),
+        ("1e100", "1e+100"),
+        ("1e19", "1e+19"),
+        ("1/0", "inf"),
+    ] {
+        expect(&format!("return redis.call('echo', {number})"), text);
+    }
+    expect("return redis.call('mget', 1, 2.5, 'k', 1e300)[4] == false", ":1");
+}
+
+#[test]
+fn a_panic_of_the_host_passes_lua_by() {
+    struct Broken;
+    impl Host for Broken {
+        fn call(&mut self, _: &[&[u8]], _: Protocol, _: &mut Vec<u8>) {
+            panic!("a bug of the host");
+        }
+        fn log(&mut self, _: LogLevel, _: &[u8]) {}
+        fn acl_check(&mut self, _: &[&[u8]]) -> Option<bool> {
+            None
+        }
+        fn set_repl(&mut self, _: u8) {}
+        fn tick(&mut self) -> Tick {
+            Tick::Continue
+        }
+    }
+    let engine = &mut engine();
+    for body in ["redis.call('get')", "while true do pcall(redis.call, 'get') end"] {
+        let handle = engine.script(body.as_bytes()).expect("it compiles");
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let (protocol, out) = (Protocol::Resp2, &mut Vec::new());
+            let run = Run { keys: &[], arguments: &[], host: &mut Broken, protocol, out };
+            engine.run_script(&handle, run)
+        }));
+        assert!(ended.is_err());
+        let reply =
+            eval_with(engine, &mut Toy::default(), Protocol::Resp2, b"return 1", &[], &[]).1;
+        assert_eq!(reply, b":1\r\n");
+    }
+}
+
+#[test]
+fn memory_that_runs_out_in_a_reply_is_an_error_of_the_call() {
+    let (engine, host) = (&mut engine(), &mut Toy::default());
+    for digit in b'1'..=b'5' {
+        host.data.insert(vec![b'k', digit], vec![digit; 20 << 20]);
+    }
+    let body = b"local t = {} for i = 1, 5 do local ok, e = pcall(redis.call, 'get', 'k' .. i) \
+                 if not ok then return e end t[i] = e end return 'none'";
+    let reply = eval_with(engine, host, Protocol::Resp2, body, &[], &[]).1;
+    assert_eq!(show(&reply), "not enough memory");
+    let body = b"return #redis.call('get', 'k1')";
+    let reply = eval_with(engine, host, Protocol::Resp2, body, &[], &[]).1;
+    assert_eq!(show(&reply), format!(":{}", 20 << 20));
+}
+
+#[test]
 fn values_become_replies() {
     expect("return 5.7", ":5");
     expect("return -5.7", ":-5");

@@ -10,8 +10,10 @@ use crate::commands::{Context, help};
 use crate::configure;
 use crate::database::Database;
 use crate::eviction;
+use crate::features;
 use crate::listener::reason;
 use crate::log;
+use crate::rates::Turns;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::server::Server;
 use crate::settings;
@@ -111,6 +113,7 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     warn_of_small_limit(context, &database, &pairs);
     // A lower limit holds from now on, whether or not there will be another command.
     context.worker.is_evicting = true;
+    features::account_all(context.worker, &database);
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -135,6 +138,7 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     database.stats.reset();
     database.rates.lock().reset();
     database.room.reset();
+    context.worker.server.turns.iter().for_each(Turns::reset);
     context.worker.server.reclaimer.reset_freed();
     context.reply.ok();
     Ok(Effect::None)

@@ -15,6 +15,7 @@ use carnelian_structs::list::List;
 
 use crate::census;
 use crate::commands::config::rewrite_file;
+use crate::commands::inspection;
 use crate::commands::reload::{Present, round_trip};
 use crate::commands::{Context, Reach};
 use crate::log;
@@ -53,6 +54,13 @@ const SUBCOMMANDS: &[Sub] = &[
     sub("aof-flush-sleep", (1, 1), "<microseconds>", "Has no effect here.", no_effect),
     sub("change-repl-id", (0, 0), "", "Gives the data's history another id.", change_repl_id),
     sub(
+        "client-eviction",
+        (0, 0),
+        "",
+        "Tells how much clients of which size take.",
+        inspection::client_eviction,
+    ),
+    sub(
         "config-rewrite-force-all",
         (0, 0),
         "",
@@ -85,6 +93,13 @@ const SUBCOMMANDS: &[Sub] = &[
     ),
     sub("protocol", (1, 1), "<type>", "Answers with an example of a type of reply.", protocol),
     sub(
+        "quicklist",
+        (1, 2),
+        "<key> [<0|1>]",
+        "Writes the size of a quicklist to the log.",
+        inspection::quicklist,
+    ),
+    sub(
         "quicklist-packed-threshold",
         (1, 1),
         "<size>",
@@ -98,6 +113,7 @@ const SUBCOMMANDS: &[Sub] = &[
         "Writes out all data, forgets it (unless NOFLUSH) and reads it back (MERGE: over it).",
         reload,
     ),
+    sub("replicate", (1, usize::MAX), "<word> [...]", "Has no effect here.", inspection::replicate),
     sub("replybuffer", (2, 2), "<setting> <value>", "Has no effect here.", replybuffer),
     sub("sdslen", (1, 1), "<key>", "Tells the lengths of a key and its string.", sdslen),
     sub(
@@ -435,7 +451,11 @@ fn stringmatch_test(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 }
 
 /// Runs `look` on the keys of the client's database, with the lock of `key` held.
-fn with_key<R>(context: &mut Context<'_>, key: &[u8], look: impl FnOnce(&mut Db<'_>) -> R) -> R {
+pub(super) fn with_key<R>(
+    context: &mut Context<'_>,
+    key: &[u8],
+    look: impl FnOnce(&mut Db<'_>) -> R,
+) -> R {
     context.with_data(Reach::Keys(&[key]), |call| {
         call.db.reach(key);
         look(&mut call.db)

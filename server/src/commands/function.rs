@@ -9,7 +9,7 @@ use carnelian_structs::glob;
 use super::scripting::{check_flush, command, error};
 use crate::commands::{Context, help};
 use crate::registry::ServerCommand;
-use crate::scripting::LoadHost;
+use crate::scripting::{Figures, LoadHost};
 
 const SHARDS: &[&str] = &["request_policy:all_shards", "response_policy:all_succeeded"];
 const CHANGES: Flags = Flags::NOSCRIPT.union(Flags::WRITE);
@@ -100,6 +100,8 @@ fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let mut engine = database.scripting.engine(&database)?;
     let mut host = LoadHost::new(&context.worker.clock);
     let name = engine.load_library(code, loading, &mut host).map_err(error)?;
+    drop(engine);
+    database.scripting.figures();
     context.reply.bulk(&name);
     Ok(Effect::Verbatim)
 }
@@ -110,6 +112,7 @@ fn delete(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if !database.scripting.engine(&database)?.delete_library(context.args[2]) {
         return Err(CommandError::text("ERR Library not found"));
     }
+    database.scripting.figures();
     context.reply.ok();
     Ok(Effect::Verbatim)
 }
@@ -119,6 +122,7 @@ fn flush(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     check_flush(context, "ERR FUNCTION FLUSH only supports SYNC|ASYNC option")?;
     let database = Arc::clone(&context.session.database);
     database.scripting.engine(&database)?.flush_libraries();
+    database.scripting.figures();
     context.reply.ok();
     Ok(Effect::Verbatim)
 }
@@ -154,6 +158,8 @@ fn restore(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let mut engine = database.scripting.engine(&database)?;
     let mut host = LoadHost::new(&context.worker.clock);
     engine.restore_libraries(context.args[2], policy, &mut host).map_err(error)?;
+    drop(engine);
+    database.scripting.figures();
     context.reply.ok();
     Ok(Effect::Verbatim)
 }
@@ -229,7 +235,7 @@ fn stats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         return Err(CommandError::text(crate::dispatch::BUSY));
     }
     // While a function runs the engine is its own: the figures are those of the last look.
-    let (libraries, functions) = database.scripting.libraries_len(&database);
+    let Figures { libraries, functions, .. } = database.scripting.figures();
     let elapsed_us = context.worker.clock.elapsed_us();
     let reply = &mut context.reply;
     reply.map(2);

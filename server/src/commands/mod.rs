@@ -9,8 +9,10 @@ mod debug;
 mod dump;
 mod function;
 mod info;
+mod inspection;
 mod latency;
 mod memory;
+mod migrate;
 mod monitor;
 mod process;
 mod pubsub;
@@ -109,7 +111,7 @@ impl Context<'_> {
             return Ok(work(&mut Nest { worker, session, held: &mut **held, nesting }, out));
         }
         let locked = database.keyspace.lock_lazily_unless_busy();
-        let mut access = locked.map_err(|_| CommandError::text(dispatch::BUSY))?;
+        let mut access = locked.map_err(|_| CommandError::text(database.scripting.busy_text()))?;
         Ok(work(&mut Nest { worker, session, held: &mut access, nesting }, out))
     }
 }
@@ -126,6 +128,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     info::TABLE,
     latency::TABLE,
     memory::TABLE,
+    migrate::TABLE,
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,

@@ -225,18 +225,28 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
     };
     let (keys, arguments) = words[3..].split_at(count);
     let protocol = context.session.protocol;
+    let registry = context.registry;
+    let mut reply = std::mem::take(&mut context.worker.script_reply);
+    reply.clear();
+    let out = &mut reply;
     let ran = context.with_nest(Nesting::Script, |nest, staged| {
         let mut engine = database.scripting.engine(&database)?;
-        let out = &mut Vec::new();
-        let start = out.len();
+        let place = (registry, &*database);
         let db = nest.session.db;
         let outcome = if source == Source::Function {
             let handle = engine.function(words[1]).ok_or_else(no_function)?;
             check_memory(handle.flags, nest.session.is_out_of_memory)?;
             let is_read_only = read_only(handle.flags, access)?;
             let name = handle.name().to_vec();
-            let mut host =
-                ScriptHost::new(nest, words, Some(&name), handle.flags, is_read_only, staged);
+            let mut host = ScriptHost::new(
+                nest,
+                place,
+                words,
+                Some(&name),
+                handle.flags,
+                is_read_only,
+                staged,
+            );
             let run = Run { keys, arguments, host: &mut host, protocol, out };
             engine.call_function(&handle, run)
         } else {
@@ -246,7 +256,8 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
             };
             check_memory(handle.flags, nest.session.is_out_of_memory)?;
             let is_read_only = read_only(handle.flags, access)?;
-            let mut host = ScriptHost::new(nest, words, None, handle.flags, is_read_only, staged);
+            let mut host =
+                ScriptHost::new(nest, place, words, None, handle.flags, is_read_only, staged);
             let run = Run { keys, arguments, host: &mut host, protocol, out };
             engine.run_script(&handle, run)
         };
@@ -254,15 +265,21 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
         nest.session.db = db;
         staged.extend_from_slice(out);
         match outcome {
-            Outcome::Error { counted: false } if out.get(start) == Some(&b'-') => {
-                let text = out[start + 1..].trim_ascii_end().to_vec();
+            Outcome::Error { counted: false } if out.first() == Some(&b'-') => {
+                let text = out[1..].strip_suffix(b"\r\n").unwrap_or_default().to_vec();
                 Err(CommandError::Quoting(text.into()))
             }
             _ => Ok(Effect::None),
         }
     });
+    // Kept for the next script, unless it is large.
+    reply.shrink_to(REPLY_KEPT);
+    context.worker.script_reply = reply;
     ran?
 }
+
+/// How much of the buffer for scripts' replies is kept.
+const REPLY_KEPT: usize = 64 << 10;
 
 /// Whether a script with these flags may not write.
 fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {

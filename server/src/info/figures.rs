@@ -9,6 +9,7 @@ use super::{Page, View};
 use crate::database::{Counter, Counters};
 use crate::pause::Held;
 use crate::pubsub::Kind;
+use crate::rates::Turns;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let totals = view.database.clients.totals();
@@ -91,13 +92,15 @@ pub(super) fn threads(view: &View<'_>, page: &mut Page) {
 pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     let stats = &view.database.stats;
     let sum = |figure: fn(&Counters) -> &Counter| stats.sum(figure);
-    let (commands, input, output, stale) = {
+    let (commands, input, output, stale, turns, turn_us) = {
         let rates = view.database.rates.lock();
         (
             rates.commands_per_second(),
             rates.input_bytes_per_second(),
             rates.output_bytes_per_second(),
             rates.stale_share(),
+            rates.turns_per_second(),
+            rates.turn_us(),
         )
     };
     page.field("total_connections_received", sum(|it| &it.connections_received));
@@ -119,7 +122,7 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("expire_cycle_cpu_milliseconds", sum(|it| &it.sweep_nanoseconds) / 1_000_000);
     page.field("evicted_keys", sum(|it| &it.evicted_keys));
     page.field("evicted_clients", sum(|it| &it.evicted_clients));
-    page.zeros(&["evicted_scripts"]);
+    page.field("evicted_scripts", view.database.scripting.figures().evicted);
     let (exceeded_ms, exceeded_now_ms) = view.database.room.exceeded_ms(view.now_us);
     page.field("total_eviction_exceeded_time", exceeded_ms);
     page.field("current_eviction_exceeded_time", exceeded_now_ms);
@@ -158,12 +161,36 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     let output_limit = sum(|it| &it.output_limit_disconnections);
     page.field("client_output_buffer_limit_disconnections", output_limit);
     page.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
+    page.field("eventloop_cycles", turns_sum(view, |it| &it.count));
+    page.field("eventloop_duration_sum", turns_sum(view, |it| &it.nanoseconds) / 1000);
+    let commands_ns: u64 = (0..view.server.registry.entries().len())
+        .map(|id| stats.sum_of(id, |figures| &figures.nanoseconds))
+        .sum();
+    page.field("eventloop_duration_cmd_sum", commands_ns / 1000);
+    page.field("instantaneous_eventloop_cycles_per_sec", turns as u64);
+    page.field("instantaneous_eventloop_duration_usec", turn_us as u64);
     page.field("acl_access_denied_auth", sum(|it| &it.denied_passwords));
     page.field("acl_access_denied_cmd", sum(|it| &it.denied_commands));
     page.field("acl_access_denied_key", sum(|it| &it.denied_keys));
     page.field("acl_access_denied_channel", sum(|it| &it.denied_channels));
     page.field("acl_access_denied_tls_cert", sum(|it| &it.denied_certificates));
     page.field("acl_access_denied_db", sum(|it| &it.denied_databases));
+}
+
+fn turns_sum(view: &View<'_>, figure: fn(&Turns) -> &Counter) -> u64 {
+    view.server.turns.iter().map(|turns| figure(turns).value()).sum()
+}
+
+/// What only those ask for who look into the server.
+pub(super) fn debug(view: &View<'_>, page: &mut Page) {
+    let most = |figure: fn(&Turns) -> &Counter| {
+        view.server.turns.iter().map(|turns| figure(turns).value()).max().unwrap_or(0)
+    };
+    page.zeros(&["eventloop_duration_aof_sum"]);
+    let ticks = turns_sum(view, |it| &it.tick_nanoseconds);
+    page.field("eventloop_duration_cron_sum", ticks / 1000);
+    page.field("eventloop_duration_max", most(|it| &it.nanoseconds_max) / 1000);
+    page.field("eventloop_cmd_per_cycle_max", most(|it| &it.commands_max));
 }
 
 pub(super) fn replication(view: &View<'_>, page: &mut Page) {

@@ -22,7 +22,7 @@ pub(super) fn memory(view: &View<'_>, page: &mut Page) {
     let system = rustix::system::sysinfo();
     let total = (system.totalram as usize).saturating_mul(system.mem_unit as usize);
     page.bytes("total_system_memory", total);
-    scripts(page);
+    scripts(view, page);
     page.field("maxmemory", config.maxmemory);
     page.field("maxmemory_human", Human(usize::try_from(config.maxmemory).unwrap_or(usize::MAX)));
     page.field("maxmemory_policy", config.maxmemory_policy.word());
@@ -46,20 +46,18 @@ pub(super) fn memory(view: &View<'_>, page: &mut Page) {
     page.field("lazyfreed_objects", reclaimer.freed());
 }
 
-/// Scripts and functions take nothing, as there are none.
-fn scripts(page: &mut Page) {
-    page.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
-    page.field("used_memory_lua_human", Human(0));
-    page.zeros(&[
-        "used_memory_scripts_eval",
-        "number_of_cached_scripts",
-        "number_of_functions",
-        "number_of_libraries",
-        "used_memory_vm_functions",
-    ]);
-    page.bytes("used_memory_vm_total", 0);
+fn scripts(view: &View<'_>, page: &mut Page) {
+    let figures = view.database.scripting.figures();
+    page.bytes("used_memory_lua", figures.scripts_heap);
+    page.field("used_memory_vm_eval", figures.scripts_heap);
+    page.field("used_memory_scripts_eval", figures.scripts_bytes);
+    page.field("number_of_cached_scripts", figures.scripts);
+    page.field("number_of_functions", figures.functions);
+    page.field("number_of_libraries", figures.libraries);
+    page.field("used_memory_vm_functions", figures.functions_heap);
+    page.bytes("used_memory_vm_total", figures.scripts_heap + figures.functions_heap);
     page.zeros(&["used_memory_functions"]);
-    page.bytes("used_memory_scripts", 0);
+    page.bytes("used_memory_scripts", figures.scripts_bytes);
 }
 
 fn excess(page: &mut Page, name: &str, excess: Excess) {

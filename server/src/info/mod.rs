@@ -29,6 +29,7 @@ enum Shown {
     Always,
     /// `all`, or the section's name.
     WhenAsked,
+    ByName,
 }
 
 struct Section {
@@ -54,6 +55,7 @@ const SECTIONS: &[Section] = &[
     when_asked("latencystats", "Latencystats", commands::latencies),
     always("cluster", "Cluster", figures::cluster),
     always("keyspace", "Keyspace", memory::keyspace),
+    Section { name: "debug", title: "Debug", shown: Shown::ByName, write: figures::debug },
 ];
 
 const fn always(
@@ -163,7 +165,7 @@ pub fn render(
 
 fn is_wanted(section: &Section, names: &[&[u8]]) -> bool {
     let by_name = |name: &&[u8]| match name.to_ascii_lowercase().as_slice() {
-        b"all" | b"everything" => true,
+        b"all" | b"everything" => section.shown != Shown::ByName,
         b"default" => section.shown == Shown::Always,
         name => name == section.name.as_bytes(),
     };

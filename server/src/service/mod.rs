@@ -94,6 +94,7 @@ impl Service {
     /// A new turn: the clock is read, once.
     pub fn begin_turn(&mut self) {
         self.worker.clock.refresh();
+        self.worker.turn_commands = 0;
         self.commands_until_clock = CLOCK_COMMANDS;
     }
 

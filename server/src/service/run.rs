@@ -78,7 +78,10 @@ impl Service {
             connection.input.append(rest);
         }
         let held = connection.input.len() + connection.session.queued_bytes();
-        connection.session.shared.query_bytes.store(connection.input.len(), Ordering::Relaxed);
+        let shared = &connection.session.shared;
+        shared.query_bytes.store(connection.input.len(), Ordering::Relaxed);
+        let room = connection.input.capacity() - connection.input.len();
+        shared.query_room.store(room, Ordering::Relaxed);
         features::account(&self.worker, &connection.session);
         if held != 0 && connection.session.settings.query_bytes_max < held {
             log::warning!(
@@ -124,6 +127,9 @@ impl Service {
             };
             let parsed = self.parse(connection, data, position, &limits);
             if !self.commands.is_empty() {
+                if features::is_too_large(&self.worker, &connection.session, data.len()) {
+                    return (position, Stop::Close);
+                }
                 let (ran, next) = self.run_batch(connection, data);
                 quota = quota.saturating_sub(ran);
                 let is_whole = ran == self.commands.len();
@@ -308,6 +314,7 @@ impl Service {
         let commands = shared.commands.load(Ordering::Relaxed) + ran as u64;
         shared.commands.store(commands, Ordering::Relaxed);
         self.worker.counters(&connection.session.database).commands_processed.add(ran as u64);
+        self.worker.turn_commands += ran as u64;
         (ran, next)
     }
 

@@ -57,17 +57,19 @@ pub(super) const SWAPDB: DataCommand = DataCommand {
 
 /// ASYNC and SYNC are both accepted and mean the same: tables are taken out at once and freed in
 /// the background, whatever their size.
-fn check_mode(words: &[&[u8]]) -> Result<(), CommandError> {
-    match words {
-        [] => Ok(()),
-        [word] if args::is(word, "ASYNC") || args::is(word, "SYNC") => Ok(()),
-        _ => Err(CommandError::Syntax),
-    }
+fn check_mode(call: &mut Call<'_>) -> Result<(), CommandError> {
+    call.db.changes.frees_now = match &call.args[1..] {
+        [] => !call.limits().lazy_user_flush,
+        [word] if args::is(word, "SYNC") => true,
+        [word] if args::is(word, "ASYNC") => false,
+        _ => return Err(CommandError::Syntax),
+    };
+    Ok(())
 }
 
 /// `FLUSHDB [ASYNC | SYNC]`: followers are told even if there was nothing to remove.
 fn flushdb(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    check_mode(&call.args[1..])?;
+    check_mode(call)?;
     let index = call.db.index();
     let removed = call.db.flush(index);
     call.dirty(removed);
@@ -77,7 +79,7 @@ fn flushdb(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// `FLUSHALL [ASYNC | SYNC]`
 fn flushall(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    check_mode(&call.args[1..])?;
+    check_mode(call)?;
     for index in 0..call.db.databases() {
         let removed = call.db.flush(index);
         call.dirty(removed);

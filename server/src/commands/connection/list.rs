@@ -20,6 +20,7 @@ pub(super) fn letters(client: &ClientShared) -> String {
         (client.has(bits::BROKEN_REDIRECT), 'R'),
         (client.has(bits::BCAST), 'B'),
         (client.has(bits::DIRTY), 'd'),
+        (client.has(bits::CLOSE_AFTER_REPLY), 'c'),
         (client.has(bits::CLOSING), 'A'),
         (client.has(bits::UNIX_SOCKET), 'U'),
         (client.has(bits::NO_EVICT), 'e'),
@@ -61,7 +62,7 @@ pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
     put(
         format_args!(
             " age={} idle={} flags={} capa={} db={} sub={} psub={} ssub={} multi={} watch={} \
-             qbuf={query} qbuf-free=0 argv-mem={} multi-mem={} rbs={} rbp={} obl=0 oll={} \
+             qbuf={query} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl=0 oll={} \
              omem={output} tot-mem={} events={} cmd={command} user=",
             seconds(client.created_ms),
             seconds(client.last_interaction_ms.load(Ordering::Relaxed)),
@@ -73,6 +74,7 @@ pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
             load(&client.sharded_channels),
             client.queued.load(Ordering::Relaxed),
             load(&client.watched),
+            load(&client.query_room),
             load(&client.argument_bytes),
             load(&client.queued_bytes),
             // There is no buffer of its own for replies: they are made in the reactor's.
