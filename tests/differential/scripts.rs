@@ -189,7 +189,8 @@ const LIBRARIES: &[&str] = &[
 
 /// A few scripts in a row.
 pub fn several(generator: &mut Generator, commands: &mut Vec<Command>) {
-    for _ in 0..generator.random.usize(2..6) {
+    let end = commands.len() + generator.random.usize(2..6);
+    while commands.len() < end {
         let command = match generator.random.u32(..20) {
             0..8 => around_a_command(generator),
             8..14 => usual(generator),
