@@ -373,7 +373,10 @@ fn run_together(
 /// Whether clients wait for one of them.
 #[inline]
 pub fn hear(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
-    if changes.touched.is_empty() { false } else { tell(database, changes, ready) }
+    if changes.touched.is_empty() && changes.roused.is_empty() {
+        return false;
+    }
+    tell(database, changes, ready)
 }
 
 #[cold]
@@ -385,6 +388,12 @@ fn tell(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> boo
             changes.told.push(Told { db, key: key.clone(), is_lapsed });
         }
         if database.waiters.tell(db, &key) && !ready.iter().any(|it| it.0 == db && it.1 == key) {
+            ready.push((db, key));
+        }
+    }
+    for (db, key) in changes.roused.drain(..) {
+        let waits = database.waiters.next_waiting(db, &key, None).is_some();
+        if waits && !ready.iter().any(|it| it.0 == db && it.1 == key) {
             ready.push((db, key));
         }
     }

@@ -333,6 +333,7 @@ fn commands_tell_their_names_and_what_they_do_to_keys() {
             COMMAND GETKEYS EVAL x y => []
             COMMAND GETKEYS XREADGROUP a b c d e f => -ERR Invalid arguments specified for command
             CLIENT UNBLOCK -9223372036854775809 x => -ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR
+            CLIENT unblock 1 x y => -ERR unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.
             CLIENT SETINFO Lib-Name "a b" => -ERR Lib-Name cannot contain spaces, newlines or special characters.
             RESTORE k 9223372036854775807 x => -ERR DUMP payload version or checksum are wrong
             "#,

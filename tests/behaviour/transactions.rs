@@ -270,6 +270,22 @@ fn what_is_only_looked_at_may_be_locked_late() {
 }
 
 #[test]
+fn a_group_that_goes_breaks_no_watch() {
+    each_way(|client| {
+        client.script(
+            r#"
+            XGROUP CREATE s g $ MKSTREAM => +OK
+            WATCH s => +OK
+            XGROUP DESTROY s g => :1
+            MULTI => +OK
+            PING => +QUEUED
+            EXEC => [+PONG]
+            "#,
+        );
+    });
+}
+
+#[test]
 fn a_broken_watch_is_seen_by_others() {
     let server = Server::start(&[]);
     let (mut client, mut other) = (server.connect(), server.connect());

@@ -142,6 +142,13 @@ impl<T: Aggregate> Mut<'_, T> {
         self.object = None;
     }
 
+    /// The same, but clients that wait for the key look whether they still can.
+    pub fn rouse(mut self) {
+        if let Some(object) = self.object.take() {
+            self.changes.rouse(self.db, object.entry().key());
+        }
+    }
+
     /// Counts `n` changes for `rdb_changes_since_last_save`.
     pub fn dirty(&mut self, n: usize) {
         self.changes.dirty += n as u64;

@@ -64,6 +64,8 @@ pub struct Changes {
     /// Of those touched, the ones that clients may have in a cache of theirs; moved here by who has
     /// dealt with the others' interest.
     pub told: Vec<Told>,
+    /// Keys whose waiting clients are to look again though the value counts as unchanged.
+    pub roused: Vec<(usize, Box<[u8]>)>,
     /// Whether a logical database was emptied.
     pub flushed: bool,
     /// Whether what was dropped is to be freed before the reply.
@@ -112,6 +114,7 @@ impl Changes {
         self.touched.clear();
         self.lapsed.clear();
         self.told.clear();
+        self.roused.clear();
         self.flushed = false;
         self.frees_now = false;
         self.expired.clear();
@@ -130,6 +133,12 @@ impl Changes {
     pub fn touch(&mut self, db: usize, key: &[u8]) {
         if self.watching && self.interest.as_ref().is_none_or(|it| it.cares(db, key)) {
             self.touched.push((db, key.into()));
+        }
+    }
+
+    pub(crate) fn rouse(&mut self, db: usize, key: &[u8]) {
+        if self.watching && self.interest.as_ref().is_none_or(|it| it.cares(db, key)) {
+            self.roused.push((db, key.into()));
         }
     }
 

@@ -33,7 +33,7 @@ use smallvec::SmallVec;
 use crate::api::number_text;
 use crate::host::{RunState, Slot, current};
 use crate::interpreter::KILLED;
-use crate::reply::{Booleans, spaces_for_line_ends, status};
+use crate::reply::{Booleans, spaces_for_line_ends, status, whole};
 use crate::values::{DEPTH_MAX, double, error_text, header, length, take, with_code_into};
 
 /// What no script names: a function that Lua keeps for us until the last copy of this goes.

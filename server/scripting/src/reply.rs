@@ -26,3 +26,10 @@ pub(crate) fn spaces_for_line_ends(text: &mut [u8]) {
         }
     }
 }
+
+/// A number without its fraction. What no integer can hold is the least one, as x86 converts it and
+/// Redis's clients see it.
+pub(crate) fn whole(number: f64) -> i64 {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    if (-LIMIT..LIMIT).contains(&number) { number as i64 } else { i64::MIN }
+}

@@ -266,7 +266,7 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
         staged.extend_from_slice(out);
         match outcome {
             Outcome::Error { counted: false } if out.first() == Some(&b'-') => {
-                let text = out[1..].trim_ascii_end().to_vec();
+                let text = out[1..].strip_suffix(b"\r\n").unwrap_or_default().to_vec();
                 Err(CommandError::Quoting(text.into()))
             }
             _ => Ok(Effect::None),

@@ -191,8 +191,8 @@ fn destroy(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         call.reply.integer(0);
         return Ok(Effect::None);
     }
-    // Those who wait for entries as members of the group are told.
-    drop(stream);
+    // Those who wait for entries as members of the group are told; who watches the key is not.
+    stream.rouse();
     call.reply.integer(1);
     call.notify(EventClass::Stream, "xgroup-destroy", key);
     Ok(Effect::Verbatim)

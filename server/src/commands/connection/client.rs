@@ -381,6 +381,10 @@ fn unblock(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         [] => Unblock::TimeOut,
         [word] if args::is(word, "TIMEOUT") => Unblock::TimeOut,
         [word] if args::is(word, "ERROR") => Unblock::Error,
+        [_, _, ..] => {
+            let name = String::from_utf8_lossy(context.args[1]);
+            return Err(unknown_sub(&name));
+        }
         _ => {
             return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
         }
