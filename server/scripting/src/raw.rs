@@ -862,10 +862,3 @@ unsafe fn scalar(state: *mut lua_State, booleans: Booleans, writer: &mut Writer<
         }
     }
 }
-
-/// A number without its fraction. What no integer can hold is the least one, as x86 converts it and
-/// Redis's clients see it.
-fn whole(number: f64) -> i64 {
-    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    if (-LIMIT..LIMIT).contains(&number) { number as i64 } else { i64::MIN }
-}
