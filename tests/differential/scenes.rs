@@ -182,7 +182,7 @@ fn subscriptions(generator: &mut Generator, commands: &mut Vec<Command>) {
 
 fn keyspace_events(generator: &mut Generator, commands: &mut Vec<Command>) {
     let classes =
-        ["KEA", "KEA", "KEA", "KA", "EA", "Eglsz", "K$h", "KEAn", "KEAm", "E$xet", "", "Q"];
+        ["KEA", "KEA", "KEA", "KA", "EA", "Eglsz", "K$h", "KE$gn", "KEAm", "E$xet", "", "Q"];
     let class = classes[generator.random.usize(..classes.len())];
     let words = ["CONFIG", "SET", "notify-keyspace-events", class];
     let words = words.iter().map(|word| word.as_bytes().to_vec()).collect();

@@ -75,9 +75,8 @@ fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         [_, _] => USUAL_COUNT,
         [_, _, word] => count(word)?,
         _ => {
-            let text = "ERR unknown subcommand or wrong number of arguments for 'get'. Try \
-                        SLOWLOG HELP.";
-            return Err(CommandError::text(text));
+            let before = "ERR unknown subcommand or wrong number of arguments for '";
+            return Err(CommandError::quoting(before, context.args[1], "'. Try SLOWLOG HELP."));
         }
     };
     let log = context.session.database.slow_log.lock();
