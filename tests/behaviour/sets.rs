@@ -148,7 +148,8 @@ fn scanning_a_large_set_while_it_changes() {
 
 #[test]
 fn keys_behind_one_of_the_wrong_type_are_not_read() {
-    let mut client = carnelian_tests::Server::start(&[]).connect();
+    let server = carnelian_tests::Server::start(&[]);
+    let mut client = server.connect();
     client.script("SET string x => +OK\nCONFIG RESETSTAT => +OK\n");
     for command in ["SUNION a string b", "SINTERCARD 3 a string b", "SDIFFSTORE d a string b"] {
         let reply = client.call(command);
