@@ -151,9 +151,14 @@ fn keys_behind_one_of_the_wrong_type_are_not_read() {
     let server = carnelian_tests::Server::start(&[]);
     let mut client = server.connect();
     client.script("SET string x => +OK\nCONFIG RESETSTAT => +OK\n");
-    for command in ["SUNION a string b", "SINTERCARD 3 a string b", "SDIFFSTORE d a string b"] {
+    for command in [
+        "ZUNION 3 a string b",
+        "SUNION a string b",
+        "SINTERCARD 3 a string b",
+        "SDIFFSTORE d a string b",
+    ] {
         let reply = client.call(command);
         assert!(reply.to_string().contains("WRONGTYPE"), "{command}: {reply}");
     }
-    assert_eq!(client.info("keyspace_misses"), "3");
+    assert_eq!(client.info("keyspace_misses"), "4");
 }

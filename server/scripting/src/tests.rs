@@ -252,6 +252,7 @@ fn memory_that_runs_out_in_a_reply_is_an_error_of_the_call() {
 fn values_become_replies() {
     expect("return 5.7", ":5");
     expect("return -5.7", ":-5");
+    expect("return {struct.unpack('i4', struct.pack('i4', 2^64))}", "[:0 :5]");
     expect(
         "return {1/0, -1/0, 0/0, 1e19}",
         &format!("[{}]", [":-9223372036854775808"; 4].join(" ")),

@@ -1,7 +1,7 @@
 //! Unions, intersections and differences, of sorted sets and of plain sets, whose members count
 //! with score 1.
 
-use carnelian_keyspace::{Db, Ref};
+use carnelian_keyspace::{Db, Kind, Ref};
 use carnelian_structs::listpack::Element;
 use carnelian_structs::set::Set;
 use carnelian_structs::sorted_set::{Builder, SortedSet};
@@ -339,7 +339,11 @@ fn combine(
     })?;
     let (keys, words) = words[1..].split_at_checked(count).ok_or(CommandError::Syntax)?;
     for key in keys {
-        call.db.settle(key);
+        // Keys behind one that holds something else are not read.
+        let kind = call.db.get(key).map(|entry| entry.value_kind());
+        if kind.is_some_and(|kind| !matches!(kind, Kind::Set | Kind::SortedSet)) {
+            return Err(CommandError::WrongType);
+        }
     }
     let limits = limits(call);
     let mut sources: Sources<'_> =

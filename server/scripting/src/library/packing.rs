@@ -5,6 +5,7 @@ use mlua::{Lua, Table, Value, Variadic};
 
 use super::{number_argument, text_argument};
 use crate::error::{bad_argument, located};
+use crate::reply::whole;
 
 /// The widest integer.
 const INTEGER_MAX: i32 = 32;
@@ -122,7 +123,7 @@ fn pack(lua: &Lua, arguments: Variadic<Value>) -> mlua::Result<Value> {
         match option {
             b'b' | b'B' | b'h' | b'H' | b'l' | b'L' | b'T' | b'i' | b'I' => {
                 let number = number_argument(lua, &arguments, next)?;
-                let value = if number < 0.0 { number as i64 as u64 } else { number as u64 };
+                let value = unsigned(number);
                 let mut bytes = [0; INTEGER_MAX as usize];
                 bytes[..8].copy_from_slice(&value.to_le_bytes());
                 let bytes = &mut bytes[..size];
@@ -272,4 +273,13 @@ fn size(lua: &Lua, arguments: Variadic<Value>) -> mlua::Result<i64> {
         at = at.wrapping_add(size);
     }
     Ok(at as i64)
+}
+/// A number in 64 bits, two's complement. What they cannot hold is what x86 makes of it in C.
+fn unsigned(number: f64) -> u64 {
+    const LIMIT: f64 = 18_446_744_073_709_551_616.0;
+    match number {
+        _ if number < LIMIT / 2.0 || number.is_nan() => whole(number) as u64,
+        _ if number < LIMIT => number as u64,
+        _ => 0,
+    }
 }
