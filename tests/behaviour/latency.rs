@@ -162,3 +162,20 @@ fn turns_of_the_event_loop_are_counted() {
     }
     assert!(text.contains("eventloop_cmd_per_cycle_max:"), "{text}");
 }
+
+#[test]
+fn commands_of_transactions_and_scripts_are_kept_with_their_words() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.script("CONFIG SET slowlog-log-slower-than 0 => +OK\nSLOWLOG RESET => +OK");
+    client.script(
+        "MULTI => +OK\nSET a 1 => +QUEUED\nGET a => +QUEUED\nPING => +QUEUED\nLLEN l => +QUEUED",
+    );
+    client.expect("EXEC", "[+OK 1 +PONG :0]");
+    client.expect("EVAL \"return redis.call('set', 'z', '2')\" 0", "+OK");
+    let kept = first_words(&mut client, "SLOWLOG GET -1");
+    for words in ["SET a 1", "GET a", "LLEN l", "SET z 2"] {
+        let is_kept = kept.iter().any(|it| it.eq_ignore_ascii_case(words));
+        assert!(is_kept, "{words} is not among {kept:?}");
+    }
+}

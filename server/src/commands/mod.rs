@@ -26,7 +26,7 @@ mod wait;
 use std::sync::Arc;
 
 use carnelian_commands::{Call, CommandError, DataCommand, Effect};
-use carnelian_keyspace::{Db, Hold, SegmentSet, Segments};
+use carnelian_keyspace::{Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
 
 pub(crate) use connection::client_line;
@@ -68,8 +68,6 @@ impl Context<'_> {
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut self.worker.scratch);
         let Vectors { aftermath, ready, .. } = &mut *scratch;
-        aftermath.changes.listening = crate::pubsub::listening(&database, &settings);
-        aftermath.changes.watch_ahead(&database.waiters.interest);
         let mut hold = match &mut self.held {
             Some(held) => Hold::Lent(&mut **held),
             None => Hold::Own(match reach {
@@ -81,12 +79,21 @@ impl Context<'_> {
         if let Reach::Everything = reach {
             hold.lock_rest();
         }
-        let environment = &settings.environment;
-        let (index, now_ms) = (self.session.db.into(), self.worker.clock.now_ms());
-        let mut db = Db::new(hold, index, now_ms, environment.policy, aftermath);
+        let index = self.session.db.into();
+        let mut db = dispatch::open(self.worker, &database, &settings, index, hold, aftermath);
+        if let Reach::Walk = reach {
+            // It locks one segment after another.
+            db.changes.watch_ahead(&database.waiters.interest);
+        }
         db.no_touch = self.session.no_touch;
         let reply = self.reply.nested(self.session.protocol);
-        let mut call = Call { args: self.args, db, reply, environment, may_block: false };
+        let mut call = Call {
+            args: self.args,
+            db,
+            reply,
+            environment: &settings.environment,
+            may_block: false,
+        };
         let result = work(&mut call);
         dispatch::hear(&database, call.db.changes, ready);
         drop(call);

@@ -1,0 +1,623 @@
+//! From parsed requests to replies: lookup, checks, locks, and the run of each command in place.
+//!
+//! Neighbouring commands on data run together: their keys are hashed once, their segments locked
+//! once in ascending order, and the cache lines they need are asked for before the first of them
+//! runs. A command that needs more than its keys (or the client, or the server) runs by itself.
+
+mod nest;
+mod refusal;
+mod scratch;
+mod timing;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use carnelian_commands::{Call, DataCommand, Effect, Flags, Scope, Wait};
+use carnelian_keyspace::{
+    Access, Aftermath, Busy, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, Told,
+    segment_of,
+};
+use carnelian_resp::Writer;
+use carnelian_tls::TlsSession;
+
+use crate::allocator;
+use crate::blocking::{self, Waiter};
+use crate::commands::Context;
+use crate::database::Database;
+use crate::eviction;
+use crate::expire;
+use crate::features;
+use crate::log;
+use crate::pause::{self, Held, attention};
+use crate::pubsub;
+use crate::registry::{Entry, Handler, Registry, ServerRun};
+use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
+use crate::settings::Settings;
+use crate::tracking;
+use crate::waiters::Key;
+
+pub use nest::{Nest, Nesting};
+pub use refusal::{BUSY, BUSY_FUNCTION};
+use refusal::{Refusal, admit, refuse};
+pub use scratch::{Scratch, Vectors};
+pub use timing::{Noted, log_large};
+use timing::{Run, log_slow, log_slow_of};
+
+/// Keys a run may lock together: enough to hide the memory's latency.
+const RUN_KEYS: usize = 64;
+
+/// The same where several reactors run. Two runs of 32 keys each nearly always share one of the 256
+/// segments and wait for each other; two of 8 do so one time in five, and not for long.
+const RUN_KEYS_SHARED: usize = 8;
+
+/// Data of this size takes noticeable time to free.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// Clients that are looked at in a tick, at least.
+const CLIENTS_SURVEYED: usize = 50;
+
+/// Runs the commands of a batch in order, appending their replies.
+pub fn run_batch(
+    worker: &mut Worker,
+    session: &mut Session,
+    batch: &Batch<'_>,
+    out: &mut Vec<u8>,
+) -> Outcome {
+    let server = Arc::clone(&worker.server);
+    let registry = &server.registry;
+    let start = out.len();
+    let mut index = 0;
+    while index < batch.len() {
+        let words = batch.command(index);
+        session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        if session.tracks {
+            features::before_tracked(worker, session, out);
+        }
+        if worker.invalidations.is_any() {
+            // Who made room for the command hears of what was evicted before its reply: the key it
+            // writes may be one of these.
+            features::invalidate(worker, session, out);
+        }
+        let attention = session.database.attention.load(Ordering::Relaxed);
+        match admit(registry, session, words) {
+            Err(Refusal::Http) => {
+                log::warning!(
+                    "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or \
+                     Host: commands to this server. This is likely due to an attacker attempting \
+                     to use Cross Protocol Scripting to compromise your instance. Connection from \
+                     {} aborted.",
+                    session.shared.address
+                );
+                session.close_after_reply = true;
+                index += 1;
+            }
+            Err(refusal) => {
+                refuse(worker, session, &refusal, words, out);
+                index += 1;
+            }
+            Ok(entry)
+                if attention & attention::PAUSED != 0 && is_held(worker, session, entry, words) =>
+            {
+                return Outcome { ran: index, next: Next::Postpone };
+            }
+            Ok(entry) if session.transaction.is_some() && !entry.bypasses_queue => {
+                let before = out.len();
+                enqueue(session, entry, words, out);
+                settle_reply(worker, session, out, before);
+                index += 1;
+            }
+            Ok(entry) => match entry.handler {
+                Handler::Data(_)
+                    if entry.is_plain
+                        && attention == 0
+                        && session.reply == ReplyMode::On
+                        && !session.tracks
+                        && !session.is_subscribed() =>
+                {
+                    match run_together(worker, session, registry, batch, index, entry, out) {
+                        Ok(ran) => {
+                            session.last_command = worker.scratch.ids[ran - 1] as u32;
+                            index += ran;
+                        }
+                        Err(Busy) => {
+                            refuse(worker, session, &Refusal::Busy(entry.id), words, out);
+                            index += 1;
+                        }
+                    }
+                }
+                Handler::Data(command) => {
+                    session.last_command = entry.id as u32;
+                    let before = out.len();
+                    run_alone(worker, session, entry, command, words, out);
+                    settle_reply(worker, session, out, before);
+                    features::after_command(worker, session, entry, words, attention, out);
+                    index += 1;
+                }
+                Handler::Server(command) => {
+                    session.last_command = entry.id as u32;
+                    let before = out.len();
+                    features::before_command(worker, session, entry, words, attention);
+                    run_server(worker, session, registry, entry, command.run, words, out, None);
+                    settle_reply(worker, session, out, before);
+                    features::after_command(worker, session, entry, words, attention, out);
+                    index += 1;
+                }
+            },
+        }
+        if worker.invalidations.is_any() {
+            features::invalidate(worker, session, out);
+        }
+        if session.close_after_reply {
+            return Outcome { ran: index, next: Next::Close };
+        }
+        if session.waiter.is_some() {
+            return Outcome { ran: index, next: Next::Wait };
+        }
+        if BATCH_REPLY_BYTES <= out.len() - start {
+            break;
+        }
+    }
+    Outcome { ran: index, next: Next::Continue }
+}
+
+/// Whether a pause holds a command back.
+#[cold]
+fn is_held(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]]) -> bool {
+    let database = &session.database;
+    match database.pause.now(worker.clock.now_ms(), &database.attention) {
+        None => false,
+        Some((Held::Everything, _)) => true,
+        Some((Held::Writes, _)) => {
+            let queue = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+            pause::may_write(database, entry, words) || queue.is_some_and(|queue| queue.may_write())
+        }
+    }
+}
+
+/// Puts a command behind MULTI.
+fn enqueue(session: &mut Session, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) {
+    session.enqueue(entry, words);
+    out.extend_from_slice(b"+QUEUED\r\n");
+}
+
+/// Runs commands on keys from `index` on, under one set of locks. Returns how many.
+fn run_together(
+    worker: &mut Worker,
+    session: &Session,
+    registry: &Registry,
+    batch: &Batch<'_>,
+    index: usize,
+    first: &Entry,
+    out: &mut Vec<u8>,
+) -> Result<usize, Busy> {
+    let database = &session.database;
+    let keyspace = &database.keyspace;
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    scratch.ids.clear();
+    scratch.hashes.clear();
+    let is_alone = worker.server.mailboxes.len() == 1;
+    let keys_max = if is_alone { RUN_KEYS } else { RUN_KEYS_SHARED };
+    let mut wanted = SegmentSet::default();
+    let mut entry = first;
+    loop {
+        let words = batch.command(index + scratch.ids.len());
+        // A request that does not say which its keys are is refused by its handler before it
+        // touches one, so it needs no lock.
+        let _ = entry.for_each_key(words, |key| {
+            let hash = keyspace.hash(key);
+            keyspace.prefetch(hash);
+            wanted.insert(segment_of(hash));
+            scratch.hashes.push(hash);
+        });
+        scratch.ids.push(entry.id);
+        let next = index + scratch.ids.len();
+        if batch.len() <= next || keys_max <= scratch.hashes.len() {
+            break;
+        }
+        match admit(registry, session, batch.command(next)) {
+            Ok(next) if next.is_plain => {
+                entry = next;
+            }
+            _ => break,
+        }
+    }
+
+    let mut access = match keyspace.lock_unless_busy(wanted) {
+        Ok(access) => access,
+        Err(busy) => {
+            worker.scratch = scratch;
+            return Err(busy);
+        }
+    };
+    if 1 < scratch.hashes.len() {
+        prefetch(&mut access, usize::from(session.db), &scratch.hashes);
+    }
+    let Vectors { ids, aftermath, runs, ready, .. } = &mut *scratch;
+    let mut call = call(worker, session, access.into(), aftermath, out);
+    let mut run = Run::begin(worker, database, runs, &session.settings);
+    let mut ran = 0;
+    let mark = eviction::mark(worker, database);
+    let is_bounded = mark != i64::MAX;
+    for &id in &*ids {
+        let entry = registry.entry(id);
+        let Handler::Data(command) = entry.handler else { break };
+        run.command(&mut call, entry, command, batch.command(index + ran));
+        ran += 1;
+        if hear(database, call.db.changes, ready) || BATCH_REPLY_BYTES <= call.reply.len() {
+            break;
+        }
+        if is_bounded && entry.flags.contains(Flags::DENYOOM) && mark <= allocator::balance() {
+            break;
+        }
+    }
+    let slow = run.end();
+    drop(call);
+    settle(worker, database, Some(session), &mut scratch.aftermath);
+    for (ran, noted) in slow {
+        let entry = registry.entry(scratch.ids[ran]);
+        log_slow_of(worker, session, entry, batch.command(index + ran), noted);
+    }
+    worker.scratch = scratch;
+    if !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, database);
+    }
+    Ok(ran)
+}
+
+/// Tells those who care about the keys that a command has changed, while their locks are held.
+/// Whether clients wait for one of them.
+#[inline]
+pub fn hear(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
+    if changes.touched.is_empty() && changes.roused.is_empty() {
+        return false;
+    }
+    tell(database, changes, ready)
+}
+
+#[cold]
+fn tell(database: &Database, changes: &mut Changes, ready: &mut Vec<Key>) -> bool {
+    let is_tracked = database.tracking.is_awake();
+    for (place, (db, key)) in changes.touched.drain(..).enumerate() {
+        if is_tracked {
+            let is_lapsed = changes.lapsed.contains(&place);
+            changes.told.push(Told { db, key: key.clone(), is_lapsed });
+        }
+        if database.waiters.tell(db, &key) && !ready.iter().any(|it| it.0 == db && it.1 == key) {
+            ready.push((db, key));
+        }
+    }
+    for (db, key) in changes.roused.drain(..) {
+        let waits = database.waiters.next_waiting(db, &key, None).is_some();
+        if waits && !ready.iter().any(|it| it.0 == db && it.1 == key) {
+            ready.push((db, key));
+        }
+    }
+    changes.lapsed.clear();
+    !ready.is_empty()
+}
+
+/// Asks for the buckets of all keys, then for their entries.
+fn prefetch(access: &mut Access<'_>, db: usize, hashes: &[u64]) {
+    for &hash in hashes {
+        if let Some(table) = access.segment(segment_of(hash)).table(db) {
+            table.prefetch_bucket(hash);
+        }
+    }
+    for &hash in hashes {
+        if let Some(table) = access.segment(segment_of(hash)).table(db) {
+            table.prefetch_entry(hash);
+        }
+    }
+}
+
+/// Runs one command under locks of its own.
+fn run_alone(
+    worker: &mut Worker,
+    session: &mut Session,
+    entry: &Entry,
+    command: &DataCommand,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+) {
+    let database = Arc::clone(&session.database);
+    let keyspace = &database.keyspace;
+    let mut wanted = SegmentSet::default();
+    match entry.scope {
+        Scope::Keys => {
+            let _ = entry.for_each_key(words, |key| wanted.insert(segment_of(keyspace.hash(key))));
+        }
+        Scope::Walk => {}
+        Scope::Everything => wanted = SegmentSet::all(),
+    }
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    let Ok(access) = keyspace.lock_unless_busy(wanted) else {
+        worker.scratch = scratch;
+        return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
+    };
+    let before = out.len();
+    let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+    let mut call = call(worker, session, access.into(), aftermath, out);
+    call.may_block = true;
+    let mut run = Run::begin(worker, &database, runs, &session.settings);
+    run.command(&mut call, entry, command, words);
+    hear(&database, call.db.changes, ready);
+    let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
+    let slow = run.end();
+    if session.tracks {
+        tracking::remember(session, entry, words);
+    }
+    drop(call);
+    let waiter = waiter.or_else(|| {
+        let start = (session.reply == ReplyMode::On).then_some(before)?;
+        wait_for_space(worker, session, entry, words, &mut scratch.aftermath, out, start)
+    });
+    settle(worker, &database, Some(session), &mut scratch.aftermath);
+    worker.scratch = scratch;
+    session.waiter = waiter;
+    for (_, noted) in slow {
+        log_slow_of(worker, session, entry, words, noted);
+    }
+    if !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, &database);
+    }
+}
+
+/// Has the client wait until all that was dropped is freed, where the reply has to come after that and
+/// it takes long, so that others need not wait for it.
+#[inline]
+fn wait_for_space(
+    worker: &Worker,
+    session: &Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    aftermath: &mut Aftermath,
+    out: &mut Vec<u8>,
+    start: usize,
+) -> Option<Arc<Waiter>> {
+    if !aftermath.changes.frees_now || aftermath.dropped.heap_bytes() < LARGE_BYTES {
+        return None;
+    }
+    let waiter = Waiter::enter(session, entry.id, words, Wait::default());
+    let (reply, dropped) = (out.split_off(start), std::mem::take(&mut aftermath.dropped));
+    worker.server.reclaimer.free_for(Arc::clone(&waiter), reply, dropped);
+    Some(waiter)
+}
+
+/// The type of a live key, under locks that are held. What has expired goes, and is heard of.
+pub fn kind_of(
+    worker: &mut Worker,
+    database: &Database,
+    held: &mut dyn Segments,
+    db: usize,
+    key: &[u8],
+) -> Option<Kind> {
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    let settings = database.settings.load();
+    let Vectors { aftermath, ready, .. } = &mut *scratch;
+    let mut db = open(worker, database, &settings, db, Hold::Lent(held), aftermath);
+    let kind = db.kind(key);
+    hear(database, db.changes, ready);
+    drop(db);
+    settle(worker, database, None, &mut scratch.aftermath);
+    worker.scratch = scratch;
+    kind
+}
+
+/// Runs the command of a client that has waited, under locks that are held.
+pub fn run_for(
+    worker: &mut Worker,
+    waiter: &Waiter,
+    entry: &Entry,
+    held: &mut dyn Segments,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+) -> Effect {
+    let Handler::Data(command) = entry.handler else { return Effect::None };
+    let database = &*waiter.database;
+    let (_, settings) = database.settings();
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+    let mut db = open(worker, database, &settings, waiter.db.into(), Hold::Lent(held), aftermath);
+    db.no_touch = waiter.no_touch;
+    let reply = Writer::new(out, waiter.protocol);
+    let environment = &settings.environment;
+    let mut call = Call { args: &[], db, reply, environment, may_block: true };
+    let mut run = Run::begin(worker, database, runs, &settings);
+    run.command(&mut call, entry, command, words);
+    hear(database, call.db.changes, ready);
+    let wait = run.wait.take();
+    let slow = run.end();
+    drop(call);
+    worker.invalidations.note(database, &mut scratch.aftermath.changes, waiter.client.id);
+    settle(worker, database, None, &mut scratch.aftermath);
+    worker.scratch = scratch;
+    for (_, noted) in slow {
+        log_slow(worker, database, &waiter.client, &settings, entry, words, noted);
+    }
+    wait.map_or(Effect::None, Effect::Wait)
+}
+
+/// A logical database as a command finds it: under these locks, and told whom its changes concern.
+pub fn open<'c>(
+    worker: &Worker,
+    database: &Database,
+    settings: &Settings,
+    index: usize,
+    hold: Hold<'c>,
+    aftermath: &'c mut Aftermath,
+) -> Db<'c> {
+    let changes = &mut aftermath.changes;
+    changes.listening = pubsub::listening(database, settings);
+    match hold {
+        Hold::Own(_) => changes.watch(&database.waiters.interest),
+        // It may be locked when it is first touched.
+        Hold::Lent(_) => changes.watch_ahead(&database.waiters.interest),
+    }
+    let attention = database.attention.load(Ordering::Relaxed);
+    changes.keeps_expired = attention & attention::PAUSED != 0;
+    let policy = settings.environment.policy;
+    Db::new(hold, index, worker.clock.now_ms(), policy, aftermath)
+}
+
+fn call<'c>(
+    worker: &Worker,
+    session: &'c Session,
+    hold: Hold<'c>,
+    aftermath: &'c mut Aftermath,
+    out: &'c mut Vec<u8>,
+) -> Call<'c> {
+    let Session { database, settings, .. } = session;
+    let mut db = open(worker, database, settings, session.db.into(), hold, aftermath);
+    db.no_touch = session.no_touch;
+    let reply = Writer::new(out, session.protocol);
+    Call { args: &[], db, reply, environment: &settings.environment, may_block: false }
+}
+
+/// Books what a run left behind, after its locks are released.
+pub fn settle(
+    worker: &Worker,
+    database: &Database,
+    client: Option<&Session>,
+    aftermath: &mut Aftermath,
+) {
+    let changes = &mut aftermath.changes;
+    if !aftermath.dropped.is_empty() {
+        let dropped = std::mem::take(&mut aftermath.dropped);
+        if changes.frees_now { drop(dropped) } else { free(worker, dropped) }
+    }
+    let counters = worker.counters(database);
+    let Changes { hits, misses, expired_keys, expired_fields, evicted_keys, .. } = *changes;
+    for (counter, amount) in [
+        (&counters.keyspace_hits, hits),
+        (&counters.keyspace_misses, misses),
+        (&counters.expired_keys, expired_keys),
+        (&counters.expired_fields, expired_fields),
+        (&counters.evicted_keys, evicted_keys),
+    ] {
+        if amount != 0 {
+            counter.add(amount);
+        }
+    }
+    let author = client.map_or(0, |session| session.shared.id);
+    worker.invalidations.note(database, changes, author);
+    pubsub::notify(worker, database, client, &changes.events);
+    changes.clear();
+}
+
+/// Hands large data to the thread that frees it.
+pub fn free(worker: &Worker, dropped: Dropped) {
+    if !dropped.is_empty() {
+        worker.server.reclaimer.free(dropped);
+    }
+}
+
+/// Runs one of the server's own commands, inside of another if locks are `held`.
+#[allow(clippy::too_many_arguments)] // Each is another's to own.
+fn run_server(
+    worker: &mut Worker,
+    session: &mut Session,
+    registry: &Registry,
+    entry: &Entry,
+    run: ServerRun,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+    held: Option<(&mut dyn Segments, Nesting)>,
+) {
+    let before = out.len();
+    let database = Arc::clone(&session.database);
+    let start_ns = worker.clock.elapsed_ns();
+    let protocol = session.protocol;
+    let reply = Writer::new(out, protocol);
+    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
+    let mut context =
+        Context { args: words, worker, session, reply, registry, entry, held: None, nesting };
+    if let Some((held, _)) = held {
+        context.held = Some(held);
+    }
+    let result = run(&mut context);
+    let counters = worker.counters(&database);
+    let figures = &counters.commands[entry.id];
+    match result {
+        Ok(Effect::None) => {}
+        Ok(Effect::Verbatim | Effect::Rewrite(_)) => counters.dirty.add(1),
+        Ok(Effect::Wait(wait)) => {
+            session.waiter = Some(Waiter::enter(session, entry.id, words, *wait));
+        }
+        Err(error) => {
+            out.truncate(before);
+            error.write_to(&mut Writer::new(out, session.protocol));
+            figures.failed.add(1);
+            counters.count_error(&error.to_string());
+        }
+    }
+    figures.calls.add(1);
+    let duration_ns = worker.clock.elapsed_ns().saturating_sub(start_ns);
+    figures.nanoseconds.add(duration_ns);
+    // It may have changed them, and commands behind it in the same batch go by the new ones.
+    session.refresh_settings();
+    if session.settings.has_histograms {
+        figures.histogram.add(duration_ns, 1);
+    }
+    let reply_bytes = out.len().saturating_sub(before);
+    let settings = &session.settings;
+    if settings.slow_ns.min(settings.latency_ns) <= duration_ns
+        || settings.large_reply.bytes_min <= reply_bytes
+    {
+        log_slow_of(worker, session, entry, words, Noted { duration_ns, reply_bytes });
+    }
+    if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
+        blocking::serve(worker, &database);
+    }
+}
+
+/// CLIENT REPLY: drops the reply that is not wanted. What the client published to itself follows.
+fn settle_reply(worker: &Worker, session: &mut Session, out: &mut Vec<u8>, before: usize) {
+    let end = if std::mem::take(&mut session.keeps_reply) { out.len() } else { before };
+    match session.reply {
+        ReplyMode::On => {}
+        ReplyMode::Off => out.truncate(end),
+        ReplyMode::SkipNext => {
+            out.truncate(end);
+            session.reply = ReplyMode::Skipping;
+        }
+        ReplyMode::Skipping => {
+            out.truncate(end);
+            session.reply = ReplyMode::On;
+        }
+    }
+    if session.is_subscribed() {
+        out.append(&mut worker.echo.borrow_mut());
+    }
+}
+
+/// What is due by time, on every reactor, `hz` times a second.
+pub fn tick(worker: &mut Worker) {
+    let server = Arc::clone(&worker.server);
+    if server.watch.paused.load(Ordering::Relaxed) {
+        return;
+    }
+    let now_ms = worker.clock.monotonic_ms();
+    if worker.reactor == 0 {
+        let is_unused = |database: &Arc<Database>| {
+            database.stats.sum(|counters| &counters.connections_received) == 0
+        };
+        let unused = server.databases.read().iter().all(is_unused);
+        server.watch.tick(now_ms, unused);
+    }
+    for database in server.databases.read().iter() {
+        if worker.reactor == 0 {
+            let most = database.settings.load().tracked_keys_max;
+            database.tracking.shrink_to(most, worker, database, None);
+            features::account_all(worker, database);
+            database.rates.lock().sample(now_ms, &database.stats, &server.turns);
+            let share = database.clients.len() / server.hz().max(1) as usize;
+            database.clients.survey_some(share.max(CLIENTS_SURVEYED));
+            let tls = database.clients.totals().tls;
+            database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
+            eviction::make_room(worker, database);
+        }
+        let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
+        expire::sweep(worker, database, &mut sweep);
+        worker.sweeps.insert(database.uid, sweep);
+    }
+}

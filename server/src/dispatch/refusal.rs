@@ -1,0 +1,177 @@
+//! What is found out about a request before it runs, and the replies to those that do not.
+
+use std::sync::Arc;
+
+use carnelian_commands::{CommandError, Flags};
+use carnelian_resp::Writer;
+
+use super::settle_reply;
+use crate::acl::{self, Denied, Origin};
+use crate::pubsub;
+use crate::registry::{Entry, Registry};
+use crate::session::{Session, Worker};
+
+/// Why a request does not run.
+pub enum Refusal {
+    Unknown(CommandError),
+    Arity(usize),
+    NoAuth(usize),
+    OutOfMemory(usize),
+    /// The user may not do it.
+    Denied(usize, Denied),
+    /// The client is subscribed, and its protocol cannot tell messages from replies.
+    Subscribed(usize),
+    /// A script has been running for too long.
+    Busy(usize),
+    /// Not between MULTI and EXEC.
+    InTransaction(usize),
+    /// A web browser was made to talk to us.
+    Http,
+}
+
+/// Finds the command a request names, and checks all that does not depend on the data.
+#[inline]
+pub fn admit<'r>(
+    registry: &'r Registry,
+    session: &Session,
+    words: &[&[u8]],
+) -> Result<&'r Entry, Refusal> {
+    let Some(mut entry) = registry.find(words[0]) else { return Err(unknown(words)) };
+    if !entry.subcommands.is_empty()
+        && let Some(word) = words.get(1)
+    {
+        let sub = registry.find_sub(entry, word);
+        entry = sub.ok_or_else(|| unknown_sub(entry, word))?;
+    }
+    if !entry.accepts(words.len()) {
+        return Err(Refusal::Arity(entry.id));
+    }
+    if !session.may_do_all() {
+        if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
+            return Err(Refusal::NoAuth(entry.id));
+        }
+        acl::check(&session.user, entry, words, session.db)
+            .map_err(|denied| Refusal::Denied(entry.id, denied))?;
+        if session.transaction.is_none() {
+            acl::check_sort(&session.user, entry, words, session.db).map_err(Refusal::Unknown)?;
+        }
+    }
+    if session.is_subscribed() && !session.may_run(entry) {
+        return Err(Refusal::Subscribed(entry.id));
+    }
+    if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
+        return Err(Refusal::Busy(entry.id));
+    }
+    if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
+        return Err(Refusal::InTransaction(entry.id));
+    }
+    if session.is_out_of_memory && takes_memory(session, entry) {
+        return Err(Refusal::OutOfMemory(entry.id));
+    }
+    Ok(entry)
+}
+
+/// Whether a command, or one of those that EXEC is to run, may need more memory.
+#[cold]
+fn takes_memory(session: &Session, entry: &Entry) -> bool {
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    entry.flags.contains(Flags::DENYOOM) || queued.is_some_and(|it| it.has(Flags::DENYOOM))
+}
+
+/// The reply to all but a few commands while a script runs that has taken too long.
+pub const BUSY: &str =
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+/// The same while it is a function.
+pub const BUSY_FUNCTION: &str =
+    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
+
+/// Replies to a request that does not run.
+pub fn refuse(
+    worker: &Worker,
+    session: &mut Session,
+    refusal: &Refusal,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+) {
+    let before = out.len();
+    let database = Arc::clone(&session.database);
+    let counters = worker.counters(&database);
+    let registry = &worker.server.registry;
+    let error = match refusal {
+        Refusal::Unknown(error) => error.clone(),
+        Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
+        Refusal::Subscribed(id) => pubsub::not_now(registry.entry(*id)),
+        Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
+        Refusal::OutOfMemory(_) => {
+            CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
+        }
+        Refusal::Busy(_) => CommandError::text(session.database.scripting.busy_text()),
+        Refusal::InTransaction(_) => {
+            CommandError::text("ERR Command not allowed inside a transaction")
+        }
+        Refusal::Denied(id, denied) => {
+            let entry = registry.entry(*id);
+            session.last_command = *id as u32;
+            let is_queued = session.transaction.is_some();
+            let origin = if is_queued { Origin::Multi } else { Origin::TopLevel };
+            acl::report(worker, session, entry, words, *denied, origin);
+            denied.error(&session.user, entry)
+        }
+        // Ends the connection without a word.
+        Refusal::Http => return,
+    };
+    let mut error = error;
+    if let Refusal::Arity(id)
+    | Refusal::NoAuth(id)
+    | Refusal::OutOfMemory(id)
+    | Refusal::Subscribed(id)
+    | Refusal::Busy(id)
+    | Refusal::InTransaction(id)
+    | Refusal::Denied(id, _) = refusal
+    {
+        counters.commands[*id].rejected.add(1);
+        if registry.entry(*id).full_name == "exec" {
+            session.discard();
+            let refusal = error.to_string();
+            let reason = refusal.strip_prefix("ERR ").unwrap_or(&refusal);
+            let text = format!("EXECABORT Transaction discarded because of: {reason}");
+            error = CommandError::text(text);
+        }
+    }
+    if let Some(transaction) = &mut session.transaction {
+        transaction.is_broken = true;
+    }
+    counters.count_error(&error.to_string());
+    error.write_to(&mut Writer::new(out, session.protocol));
+    settle_reply(worker, session, out, before);
+}
+
+fn unknown(words: &[&[u8]]) -> Refusal {
+    if words[0].eq_ignore_ascii_case(b"POST") || words[0].eq_ignore_ascii_case(b"Host:") {
+        return Refusal::Http;
+    }
+    // As Redis words it: 128 bytes of the name, and of all arguments together.
+    fn cut(word: &[u8], max: usize) -> &[u8] {
+        let shown = word.split(|&byte| byte == 0).next().unwrap_or_default();
+        &shown[..shown.len().min(max)]
+    }
+    let middle = b"', with args beginning with: ";
+    let mut text = [b"ERR unknown command '", cut(words[0], 128), middle].concat();
+    let start = text.len();
+    for word in &words[1..] {
+        let room = (start + 128).saturating_sub(text.len());
+        if room == 0 {
+            break;
+        }
+        text.push(b'\'');
+        text.extend_from_slice(cut(word, room));
+        text.extend_from_slice(b"' ");
+    }
+    Refusal::Unknown(CommandError::Quoting(text.into()))
+}
+
+fn unknown_sub(container: &Entry, word: &[u8]) -> Refusal {
+    let help = format!("'. Try {} HELP.", container.name().to_uppercase());
+    let word = &word[..word.len().min(128)];
+    Refusal::Unknown(CommandError::quoting("ERR unknown subcommand '", word, &help))
+}
