@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carnelian_commands::{
-    Begin, Categories, CommandError, Effect, Find, Flags, Group, KeyFlags, KeySpec, Scope, Wait,
-    args,
+    Begin, Categories, CommandError, Effect, Find, Flags, Group, KeyFlags, KeySpec, Wait, args,
 };
 use carnelian_keyspace::{Db, EventClass, Hold, Limits, SegmentSet, segment_of};
 use carnelian_persistence::rdb::dump::dump;
 
 use crate::blocking::{self, Waiter};
-use crate::commands::{Context, Reach};
+use crate::commands::{Context, Reach, command};
 use crate::database::Database;
 use crate::dispatch::{self, Nesting, Vectors};
 use crate::mailbox::Message;
@@ -31,13 +30,8 @@ const KEY: KeyFlags = KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::DELET
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 pub const TABLE: &[ServerCommand] = &[ServerCommand {
-    name: "migrate",
-    summary: "Moves keys to another server.",
-    since: "2.6.0",
     group: Group::Generic,
     complexity: "That of DUMP and DEL here and of RESTORE there, for each key",
-    arity: -6,
-    flags: Flags::MOVABLEKEYS.union(Flags::WRITE),
     categories: Categories::DANGEROUS.union(Categories::KEYSPACE),
     keys: &[
         KeySpec::range(KEY, 3, 0, 1),
@@ -48,9 +42,14 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
         },
     ],
     tips: &["nondeterministic_output"],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: migrate,
+    ..command(
+        "migrate",
+        "Moves keys to another server.",
+        "2.6.0",
+        -6,
+        Flags::MOVABLEKEYS.union(Flags::WRITE),
+        migrate,
+    )
 }];
 
 /// What is asked for.

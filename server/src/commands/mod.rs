@@ -25,7 +25,9 @@ mod wait;
 
 use std::sync::Arc;
 
-use carnelian_commands::{Call, CommandError, DataCommand, Effect};
+use carnelian_commands::{
+    Call, Categories, CommandError, DataCommand, Effect, Flags, Group, Scope,
+};
 use carnelian_keyspace::{Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
 
@@ -33,7 +35,7 @@ pub(crate) use connection::client_line;
 
 use crate::database::Database;
 use crate::dispatch::{self, Nest, Nesting, Vectors};
-use crate::registry::{Entry, Registry, ServerCommand};
+use crate::registry::{Entry, Registry, ServerCommand, ServerRun};
 use crate::session::{Session, Worker};
 
 /// One command's world.
@@ -185,6 +187,33 @@ pub const TABLES: &[&[ServerCommand]] = &[
 
 /// Commands on data that need what `carnelian-commands` does not know.
 pub const DATA_TABLES: &[&[DataCommand]] = &[dump::TABLE];
+
+/// What the entries of the tables have in common, for struct update syntax: a quick command of the
+/// server's, without keys or tips, and in no category but those that its flags imply.
+const fn command(
+    name: &'static str,
+    summary: &'static str,
+    since: &'static str,
+    arity: i32,
+    flags: Flags,
+    run: ServerRun,
+) -> ServerCommand {
+    ServerCommand {
+        name,
+        summary,
+        since,
+        group: Group::Server,
+        complexity: "O(1)",
+        arity,
+        flags,
+        categories: Categories::empty(),
+        keys: &[],
+        tips: &[],
+        scope: Scope::Keys,
+        subcommands: &[],
+        run,
+    }
+}
 
 /// HELP of a container: its subcommands, as the table describes them.
 fn help(context: &mut Context<'_>) -> Result<Effect, CommandError> {
