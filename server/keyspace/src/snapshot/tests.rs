@@ -18,10 +18,11 @@ const NOW_MS: u64 = 1_000_000;
 const HASHES: HashLimits = HashLimits { entries: 4, value: 64 };
 
 /// Logical database and key, and all else an entry is.
-type State = BTreeMap<(usize, Vec<u8>), String>;
+type State = BTreeMap<Key, String>;
+type Key = (usize, Vec<u8>);
 
 #[derive(Default)]
-struct Shown(Mutex<Vec<((usize, Vec<u8>), String)>>);
+struct Shown(Mutex<Vec<(Key, String)>>);
 
 impl Shown {
     fn add(&self, db: usize, entry: EntryRef<'_, Value>) {
@@ -286,7 +287,7 @@ impl Bench {
 
 fn name(key: u16) -> Vec<u8> {
     // A few long ones: their entries are laid out in another way.
-    if key % 50 == 0 { vec![key as u8; 300 + usize::from(key)] } else { key.to_string().into() }
+    if key.is_multiple_of(50) { vec![key as u8; 300 + usize::from(key)] } else { key.to_string().into() }
 }
 
 proptest! {
