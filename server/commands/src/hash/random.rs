@@ -65,7 +65,7 @@ impl Wanted {
 fn hrandfield(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let key = call.args[1];
     let wanted = Wanted::parse(&call.args[2..])?;
-    let (now_ms, longest) = (call.now_ms(), call.limits().max_string);
+    let (now_ms, longest) = (call.due_ms(), call.limits().max_string);
     let mut hash = call.db.read_as::<Hash>(key)?;
     if hash.as_ref().is_some_and(|hash| hash.is_due(now_ms)) {
         call.db.expire_fields(key);
