@@ -37,6 +37,7 @@ pub struct Sweep {
 pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -> bool {
     let now_ms = worker.clock.now_ms();
     if !database.active_expiry.load(Ordering::Relaxed)
+        || database.replication.is_replica()
         || database.pause.now(now_ms, &database.attention).is_some()
     {
         return false;

@@ -18,6 +18,7 @@ use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::pubsub::Subscriptions;
 use crate::reactor::Core;
+use crate::replication::apply::PrimaryLink;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
@@ -69,6 +70,8 @@ pub struct Session {
     pub waiter: Option<Arc<Waiter>>,
     /// Where in the log its last effects end.
     pub logged: u64,
+    /// The peer is the server that this database follows.
+    pub primary: Option<Box<PrimaryLink>>,
 }
 
 impl Session {
@@ -103,7 +106,18 @@ impl Session {
             watched: None,
             waiter: None,
             logged: 0,
+            primary: None,
         }
+    }
+
+    /// The session of the server that the database follows. It may do anything, and has no user that
+    /// could be taken from it.
+    pub fn of_primary(mut self, link: Box<PrimaryLink>, db: u16) -> Self {
+        (self.authenticated, self.logged_in, self.may_do_all) = (true, true, true);
+        self.class = ClientClass::Primary;
+        self.db = db;
+        self.primary = Some(link);
+        self
     }
 }
 
@@ -113,7 +127,9 @@ impl Session {
     pub fn refresh_settings(&mut self) {
         if self.generation != self.database.generation() {
             (self.generation, self.settings) = self.database.settings();
-            self.refresh_user();
+            if self.primary.is_none() {
+                self.refresh_user();
+            }
         }
     }
 
@@ -182,6 +198,9 @@ impl Session {
     /// The connection is over: takes the client out of whatever others would look for it in. Called
     /// once, with no lock held, while the client's place is still known.
     pub fn on_close(&mut self, _worker: &mut Worker) {
+        if let Some(link) = self.primary.take() {
+            link.end();
+        }
         self.drop_subscriptions();
         self.discard();
         if let Some(waiter) = self.waiter.take() {
@@ -209,6 +228,8 @@ pub enum ClientClass {
     Normal,
     Replica,
     PubSub,
+    /// The server that the database follows.
+    Primary,
 }
 
 /// One turn's parsed commands of one connection: flat arguments, and where each command ends.
@@ -218,6 +239,26 @@ pub enum ClientClass {
 pub struct Batch<'a> {
     pub arguments: &'a [&'a [u8]],
     pub ends: &'a [usize],
+    /// As they came.
+    pub raw: Raw<'a>,
+}
+
+/// The bytes of a batch's commands: each with what was passed over in front of it.
+#[derive(Clone, Copy, Default)]
+pub struct Raw<'a> {
+    pub data: &'a [u8],
+    /// Where the first begins.
+    pub start: usize,
+    /// Where each command begins and ends.
+    pub commands: &'a [(usize, usize)],
+}
+
+impl<'a> Raw<'a> {
+    /// The bytes of `count` commands from `index` on.
+    pub fn of(&self, index: usize, count: usize) -> &'a [u8] {
+        let start = if index == 0 { self.start } else { self.commands[index - 1].1 };
+        &self.data[start..self.commands[index + count - 1].1]
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -388,7 +429,10 @@ mod tests {
     #[test]
     fn a_batch_gives_each_command_its_arguments() {
         let arguments: [&[u8]; 3] = [b"PING", b"ECHO", b"x"];
-        let batch = Batch { arguments: &arguments, ends: &[1, 3] };
+        let raw = Raw { data: b"PING\n\n\nECHO x\n", start: 0, commands: &[(0, 5), (7, 14)] };
+        let batch = Batch { arguments: &arguments, ends: &[1, 3], raw };
+        assert_eq!(batch.raw.of(1, 1), b"\n\nECHO x\n");
+        assert_eq!(batch.raw.of(0, 2), raw.data);
         assert_eq!(batch.len(), 2);
         assert_eq!(batch.command(0), [b"PING"]);
         assert_eq!(batch.command(1), [b"ECHO".as_slice(), b"x"]);

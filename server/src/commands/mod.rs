@@ -154,9 +154,9 @@ impl Context<'_> {
         change(self, &database)?;
         if database.log.is_followed() {
             self.worker.scratch.unit.verbatim(self.session.db.into(), self.args);
-            if !is_part {
-                dispatch::log_nested(self.worker, self.session);
-            }
+        }
+        if !is_part {
+            dispatch::log_nested(self.worker, self.session);
         }
         Ok(Effect::Verbatim)
     }

@@ -32,13 +32,14 @@ use crate::log;
 use crate::pause::{self, Held, attention};
 use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
+use crate::replication::apply;
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 use crate::settings::Settings;
 use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION};
+pub use refusal::{BUSY, BUSY_FUNCTION, READ_ONLY, STALE};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -58,7 +59,21 @@ const LARGE_BYTES: usize = 1 << 20;
 const CLIENTS_SURVEYED: usize = 50;
 
 /// Runs the commands of a batch in order, appending their replies.
+#[inline]
 pub fn run_batch(
+    worker: &mut Worker,
+    session: &mut Session,
+    batch: &Batch<'_>,
+    out: &mut Vec<u8>,
+) -> Outcome {
+    if session.primary.is_some() {
+        return apply::run_batch(worker, session, batch, out);
+    }
+    run_commands(worker, session, batch, out)
+}
+
+/// The same, whoever the client is.
+pub fn run_commands(
     worker: &mut Worker,
     session: &mut Session,
     batch: &Batch<'_>,
@@ -70,7 +85,13 @@ pub fn run_batch(
     let mut index = 0;
     while index < batch.len() {
         let words = batch.command(index);
-        session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        if session.primary.is_some() {
+            if session.database.keyspace.is_busy() {
+                return Outcome { ran: index, next: Next::Postpone };
+            }
+        } else {
+            session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        }
         if session.tracks {
             features::before_tracked(worker, session, out);
         }
@@ -80,7 +101,11 @@ pub fn run_batch(
             features::invalidate(worker, session, out);
         }
         let attention = session.database.attention.load(Ordering::Relaxed);
-        match admit(registry, session, words) {
+        let admitted = admit(registry, session, words);
+        if session.primary.is_some() && !runs_together(session, &admitted, attention) {
+            apply::relay(worker, session, batch, index, 1);
+        }
+        match admitted {
             Err(Refusal::Http) => {
                 log::warning!(
                     "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or \
@@ -108,14 +133,10 @@ pub fn run_batch(
                 index += 1;
             }
             Ok(entry) => match entry.handler {
-                Handler::Data(_)
-                    if entry.is_plain
-                        && attention == 0
-                        && session.reply == ReplyMode::On
-                        && !session.tracks
-                        && !session.is_subscribed() =>
-                {
+                Handler::Data(_) if is_simple(session, entry, attention) => {
                     match run_together(worker, session, registry, batch, index, entry, out) {
+                        // It may no longer run: looked at anew.
+                        Ok(0) => {}
                         Ok(ran) => {
                             session.last_command = worker.scratch.ids[ran - 1] as u32;
                             index += ran;
@@ -159,6 +180,30 @@ pub fn run_batch(
         }
     }
     Outcome { ran: index, next: Next::Continue }
+}
+
+/// Whether a command on data may run together with its neighbours.
+#[inline]
+fn is_simple(session: &Session, entry: &Entry, attention: u32) -> bool {
+    entry.is_plain
+        && attention == 0
+        && session.reply == ReplyMode::On
+        && !session.tracks
+        && !session.is_subscribed()
+}
+
+/// Whether what a request is found to be runs together with its neighbours.
+#[cold]
+fn runs_together(
+    session: &Session,
+    admitted: &Result<&Entry, Refusal>,
+    attention: u32,
+) -> bool {
+    admitted.as_ref().is_ok_and(|entry| {
+        matches!(entry.handler, Handler::Data(_))
+            && session.transaction.is_none()
+            && is_simple(session, entry, attention)
+    })
 }
 
 /// Whether a pause holds a command back.
@@ -223,13 +268,22 @@ fn run_together(
         }
     }
 
-    let mut access = match keyspace.lock_unless_busy(wanted) {
+    let locked = match session.primary {
+        None => keyspace.lock_unless_busy(wanted),
+        Some(_) => Ok(keyspace.lock(wanted)),
+    };
+    let mut access = match locked {
         Ok(access) => access,
         Err(busy) => {
             worker.scratch = scratch;
             return Err(busy);
         }
     };
+    let writes = |id: &usize| registry.entry(*id).flags.contains(Flags::WRITE);
+    if apply::is_cut_off(session) || apply::is_shut_out(session) && scratch.ids.iter().any(writes) {
+        worker.scratch = scratch;
+        return Ok(0);
+    }
     if 1 < scratch.hashes.len() {
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
@@ -252,6 +306,9 @@ fn run_together(
         }
     }
     let slow = run.end();
+    if let Some(link) = &session.primary {
+        unit.relay(link.source, session.db.into(), batch.raw.of(index, ran));
+    }
     let logged = log_unit(database, unit);
     drop(call);
     settle(worker, database, Some(session), &mut scratch.aftermath);
@@ -277,6 +334,9 @@ pub fn log_unit(database: &Database, unit: &mut Unit) -> Option<u64> {
 pub fn log_nested(worker: &mut Worker, session: &mut Session) {
     let unit = &mut worker.scratch.unit;
     unit.close();
+    if session.primary.is_some() {
+        unit.note_selected(session.db.into());
+    }
     session.note_logged(log_unit(&session.database, unit));
 }
 
@@ -360,14 +420,28 @@ fn run_alone(
         Scope::Everything => wanted = SegmentSet::all(),
     }
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let Ok(access) = keyspace.lock_unless_busy(wanted) else {
+    let locked = match session.primary {
+        None => keyspace.lock_unless_busy(wanted),
+        Some(_) => Ok(keyspace.lock(wanted)),
+    };
+    let Ok(access) = locked else {
         worker.scratch = scratch;
         return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
+    if apply::is_cut_off(session) {
+        worker.scratch = scratch;
+        session.close_after_reply = true;
+        return;
+    }
+    if entry.flags.contains(Flags::WRITE) && apply::is_shut_out(session) {
+        drop(access);
+        worker.scratch = scratch;
+        return refuse(worker, session, &Refusal::ReadOnly(entry.id), words, out);
+    }
     let before = out.len();
     let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
-    call.may_block = true;
+    call.may_block = session.primary.is_none();
     let mut run = Run::begin(worker, &database, runs, unit, false, &session.settings);
     run.command(&mut call, entry, command, words);
     hear(&database, call.db.changes, ready);
@@ -488,7 +562,8 @@ pub fn open<'c>(
         Hold::Lent(_) => changes.watch_ahead(&database.waiters.interest),
     }
     let attention = database.attention.load(Ordering::Relaxed);
-    changes.keeps_expired = attention & attention::PAUSED != 0;
+    changes.keeps_expired =
+        attention & attention::PAUSED != 0 || database.replication.is_replica();
     changes.following = database.log.is_followed();
     let policy = settings.environment.policy;
     Db::new(hold, index, worker.clock.now_ms(), policy, aftermath)
@@ -504,6 +579,9 @@ fn call<'c>(
     let Session { database, settings, .. } = session;
     let mut db = open(worker, database, settings, session.db.into(), hold, aftermath);
     db.no_touch = session.no_touch;
+    if session.primary.is_some() {
+        db.set_timeless();
+    }
     let reply = Writer::new(out, session.protocol);
     Call { args: &[], db, reply, environment: &settings.environment, may_block: false }
 }

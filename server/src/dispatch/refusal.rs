@@ -8,6 +8,7 @@ use carnelian_resp::Writer;
 use super::settle_reply;
 use crate::acl::{self, Denied, Origin};
 use crate::pubsub;
+use crate::replication::gate;
 use crate::registry::{Entry, Registry};
 use crate::session::{Session, Worker};
 
@@ -25,6 +26,12 @@ pub enum Refusal {
     Busy(usize),
     /// Not between MULTI and EXEC.
     InTransaction(usize),
+    /// The database follows another, which alone may write.
+    ReadOnly(usize),
+    /// It has lost the one it follows, and is not to show old data.
+    Stale(usize),
+    /// The data are being loaded.
+    Loading(usize),
     /// A web browser was made to talk to us.
     Http,
 }
@@ -68,7 +75,32 @@ pub fn admit<'r>(
     if session.is_out_of_memory && takes_memory(session, entry) {
         return Err(Refusal::OutOfMemory(entry.id));
     }
+    let gate = session.database.replication.gate();
+    if gate != 0 && session.primary.is_none() {
+        check_gate(session, entry, gate)?;
+    }
     Ok(entry)
+}
+
+/// Whether the database's part in replication lets a command run, or those that EXEC is to run.
+#[cold]
+fn check_gate(session: &Session, entry: &Entry, gate: u32) -> Result<(), Refusal> {
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    let writes = entry.flags.contains(Flags::WRITE)
+        || queued.is_some_and(|queued| queued.has(Flags::WRITE));
+    if gate & gate::READ_ONLY != 0 && writes {
+        return Err(Refusal::ReadOnly(entry.id));
+    }
+    let lacks = |flag: Flags| {
+        !entry.flags.contains(flag) || queued.is_some_and(|queued| !queued.all_have(flag))
+    };
+    if gate & gate::STALE != 0 && lacks(Flags::STALE) {
+        return Err(Refusal::Stale(entry.id));
+    }
+    if gate & gate::LOADING != 0 && lacks(Flags::LOADING) {
+        return Err(Refusal::Loading(entry.id));
+    }
+    Ok(())
 }
 
 /// Whether a command, or one of those that EXEC is to run, may need more memory.
@@ -84,6 +116,12 @@ pub const BUSY: &str =
 /// The same while it is a function.
 pub const BUSY_FUNCTION: &str =
     "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
+
+/// The reply to writes while another server is followed.
+pub const READ_ONLY: &str = "READONLY You can't write against a read only replica.";
+/// The reply to most commands while that server is out of reach, and `replica-serve-stale-data` is off.
+pub const STALE: &str =
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 
 /// Replies to a request that does not run.
 pub fn refuse(
@@ -109,6 +147,11 @@ pub fn refuse(
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }
+        Refusal::ReadOnly(_) => CommandError::text(READ_ONLY),
+        Refusal::Stale(_) => CommandError::text(STALE),
+        Refusal::Loading(_) => {
+            CommandError::text("LOADING Redis is loading the dataset in memory")
+        }
         Refusal::Denied(id, denied) => {
             let entry = registry.entry(*id);
             session.last_command = *id as u32;
@@ -127,6 +170,9 @@ pub fn refuse(
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
     | Refusal::InTransaction(id)
+    | Refusal::ReadOnly(id)
+    | Refusal::Stale(id)
+    | Refusal::Loading(id)
     | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);

@@ -2,7 +2,9 @@
 //!
 //! `primary` and `feed` are about those who follow this database, `replica` and `link` about the one it follows.
 
+pub mod apply;
 pub mod feed;
+pub mod link;
 pub mod primary;
 pub mod replica;
 
@@ -25,6 +27,8 @@ pub mod gate {
     pub const STALE: u32 = 1 << 2;
     /// Fewer replicas keep up than `min-replicas-to-write` asks for.
     pub const LACKING: u32 = 1 << 3;
+    /// The data are being loaded.
+    pub const LOADING: u32 = 1 << 4;
 }
 
 /// What a database knows of replication.

@@ -35,11 +35,12 @@ impl Kind {
     }
 
     fn matches(self, client: &ClientShared) -> bool {
+        let is_primary = client.has(bits::PRIMARY);
         let class = match client.is_subscriber() {
             true => ClientClass::PubSub,
             false => ClientClass::Normal,
         };
-        self == Self::Client(class)
+        if is_primary { self == Self::Primary } else { self == Self::Client(class) }
     }
 }
 
