@@ -17,6 +17,7 @@ mod limits;
 mod load;
 mod scan;
 mod segment;
+mod snapshot;
 mod space;
 mod string;
 
@@ -33,5 +34,6 @@ pub use interest::Interest;
 pub use limits::Limits;
 pub use load::{Present, Taken};
 pub use segment::{SEGMENTS, Segment, segment_of};
+pub use snapshot::{AlreadyOpen, Sink, Walk};
 pub use space::{DatabaseStats, Dropped, Keyspace};
 pub use string::StringMut;
