@@ -225,7 +225,7 @@ fn prepare(
 }
 
 impl Stream {
-    fn descriptor(&self) -> i32 {
+    pub fn descriptor(&self) -> i32 {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),

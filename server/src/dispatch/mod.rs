@@ -103,6 +103,12 @@ pub fn run_commands(
         let attention = session.database.attention.load(Ordering::Relaxed);
         let admitted = admit(registry, session, words);
         if session.primary.is_some() && !runs_together(session, &admitted, attention) {
+            if let Ok(entry) = &admitted
+                && attention & attention::PAUSED != 0
+                && is_held(worker, session, entry, words)
+            {
+                return Outcome { ran: index, next: Next::Postpone };
+            }
             apply::relay(worker, session, batch, index, 1);
         }
         match admitted {
@@ -135,8 +141,8 @@ pub fn run_commands(
             Ok(entry) => match entry.handler {
                 Handler::Data(_) if is_simple(session, entry, attention) => {
                     match run_together(worker, session, registry, batch, index, entry, out) {
-                        // It may no longer run: looked at anew.
-                        Ok(0) => {}
+                        // Whom it comes from may not run it any more, for which it is looked at anew.
+                        Ok(0) => session.close_after_reply = session.primary.is_some(),
                         Ok(ran) => {
                             session.last_command = worker.scratch.ids[ran - 1] as u32;
                             index += ran;

@@ -7,6 +7,8 @@ pub mod feed;
 pub mod link;
 pub mod primary;
 pub mod replica;
+mod snapshot;
+mod wire;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
