@@ -204,8 +204,6 @@ fn sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             std::thread::sleep(end.saturating_duration_since(Instant::now()));
         });
     }
-    // Commands behind this one in the same batch are to see the time that has gone by.
-    context.worker.clock.refresh();
     context.reply.ok();
     Ok(Effect::None)
 }

@@ -526,9 +526,14 @@ fn run_server(
     let before = out.len();
     let database = Arc::clone(&session.database);
     let start_ns = worker.clock.elapsed_ns();
+    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
+    if nesting == Nesting::Nothing {
+        // Time stands still in a transaction and in a script: a key that is there at its first command
+        // is there at the last.
+        worker.clock.advance_to(start_ns);
+    }
     let protocol = session.protocol;
     let reply = Writer::new(out, protocol);
-    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
     let mut context =
         Context { args: words, worker, session, reply, registry, entry, held: None, nesting };
     if let Some((held, _)) = held {
@@ -565,8 +570,12 @@ fn run_server(
     {
         log_slow_of(worker, session, entry, words, Noted { duration_ns, reply_bytes });
     }
-    if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
-        blocking::serve(worker, &database);
+    if nesting == Nesting::Nothing {
+        // It may have taken long, and there may be commands behind it in the same batch.
+        worker.clock.advance_to(start_ns.saturating_add(duration_ns));
+        if !worker.scratch.ready.is_empty() {
+            blocking::serve(worker, &database);
+        }
     }
 }
 
