@@ -292,7 +292,7 @@ impl Changes {
         self.lapse(db, key);
         self.notify(EventClass::Evicted, "evicted", db, key);
         if self.following {
-            self.evicted.push((db, key.into()));
+            self.departed.push((db, key.into()));
         }
     }
 }
@@ -466,7 +466,7 @@ mod tests {
         let key: Box<[u8]> = b"k".as_slice().into();
         assert_eq!(changes.evicted_keys, 1);
         assert_eq!(changes.touched, [(0, key.clone())]);
-        assert_eq!(changes.evicted, [(0, key)]);
+        assert_eq!(changes.departed, [(0, key)]);
         assert_eq!(changes.events[0].name, "evicted");
         assert!(bench.evict(LRU, 2).is_none());
     }

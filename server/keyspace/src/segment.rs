@@ -87,6 +87,12 @@ impl Segment {
             .collect();
     }
 
+    /// Whether fields of a hash may expire here: without doubt not, if this says so.
+    #[must_use]
+    pub fn may_have_expiring_fields(&self) -> bool {
+        !self.field_expiries.is_empty()
+    }
+
     /// Hashes of a logical database with fields that have an expiry. Counted from the lines, and
     /// where those are few, without those that are out of date.
     #[must_use]

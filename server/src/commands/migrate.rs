@@ -20,7 +20,6 @@ use crate::commands::{Context, Reach, command};
 use crate::database::Database;
 use crate::dispatch::{self, Nesting, Vectors};
 use crate::mailbox::Message;
-use crate::pubsub;
 use crate::registry::ServerCommand;
 use crate::server::Server;
 use crate::session::{ReplyMode, Worker};
@@ -159,6 +158,9 @@ fn remove(db: &mut Db<'_>, key: &[u8]) {
         db.changes.dirty += 1;
         let index = db.index();
         db.changes.notify(EventClass::Generic, "del", index, key);
+        if db.changes.following {
+            db.changes.departed.push((index, key.into()));
+        }
     }
 }
 
@@ -217,11 +219,9 @@ impl Move {
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut worker.scratch);
         let Vectors { aftermath, ready, .. } = &mut *scratch;
-        aftermath.changes.listening = pubsub::listening(&database, &settings);
-        aftermath.changes.watch(&database.waiters.interest);
-        let (policy, now_ms) = (settings.environment.policy, worker.clock.now_ms());
-        let index = self.waiter.db.into();
-        let mut db = Db::new(Hold::Lent(&mut access), index, now_ms, policy, aftermath);
+        let (index, now_ms) = (self.waiter.db.into(), worker.clock.now_ms());
+        let held = Hold::Lent(&mut access);
+        let mut db = dispatch::open(worker, &database, &settings, index, held, aftermath);
         let mut changed = Vec::new();
         for sent in moved {
             let now = pack(&mut db, &sent.key, &self.limits);
@@ -232,6 +232,7 @@ impl Move {
             }
         }
         dispatch::hear(&database, db.changes, ready);
+        dispatch::log_departures(&database, db.changes, false);
         worker.counters(&database).dirty.add(db.changes.dirty);
         drop(db);
         dispatch::settle(worker, &database, None, &mut scratch.aftermath);
