@@ -97,6 +97,7 @@ impl Context<'_> {
             reply,
             environment: &settings.environment,
             may_block: false,
+            output_max: usize::MAX,
         };
         let result = work(&mut call);
         dispatch::hear(&database, call.db.changes, ready);

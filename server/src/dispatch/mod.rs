@@ -148,7 +148,8 @@ pub fn run_batch(
         if worker.invalidations.is_any() {
             features::invalidate(worker, session, out);
         }
-        if session.close_after_reply {
+        if session.close_after_reply || worker.overflowed.take() {
+            session.close_after_reply = true;
             return Outcome { ran: index, next: Next::Close };
         }
         if session.waiter.is_some() {
@@ -454,7 +455,8 @@ pub fn run_for(
     db.no_touch = waiter.no_touch;
     let reply = Writer::new(out, waiter.protocol);
     let environment = &settings.environment;
-    let mut call = Call { args: &[], db, reply, environment, may_block: true };
+    let output_max = usize::MAX;
+    let mut call = Call { args: &[], db, reply, environment, may_block: true, output_max };
     let mut run = Run::begin(worker, database, runs, unit, false, &settings);
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, ready);
@@ -505,7 +507,11 @@ fn call<'c>(
     let mut db = open(worker, database, settings, session.db.into(), hold, aftermath);
     db.no_touch = session.no_touch;
     let reply = Writer::new(out, session.protocol);
-    Call { args: &[], db, reply, environment: &settings.environment, may_block: false }
+    let output_max = match session.reply {
+        ReplyMode::On => settings.output_limits.of(session.class).hard_max(),
+        _ => usize::MAX,
+    };
+    Call { args: &[], db, reply, environment: &settings.environment, may_block: false, output_max }
 }
 
 /// Books what a run left behind, after its locks are released.
