@@ -342,7 +342,7 @@ fn no_effect(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `DEBUG HTSTATS db [FULL]`
 fn htstats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let index = usize::try_from(args::integer(context.args[2])?).ok();
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let Some(index) = index.filter(|index| *index < database.keyspace.databases()) else {
         return Err(CommandError::text("ERR Out of range database"));
     };

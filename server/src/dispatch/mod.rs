@@ -565,7 +565,7 @@ fn run_server(
     held: Option<(&mut dyn Segments, Nesting)>,
 ) {
     let before = out.len();
-    let database = Arc::clone(&session.database);
+    let database = &Arc::clone(&session.database);
     let start_ns = worker.clock.elapsed_ns();
     let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
     if nesting == Nesting::Nothing {
@@ -575,13 +575,22 @@ fn run_server(
     }
     let protocol = session.protocol;
     let reply = Writer::new(out, protocol);
-    let mut context =
-        Context { args: words, worker, session, reply, registry, entry, held: None, nesting };
+    let mut context = Context {
+        args: words,
+        worker,
+        database,
+        session,
+        reply,
+        registry,
+        entry,
+        held: None,
+        nesting,
+    };
     if let Some((held, _)) = held {
         context.held = Some(held);
     }
     let result = run(&mut context);
-    let counters = worker.counters(&database);
+    let counters = worker.counters(database);
     let figures = &counters.commands[entry.id];
     match result {
         Ok(Effect::None) => {}
@@ -615,7 +624,7 @@ fn run_server(
         // It may have taken long, and there may be commands behind it in the same batch.
         worker.clock.advance_to(start_ns.saturating_add(duration_ns));
         if !worker.scratch.ready.is_empty() {
-            blocking::serve(worker, &database);
+            blocking::serve(worker, database);
         }
     }
 }
