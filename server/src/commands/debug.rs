@@ -20,8 +20,8 @@ use crate::commands::reload::{Present, round_trip};
 use crate::commands::{Context, Reach, command};
 use crate::log;
 use crate::mailbox::Message;
-use crate::process;
 use crate::registry::{ServerCommand, ServerRun};
+use crate::replication;
 use crate::settings::Settings;
 
 const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE);
@@ -250,7 +250,7 @@ fn is_on(word: &[u8]) -> bool {
 /// `DEBUG CHANGE-REPL-ID`
 fn change_repl_id(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     log::notice!("Changing replication IDs after receiving change-repl-id");
-    *context.session.database.replication_id.lock() = process::new_run_id();
+    context.session.database.replication.history.lock().renew(replication::new_id());
     context.reply.ok();
     Ok(Effect::None)
 }
