@@ -4,4 +4,5 @@
 //! what is wrong, and never a value that breaks a promise of its type.
 #![forbid(unsafe_code)]
 
+pub mod aof;
 pub mod rdb;
