@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::acl::Acl;
 use crate::clients::Clients;
+use crate::effects::EffectLog;
 use crate::encryption::Encryption;
 use crate::eviction::Room;
 use crate::histogram::Histogram;
@@ -39,6 +40,8 @@ pub struct Database {
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
+    /// What its writes did, for those who follow.
+    pub log: EffectLog,
     pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
@@ -84,6 +87,7 @@ impl Database {
             clients: Clients::default(),
             stats,
             keyspace,
+            log: EffectLog::default(),
             pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),

@@ -46,6 +46,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
     let mine = SEGMENTS.div_ceil(reactors);
     let settings = database.settings.load();
     let listening = pubsub::listening(database, &settings);
+    let lazy_expire = settings.lazy_expire;
     let note = |spent_ns: u64| {
         if settings.latency_ns <= spent_ns {
             database.latency.add("expire-cycle", now_ms, spent_ns);
@@ -60,6 +61,8 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
             let mut report = ExpireReport::default();
             report.changes.watch_ahead(&database.waiters.interest);
             report.changes.listening = listening;
+            // Somebody may begin to follow until the segment is locked.
+            report.changes.following = true;
             let now_ms = worker.clock.now_ms();
             let ready = &mut worker.scratch.ready;
             database.keyspace.expire_some(
@@ -71,6 +74,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
                 &mut report,
                 |changes| {
                     dispatch::hear(database, changes, ready);
+                    dispatch::log_departures(database, changes, lazy_expire);
                 },
             );
             let many = report.sampled < report.expired * FEW;

@@ -19,6 +19,7 @@ pub mod configure;
 pub mod connection;
 pub mod database;
 pub mod dispatch;
+pub mod effects;
 pub mod encryption;
 pub mod eviction;
 mod expire;

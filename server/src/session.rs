@@ -67,6 +67,8 @@ pub struct Session {
     pub watched: Option<Box<Watched>>,
     /// What the client waits for; nothing is run for it meanwhile.
     pub waiter: Option<Arc<Waiter>>,
+    /// Where in the log its last effects end.
+    pub logged: u64,
 }
 
 impl Session {
@@ -100,6 +102,7 @@ impl Session {
             transaction: None,
             watched: None,
             waiter: None,
+            logged: 0,
         }
     }
 }
@@ -118,6 +121,14 @@ impl Session {
     #[inline]
     pub fn may_do_all(&self) -> bool {
         self.may_do_all
+    }
+
+    /// Its effects end there in the log.
+    #[inline]
+    pub fn note_logged(&mut self, end: Option<u64>) {
+        if let Some(end) = end {
+            self.logged = end;
+        }
     }
 
     /// The client has proved to be this user.

@@ -184,5 +184,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         nesting: Nesting::Transaction,
     };
     nest.run_queue(&transaction.commands, &words, context.reply.buffer());
+    dispatch::log_nested(context.worker, context.session);
+    drop(access);
     Ok(Effect::None)
 }

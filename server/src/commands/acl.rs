@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
 use carnelian_resp::Writer;
 
 use crate::acl::{self, DEFAULT, Origin, Reason, Revoked, RuleError, Selector, SetUserError};
@@ -83,21 +83,8 @@ const fn command(
     flags: Flags,
     run: ServerRun,
 ) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(N) in what is listed or changed",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
+    let complexity = "O(N) in what is listed or changed";
+    ServerCommand { complexity, ..super::command(name, summary, since, arity, flags, run) }
 }
 
 /// `ACL WHOAMI`

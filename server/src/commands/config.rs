@@ -3,10 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
+use carnelian_commands::{CommandError, Effect, Flags};
 use carnelian_config::{self as config, Extent};
 
-use crate::commands::{Context, help};
+use crate::commands::{Context, command, help};
 use crate::configure;
 use crate::database::Database;
 use crate::eviction;
@@ -14,7 +14,7 @@ use crate::features;
 use crate::listener::reason;
 use crate::log;
 use crate::rates::Turns;
-use crate::registry::{ServerCommand, ServerRun};
+use crate::registry::ServerCommand;
 use crate::server::Server;
 use crate::settings;
 
@@ -59,31 +59,6 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
     ],
     ..command("config", "Commands about the configuration.", "2.0.0", -2, Flags::empty(), help)
 }];
-
-const fn command(
-    name: &'static str,
-    summary: &'static str,
-    since: &'static str,
-    arity: i32,
-    flags: Flags,
-    run: ServerRun,
-) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
-}
 
 /// `CONFIG GET parameter [parameter ...]`
 fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {

@@ -96,25 +96,27 @@ fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         }
         loading = Loading::Replace;
     }
-    let database = Arc::clone(&context.session.database);
-    let mut engine = database.scripting.engine(&database)?;
-    let mut host = LoadHost::new(&context.worker.clock);
-    let name = engine.load_library(code, loading, &mut host).map_err(error)?;
-    drop(engine);
-    database.scripting.figures();
-    context.reply.bulk(&name);
-    Ok(Effect::Verbatim)
+    context.with_log(|context, database| {
+        let mut engine = database.scripting.engine(database)?;
+        let mut host = LoadHost::new(&context.worker.clock);
+        let name = engine.load_library(code, loading, &mut host).map_err(error)?;
+        drop(engine);
+        database.scripting.figures();
+        context.reply.bulk(&name);
+        Ok(())
+    })
 }
 
 /// `FUNCTION DELETE name`
 fn delete(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
-    if !database.scripting.engine(&database)?.delete_library(context.args[2]) {
-        return Err(CommandError::text("ERR Library not found"));
-    }
-    database.scripting.figures();
-    context.reply.ok();
-    Ok(Effect::Verbatim)
+    context.with_log(|context, database| {
+        if !database.scripting.engine(database)?.delete_library(context.args[2]) {
+            return Err(CommandError::text("ERR Library not found"));
+        }
+        database.scripting.figures();
+        context.reply.ok();
+        Ok(())
+    })
 }
 
 /// `FUNCTION FLUSH [ASYNC | SYNC]`
@@ -125,11 +127,12 @@ fn flush(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         ));
     }
     check_flush(context, "ERR FUNCTION FLUSH only supports SYNC|ASYNC option")?;
-    let database = Arc::clone(&context.session.database);
-    database.scripting.engine(&database)?.flush_libraries();
-    database.scripting.figures();
-    context.reply.ok();
-    Ok(Effect::Verbatim)
+    context.with_log(|context, database| {
+        database.scripting.engine(database)?.flush_libraries();
+        database.scripting.figures();
+        context.reply.ok();
+        Ok(())
+    })
 }
 
 /// `FUNCTION DUMP`
@@ -159,14 +162,15 @@ fn restore(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             ));
         }
     };
-    let database = Arc::clone(&context.session.database);
-    let mut engine = database.scripting.engine(&database)?;
-    let mut host = LoadHost::new(&context.worker.clock);
-    engine.restore_libraries(context.args[2], policy, &mut host).map_err(error)?;
-    drop(engine);
-    database.scripting.figures();
-    context.reply.ok();
-    Ok(Effect::Verbatim)
+    context.with_log(|context, database| {
+        let mut engine = database.scripting.engine(database)?;
+        let mut host = LoadHost::new(&context.worker.clock);
+        engine.restore_libraries(context.args[2], policy, &mut host).map_err(error)?;
+        drop(engine);
+        database.scripting.figures();
+        context.reply.ok();
+        Ok(())
+    })
 }
 
 /// `FUNCTION KILL`

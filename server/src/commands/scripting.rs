@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use carnelian_commands::{
-    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
-};
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec};
 use carnelian_resp::number::parse_i64;
 use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 
@@ -34,19 +32,9 @@ pub(super) const fn command(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand {
-        name,
-        summary,
-        since,
         group: Group::Scripting,
-        complexity: "O(1)",
-        arity,
-        flags,
         categories: Categories::SCRIPTING,
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
+        ..super::command(name, summary, since, arity, flags, run)
     }
 }
 

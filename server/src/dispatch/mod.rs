@@ -24,6 +24,7 @@ use crate::allocator;
 use crate::blocking::{self, Waiter};
 use crate::commands::Context;
 use crate::database::Database;
+use crate::effects::Unit;
 use crate::eviction;
 use crate::expire;
 use crate::features;
@@ -183,7 +184,7 @@ fn enqueue(session: &mut Session, entry: &Entry, words: &[&[u8]], out: &mut Vec<
 /// Runs commands on keys from `index` on, under one set of locks. Returns how many.
 fn run_together(
     worker: &mut Worker,
-    session: &Session,
+    session: &mut Session,
     registry: &Registry,
     batch: &Batch<'_>,
     index: usize,
@@ -232,9 +233,9 @@ fn run_together(
     if 1 < scratch.hashes.len() {
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
-    let Vectors { ids, aftermath, runs, ready, .. } = &mut *scratch;
+    let Vectors { ids, aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
-    let mut run = Run::begin(worker, database, runs, &session.settings);
+    let mut run = Run::begin(worker, database, runs, unit, false, &session.settings);
     let mut ran = 0;
     let mark = eviction::mark(worker, database);
     let is_bounded = mark != i64::MAX;
@@ -251,6 +252,7 @@ fn run_together(
         }
     }
     let slow = run.end();
+    let logged = log_unit(database, unit);
     drop(call);
     settle(worker, database, Some(session), &mut scratch.aftermath);
     for (ran, noted) in slow {
@@ -261,7 +263,35 @@ fn run_together(
     if !worker.scratch.ready.is_empty() {
         blocking::serve(worker, database);
     }
+    session.note_logged(logged);
     Ok(ran)
+}
+
+/// Logs what has been collected, while the locks of those who did it are held. Where it ends.
+#[inline]
+pub fn log_unit(database: &Database, unit: &mut Unit) -> Option<u64> {
+    if unit.is_empty() { None } else { Some(database.log.append(unit)) }
+}
+
+/// Logs a unit that has commands inside of commands, while their locks are held.
+pub fn log_nested(worker: &mut Worker, session: &mut Session) {
+    let unit = &mut worker.scratch.unit;
+    unit.close();
+    session.note_logged(log_unit(&session.database, unit));
+}
+
+/// Logs what has gone without a command, while its locks are held: each by itself.
+pub fn log_departures(database: &Database, changes: &mut Changes, is_lazy: bool) {
+    if changes.departed.is_empty() && changes.expired_hash_fields.is_empty() {
+        return;
+    }
+    if database.log.is_followed() {
+        let mut unit = Unit::default();
+        unit.departures(changes, is_lazy);
+        database.log.append(&mut unit);
+    }
+    changes.departed.clear();
+    changes.expired_hash_fields.clear();
 }
 
 /// Tells those who care about the keys that a command has changed, while their locks are held.
@@ -335,14 +365,15 @@ fn run_alone(
         return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
     let before = out.len();
-    let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+    let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
     call.may_block = true;
-    let mut run = Run::begin(worker, &database, runs, &session.settings);
+    let mut run = Run::begin(worker, &database, runs, unit, false, &session.settings);
     run.command(&mut call, entry, command, words);
     hear(&database, call.db.changes, ready);
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
+    let logged = log_unit(&database, unit);
     if session.tracks {
         tracking::remember(session, entry, words);
     }
@@ -354,6 +385,7 @@ fn run_alone(
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
     session.waiter = waiter;
+    session.note_logged(logged);
     for (_, noted) in slow {
         log_slow_of(worker, session, entry, words, noted);
     }
@@ -397,6 +429,7 @@ pub fn kind_of(
     let mut db = open(worker, database, &settings, db, Hold::Lent(held), aftermath);
     let kind = db.kind(key);
     hear(database, db.changes, ready);
+    log_departures(database, db.changes, settings.lazy_expire);
     drop(db);
     settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
@@ -416,17 +449,18 @@ pub fn run_for(
     let database = &*waiter.database;
     let (_, settings) = database.settings();
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+    let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut db = open(worker, database, &settings, waiter.db.into(), Hold::Lent(held), aftermath);
     db.no_touch = waiter.no_touch;
     let reply = Writer::new(out, waiter.protocol);
     let environment = &settings.environment;
     let mut call = Call { args: &[], db, reply, environment, may_block: true };
-    let mut run = Run::begin(worker, database, runs, &settings);
+    let mut run = Run::begin(worker, database, runs, unit, false, &settings);
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, ready);
     let wait = run.wait.take();
     let slow = run.end();
+    log_unit(database, unit);
     drop(call);
     worker.invalidations.note(database, &mut scratch.aftermath.changes, waiter.client.id);
     settle(worker, database, None, &mut scratch.aftermath);
@@ -455,6 +489,7 @@ pub fn open<'c>(
     }
     let attention = database.attention.load(Ordering::Relaxed);
     changes.keeps_expired = attention & attention::PAUSED != 0;
+    changes.following = database.log.is_followed();
     let policy = settings.environment.policy;
     Db::new(hold, index, worker.clock.now_ms(), policy, aftermath)
 }

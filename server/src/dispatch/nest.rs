@@ -106,9 +106,9 @@ impl Nest<'_> {
         let (worker, session) = (&mut *self.worker, &mut *self.session);
         let database = &*session.database;
         let mut scratch = std::mem::take(&mut worker.scratch);
-        let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+        let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
         let mut call = call(worker, session, Hold::Lent(&mut *self.held), aftermath, out);
-        let mut run = Run::begin(worker, database, runs, &session.settings);
+        let mut run = Run::begin(worker, database, runs, unit, true, &session.settings);
         let (mut first, mut ran) = (start, 0);
         for &(id, end) in queue {
             let entry = registry.entry(id);

@@ -1,11 +1,13 @@
 //! How long commands take and how much they say, and the logs of those that are notable for it.
 
 use carnelian_commands::{Call, DataCommand, Effect, Flags, Wait};
+use carnelian_keyspace::Changes;
 use smallvec::SmallVec;
 
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
+use crate::effects::Unit;
 use crate::registry::Entry;
 use crate::session::{Session, Worker};
 use crate::settings::Settings;
@@ -36,6 +38,11 @@ pub struct Run<'r> {
     notable_ns: u64,
     /// From which size on a reply is.
     notable_bytes: usize,
+    /// Where effects are collected.
+    unit: &'r mut Unit,
+    /// The commands belong to a unit that goes on after them.
+    is_part: bool,
+    lazy_expire: bool,
     /// Notable commands by their place in the run.
     slow: Vec<(usize, Noted)>,
     /// What the last command waits for, if it could not be served.
@@ -51,6 +58,8 @@ impl<'r> Run<'r> {
         worker: &'r Worker,
         database: &'r Database,
         runs: &mut u64,
+        unit: &'r mut Unit,
+        is_part: bool,
         settings: &Settings,
     ) -> Self {
         let clock = &worker.clock;
@@ -68,8 +77,26 @@ impl<'r> Run<'r> {
             has_histograms: settings.has_histograms,
             notable_ns: settings.slow_ns.min(settings.latency_ns),
             notable_bytes: settings.large_reply.bytes_min,
+            unit,
+            is_part,
+            lazy_expire: settings.lazy_expire,
             slow: Vec::new(),
             wait: None,
+        }
+    }
+
+    /// Collects what a command did.
+    #[cold]
+    fn follow(&mut self, db: usize, words: &[&[u8]], effect: &Effect, changes: &mut Changes) {
+        self.unit.departures(changes, self.lazy_expire);
+        match effect {
+            Effect::None => {}
+            Effect::Verbatim => self.unit.verbatim(db, words),
+            Effect::Rewrite(rewrite) => self.unit.rewritten(db, rewrite),
+            Effect::Wait(wait) => self.unit.rewritten(db, &wait.rewrite),
+        }
+        if !self.is_part {
+            self.unit.close();
         }
     }
 
@@ -91,7 +118,12 @@ impl<'r> Run<'r> {
         let before = call.reply.len();
         call.args = words;
         call.db.changes.dirty = 0;
-        match (command.run)(call) {
+        let db = call.db.index();
+        let result = (command.run)(call);
+        if call.db.changes.following {
+            self.follow(db, words, result.as_ref().unwrap_or(&Effect::None), call.db.changes);
+        }
+        match result {
             Ok(Effect::None) => {}
             Ok(Effect::Verbatim | Effect::Rewrite(_)) => {
                 self.counters.dirty.add(call.db.changes.dirty.max(1));

@@ -1,0 +1,6 @@
+//! The sequence of a database's effects and those who follow it. Knows no command and no key.
+#![forbid(unsafe_code)]
+
+pub mod backlog;
+
+pub use backlog::{Backlog, Trimmed};

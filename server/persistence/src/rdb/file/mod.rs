@@ -1,0 +1,39 @@
+//! RDB files: values under their keys, between a header and a checksum.
+//!
+//! A file is a series of records, each of which begins with a byte: the type of a value, or one of
+//! the codes below. [`FileWriter`] makes one out of records in any order.
+
+mod writer;
+
+pub use writer::{Access, FileWriter, Records};
+
+use super::VERSION_EXPIRING_FIELDS;
+
+/// What a file begins with, before four digits of the version.
+const MAGIC: &[u8; 5] = b"REDIS";
+
+/// Bytes of the header.
+pub const HEADER_BYTES: usize = 9;
+/// Bytes of the checksum behind the end.
+pub const CHECKSUM_BYTES: usize = 8;
+
+/// Codes of the records that are no values.
+mod code {
+    pub const FUNCTION: u8 = 245;
+    pub const IDLE: u8 = 248;
+    pub const FREQUENCY: u8 = 249;
+    pub const AUX: u8 = 250;
+    pub const RESIZE: u8 = 251;
+    pub const EXPIRY_MS: u8 = 252;
+    pub const SELECT: u8 = 254;
+    pub const END: u8 = 255;
+}
+
+/// The version a file has to have: that of `rdb-version`, unless it cannot hold the data.
+#[must_use]
+pub const fn version_for(configured: u16, fields_expire: bool) -> u16 {
+    if fields_expire && configured < VERSION_EXPIRING_FIELDS {
+        return VERSION_EXPIRING_FIELDS;
+    }
+    configured
+}
