@@ -4,7 +4,7 @@
 //! leniently as Redis does, byte by byte where that shows: it says of a file what Redis would say.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -215,11 +215,8 @@ impl Check<'_> {
             start = end;
             self.say(format_args!("RDB preamble is OK, proceeding with AOF tail...\n"));
         }
-        let mut scan = match Scan::new(&file, start) {
-            Ok(scan) => scan,
-            Err(_) => {
-                return self.abort(format_args!("Failed to read from AOF {name}, aborting...\n"));
-            }
+        let Ok(mut scan) = Scan::new(&file, start) else {
+            return self.abort(format_args!("Failed to read from AOF {name}, aborting...\n"));
         };
         match self.scan(&mut scan, name, path, is_last)? {
             Scanned::Cut => {
@@ -538,6 +535,8 @@ pub fn is_called(program: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::reader::tests::resp;
     use super::*;
 

@@ -379,7 +379,7 @@ pub(super) mod tests {
     #[test]
     fn a_damaged_length_in_the_middle_is_no_torn_tail() {
         let text = resp(&["set a 1", "set b 2", "set c 3", "set d 4", "set e 5"]);
-        let mut damaged = text.clone();
+        let mut damaged = text;
         let length = 27 + 5;
         assert_eq!(damaged[length], b'3');
         damaged.splice(length..length + 1, *b"999");

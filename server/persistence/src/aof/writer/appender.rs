@@ -8,8 +8,6 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-
 use super::super::folder::{Folder, Incr};
 use super::super::syncer::Syncer;
 use super::super::{FileError, Level, reason};
@@ -153,7 +151,7 @@ impl Appender {
         while let Some(step) = self.pending.pop_front() {
             match step {
                 Step::Write(lot) => match self.append(&lot) {
-                    Ok(()) => self.recover(),
+                    Ok(()) => {}
                     Err(rest) => {
                         self.pending.push_front(Step::Write(rest.unwrap_or(lot)));
                         self.failed_at = Some(Instant::now());
@@ -161,7 +159,7 @@ impl Appender {
                     }
                 },
                 Step::Rotate(rotate) => {
-                    let outcome = self.change_files(rotate.head);
+                    let outcome = self.change_files();
                     if let Err(error) = &outcome {
                         self.shared.events.tell(Level::Warning, &error.to_string());
                     }
@@ -207,6 +205,7 @@ impl Appender {
         if self.given_to_sync == lot.end {
             self.shared.book_sync(lot.end, Ok(()));
         }
+        self.recover();
         self.shared.events.released(lot.end);
         Ok(())
     }
@@ -290,7 +289,7 @@ impl Appender {
         format!("#TS:{now}\r\n").into_bytes()
     }
 
-    fn change_files(&mut self, head: Vec<u8>) -> Rotated {
+    fn change_files(&mut self) -> Rotated {
         self.syncer.settle();
         let flushed = self.file.sync_data();
         flushed.map_err(FileError::new("Fail to fsync the AOF file"))?;
@@ -301,10 +300,6 @@ impl Appender {
         self.file = Arc::new(incr.file);
         self.bytes = 0;
         self.stamped = 0;
-        if !head.is_empty() {
-            let chunks = vec![Bytes::from(head)];
-            self.pending.push_front(Step::Write(Lot { chunks, end: self.written }));
-        }
         Ok(incr.sequence)
     }
 

@@ -156,7 +156,6 @@ struct Orders {
 
 struct Rotate {
     at: u64,
-    head: Vec<u8>,
     answer: Sender<Rotated>,
 }
 
@@ -228,14 +227,14 @@ impl Writer {
         self.shared.delay.store(micros, Ordering::Relaxed);
     }
 
-    /// Has effects from offset `at` on go to a new file, which begins with `head`.
+    /// Has effects from offset `at` on go to a new file.
     ///
     /// To be called while nothing can be appended, with the offset where the effects end now; never
-    /// waits. `head` selects the logical database that the effects after it are for. A second
-    /// change of files before the first is done makes that one fail.
-    pub fn rotate(&self, at: u64, head: Vec<u8>) -> Rotation {
+    /// waits. The effect after it has to name its logical database. A second change of files
+    /// before the first is done makes that one fail.
+    pub fn rotate(&self, at: u64) -> Rotation {
         let (answer, outcome) = mpsc::channel();
-        self.shared.order(|orders| orders.rotate = Some(Rotate { at, head, answer }));
+        self.shared.order(|orders| orders.rotate = Some(Rotate { at, answer }));
         Rotation(outcome)
     }
 
