@@ -15,10 +15,11 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest};
+use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest, READ_ONLY, UNSAVED};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
+use crate::replication::{apply, gate};
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
@@ -88,13 +89,19 @@ impl Scripting {
             .map_err(|_| CommandError::text("ERR there is no engine for scripts"))
     }
 
+    /// The sources of all libraries of functions.
+    pub fn library_sources(&self) -> Vec<Vec<u8>> {
+        let engine = self.engine.lock();
+        engine.iter().flat_map(Engine::libraries).map(|library| library.code.to_vec()).collect()
+    }
+
     /// Whether a script may write, or pass something on, for all it says of itself.
     pub fn may_write(&self, database: &Database, command: &str, words: &[&[u8]]) -> bool {
         let engine = || self.engine(database).ok();
         let flags = match command {
             "eval" => script_flags(words[1]),
             "evalsha" => engine().and_then(|engine| Some(engine.script_by_sha(words[1])?.flags)),
-            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags)),
+            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags())),
             _ => return false,
         };
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
@@ -238,6 +245,22 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
+        }
+        if self.database.snapshots.refuses_writes()
+            && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
+            && !self.wrote
+        {
+            return Err((Some(entry), CommandError::text(UNSAVED)));
+        }
+        if entry.flags.contains(Flags::WRITE) && apply::is_shut_out(session) {
+            return Err((Some(entry), CommandError::text(READ_ONLY)));
+        }
+        if session.database.replication.gate() & gate::STALE != 0
+            && session.primary.is_none()
+            && !entry.flags.contains(Flags::STALE)
+        {
+            let text = "ERR Can not execute the command on a stale replica";
+            return Err((Some(entry), CommandError::text(text)));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

@@ -26,11 +26,6 @@ pub struct Transaction {
     /// What the flags of the commands say together: those that some have, and those that all have.
     flags: u32,
     common_flags: u32,
-    /// Whether all commands have the flag.
-    pub fn all_have(&self, flag: Flags) -> bool {
-        self.commands.is_empty() || self.common_flags & flag.bits() != 0
-    }
-
     /// Whether a pause of writes holds one of them back.
     may_write: bool,
     /// Whether a command was refused: EXEC will run none.
@@ -69,6 +64,11 @@ impl Transaction {
     /// Whether one of the commands has the flag.
     pub fn has(&self, flag: Flags) -> bool {
         self.flags & flag.bits() != 0
+    }
+
+    /// Whether all commands have the flag.
+    pub fn all_have(&self, flag: Flags) -> bool {
+        self.commands.is_empty() || self.common_flags & flag.bits() != 0
     }
 
     /// Whether a pause of writes holds the transaction back.
@@ -141,7 +141,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             "EXECABORT Transaction discarded because of previous errors.",
         ));
     }
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let keyspace = &database.keyspace;
     let registry = context.registry;
 
@@ -193,7 +193,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if let Some(watched) = watched {
         for (db, key) in &watched.keys {
             // A watched key whose time is over has changed, even if nobody has looked.
-            dispatch::kind_of(context.worker, &database, &mut access, *db, key);
+            dispatch::kind_of(context.worker, database, &mut access, *db, key);
         }
     }
     let is_stale = watched.is_some_and(|watched| watched.watch.is_broken());

@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn the_last_use_survives_a_file() {
-        let (lru, lfu) = (AccessPolicy::Lru, AccessPolicy::Lfu { log_factor: 10, decay_minutes: 1 });
+        let (lru, lfu) =
+            (AccessPolicy::Lru, AccessPolicy::Lfu { log_factor: 10, decay_minutes: 1 });
         let now_ms = 1_700_000_000_000;
         assert_eq!(idle_seconds(LastUse::IdleSeconds(77).bits(lru, now_ms), now_ms), 77);
         assert_eq!(idle_seconds(LastUse::IdleSeconds(u64::MAX).bits(lru, now_ms), now_ms), MASK);

@@ -4,7 +4,8 @@ use carnelian_structs::entry::Entry;
 use carnelian_structs::table::Place;
 use carnelian_structs::value::Value;
 
-use crate::segment::Segment;
+use crate::segment::{Parts, Segment};
+use crate::snapshot::preserve;
 
 /// What happens to a key that comes from a file and is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Segment {
         access: u32,
         present: Present,
     ) -> Result<(), Taken> {
-        let (table, field_expiries) = self.parts(db);
+        let Parts { table, field_expiries, cut } = self.parts(db);
         let look = entry.as_ref();
         if let Some(object) = look.object()
             && let Value::Hash(fields) = &*object
@@ -47,7 +48,10 @@ impl Segment {
         let vacancy = match table.place_of(hash, look.key()) {
             Place::Free(vacancy) => vacancy,
             Place::Taken(_) if present == Present::Refused => return Err(Taken),
-            Place::Taken(there) => there.vacate().1,
+            Place::Taken(mut there) => {
+                preserve(cut, db, &mut there);
+                there.vacate().1
+            }
         };
         vacancy.insert(entry).set_access(access);
         Ok(())

@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering;
 
 use carnelian_commands::{Call, DataCommand, Effect, Flags, Scope, Wait};
 use carnelian_keyspace::{
-    Access, Aftermath, Busy, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, Told,
-    segment_of,
+    Access, Aftermath, Busy, Changes, Db, Dropped, Hold, Keyspace, Kind, SegmentSet, Segments,
+    Told, segment_of,
 };
 use carnelian_resp::Writer;
 use carnelian_tls::TlsSession;
@@ -35,11 +35,12 @@ use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::replication::apply;
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 use crate::settings::Settings;
+use crate::snapshot;
 use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, READ_ONLY, STALE};
+pub use refusal::{BUSY, BUSY_FUNCTION, READ_ONLY, STALE, UNSAVED};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -175,7 +176,8 @@ pub fn run_commands(
         if worker.invalidations.is_any() {
             features::invalidate(worker, session, out);
         }
-        if session.close_after_reply {
+        if session.close_after_reply || worker.overflowed.take() {
+            session.close_after_reply = true;
             return Outcome { ran: index, next: Next::Close };
         }
         if session.waiter.is_some() {
@@ -200,11 +202,7 @@ fn is_simple(session: &Session, entry: &Entry, attention: u32) -> bool {
 
 /// Whether what a request is found to be runs together with its neighbours.
 #[cold]
-fn runs_together(
-    session: &Session,
-    admitted: &Result<&Entry, Refusal>,
-    attention: u32,
-) -> bool {
+fn runs_together(session: &Session, admitted: &Result<&Entry, Refusal>, attention: u32) -> bool {
     admitted.as_ref().is_ok_and(|entry| {
         matches!(entry.handler, Handler::Data(_))
             && session.transaction.is_none()
@@ -274,11 +272,7 @@ fn run_together(
         }
     }
 
-    let locked = match session.primary {
-        None => keyspace.lock_unless_busy(wanted),
-        Some(_) => Ok(keyspace.lock(wanted)),
-    };
-    let mut access = match locked {
+    let mut access = match lock(session, keyspace, wanted) {
         Ok(access) => access,
         Err(busy) => {
             worker.scratch = scratch;
@@ -328,6 +322,19 @@ fn run_together(
     }
     session.note_logged(logged);
     Ok(ran)
+}
+
+/// Locks segments for a client's commands. What the primary sends waits, however long a script runs.
+#[inline]
+fn lock<'k>(
+    session: &Session,
+    keyspace: &'k Keyspace,
+    wanted: SegmentSet,
+) -> Result<Access<'k>, Busy> {
+    match session.primary {
+        None => keyspace.lock_unless_busy(wanted),
+        Some(_) => Ok(keyspace.lock(wanted)),
+    }
 }
 
 /// Logs what has been collected, while the locks of those who did it are held. Where it ends.
@@ -426,11 +433,7 @@ fn run_alone(
         Scope::Everything => wanted = SegmentSet::all(),
     }
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let locked = match session.primary {
-        None => keyspace.lock_unless_busy(wanted),
-        Some(_) => Ok(keyspace.lock(wanted)),
-    };
-    let Ok(access) = locked else {
+    let Ok(access) = lock(session, keyspace, wanted) else {
         worker.scratch = scratch;
         return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
@@ -534,7 +537,8 @@ pub fn run_for(
     db.no_touch = waiter.no_touch;
     let reply = Writer::new(out, waiter.protocol);
     let environment = &settings.environment;
-    let mut call = Call { args: &[], db, reply, environment, may_block: true };
+    let output_max = usize::MAX;
+    let mut call = Call { args: &[], db, reply, environment, may_block: true, output_max };
     let mut run = Run::begin(worker, database, runs, unit, false, &settings);
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, ready);
@@ -568,8 +572,7 @@ pub fn open<'c>(
         Hold::Lent(_) => changes.watch_ahead(&database.waiters.interest),
     }
     let attention = database.attention.load(Ordering::Relaxed);
-    changes.keeps_expired =
-        attention & attention::PAUSED != 0 || database.replication.is_replica();
+    changes.keeps_expired = attention & attention::PAUSED != 0 || database.replication.is_replica();
     changes.following = database.log.is_followed();
     let policy = settings.environment.policy;
     Db::new(hold, index, worker.clock.now_ms(), policy, aftermath)
@@ -589,7 +592,11 @@ fn call<'c>(
         db.set_timeless();
     }
     let reply = Writer::new(out, session.protocol);
-    Call { args: &[], db, reply, environment: &settings.environment, may_block: false }
+    let output_max = match session.reply {
+        ReplyMode::On => settings.output_limits.of(session.class).hard_max(),
+        _ => usize::MAX,
+    };
+    Call { args: &[], db, reply, environment: &settings.environment, may_block: false, output_max }
 }
 
 /// Books what a run left behind, after its locks are released.
@@ -643,18 +650,32 @@ fn run_server(
     held: Option<(&mut dyn Segments, Nesting)>,
 ) {
     let before = out.len();
-    let database = Arc::clone(&session.database);
+    let database = &Arc::clone(&session.database);
     let start_ns = worker.clock.elapsed_ns();
+    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
+    if nesting == Nesting::Nothing {
+        // Time stands still in a transaction and in a script: a key that is there at its first command
+        // is there at the last.
+        worker.clock.advance_to(start_ns);
+    }
     let protocol = session.protocol;
     let reply = Writer::new(out, protocol);
-    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
-    let mut context =
-        Context { args: words, worker, session, reply, registry, entry, held: None, nesting };
+    let mut context = Context {
+        args: words,
+        worker,
+        database,
+        session,
+        reply,
+        registry,
+        entry,
+        held: None,
+        nesting,
+    };
     if let Some((held, _)) = held {
         context.held = Some(held);
     }
     let result = run(&mut context);
-    let counters = worker.counters(&database);
+    let counters = worker.counters(database);
     let figures = &counters.commands[entry.id];
     match result {
         Ok(Effect::None) => {}
@@ -684,8 +705,12 @@ fn run_server(
     {
         log_slow_of(worker, session, entry, words, Noted { duration_ns, reply_bytes });
     }
-    if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
-        blocking::serve(worker, &database);
+    if nesting == Nesting::Nothing {
+        // It may have taken long, and there may be commands behind it in the same batch.
+        worker.clock.advance_to(start_ns.saturating_add(duration_ns));
+        if !worker.scratch.ready.is_empty() {
+            blocking::serve(worker, database);
+        }
     }
 }
 
@@ -734,6 +759,7 @@ pub fn tick(worker: &mut Worker) {
             let tls = database.clients.totals().tls;
             database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
             eviction::make_room(worker, database);
+            snapshot::tick(&server, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

@@ -8,8 +8,8 @@ use carnelian_resp::Writer;
 use super::settle_reply;
 use crate::acl::{self, Denied, Origin};
 use crate::pubsub;
-use crate::replication::gate;
 use crate::registry::{Entry, Registry};
+use crate::replication::gate;
 use crate::session::{Session, Worker};
 
 /// Why a request does not run.
@@ -18,6 +18,8 @@ pub enum Refusal {
     Arity(usize),
     NoAuth(usize),
     OutOfMemory(usize),
+    /// The last snapshot has failed.
+    Unsaved(usize),
     /// The user may not do it.
     Denied(usize, Denied),
     /// The client is subscribed, and its protocol cannot tell messages from replies.
@@ -75,6 +77,12 @@ pub fn admit<'r>(
     if session.is_out_of_memory && takes_memory(session, entry) {
         return Err(Refusal::OutOfMemory(entry.id));
     }
+    if session.database.snapshots.refuses_writes()
+        && session.primary.is_none()
+        && needs_disk(session, entry)
+    {
+        return Err(Refusal::Unsaved(entry.id));
+    }
     let gate = session.database.replication.gate();
     if gate != 0 && session.primary.is_none() {
         check_gate(session, entry, gate)?;
@@ -86,8 +94,8 @@ pub fn admit<'r>(
 #[cold]
 fn check_gate(session: &Session, entry: &Entry, gate: u32) -> Result<(), Refusal> {
     let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
-    let writes = entry.flags.contains(Flags::WRITE)
-        || queued.is_some_and(|queued| queued.has(Flags::WRITE));
+    let writes =
+        entry.flags.contains(Flags::WRITE) || queued.is_some_and(|queued| queued.has(Flags::WRITE));
     if gate & gate::READ_ONLY != 0 && writes {
         return Err(Refusal::ReadOnly(entry.id));
     }
@@ -102,6 +110,22 @@ fn check_gate(session: &Session, entry: &Entry, gate: u32) -> Result<(), Refusal
     }
     Ok(())
 }
+
+/// Whether a command, or one of those that EXEC is to run, writes; or is a PING, by which the trouble is
+/// found out.
+#[cold]
+fn needs_disk(session: &Session, entry: &Entry) -> bool {
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    entry.flags.contains(Flags::WRITE)
+        || entry.full_name == "ping"
+        || queued.is_some_and(|it| it.has(Flags::WRITE))
+}
+
+/// The reply to writes while the last snapshot has failed (`stop-writes-on-bgsave-error`).
+pub const UNSAVED: &str = "MISCONF Redis is configured to save RDB snapshots, but it's currently unable \
+     to persist to disk. Commands that may modify the data set are disabled, because this instance is \
+     configured to report errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error \
+     option). Please check the Redis logs for details about the RDB error.";
 
 /// Whether a command, or one of those that EXEC is to run, may need more memory.
 #[cold]
@@ -143,15 +167,14 @@ pub fn refuse(
         Refusal::OutOfMemory(_) => {
             CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
         }
+        Refusal::Unsaved(_) => CommandError::text(UNSAVED),
         Refusal::Busy(_) => CommandError::text(session.database.scripting.busy_text()),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }
         Refusal::ReadOnly(_) => CommandError::text(READ_ONLY),
         Refusal::Stale(_) => CommandError::text(STALE),
-        Refusal::Loading(_) => {
-            CommandError::text("LOADING Redis is loading the dataset in memory")
-        }
+        Refusal::Loading(_) => CommandError::text("LOADING Redis is loading the dataset in memory"),
         Refusal::Denied(id, denied) => {
             let entry = registry.entry(*id);
             session.last_command = *id as u32;
@@ -167,6 +190,7 @@ pub fn refuse(
     if let Refusal::Arity(id)
     | Refusal::NoAuth(id)
     | Refusal::OutOfMemory(id)
+    | Refusal::Unsaved(id)
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
     | Refusal::InTransaction(id)

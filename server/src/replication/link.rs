@@ -11,16 +11,16 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use carnelian_keyspace::Hold;
+use carnelian_keyspace::Segments;
 use carnelian_replication::Id;
 use carnelian_replication::handshake::{Handshake, Introduction, Step, command};
 use carnelian_replication::payload::Payload;
 
 use super::apply::PrimaryLink;
+use super::gate;
 use super::replica::{self, Following, Rules, Stage};
 use super::snapshot::{self, Loaded, OnDisk};
 use super::wire::Wire;
-use super::gate;
 use crate::clients::{ClientShared, Origin, bits};
 use crate::clock;
 use crate::connection::{Accepted, PrimaryStream, Stream};
@@ -129,10 +129,9 @@ impl Link {
             (id, self.database.log.end())
         });
         match &history {
-            Some((id, end)) => log::notice!(
-                "Trying a partial resynchronization (request {id}:{}).",
-                end + 1
-            ),
+            Some((id, end)) => {
+                log::notice!("Trying a partial resynchronization (request {id}:{}).", end + 1)
+            }
             None => log::notice!("Partial resynchronization not possible (no cached master)"),
         }
         let listening_port = match config.replica_announce_port {
@@ -195,12 +194,7 @@ impl Link {
     }
 
     /// Takes everything in. The link's number in the log, and what has come behind the snapshot.
-    fn full_sync(
-        &self,
-        wire: &mut Wire,
-        id: Id,
-        offset: u64,
-    ) -> Result<(u64, Vec<u8>), String> {
+    fn full_sync(&self, wire: &mut Wire, id: Id, offset: u64) -> Result<(u64, Vec<u8>), String> {
         log::notice!("Full resync from master: {id}:{offset}");
         let payload = self.await_payload(wire)?;
         let transfer = &self.following.transfer;
@@ -352,7 +346,9 @@ impl Link {
     /// Does something on a reactor, with all locks held, if this link is still wanted then.
     fn under_all_locks<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Worker, &Arc<Database>, Hold<'_>) -> Result<T, String> + Send + 'static,
+        work: impl FnOnce(&mut Worker, &Arc<Database>, &mut dyn Segments) -> Result<T, String>
+        + Send
+        + 'static,
     ) -> Result<T, String> {
         let mut work = Some(work);
         loop {
@@ -360,16 +356,15 @@ impl Link {
             let (database, following) = (Arc::clone(&self.database), Arc::clone(&self.following));
             let mine = work.take().ok_or("it was done already")?;
             let run = move |worker: &mut Worker| {
-                let Ok(access) = database.keyspace.lock_lazily_unless_busy() else {
+                let Ok(mut access) = database.keyspace.lock_lazily_unless_busy() else {
                     // Nobody hears of it if the server ends.
                     let _ = sender.send(Err(mine));
                     return;
                 };
-                let mut held = Hold::from(access);
-                held.lock_rest();
+                access.lock_rest();
                 let result = match following.is_stopped() {
                     true => Err("Another master is followed, or none".into()),
-                    false => mine(worker, &database, held),
+                    false => mine(worker, &database, &mut access),
                 };
                 let _ = sender.send(Ok(result));
             };

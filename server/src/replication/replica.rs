@@ -201,8 +201,7 @@ impl Following {
     /// wait is over before `patience`.
     pub(super) fn wait(&self, for_client: bool, patience: Duration) -> bool {
         let mut state = self.state.lock();
-        let is_over =
-            |state: &mut State| self.is_stopped() || for_client && !state.has_client;
+        let is_over = |state: &mut State| self.is_stopped() || for_client && !state.has_client;
         let timed_out =
             self.changed.wait_while_for(&mut state, |state| !is_over(state), patience).timed_out();
         !timed_out

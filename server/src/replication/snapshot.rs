@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use carnelian_keyspace::{Hold, Keyspace, Present};
+use carnelian_keyspace::{Hold, Keyspace, Present, Segments};
 use carnelian_persistence::rdb::file::{self, FileError, FileReader, Observer, Trust};
 use carnelian_replication::payload::{Marked, Payload};
 use carnelian_scripting::{Engine, Limits as ScriptLimits, Loading, Restore};
@@ -134,13 +134,13 @@ fn compile(sources: &[Vec<u8>]) -> Result<Vec<u8>, String> {
 pub fn replace(
     worker: &mut Worker,
     database: &Database,
-    held: Hold<'_>,
+    held: &mut dyn Segments,
     with: Option<&Loaded>,
 ) -> Result<(), String> {
     let mut scratch = std::mem::take(&mut worker.scratch);
     let settings = database.settings.load();
     let Vectors { aftermath, ready, .. } = &mut *scratch;
-    let mut db = dispatch::open(worker, database, &settings, 0, held, aftermath);
+    let mut db = dispatch::open(worker, database, &settings, 0, Hold::Lent(held), aftermath);
     // What comes from elsewhere is no event here.
     db.changes.listening = 0;
     match with {
@@ -179,7 +179,8 @@ impl OnDisk {
     pub fn receive(wire: &mut Wire, payload: &Payload, folder: &Path) -> Result<Self, String> {
         let name = format!("temp-{}.{}.rdb", clock::wall_ms() / 1000, std::process::id());
         let path = folder.join(name);
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
         let opening = |error: io::Error| {
             format!("Opening the temp file needed for MASTER <-> REPLICA synchronization: {error}")
         };

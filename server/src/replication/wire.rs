@@ -35,8 +35,9 @@ impl Wire {
     /// Connects to the server that is followed.
     pub fn connect(following: &Arc<Following>, timeout: Duration) -> Result<Self, String> {
         let failed = |error: &io::Error| format!("Unable to connect to MASTER: {error}");
-        let addresses =
-            (following.host.as_str(), following.port).to_socket_addrs().map_err(|it| failed(&it))?;
+        let addresses = (following.host.as_str(), following.port)
+            .to_socket_addrs()
+            .map_err(|it| failed(&it))?;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses {
             match TcpStream::connect_timeout(&address, timeout) {
