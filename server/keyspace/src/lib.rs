@@ -16,6 +16,7 @@ mod interest;
 mod limits;
 mod scan;
 mod segment;
+mod snapshot;
 mod space;
 mod string;
 
@@ -31,5 +32,6 @@ pub use expire::ExpireReport;
 pub use interest::Interest;
 pub use limits::Limits;
 pub use segment::{SEGMENTS, Segment, segment_of};
+pub use snapshot::{AlreadyOpen, Sink, Walk};
 pub use space::{DatabaseStats, Dropped, Keyspace};
 pub use string::StringMut;
