@@ -15,10 +15,11 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest};
+use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
+use crate::replication::gate;
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
@@ -98,6 +99,12 @@ impl Scripting {
             _ => return false,
         };
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
+    }
+
+    /// The sources of all libraries, for a snapshot.
+    pub fn sources(&self, database: &Database) -> Vec<Vec<u8>> {
+        let Ok(engine) = self.engine(database) else { return Vec::new() };
+        engine.libraries().map(|library| library.code.to_vec()).collect()
     }
 
     /// The script that has run for too long, if one has.
@@ -238,6 +245,13 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
+        }
+        let gate = session.database.replication.gate();
+        if gate & gate::REFUSING != 0
+            && (!self.wrote || gate & gate::READ_ONLY != 0)
+            && let Some(text) = dispatch::gated(session, entry, gate)
+        {
+            return Err((Some(entry), CommandError::text(text)));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

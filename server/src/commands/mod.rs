@@ -17,6 +17,7 @@ mod monitor;
 mod process;
 mod pubsub;
 mod reload;
+mod replication;
 mod scripting;
 mod slowlog;
 mod time;
@@ -178,6 +179,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    replication::TABLE,
     scripting::TABLE,
     slowlog::TABLE,
     time::TABLE,
