@@ -15,7 +15,7 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest};
+use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
@@ -89,13 +89,20 @@ impl Scripting {
             .map_err(|_| CommandError::text("ERR there is no engine for scripts"))
     }
 
+    /// The sources of all libraries of functions.
+    pub fn library_sources(&self) -> Vec<Vec<u8>> {
+        let engine = self.engine.lock();
+        let engine = engine.as_ref();
+        engine.map_or(Vec::new(), |engine| engine.libraries().map(|it| it.code.to_vec()).collect())
+    }
+
     /// Whether a script may write, or pass something on, for all it says of itself.
     pub fn may_write(&self, database: &Database, command: &str, words: &[&[u8]]) -> bool {
         let engine = || self.engine(database).ok();
         let flags = match command {
             "eval" => script_flags(words[1]),
             "evalsha" => engine().and_then(|engine| Some(engine.script_by_sha(words[1])?.flags)),
-            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags)),
+            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags())),
             _ => return false,
         };
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
@@ -252,6 +259,12 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             && let Some(text) = dispatch::gated(session, entry, gate)
         {
             return Err((Some(entry), CommandError::text(text)));
+        }
+        if self.database.snapshots.refuses_writes()
+            && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
+            && !self.wrote
+        {
+            return Err((Some(entry), CommandError::text(UNSAVED)));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

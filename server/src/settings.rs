@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carnelian_commands::Environment;
-use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit};
+use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit, SavePoint};
 use carnelian_keyspace::{AccessPolicy, Limits};
 use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
@@ -65,6 +65,12 @@ pub struct Settings {
     pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
     pub notifications: Notifications,
+    /// `save`: after how long and how many changes a snapshot is taken.
+    pub save_points: Vec<SavePoint>,
+    /// `stop-writes-on-bgsave-error`.
+    pub stops_writes: bool,
+    /// `rdb-key-save-delay`, in microseconds.
+    pub save_delay_us: i32,
     /// What commands on data go by.
     pub environment: Environment,
 }
@@ -132,6 +138,9 @@ impl Settings {
             },
             tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
+            save_points: config.save.clone(),
+            stops_writes: config.stop_writes_on_bgsave_error,
+            save_delay_us: config.rdb_key_save_delay,
             environment: environment(config),
         }
     }
@@ -339,7 +348,12 @@ pub struct OutputLimit {
 
 impl OutputLimit {
     pub fn is_over_hard(&self, bytes: usize) -> bool {
-        self.hard_bytes != 0 && self.hard_bytes <= bytes
+        self.hard_max() <= bytes
+    }
+
+    /// From how many bytes on it is over the hard limit.
+    pub fn hard_max(&self) -> usize {
+        if self.hard_bytes == 0 { usize::MAX } else { self.hard_bytes }
     }
 
     pub fn is_over_soft(&self, bytes: usize) -> bool {

@@ -210,8 +210,6 @@ fn sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             std::thread::sleep(end.saturating_duration_since(Instant::now()));
         });
     }
-    // Commands behind this one in the same batch are to see the time that has gone by.
-    context.worker.clock.refresh();
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -350,7 +348,7 @@ fn no_effect(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `DEBUG HTSTATS db [FULL]`
 fn htstats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let index = usize::try_from(args::integer(context.args[2])?).ok();
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let Some(index) = index.filter(|index| *index < database.keyspace.databases()) else {
         return Err(CommandError::text("ERR Out of range database"));
     };

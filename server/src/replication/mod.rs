@@ -34,7 +34,7 @@ pub mod gate {
     /// Fewer replicas keep up than `min-replicas-to-write` asks for.
     pub const LACKING: u32 = 1 << 3;
     /// It follows another and has no link to it.
-    pub const LINK_DOWN: u32 = 1 << 4;
+    pub const LINK_DOWN: u32 = 1 << 5;
     /// Bits for which a command may be refused.
     pub const REFUSING: u32 = READ_ONLY | STALE | LACKING;
 }
