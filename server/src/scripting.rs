@@ -15,11 +15,11 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest, READ_ONLY, UNSAVED};
+use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
-use crate::replication::{apply, gate};
+use crate::replication::gate;
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
@@ -92,7 +92,8 @@ impl Scripting {
     /// The sources of all libraries of functions.
     pub fn library_sources(&self) -> Vec<Vec<u8>> {
         let engine = self.engine.lock();
-        engine.iter().flat_map(Engine::libraries).map(|library| library.code.to_vec()).collect()
+        let engine = engine.as_ref();
+        engine.map_or(Vec::new(), |engine| engine.libraries().map(|it| it.code.to_vec()).collect())
     }
 
     /// Whether a script may write, or pass something on, for all it says of itself.
@@ -105,6 +106,12 @@ impl Scripting {
             _ => return false,
         };
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
+    }
+
+    /// The sources of all libraries, for a snapshot.
+    pub fn sources(&self, database: &Database) -> Vec<Vec<u8>> {
+        let Ok(engine) = self.engine(database) else { return Vec::new() };
+        engine.libraries().map(|library| library.code.to_vec()).collect()
     }
 
     /// The script that has run for too long, if one has.
@@ -246,21 +253,18 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
         }
+        let gate = session.database.replication.gate();
+        if gate & gate::REFUSING != 0
+            && (!self.wrote || gate & gate::READ_ONLY != 0)
+            && let Some(text) = dispatch::gated(session, entry, gate)
+        {
+            return Err((Some(entry), CommandError::text(text)));
+        }
         if self.database.snapshots.refuses_writes()
             && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
             && !self.wrote
         {
             return Err((Some(entry), CommandError::text(UNSAVED)));
-        }
-        if entry.flags.contains(Flags::WRITE) && apply::is_shut_out(session) {
-            return Err((Some(entry), CommandError::text(READ_ONLY)));
-        }
-        if session.database.replication.gate() & gate::STALE != 0
-            && session.primary.is_none()
-            && !entry.flags.contains(Flags::STALE)
-        {
-            let text = "ERR Can not execute the command on a stale replica";
-            return Err((Some(entry), CommandError::text(text)));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

@@ -19,6 +19,8 @@ use crate::mailbox::Message;
 use crate::pubsub::{Publication, Subscriptions};
 use crate::reactor::Core;
 use crate::replication::apply::PrimaryLink;
+use crate::replication::feed::{Attached, Introduction};
+use crate::replication::waits::Awaited;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
@@ -72,6 +74,12 @@ pub struct Session {
     pub logged: u64,
     /// The peer is the server that this database follows.
     pub primary: Option<Box<PrimaryLink>>,
+    /// What a replica has told of itself before it asked for data.
+    pub introduction: Option<Box<Introduction>>,
+    /// The client is a replica, and this is how it is fed.
+    pub attached: Option<Box<Attached>>,
+    /// What WAIT, which is about to wait, waits for.
+    pub awaited: Cell<Option<Awaited>>,
 }
 
 impl Session {
@@ -107,6 +115,9 @@ impl Session {
             waiter: None,
             logged: 0,
             primary: None,
+            introduction: None,
+            attached: None,
+            awaited: Cell::new(None),
         }
     }
 
@@ -205,6 +216,9 @@ impl Session {
         self.discard();
         if let Some(waiter) = self.waiter.take() {
             waiter.call_off();
+        }
+        if let Some(attached) = self.attached.take() {
+            self.database.replication.primary.detach(&self.database, &attached.replica);
         }
     }
 }

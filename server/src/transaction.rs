@@ -25,7 +25,8 @@ pub struct Transaction {
     commands: Vec<(usize, usize)>,
     /// What the flags of the commands say together: those that some have, and those that all have.
     flags: u32,
-    common_flags: u32,
+    /// Flags that one of them does not have.
+    missing: u32,
     /// Whether a pause of writes holds one of them back.
     may_write: bool,
     /// Whether a command was refused: EXEC will run none.
@@ -45,11 +46,7 @@ impl Transaction {
         }
         self.commands.push((entry.id, self.words.len()));
         self.flags |= entry.flags.bits();
-        let is_first = self.commands.len() == 1;
-        self.common_flags &= entry.flags.bits();
-        if is_first {
-            self.common_flags = entry.flags.bits();
-        }
+        self.missing |= !entry.flags.bits();
         self.may_write |= may_write;
     }
 
@@ -66,9 +63,9 @@ impl Transaction {
         self.flags & flag.bits() != 0
     }
 
-    /// Whether all commands have the flag.
-    pub fn all_have(&self, flag: Flags) -> bool {
-        self.commands.is_empty() || self.common_flags & flag.bits() != 0
+    /// Whether one of the commands does not have the flag.
+    pub fn lacks(&self, flag: Flags) -> bool {
+        self.missing & flag.bits() != 0
     }
 
     /// Whether a pause of writes holds the transaction back.
@@ -185,7 +182,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if transaction.has(Flags::WRITE) && apply::is_shut_out(context.session) {
         drop(access);
         context.session.unwatch();
-        let reason = dispatch::READ_ONLY;
+        let reason = dispatch::READONLY;
         return Err(CommandError::text(format!(
             "EXECABORT Transaction discarded because of: {reason}"
         )));

@@ -18,6 +18,7 @@ mod process;
 mod pubsub;
 mod reload;
 mod replicaof;
+mod replication;
 mod save;
 mod scripting;
 mod slowlog;
@@ -184,6 +185,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     process::TABLE,
     pubsub::TABLE,
     replicaof::TABLE,
+    replication::TABLE,
     save::TABLE,
     scripting::TABLE,
     slowlog::TABLE,

@@ -1,60 +1,27 @@
-//! SHUTDOWN and ROLE: the process as a whole, and its part in replication.
+//! SHUTDOWN: the process as a whole.
 
 use std::sync::Arc;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Wait, args};
+use carnelian_commands::{CommandError, Effect, Flags, Wait, args};
 use carnelian_config::ShutdownFlags;
 
 use crate::blocking::Waiter;
 use crate::commands::{Context, command};
 use crate::registry::ServerCommand;
 
-pub const TABLE: &[ServerCommand] = &[
-    ServerCommand {
-        categories: Categories::ADMIN.union(Categories::DANGEROUS),
-        ..command(
-            "role",
-            "Tells the server's part in replication.",
-            "2.8.12",
-            1,
-            Flags::FAST.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE),
-            role,
-        )
-    },
-    command(
-        "shutdown",
-        "Ends the server in order.",
-        "1.0.0",
-        -1,
-        Flags::ADMIN
-            .union(Flags::ALLOW_BUSY)
-            .union(Flags::LOADING)
-            .union(Flags::NO_MULTI)
-            .union(Flags::NOSCRIPT)
-            .union(Flags::STALE),
-        shutdown,
-    ),
-];
-
-/// `ROLE`: a primary, its offset, its replicas; or a replica and how far it is.
-fn role(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = &context.session.database;
-    if let Some(following) = database.replication.following.load_full() {
-        let offset = if following.is_up() { database.log.end() as i64 } else { -1 };
-        context.reply.array(5);
-        context.reply.bulk(b"slave");
-        context.reply.bulk(following.host.as_bytes());
-        context.reply.integer(following.port.into());
-        context.reply.bulk(following.stage().name().as_bytes());
-        context.reply.integer(offset);
-        return Ok(Effect::None);
-    }
-    context.reply.array(3);
-    context.reply.bulk(b"master");
-    context.reply.integer(0);
-    context.reply.array(0);
-    Ok(Effect::None)
-}
+pub const TABLE: &[ServerCommand] = &[command(
+    "shutdown",
+    "Ends the server in order.",
+    "1.0.0",
+    -1,
+    Flags::ADMIN
+        .union(Flags::ALLOW_BUSY)
+        .union(Flags::LOADING)
+        .union(Flags::NO_MULTI)
+        .union(Flags::NOSCRIPT)
+        .union(Flags::STALE),
+    shutdown,
+)];
 
 /// What SHUTDOWN is to do.
 #[derive(Debug, PartialEq)]

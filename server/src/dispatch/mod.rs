@@ -40,7 +40,7 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, READ_ONLY, STALE, UNSAVED};
+pub use refusal::{BUSY, BUSY_FUNCTION, READONLY, UNSAVED, gated};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -445,7 +445,7 @@ fn run_alone(
     if entry.flags.contains(Flags::WRITE) && apply::is_shut_out(session) {
         drop(access);
         worker.scratch = scratch;
-        return refuse(worker, session, &Refusal::ReadOnly(entry.id), words, out);
+        return refuse(worker, session, &Refusal::Gated(entry.id, READONLY), words, out);
     }
     let before = out.len();
     let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
@@ -681,7 +681,14 @@ fn run_server(
         Ok(Effect::None) => {}
         Ok(Effect::Verbatim | Effect::Rewrite(_)) => counters.dirty.add(1),
         Ok(Effect::Wait(wait)) => {
-            session.waiter = Some(Waiter::enter(session, entry.id, words, *wait));
+            let waiter = Waiter::enter(session, entry.id, words, *wait);
+            if waiter.awaited.is_some() {
+                let waits = &database.replication.primary.waits;
+                waits.enter(&waiter);
+                // What was acknowledged until then found nobody waiting.
+                waits.settle(&database);
+            }
+            session.waiter = Some(waiter);
         }
         Err(error) => {
             out.truncate(before);
@@ -759,6 +766,7 @@ pub fn tick(worker: &mut Worker) {
             let tls = database.clients.totals().tls;
             database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
             eviction::make_room(worker, database);
+            database.replication.primary.tick(&server, database);
             snapshot::tick(&server, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();

@@ -28,12 +28,8 @@ pub enum Refusal {
     Busy(usize),
     /// Not between MULTI and EXEC.
     InTransaction(usize),
-    /// The database follows another, which alone may write.
-    ReadOnly(usize),
-    /// It has lost the one it follows, and is not to show old data.
-    Stale(usize),
-    /// The data are being loaded.
-    Loading(usize),
+    /// The database may not be written to, or not be read.
+    Gated(usize, &'static str),
     /// A web browser was made to talk to us.
     Http,
 }
@@ -84,32 +80,44 @@ pub fn admit<'r>(
         return Err(Refusal::Unsaved(entry.id));
     }
     let gate = session.database.replication.gate();
-    if gate != 0 && session.primary.is_none() {
-        check_gate(session, entry, gate)?;
+    if gate & gate::REFUSING != 0
+        && let Some(text) = gated(session, entry, gate)
+    {
+        return Err(Refusal::Gated(entry.id, text));
     }
     Ok(entry)
 }
 
-/// Whether the database's part in replication lets a command run, or those that EXEC is to run.
+/// Why replication keeps a command, or one of those that EXEC is to run, from running.
 #[cold]
-fn check_gate(session: &Session, entry: &Entry, gate: u32) -> Result<(), Refusal> {
+pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str> {
+    if session.primary.is_some() {
+        return None;
+    }
     let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
-    let writes =
-        entry.flags.contains(Flags::WRITE) || queued.is_some_and(|queued| queued.has(Flags::WRITE));
-    if gate & gate::READ_ONLY != 0 && writes {
-        return Err(Refusal::ReadOnly(entry.id));
+    let writes = entry.flags.contains(Flags::WRITE)
+        || queued.as_ref().is_some_and(|queue| queue.has(Flags::WRITE));
+    if writes && gate & gate::LACKING != 0 {
+        return Some(NOREPLICAS);
     }
-    let lacks = |flag: Flags| {
-        !entry.flags.contains(flag) || queued.is_some_and(|queued| !queued.all_have(flag))
-    };
-    if gate & gate::STALE != 0 && lacks(Flags::STALE) {
-        return Err(Refusal::Stale(entry.id));
+    if writes && gate & gate::READ_ONLY != 0 {
+        return Some(READONLY);
     }
-    if gate & gate::LOADING != 0 && lacks(Flags::LOADING) {
-        return Err(Refusal::Loading(entry.id));
+    let needs_link = !entry.flags.contains(Flags::STALE)
+        || queued.is_some_and(|queue| queue.lacks(Flags::STALE));
+    if needs_link && gate & gate::STALE != 0 {
+        return Some(MASTERDOWN);
     }
-    Ok(())
+    let needs_data = !entry.flags.contains(Flags::LOADING)
+        || queued.is_some_and(|queue| queue.lacks(Flags::LOADING));
+    (needs_data && gate & gate::LOADING != 0).then_some(LOADING)
 }
+
+pub const NOREPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";
+pub const READONLY: &str = "READONLY You can't write against a read only replica.";
+pub const LOADING: &str = "LOADING Redis is loading the dataset in memory";
+pub const MASTERDOWN: &str =
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 
 /// Whether a command, or one of those that EXEC is to run, writes; or is a PING, by which the trouble is
 /// found out.
@@ -141,12 +149,6 @@ pub const BUSY: &str =
 pub const BUSY_FUNCTION: &str =
     "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
 
-/// The reply to writes while another server is followed.
-pub const READ_ONLY: &str = "READONLY You can't write against a read only replica.";
-/// The reply to most commands while that server is out of reach, and `replica-serve-stale-data` is off.
-pub const STALE: &str =
-    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
-
 /// Replies to a request that does not run.
 pub fn refuse(
     worker: &Worker,
@@ -172,9 +174,7 @@ pub fn refuse(
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }
-        Refusal::ReadOnly(_) => CommandError::text(READ_ONLY),
-        Refusal::Stale(_) => CommandError::text(STALE),
-        Refusal::Loading(_) => CommandError::text("LOADING Redis is loading the dataset in memory"),
+        Refusal::Gated(_, text) => CommandError::text(*text),
         Refusal::Denied(id, denied) => {
             let entry = registry.entry(*id);
             session.last_command = *id as u32;
@@ -194,9 +194,7 @@ pub fn refuse(
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
     | Refusal::InTransaction(id)
-    | Refusal::ReadOnly(id)
-    | Refusal::Stale(id)
-    | Refusal::Loading(id)
+    | Refusal::Gated(id, _)
     | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);

@@ -103,7 +103,9 @@ impl Link {
         let mut wire = Wire::connect(&self.following, self.timeout())?;
         log::notice!("Non blocking connect for SYNC fired the event.");
         self.following.set_stage(Stage::Handshake);
-        match self.shake_hands(&mut wire)? {
+        let answer = self.shake_hands(&mut wire);
+        self.end_failover(answer.is_ok());
+        match answer? {
             Step::FullSync { id, offset } => {
                 self.following.set_stage(Stage::Sync);
                 let synced = self.full_sync(&mut wire, id, offset);
@@ -119,6 +121,20 @@ impl Link {
                 self.stream(wire, source, Vec::new())
             }
             Step::Listen | Step::Say(_) => Err("The handshake did not come to an end".into()),
+        }
+    }
+
+    /// Who was to take our place has said whether it does.
+    fn end_failover(&self, has_accepted: bool) {
+        let primary = &self.database.replication.primary;
+        if !primary.failover.lock().is_on() {
+            return;
+        }
+        if has_accepted {
+            primary.end_failover(&self.server, &self.database);
+        } else {
+            let reason = "Failover target rejected psync request";
+            primary.abort_failover(&self.server, &self.database, reason);
         }
     }
 
@@ -147,7 +163,7 @@ impl Link {
             address: config.replica_announce_ip.clone(),
             version: REDIS_VERSION.into(),
             history,
-            is_failover: false,
+            is_failover: self.database.replication.primary.failover.lock().is_on(),
         }
     }
 
@@ -452,7 +468,7 @@ impl Link {
 }
 
 fn keep_backlog(server: &Server, database: &Database) {
-    database.log.keep_backlog(Some(server.config().repl_backlog_size));
+    database.replication.primary.keep_backlog(database, server.config().repl_backlog_size);
 }
 
 /// A file that is read while the primary waits.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use carnelian_replication::{History, Id};
+use carnelian_resp::Writer;
 use parking_lot::{Condvar, Mutex};
 
 use super::{gate, link, new_id};
@@ -197,6 +198,17 @@ impl Following {
         close(&mut self.state.lock());
     }
 
+    /// The reply to ROLE.
+    pub fn write_role(&self, database: &Database, reply: &mut Writer<'_>) {
+        let offset = if self.is_up() { database.log.end() as i64 } else { -1 };
+        reply.array(5);
+        reply.bulk(b"slave");
+        reply.bulk(self.host.as_bytes());
+        reply.integer(self.port.into());
+        reply.bulk(self.stage().name().as_bytes());
+        reply.integer(offset);
+    }
+
     /// Waits until the link is stopped or, if there is a connection for the primary, that ends. Whether the
     /// wait is over before `patience`.
     pub(super) fn wait(&self, for_client: bool, patience: Duration) -> bool {
@@ -267,7 +279,8 @@ pub fn promote(database: &Database) -> bool {
         history.shift(new_id(), end);
         (previous, history.id())
     };
-    replication.set_gate(gate::REPLICA | gate::READ_ONLY | gate::STALE | gate::LOADING, false);
+    let all = gate::REPLICA | gate::READ_ONLY | gate::STALE | gate::LOADING | gate::LINK_DOWN;
+    replication.set_gate(all, false);
     log::set_role(log::Role::Primary);
     log::notice!(
         "Setting secondary replication ID to {previous}, valid up to offset: {}. New replication \
@@ -306,6 +319,7 @@ pub fn apply_rules(database: &Database, rules: Rules) {
     let following = replication.following.load_full();
     let is_down = following.as_ref().is_some_and(|following| !following.is_up());
     replication.set_gate(gate::READ_ONLY, following.is_some() && rules.is_read_only);
+    replication.set_gate(gate::LINK_DOWN, is_down);
     replication.set_gate(gate::STALE, is_down && !rules.shows_stale);
 }
 

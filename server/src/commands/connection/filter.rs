@@ -36,9 +36,10 @@ impl Kind {
 
     fn matches(self, client: &ClientShared) -> bool {
         let is_primary = client.has(bits::PRIMARY);
-        let class = match client.is_subscriber() {
-            true => ClientClass::PubSub,
-            false => ClientClass::Normal,
+        let class = match () {
+            () if client.has(bits::REPLICA) => ClientClass::Replica,
+            () if client.is_subscriber() => ClientClass::PubSub,
+            () => ClientClass::Normal,
         };
         if is_primary { self == Self::Primary } else { self == Self::Client(class) }
     }
