@@ -23,7 +23,7 @@ fn primaries() -> Vec<(String, Server)> {
     let mut servers: Vec<_> = programs
         .iter()
         .map(|program| {
-            let args = ["--repl-diskless-sync-delay", "0"];
+            let args = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600"];
             (program.display().to_string(), Server::starter_of(program).args(&args).start())
         })
         .collect();
@@ -242,6 +242,8 @@ fn a_promoted_replica_goes_on_and_others_go_on_with_it() {
         write_some(&mut there, 11);
         catch_up(&mut there, &mut one);
         catch_up(&mut there, &mut two);
+        assert_same(&name, &mut there, &mut one);
+        assert_same(&name, &mut there, &mut two);
 
         one.expect("REPLICAOF NO ONE", "+OK");
         one.expect("SET promoted 1", "+OK");
@@ -416,12 +418,12 @@ fn a_primary_that_is_none_changes_nothing() {
                 _ => reason,
             };
             eventually_logged(&server, reason);
-            client.expect("GET old", "1");
+            client.eventually("GET old", "1");
         }
         // Says nothing, for ever.
         let stream = impostor.accept();
         eventually_logged(&server, "next to nothing");
-        client.expect("GET old", "1");
+        client.eventually("GET old", "1");
         drop(stream);
 
         if load == "swapdb" {
@@ -436,7 +438,7 @@ fn a_primary_that_is_none_changes_nothing() {
                     let _ = stream.write_all(piece);
                 }
                 eventually_logged(&server, reason);
-                client.expect("GET old", "1");
+                client.eventually("GET old", "1");
             }
         }
         // One that does what it should is followed after all that.
@@ -448,7 +450,6 @@ fn a_primary_that_is_none_changes_nothing() {
         client.eventually("GET a", "1");
         client.expect("GET new", "1");
         client.expect("GET old", "nil");
-        client.expect("INFO replication", "*");
         assert_eq!(client.info("master_repl_offset"), "1027");
         // Garbage in the stream ends the link; what came before stays.
         stream.write_all(b"*1\r\n$99999999999999\r\n").expect("it listens");
