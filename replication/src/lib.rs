@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backlog;
+pub mod history;
 
 pub use backlog::{Backlog, Trimmed};
+pub use history::{History, Id};

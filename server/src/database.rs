@@ -21,9 +21,9 @@ use crate::latency::Latency;
 use crate::listener::Listeners;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
-use crate::process;
 use crate::pubsub::PubSub;
 use crate::rates::Rates;
+use crate::replication::Replication;
 use crate::scripting::Scripting;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
@@ -66,8 +66,8 @@ pub struct Database {
     pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
     pub active_expiry: AtomicBool,
-    /// Names the history of the data: 40 hexadecimal digits.
-    pub replication_id: Mutex<String>,
+    /// Whom it follows and who follows it.
+    pub replication: Replication,
 }
 
 impl Database {
@@ -108,7 +108,7 @@ impl Database {
             scripting: Scripting::default(),
             waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
-            replication_id: Mutex::new(process::new_run_id()),
+            replication: Replication::default(),
         }
     }
 

@@ -8,8 +8,8 @@
 //! The log is RESP, as replicas and the append-only file of Redis have it: `SELECT` where the logical database
 //! changes, and `MULTI` and `EXEC` around what one unit made more than one command of.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use carnelian_commands::{Rewrite, write_command};
@@ -22,16 +22,21 @@ use crate::mailbox::{Mailbox, Message};
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
+/// What the log takes before it looks whether some of it can go.
+const TRIM_BYTES: u64 = 64 << 10;
+
 /// The sequence of a database's effects.
 pub struct EffectLog {
-    /// How many follow it: the append-only file, replicas.
-    followers: AtomicU32,
+    /// Somebody follows it, and what is done here is what is logged.
+    is_followed: AtomicBool,
     /// Replies to writes wait until their effects are on disk: `appendfsync always`.
     is_strict: AtomicBool,
     /// Up to where the log is on disk.
     synced: AtomicU64,
     /// Reactors with replies that wait for that, as bits.
     held: AtomicU64,
+    /// Of the reactors; known once a replica has come.
+    mailboxes: OnceLock<Box<[Arc<Mailbox>]>>,
     sequence: Mutex<Sequence>,
 }
 
@@ -39,13 +44,41 @@ struct Sequence {
     backlog: Backlog,
     /// The logical database of the last effect; none where the next has to name its own.
     selected: Option<usize>,
+    keepers: Keepers,
+    /// Where the end of the log will be when it is worth looking for something to forget.
+    trim_at: u64,
+    /// Reactors that are to be told of what comes next, as bits.
+    waiting: u64,
+    /// What is logged comes from the server that this one follows.
+    is_foreign: bool,
+}
+
+/// Who needs what of the log.
+#[derive(Default)]
+struct Keepers {
+    /// How often [`EffectLog::follow`] was called: by the append-only file.
+    files: u32,
+    /// From where on the file still needs it.
+    file: u64,
+    /// How much is kept for replicas that may come back; none if none has ever come.
+    backlog_bytes: Option<u64>,
+    /// From where on each replica still needs it, by its client's id.
+    replicas: Vec<(u64, u64)>,
 }
 
 impl Default for EffectLog {
     fn default() -> Self {
-        let sequence = Sequence { backlog: Backlog::new(0), selected: None };
+        let sequence = Sequence {
+            backlog: Backlog::new(0),
+            selected: None,
+            keepers: Keepers::default(),
+            trim_at: TRIM_BYTES,
+            waiting: 0,
+            is_foreign: false,
+        };
         Self {
-            followers: AtomicU32::new(0),
+            is_followed: AtomicBool::new(false),
+            mailboxes: OnceLock::new(),
             is_strict: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             held: AtomicU64::new(0),
@@ -55,21 +88,81 @@ impl Default for EffectLog {
 }
 
 impl EffectLog {
-    /// Whether anybody reads it. Changes only while all segments are locked.
+    /// Whether effects are to be collected: somebody reads them, and they do not come from the server
+    /// that this one follows. Changes only while all segments are locked.
     #[inline]
     pub fn is_followed(&self) -> bool {
-        self.followers.load(Ordering::Relaxed) != 0
+        self.is_followed.load(Ordering::Relaxed)
     }
 
-    /// Somebody follows from here on. All segments are locked, so that no effect is cut in two.
+    /// The append-only file follows from here on, and says by [`EffectLog::trim`] what it is through
+    /// with. All segments are locked, so that no effect is cut in two.
     pub fn follow(&self) -> u64 {
-        self.followers.fetch_add(1, Ordering::Relaxed);
-        self.cut()
+        let mut sequence = self.sequence.lock();
+        sequence.selected = None;
+        let end = sequence.backlog.end();
+        if sequence.keepers.files == 0 {
+            sequence.keepers.file = end;
+        }
+        sequence.keepers.files += 1;
+        self.settle(&sequence);
+        end
     }
 
-    /// Somebody follows no longer.
+    /// It follows no longer.
     pub fn unfollow(&self) {
-        self.followers.fetch_sub(1, Ordering::Relaxed);
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.files = sequence.keepers.files.saturating_sub(1);
+        self.settle(&sequence);
+        sequence.trim();
+    }
+
+    /// Keeps so much for replicas that may come back; none: nothing, as there are no replicas. All
+    /// segments are locked unless something was kept before and still is.
+    pub fn keep_backlog(&self, bytes: Option<u64>) {
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.backlog_bytes = bytes;
+        self.settle(&sequence);
+        sequence.trim();
+    }
+
+    /// Whether anything is kept for replicas that may come back.
+    pub fn keeps_backlog(&self) -> bool {
+        self.sequence.lock().keepers.backlog_bytes.is_some()
+    }
+
+    /// From now on the log is what another server sends, word by word ([`EffectLog::append_foreign`]), or
+    /// is no longer. All segments are locked.
+    pub fn set_foreign(&self, is_foreign: bool) {
+        let mut sequence = self.sequence.lock();
+        sequence.is_foreign = is_foreign;
+        sequence.selected = None;
+        self.settle(&sequence);
+    }
+
+    /// Forgets everything and goes on at another offset, as the data are others. All segments are
+    /// locked, and no replica is attached.
+    pub fn restart(&self, offset: u64) {
+        let mut sequence = self.sequence.lock();
+        sequence.backlog.restart(offset);
+        sequence.selected = None;
+        sequence.keepers.file = offset;
+        sequence.keepers.replicas.clear();
+        sequence.trim_at = offset + TRIM_BYTES;
+        self.synced.store(offset, Ordering::SeqCst);
+    }
+
+    /// Whether anybody follows, and the offsets of the first byte that is kept and of the next one.
+    pub fn range(&self) -> (bool, u64, u64) {
+        let sequence = self.sequence.lock();
+        let Sequence { backlog, keepers, .. } = &*sequence;
+        (keepers.backlog_bytes.is_some(), backlog.start(), backlog.end())
+    }
+
+    fn settle(&self, sequence: &Sequence) {
+        let Keepers { files, backlog_bytes, .. } = sequence.keepers;
+        let is_followed = (files != 0 || backlog_bytes.is_some()) && !sequence.is_foreign;
+        self.is_followed.store(is_followed, Ordering::SeqCst);
     }
 
     #[inline]
@@ -134,12 +227,14 @@ impl EffectLog {
             if sequence.selected != Some(first) {
                 let mut select = Vec::with_capacity(24);
                 write_select(&mut select, first);
-                sequence.backlog.append(&select);
+                sequence.append(&select);
             }
             sequence.selected = Some(last);
         }
-        let end = sequence.backlog.append(&unit.bytes);
+        let end = sequence.append(&unit.bytes);
+        let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
+        self.wake(waiting);
         unit.bytes.clear();
         unit.bytes.shrink_to(KEPT_BYTES);
         (unit.begin, unit.commands) = (0, 0);
@@ -151,9 +246,64 @@ impl EffectLog {
         self.sequence.lock().backlog.read(offset, most, into)
     }
 
-    /// Forgets what is before an offset.
+    /// Appends what the server that this one follows has sent: whole commands, under the locks of what
+    /// they change. The offset behind it.
+    pub fn append_foreign(&self, bytes: &[u8]) -> u64 {
+        let mut sequence = self.sequence.lock();
+        let end = sequence.append(bytes);
+        let waiting = std::mem::take(&mut sequence.waiting);
+        drop(sequence);
+        self.wake(waiting);
+        end
+    }
+
+    /// The append-only file needs nothing before an offset any more. What others need stays.
     pub fn trim(&self, offset: u64) {
-        self.sequence.lock().backlog.trim(offset);
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.file = offset;
+        sequence.trim();
+    }
+
+    /// Tells the reactors of these bits that there is something to read.
+    #[inline]
+    fn wake(&self, waiting: u64) {
+        if waiting != 0 {
+            self.wake_some(waiting);
+        }
+    }
+
+    #[cold]
+    fn wake_some(&self, waiting: u64) {
+        let Some(mailboxes) = self.mailboxes.get() else { return };
+        for (reactor, mailbox) in mailboxes.iter().enumerate() {
+            if waiting & bit(reactor) != 0 {
+                mailbox.post(Message::Feed);
+            }
+        }
+    }
+}
+
+impl Sequence {
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) -> u64 {
+        let end = self.backlog.append(bytes);
+        if self.trim_at <= end {
+            self.trim();
+        }
+        end
+    }
+
+    /// Forgets what nobody needs.
+    fn trim(&mut self) {
+        let Keepers { files, file, backlog_bytes, replicas } = &self.keepers;
+        let end = self.backlog.end();
+        let mut needed = end.saturating_sub(backlog_bytes.unwrap_or(0));
+        if *files != 0 {
+            needed = needed.min(*file);
+        }
+        let needed = replicas.iter().fold(needed, |needed, (_, position)| needed.min(*position));
+        self.backlog.trim(needed);
+        self.trim_at = end + TRIM_BYTES;
     }
 }
 

@@ -36,7 +36,9 @@ pub struct Sweep {
 /// Sweeps for at most a slice of time. Whether there is much left to do.
 pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -> bool {
     let now_ms = worker.clock.now_ms();
+    // For a script that runs for long the time stands still.
     if !database.active_expiry.load(Ordering::Relaxed)
+        || database.keyspace.is_busy()
         || database.pause.now(now_ms, &database.attention).is_some()
     {
         return false;

@@ -43,6 +43,7 @@ pub mod rates;
 pub mod reactor;
 pub mod reclaim;
 pub mod registry;
+pub mod replication;
 pub mod scripting;
 pub mod server;
 mod service;

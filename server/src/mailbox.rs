@@ -40,6 +40,8 @@ pub enum Message {
     PauseOver,
     /// More of the log is on disk: look at those whose replies wait for that.
     Synced,
+    /// There is more in the log for the replicas of this reactor.
+    Feed,
     /// Do this.
     Run(Box<dyn FnOnce(&mut Worker) + Send>),
     /// Do nothing until then.

@@ -579,6 +579,8 @@ impl Reactor {
             Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
             // The turn looks at those who wait, now that it has begun.
             Message::PauseOver => {}
+            // So it does with its replicas.
+            Message::Feed => {}
             Message::Synced => {
                 for token in std::mem::take(&mut self.core.held) {
                     self.touch(token);

@@ -91,7 +91,8 @@ impl Scripting {
     /// The sources of all libraries of functions.
     pub fn library_sources(&self) -> Vec<Vec<u8>> {
         let engine = self.engine.lock();
-        engine.as_ref().map_or(Vec::new(), |engine| engine.kept_libraries().0)
+        let sources = |engine: &Engine| engine.libraries().map(|it| it.code.to_vec()).collect();
+        engine.as_ref().map_or(Vec::new(), sources)
     }
 
     /// Whether a script may write, or pass something on, for all it says of itself.
@@ -100,7 +101,7 @@ impl Scripting {
         let flags = match command {
             "eval" => script_flags(words[1]),
             "evalsha" => engine().and_then(|engine| Some(engine.script_by_sha(words[1])?.flags)),
-            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags)),
+            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags())),
             _ => return false,
         };
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))

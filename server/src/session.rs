@@ -1,7 +1,7 @@
 //! What passes between the connections and the commands: the client's session, a batch of parsed commands, and
 //! the reactor's own context.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -294,6 +294,8 @@ pub struct Worker {
     pub core: Option<Box<Core>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
+    /// A reply has passed the hard limit of its client, which is to be closed.
+    pub overflowed: Cell<bool>,
     /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
     pub broadcasts: Broadcasts,
     /// Changed keys that those who track them have yet to be told of.
@@ -316,6 +318,7 @@ impl Worker {
             echo: RefCell::default(),
             core: None,
             posted: RefCell::default(),
+            overflowed: Cell::new(false),
             broadcasts: Broadcasts::default(),
             invalidations: Invalidations::default(),
         }

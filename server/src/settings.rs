@@ -339,7 +339,12 @@ pub struct OutputLimit {
 
 impl OutputLimit {
     pub fn is_over_hard(&self, bytes: usize) -> bool {
-        self.hard_bytes != 0 && self.hard_bytes <= bytes
+        self.hard_max() <= bytes
+    }
+
+    /// From how many bytes on it is over the hard limit.
+    pub fn hard_max(&self) -> usize {
+        if self.hard_bytes == 0 { usize::MAX } else { self.hard_bytes }
     }
 
     pub fn is_over_soft(&self, bytes: usize) -> bool {

@@ -20,6 +20,7 @@ pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
 mod key_spec;
+mod lengthy;
 pub mod list;
 pub mod set;
 pub mod sorted_set;

@@ -241,6 +241,10 @@ directives! {
     aof_rewrite_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Later;
     aof_timestamp_enabled: bool = "no", Kind::Bool, AnyTime, Later;
 
+    // Encryption at rest.
+    data_at_rest_encryption: bool = "no", Kind::Bool, AnyTime, Later;
+    data_at_rest_key_file: PathBuf = "at-rest.key", Kind::Path, StartOnly, Later;
+
     // Replication.
     replicaof: Option<Primary> = "", Kind::ReplicaOf, StartOnly, Later, "slaveof";
     masterauth: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Later, "primaryauth";

@@ -117,14 +117,8 @@ impl<'k> Db<'k> {
     }
 
     #[inline]
-    fn live_for(
-        &mut self,
-        is_change: bool,
-        hash: u64,
-        key: &[u8],
-    ) -> Option<EntryMut<'_, Value>> {
-        let Parts { table, cut, .. } =
-            self.access.segment_mut(segment_of(hash)).parts(self.index);
+    fn live_for(&mut self, is_change: bool, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(self.index);
         let mut entry = table.find_mut(hash, key)?;
         let is_due = entry.as_ref().expiry().is_some_and(|at| at <= self.now_ms);
         if is_change || is_due {
@@ -147,8 +141,7 @@ impl<'k> Db<'k> {
     #[inline]
     fn read_and(&mut self, touch: bool, key: &[u8]) -> Option<EntryMut<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
-        let Parts { table, cut, .. } =
-            self.access.segment_mut(segment_of(hash)).parts(self.index);
+        let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(self.index);
         let Some(mut entry) = table.find_mut(hash, key) else {
             self.changes.key_missed(self.index, key);
             return None;

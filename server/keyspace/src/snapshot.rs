@@ -1,6 +1,6 @@
 //! Snapshots without fork: the state of all keys at one moment, while writers go on.
 //!
-//! A *cut* locks everything for an instant and raises the version of every segment. What is in the tables
+//! A *cut* locks everything for an instant (the token too: no script or transaction is cut in two) and raises the version of every segment. What is in the tables
 //! then is *stale*; what is inserted later has the new version, and so is not part of the snapshot. A walk
 //! goes through the segments, a few buckets at a time under the lock of one, shows each stale entry to
 //! the one who takes the snapshot and stamps it with the new version. Whoever is about to change or
@@ -73,11 +73,7 @@ struct Handed {
 
 /// Has an open snapshot see an entry before it is changed or removed.
 #[inline]
-pub(crate) fn preserve(
-    cut: &mut Option<Box<OpenCut>>,
-    db: usize,
-    entry: &mut EntryMut<'_, Value>,
-) {
+pub(crate) fn preserve(cut: &mut Option<Box<OpenCut>>, db: usize, entry: &mut EntryMut<'_, Value>) {
     if let Some(cut) = cut {
         cut.preserve(db, entry);
     }
@@ -138,9 +134,10 @@ impl Keyspace {
         if self.is_cut_open() {
             return Err(AlreadyOpen);
         }
-        let mut all = self.lock_lazily();
-        all.lock_rest();
-        Hold::from(all).cut(sink, at_cut)
+        // With the token: what holds it has taken only some of its locks, and may be halfway through.
+        let mut hold = Hold::from(self.lock_lazily());
+        hold.lock_rest();
+        hold.cut(sink, at_cut)
     }
 }
 
@@ -223,10 +220,14 @@ impl Walk {
     pub fn finish_silently(&mut self, keyspace: &Keyspace) {
         self.abort();
         let mut buckets = 0_u32;
-        while !self.step(keyspace, |_, _| {}, || {
-            buckets += 1;
-            !buckets.is_multiple_of(256)
-        }) {}
+        while !self.step(
+            keyspace,
+            |_, _| {},
+            || {
+                buckets += 1;
+                !buckets.is_multiple_of(256)
+            },
+        ) {}
     }
 
     /// Keys there were at the cut.

@@ -1,7 +1,6 @@
 //! CONFIG: the configuration as it stands, changes to it, and writing it back to its file.
 
 use std::io;
-use std::sync::Arc;
 
 use carnelian_commands::{CommandError, Effect, Flags};
 use carnelian_config::{self as config, Extent};
@@ -84,11 +83,11 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         next.set(&pairs, permission)
     })
     .map_err(|error| CommandError::text(format!("ERR {error}")))?;
-    let database = Arc::clone(&context.session.database);
-    warn_of_small_limit(context, &database, &pairs);
+    let database = context.database;
+    warn_of_small_limit(context, database, &pairs);
     // A lower limit holds from now on, whether or not there will be another command.
     context.worker.is_evicting = true;
-    features::account_all(context.worker, &database);
+    features::account_all(context.worker, database);
     context.reply.ok();
     Ok(Effect::None)
 }

@@ -1,7 +1,5 @@
 //! FUNCTION: libraries of functions.
 
-use std::sync::Arc;
-
 use carnelian_commands::{Categories, CommandError, Effect, Flags};
 use carnelian_scripting::{LibraryInfo, Loading, Restore};
 use carnelian_structs::glob;
@@ -137,8 +135,8 @@ fn flush(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `FUNCTION DUMP`
 fn dump(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
-    let payload = database.scripting.engine(&database)?.dump_libraries();
+    let database = context.database;
+    let payload = database.scripting.engine(database)?.dump_libraries();
     context.reply.bulk(&payload);
     Ok(Effect::None)
 }
@@ -197,8 +195,8 @@ fn list(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             return Err(CommandError::quoting("ERR Unknown argument ", word, ""));
         }
     }
-    let database = Arc::clone(&context.session.database);
-    let engine = database.scripting.engine(&database)?;
+    let database = context.database;
+    let engine = database.scripting.engine(database)?;
     let wanted = |library: &LibraryInfo<'_>| {
         pattern.is_none_or(|pattern| glob::matches(pattern, library.name, true))
     };
@@ -238,7 +236,7 @@ fn list(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `FUNCTION STATS`
 fn stats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let running = database.scripting.running();
     if running.as_ref().is_some_and(|running| !running.is_function) {
         return Err(CommandError::text(crate::dispatch::BUSY));

@@ -45,6 +45,8 @@ pub struct Context<'c> {
     pub args: &'c [&'c [u8]],
     pub worker: &'c mut Worker,
     pub session: &'c mut Session,
+    /// The session's, at hand whatever becomes of it.
+    pub database: &'c Arc<Database>,
     pub reply: Writer<'c>,
     pub registry: &'c Registry,
     /// The table entry under which it runs.
@@ -68,7 +70,7 @@ impl Context<'_> {
     /// a transaction or script, else under its own. Whatever a command does with data goes through
     /// here, since a lock that is held cannot be taken again.
     pub fn with_data<R>(&mut self, reach: Reach<'_>, work: impl FnOnce(&mut Call<'_>) -> R) -> R {
-        let database = Arc::clone(&self.session.database);
+        let database = self.database;
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut self.worker.scratch);
         let Vectors { aftermath, ready, unit, .. } = &mut *scratch;
@@ -85,7 +87,7 @@ impl Context<'_> {
             hold.lock_rest();
         }
         let index = self.session.db.into();
-        let mut db = dispatch::open(self.worker, &database, &settings, index, hold, aftermath);
+        let mut db = dispatch::open(self.worker, database, &settings, index, hold, aftermath);
         if let Reach::Walk = reach {
             // It locks one segment after another.
             db.changes.watch_ahead(&database.waiters.interest);
@@ -98,21 +100,22 @@ impl Context<'_> {
             reply,
             environment: &settings.environment,
             may_block: false,
+            output_max: usize::MAX,
         };
         let result = work(&mut call);
-        dispatch::hear(&database, call.db.changes, ready);
+        dispatch::hear(database, call.db.changes, ready);
         let mut logged = None;
         if call.db.changes.following {
             unit.departures(call.db.changes, settings.lazy_expire);
             if !is_part {
                 unit.close();
-                logged = dispatch::log_unit(&database, unit);
+                logged = dispatch::log_unit(database, unit);
             }
         }
         drop(call);
         self.session.note_logged(logged);
         let client = Some(&*self.session);
-        dispatch::settle(self.worker, &database, client, &mut scratch.aftermath);
+        dispatch::settle(self.worker, database, client, &mut scratch.aftermath);
         self.worker.scratch = scratch;
         result
     }
@@ -125,7 +128,7 @@ impl Context<'_> {
         nesting: Nesting,
         work: impl FnOnce(&mut Nest<'_>, &mut Vec<u8>) -> R,
     ) -> Result<R, CommandError> {
-        let database = Arc::clone(&self.session.database);
+        let database = self.database;
         let (worker, session) = (&mut *self.worker, &mut *self.session);
         let out = self.reply.buffer();
         if let Some(held) = &mut self.held {
@@ -145,14 +148,14 @@ impl Context<'_> {
         &mut self,
         change: impl FnOnce(&mut Self, &Database) -> Result<(), CommandError>,
     ) -> Result<Effect, CommandError> {
-        let database = Arc::clone(&self.session.database);
+        let database = self.database;
         let is_part = self.held.is_some();
         let busy = || CommandError::text(database.scripting.busy_text());
         let _token = match is_part {
             true => None,
             false => Some(database.keyspace.lock_lazily_unless_busy().map_err(|_| busy())?),
         };
-        change(self, &database)?;
+        change(self, database)?;
         if database.log.is_followed() {
             self.worker.scratch.unit.verbatim(self.session.db.into(), self.args);
             if !is_part {

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
 
-use crate::clock;
 use crate::commands::{Context, command};
 use crate::registry::ServerCommand;
 use crate::tasks::{CARNELIAN_VERSION, REDIS_VERSION};
@@ -43,9 +42,9 @@ pub const TABLE: &[ServerCommand] = &[
     },
 ];
 
-/// `TIME`
+/// `TIME`: in a transaction or a script, when that began.
 fn time(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let now_us = clock::wall_us();
+    let now_us = context.worker.clock.now_us();
     context.reply.array(2);
     context.reply.bulk_integer((now_us / 1_000_000) as i64);
     context.reply.bulk_integer((now_us % 1_000_000) as i64);

@@ -91,7 +91,7 @@ fn watch(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
     }
     let keys = &context.args[1..];
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let client = context.session.shared.id;
     let index = usize::from(context.session.db);
     let mut watched = context.session.watched.take().unwrap_or_else(|| {

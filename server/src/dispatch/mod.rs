@@ -149,7 +149,8 @@ pub fn run_batch(
         if worker.invalidations.is_any() {
             features::invalidate(worker, session, out);
         }
-        if session.close_after_reply {
+        if session.close_after_reply || worker.overflowed.take() {
+            session.close_after_reply = true;
             return Outcome { ran: index, next: Next::Close };
         }
         if session.waiter.is_some() {
@@ -455,7 +456,8 @@ pub fn run_for(
     db.no_touch = waiter.no_touch;
     let reply = Writer::new(out, waiter.protocol);
     let environment = &settings.environment;
-    let mut call = Call { args: &[], db, reply, environment, may_block: true };
+    let output_max = usize::MAX;
+    let mut call = Call { args: &[], db, reply, environment, may_block: true, output_max };
     let mut run = Run::begin(worker, database, runs, unit, false, &settings);
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, ready);
@@ -506,7 +508,11 @@ fn call<'c>(
     let mut db = open(worker, database, settings, session.db.into(), hold, aftermath);
     db.no_touch = session.no_touch;
     let reply = Writer::new(out, session.protocol);
-    Call { args: &[], db, reply, environment: &settings.environment, may_block: false }
+    let output_max = match session.reply {
+        ReplyMode::On => settings.output_limits.of(session.class).hard_max(),
+        _ => usize::MAX,
+    };
+    Call { args: &[], db, reply, environment: &settings.environment, may_block: false, output_max }
 }
 
 /// Books what a run left behind, after its locks are released.
@@ -560,18 +566,32 @@ fn run_server(
     held: Option<(&mut dyn Segments, Nesting)>,
 ) {
     let before = out.len();
-    let database = Arc::clone(&session.database);
+    let database = &Arc::clone(&session.database);
     let start_ns = worker.clock.elapsed_ns();
+    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
+    if nesting == Nesting::Nothing {
+        // Time stands still in a transaction and in a script: a key that is there at its first command
+        // is there at the last.
+        worker.clock.advance_to(start_ns);
+    }
     let protocol = session.protocol;
     let reply = Writer::new(out, protocol);
-    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
-    let mut context =
-        Context { args: words, worker, session, reply, registry, entry, held: None, nesting };
+    let mut context = Context {
+        args: words,
+        worker,
+        database,
+        session,
+        reply,
+        registry,
+        entry,
+        held: None,
+        nesting,
+    };
     if let Some((held, _)) = held {
         context.held = Some(held);
     }
     let result = run(&mut context);
-    let counters = worker.counters(&database);
+    let counters = worker.counters(database);
     let figures = &counters.commands[entry.id];
     match result {
         Ok(Effect::None) => {}
@@ -601,8 +621,12 @@ fn run_server(
     {
         log_slow_of(worker, session, entry, words, Noted { duration_ns, reply_bytes });
     }
-    if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
-        blocking::serve(worker, &database);
+    if nesting == Nesting::Nothing {
+        // It may have taken long, and there may be commands behind it in the same batch.
+        worker.clock.advance_to(start_ns.saturating_add(duration_ns));
+        if !worker.scratch.ready.is_empty() {
+            blocking::serve(worker, database);
+        }
     }
 }
 

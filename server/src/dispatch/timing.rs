@@ -1,5 +1,7 @@
 //! How long commands take and how much they say, and the logs of those that are notable for it.
 
+use std::cell::Cell;
+
 use carnelian_commands::{Call, DataCommand, Effect, Flags, Wait};
 use carnelian_keyspace::Changes;
 use smallvec::SmallVec;
@@ -23,6 +25,7 @@ const SAMPLED: u64 = 16;
 /// less than `FINE_NS`.
 pub struct Run<'r> {
     clock: &'r Clock,
+    overflowed: &'r Cell<bool>,
     counters: &'r Counters,
     /// How many runs the times of cheap commands stand for; 0 if they are not taken.
     weight: u64,
@@ -68,6 +71,7 @@ impl<'r> Run<'r> {
         *runs += 1;
         Self {
             clock,
+            overflowed: &worker.overflowed,
             counters: worker.counters(database),
             weight,
             is_fine,
@@ -145,6 +149,9 @@ impl<'r> Run<'r> {
         }
         figures.calls.add(1);
         let reply_bytes = call.reply.len() - before;
+        if call.output_max <= reply_bytes {
+            self.overflowed.set(true);
+        }
         if is_timed {
             let now_ns = self.clock.elapsed_ns();
             let duration_ns = now_ns.saturating_sub(self.last_ns);

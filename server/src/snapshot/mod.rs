@@ -16,7 +16,7 @@ use carnelian_keyspace::{Access, Busy};
 use parking_lot::{Condvar, Mutex};
 
 pub use file::{Failed, Target};
-pub use source::{Aux, Broken, Plan, Progress, Snapshot};
+pub use source::{Plan, Progress, Snapshot};
 
 use crate::clock;
 use crate::database::Database;

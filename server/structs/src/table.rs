@@ -377,7 +377,11 @@ impl<V: Payload> Table<V> {
     /// Visits the stale entries of one bucket (and its overflow), stamps them with the table's version, and
     /// returns where to go on; `Cursor(0)` at the end. From start to end of such a walk each entry that
     /// was stale at its start and is not removed or stamped by others is visited exactly once.
-    pub fn visit_stale(&mut self, cursor: Cursor, mut visit: impl FnMut(EntryRef<'_, V>)) -> Cursor {
+    pub fn visit_stale(
+        &mut self,
+        cursor: Cursor,
+        mut visit: impl FnMut(EntryRef<'_, V>),
+    ) -> Cursor {
         if self.buckets == 0 {
             return Cursor(0);
         }

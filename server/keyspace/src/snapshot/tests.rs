@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{AccessPolicy, Aftermath, Db, EvictionOrder, EvictionPolicy, Evictor, ExpireReport, Expiry};
+use crate::{
+    AccessPolicy, Aftermath, Db, EvictionOrder, EvictionPolicy, Evictor, ExpireReport, Expiry,
+};
 
 const DATABASES: usize = 3;
 const KEYS: u16 = 400;
@@ -287,7 +289,11 @@ impl Bench {
 
 fn name(key: u16) -> Vec<u8> {
     // A few long ones: their entries are laid out in another way.
-    if key.is_multiple_of(50) { vec![key as u8; 300 + usize::from(key)] } else { key.to_string().into() }
+    if key.is_multiple_of(50) {
+        vec![key as u8; 300 + usize::from(key)]
+    } else {
+        key.to_string().into()
+    }
 }
 
 proptest! {
@@ -435,4 +441,27 @@ fn writers_and_the_walk_on_threads_of_their_own_agree() {
             assert_eq!(shown.state(), state);
         });
     }
+}
+
+#[test]
+fn a_cut_waits_for_who_takes_locks_as_it_goes() {
+    let keyspace = Keyspace::new(1);
+    let mut aftermath = Aftermath::default();
+    let was_cut = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let access = keyspace.lock_lazily();
+        let mut db = Db::new(access, 0, NOW_MS, AccessPolicy::Lru, &mut aftermath);
+        db.set_string(b"first", b"half", Expiry::Clear);
+        scope.spawn(|| {
+            let sink = Arc::<Shown>::default();
+            let mut walk = keyspace.cut(sink, || was_cut.store(true, Ordering::SeqCst)).unwrap();
+            walk.finish_silently(&keyspace);
+        });
+        for key in 0..2000_u32 {
+            db.set_string(&key.to_le_bytes(), b"other half", Expiry::Clear);
+        }
+        assert!(!was_cut.load(Ordering::SeqCst));
+        drop(db);
+    });
+    assert!(was_cut.load(Ordering::SeqCst));
 }

@@ -10,6 +10,7 @@ mod groups;
 mod load;
 mod reader;
 mod save;
+mod skip;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -88,6 +89,16 @@ pub enum Type {
     HashListpackExpiriesPreview = 23,
     HashExpiries = 24,
     HashListpackExpiries = 25,
+    /// Of Valkey 9: an absolute time behind each field. It has the number 22 there; this one stands
+    /// for nothing in a file.
+    HashValkey = 0xF0,
+}
+
+/// Whose file it is: both projects have given out numbers since they parted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lineage {
+    Redis,
+    Valkey,
 }
 
 impl Type {
@@ -120,6 +131,18 @@ impl Type {
             Type::HashListpackExpiries,
         ];
         KNOWN.into_iter().find(|&known| known as u8 == byte)
+    }
+
+    /// The type a byte stands for in a file.
+    #[must_use]
+    pub fn of(byte: u8, lineage: Lineage) -> Option<Self> {
+        const VALKEY_HASH: u8 = 22;
+
+        match (lineage, byte) {
+            (Lineage::Valkey, VALKEY_HASH) => Some(Self::HashValkey),
+            (Lineage::Valkey, 23..) => None,
+            _ => Self::from_byte(byte),
+        }
     }
 }
 
