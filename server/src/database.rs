@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::acl::Acl;
 use crate::clients::Clients;
+use crate::effects::EffectLog;
 use crate::encryption::Encryption;
 use crate::eviction::Room;
 use crate::histogram::Histogram;
@@ -20,9 +21,9 @@ use crate::latency::Latency;
 use crate::listener::Listeners;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
-use crate::process;
 use crate::pubsub::PubSub;
 use crate::rates::Rates;
+use crate::replication::Replication;
 use crate::scripting::Scripting;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
@@ -39,6 +40,8 @@ pub struct Database {
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
+    /// What its writes did, for those who follow.
+    pub log: EffectLog,
     pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
@@ -61,8 +64,8 @@ pub struct Database {
     pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
     pub active_expiry: AtomicBool,
-    /// Names the history of the data: 40 hexadecimal digits.
-    pub replication_id: Mutex<String>,
+    /// Whom it follows and who follows it.
+    pub replication: Replication,
 }
 
 impl Database {
@@ -84,6 +87,7 @@ impl Database {
             clients: Clients::default(),
             stats,
             keyspace,
+            log: EffectLog::default(),
             pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
@@ -101,7 +105,7 @@ impl Database {
             scripting: Scripting::default(),
             waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
-            replication_id: Mutex::new(process::new_run_id()),
+            replication: Replication::default(),
         }
     }
 

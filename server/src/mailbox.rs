@@ -37,6 +37,10 @@ pub enum Message {
     Unlisten(Vec<u64>),
     /// A pause is over: look at those who wait for that.
     PauseOver,
+    /// More of the log is on disk: look at those whose replies wait for that.
+    Synced,
+    /// There is more in the log for the replicas of this reactor.
+    Feed,
     /// Do this.
     Run(Box<dyn FnOnce(&mut Worker) + Send>),
     /// Do nothing until then.

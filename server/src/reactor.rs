@@ -98,6 +98,8 @@ pub struct Core {
     shaking: VecDeque<Token>,
     /// Those to flush at the end of the turn.
     touched: Vec<Token>,
+    /// Those whose replies wait for the disk.
+    held: Vec<Token>,
     /// When (in the clock's monotonic milliseconds) which handshake must have ended.
     handshake_deadlines: VecDeque<(u64, Token)>,
     refusal_deadlines: VecDeque<(u64, Token)>,
@@ -136,6 +138,7 @@ impl Core {
             postponed: Vec::new(),
             shaking: VecDeque::new(),
             touched: Vec::new(),
+            held: Vec::new(),
             handshake_deadlines: VecDeque::new(),
             refusal_deadlines: VecDeque::new(),
             wait_deadlines: BTreeSet::new(),
@@ -448,6 +451,7 @@ impl Reactor {
                     self.core.postponed.push(token);
                 }
             }
+            After::Hold => self.core.held.push(token),
             After::Wait => {}
         }
         if connection.session.waiter.is_some() {
@@ -494,6 +498,7 @@ impl Reactor {
                         self.core.ready.push_back(token);
                     }
                 }
+                After::Hold => self.core.held.push(token),
                 After::Wait | After::Handshake | After::Postpone => {}
             }
         }
@@ -573,6 +578,13 @@ impl Reactor {
             Message::Resume(waiter, reply) => self.resume(&waiter, &reply),
             // The turn looks at those who wait, now that it has begun.
             Message::PauseOver => {}
+            // So it does with its replicas.
+            Message::Feed => {}
+            Message::Synced => {
+                for token in std::mem::take(&mut self.core.held) {
+                    self.touch(token);
+                }
+            }
             Message::Listen(listeners) => {
                 for listener in listeners {
                     self.core.doors.open(self.core.poll.registry(), listener);

@@ -94,7 +94,7 @@ impl Scripting {
         let flags = match command {
             "eval" => script_flags(words[1]),
             "evalsha" => engine().and_then(|engine| Some(engine.script_by_sha(words[1])?.flags)),
-            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags)),
+            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags())),
             _ => return false,
         };
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))

@@ -1,7 +1,7 @@
 //! What passes between the connections and the commands: the client's session, a batch of parsed commands, and
 //! the reactor's own context.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -67,6 +67,8 @@ pub struct Session {
     pub watched: Option<Box<Watched>>,
     /// What the client waits for; nothing is run for it meanwhile.
     pub waiter: Option<Arc<Waiter>>,
+    /// Where in the log its last effects end.
+    pub logged: u64,
 }
 
 impl Session {
@@ -100,6 +102,7 @@ impl Session {
             transaction: None,
             watched: None,
             waiter: None,
+            logged: 0,
         }
     }
 }
@@ -118,6 +121,14 @@ impl Session {
     #[inline]
     pub fn may_do_all(&self) -> bool {
         self.may_do_all
+    }
+
+    /// Its effects end there in the log.
+    #[inline]
+    pub fn note_logged(&mut self, end: Option<u64>) {
+        if let Some(end) = end {
+            self.logged = end;
+        }
     }
 
     /// The client has proved to be this user.
@@ -283,6 +294,8 @@ pub struct Worker {
     pub core: Option<Box<Core>>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
+    /// A reply has passed the hard limit of its client, which is to be closed.
+    pub overflowed: Cell<bool>,
     /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
     pub broadcasts: Broadcasts,
     /// Changed keys that those who track them have yet to be told of.
@@ -305,6 +318,7 @@ impl Worker {
             echo: RefCell::default(),
             core: None,
             posted: RefCell::default(),
+            overflowed: Cell::new(false),
             broadcasts: Broadcasts::default(),
             invalidations: Invalidations::default(),
         }

@@ -57,6 +57,8 @@ pub struct Settings {
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
     pub eviction: Eviction,
+    /// `lazyfree-lazy-expire`: what has expired is unlinked on replicas too.
+    pub lazy_expire: bool,
     /// `maxmemory-clients` in bytes; 0: any amount.
     pub clients_memory_max: usize,
     /// `tracking-table-max-keys`; 0: any number.
@@ -111,6 +113,7 @@ impl Settings {
                 config.commandlog_reply_larger_than,
                 config.commandlog_large_reply_max_len,
             ),
+            lazy_expire: config.lazyfree_lazy_expire,
             slow_log_len: bytes(config.slowlog_max_len),
             eviction: Eviction {
                 bytes_max: bytes(config.maxmemory),
@@ -327,7 +330,12 @@ pub struct OutputLimit {
 
 impl OutputLimit {
     pub fn is_over_hard(&self, bytes: usize) -> bool {
-        self.hard_bytes != 0 && self.hard_bytes <= bytes
+        self.hard_max() <= bytes
+    }
+
+    /// From how many bytes on it is over the hard limit.
+    pub fn hard_max(&self) -> usize {
+        if self.hard_bytes == 0 { usize::MAX } else { self.hard_bytes }
     }
 
     pub fn is_over_soft(&self, bytes: usize) -> bool {

@@ -129,7 +129,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             "EXECABORT Transaction discarded because of previous errors.",
         ));
     }
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let keyspace = &database.keyspace;
     let registry = context.registry;
 
@@ -166,7 +166,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if let Some(watched) = watched {
         for (db, key) in &watched.keys {
             // A watched key whose time is over has changed, even if nobody has looked.
-            dispatch::kind_of(context.worker, &database, &mut access, *db, key);
+            dispatch::kind_of(context.worker, database, &mut access, *db, key);
         }
     }
     let is_stale = watched.is_some_and(|watched| watched.watch.is_broken());
@@ -184,5 +184,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         nesting: Nesting::Transaction,
     };
     nest.run_queue(&transaction.commands, &words, context.reply.buffer());
+    dispatch::log_nested(context.worker, context.session);
+    drop(access);
     Ok(Effect::None)
 }

@@ -14,6 +14,7 @@ mod config;
 mod debug;
 mod dump;
 mod eviction;
+mod frozen_time;
 mod geo;
 mod hashes;
 mod hyperloglog;

@@ -41,6 +41,9 @@ pub struct Call<'c> {
     pub environment: &'c Environment,
     /// Whether the command may return [`Effect::Wait`]; not inside a transaction or script.
     pub may_block: bool,
+    /// A reply of so many bytes is not sent, since the client is closed for it: what has come so far
+    /// may as well end there. Not inside a script, which reads its replies itself.
+    pub output_max: usize,
 }
 
 impl<'c> Call<'c> {

@@ -222,6 +222,7 @@ directives! {
     rdbchecksum: bool = "yes", Kind::Bool, StartOnly, Later;
     rdb_del_sync_files: bool = "no", Kind::Bool, AnyTime, Later;
     rdb_save_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Later;
+    rdb_version: u16 = "11", int(9, 12), AnyTime, Obeyed;
     rdb_version_check: &'static str = "strict", Kind::Word(&["strict", "relaxed"]), AnyTime, Later;
     stop_writes_on_bgsave_error: bool = "yes", Kind::Bool, AnyTime, Later;
     sanitize_dump_payload: &'static str = "no",

@@ -12,7 +12,8 @@ use crate::aggregate::{Aggregate, Mut, Ref};
 use crate::changes::Changes;
 use crate::clock::{AccessClock, AccessPolicy};
 use crate::error::WrongType;
-use crate::segment::segment_of;
+use crate::segment::{Parts, segment_of};
+use crate::snapshot::preserve;
 use crate::space::Dropped;
 use crate::string::StringMut;
 
@@ -107,11 +108,23 @@ impl<'k> Db<'k> {
 
     /// The live entry of a key, without counting the access.
     fn live(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
-        let table = self.access.segment_mut(segment_of(hash)).table_mut(self.index);
-        let entry = table.find_mut(hash, key)?;
-        if let Some(at) = entry.as_ref().expiry()
-            && at <= self.now_ms
-        {
+        self.live_for(false, hash, key)
+    }
+
+    /// The same, for changing or removing it.
+    fn live_to_change(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        self.live_for(true, hash, key)
+    }
+
+    #[inline]
+    fn live_for(&mut self, is_change: bool, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(self.index);
+        let mut entry = table.find_mut(hash, key)?;
+        let is_due = entry.as_ref().expiry().is_some_and(|at| at <= self.now_ms);
+        if is_change || is_due {
+            preserve(cut, self.index, &mut entry);
+        }
+        if is_due {
             retire(entry.remove(), self.dropped);
             self.changes.key_expired(self.index, key);
             return None;
@@ -128,7 +141,7 @@ impl<'k> Db<'k> {
     #[inline]
     fn read_and(&mut self, touch: bool, key: &[u8]) -> Option<EntryMut<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
-        let table = self.access.segment_mut(segment_of(hash)).table_mut(self.index);
+        let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(self.index);
         let Some(mut entry) = table.find_mut(hash, key) else {
             self.changes.key_missed(self.index, key);
             return None;
@@ -137,6 +150,7 @@ impl<'k> Db<'k> {
             && at <= self.now_ms
         {
             if !self.changes.keeps_expired {
+                preserve(cut, self.index, &mut entry);
                 retire(entry.remove(), self.dropped);
                 self.changes.key_expired(self.index, key);
             }
@@ -158,7 +172,7 @@ impl<'k> Db<'k> {
     fn write(&mut self, key: &[u8]) -> Option<EntryMut<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
         let clock = self.clock;
-        let mut entry = self.live(hash, key)?;
+        let mut entry = self.live_to_change(hash, key)?;
         let bits = entry.as_ref().access();
         entry.set_access(clock.touched(bits));
         Some(entry)
@@ -244,9 +258,9 @@ impl<'k> Db<'k> {
         let index = self.index;
         self.changes.touch(index, key);
         let fresh = self.clock.fresh();
-        let Some(mut entry) = self.live(hash, key) else {
+        let Some(mut entry) = self.live_to_change(hash, key) else {
             let at = if let Expiry::At(at) = expiry { Some(at) } else { None };
-            let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
+            let table = self.access.segment_mut(segment_of(hash)).parts(index).table;
             table.insert(hash, string_entry(key, value, at)).set_access(fresh);
             self.changes.notify(crate::EventClass::New, "new", index, key);
             return;
@@ -267,7 +281,7 @@ impl<'k> Db<'k> {
         }
         self.set_string(key, b"", expiry);
         let hash = self.access.keyspace().hash(key);
-        if let Some(mut entry) = self.live(hash, key) {
+        if let Some(mut entry) = self.live_to_change(hash, key) {
             let embedded = entry.as_ref().kind();
             entry.set_inline(embedded, value);
         }
@@ -315,8 +329,9 @@ impl<'k> Db<'k> {
     pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, WrongType> {
         let hash = self.access.keyspace().hash(key);
         let (clock, index) = (self.clock, self.index);
-        let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
+        let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(index);
         let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
+        preserve(cut, index, &mut entry);
         let look = entry.as_ref();
         if look.expiry().is_some_and(|at| at <= self.now_ms) {
             retire(entry.remove(), self.dropped);
@@ -335,7 +350,7 @@ impl<'k> Db<'k> {
     pub fn put_string(&mut self, key: &[u8], text: Vec<u8>) {
         self.set_string(key, b"", Expiry::Clear);
         let hash = self.access.keyspace().hash(key);
-        let mut entry = self.live(hash, key).expect("it was just set, without expiry");
+        let mut entry = self.live_to_change(hash, key).expect("it was just set, without expiry");
         if text.len() <= IN_PLACE_MAX {
             entry.change_text(|_| text.len(), |bytes| bytes.copy_from_slice(&text));
         } else {
@@ -371,13 +386,15 @@ impl<'k> Db<'k> {
     ) -> Result<Option<Mut<'_, T>>, WrongType> {
         let hash = self.access.keyspace().hash(key);
         let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
-        let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
+        let Parts { table, field_expiries, cut } =
+            self.access.segment_mut(segment_of(hash)).parts(index);
         let Some(mut entry) = table.find_mut(hash, key) else {
             if counts {
                 self.changes.key_missed(index, key);
             }
             return Ok(None);
         };
+        preserve(cut, index, &mut entry);
         if let Some(at) = entry.as_ref().expiry()
             && at <= now_ms
         {
@@ -416,8 +433,13 @@ impl<'k> Db<'k> {
     ) -> Result<Mut<'_, T>, WrongType> {
         let hash = self.access.keyspace().hash(key);
         let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
-        let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
-        let place = match table.place_of(hash, key) {
+        let Parts { table, field_expiries, cut } =
+            self.access.segment_mut(segment_of(hash)).parts(index);
+        let mut place = table.place_of(hash, key);
+        if let Place::Taken(entry) = &mut place {
+            preserve(cut, index, entry);
+        }
+        let place = match place {
             Place::Taken(entry) if entry.as_ref().expiry().is_some_and(|at| at <= now_ms) => {
                 let (expired, vacancy) = entry.vacate();
                 retire(expired, self.dropped);
@@ -472,7 +494,7 @@ impl<'k> Db<'k> {
     /// Takes a key out, whatever it is.
     pub fn take(&mut self, key: &[u8]) -> Option<Owned> {
         let hash = self.access.keyspace().hash(key);
-        let taken = self.live(hash, key)?.remove();
+        let taken = self.live_to_change(hash, key)?.remove();
         self.changes.touch(self.index, key);
         Some(Owned(taken))
     }
@@ -494,13 +516,13 @@ impl<'k> Db<'k> {
         if let Some(at) = next {
             segment.field_expiries.insert((at, index, key.into()));
         }
-        let table = segment.table_mut(index);
-        if let Some(old) = table.remove(hash, key) {
-            retire(old, self.dropped);
+        let Parts { table, cut, .. } = segment.parts(index);
+        if let Some(mut old) = table.find_mut(hash, key) {
+            preserve(cut, index, &mut old);
+            retire(old.remove(), self.dropped);
         } else {
             self.changes.notify(crate::EventClass::New, "new", index, key);
         }
-        let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
         let mut entry = table.insert(hash, entry);
         if fresh {
             entry.set_access(clock.fresh());
@@ -529,7 +551,7 @@ impl<'k> Db<'k> {
     /// Sets or clears a key's expiry. Whether the key is there.
     pub fn set_expiry(&mut self, key: &[u8], at_ms: Option<u64>) -> bool {
         let hash = self.access.keyspace().hash(key);
-        let Some(mut entry) = self.live(hash, key) else { return false };
+        let Some(mut entry) = self.live_to_change(hash, key) else { return false };
         entry.set_expiry(at_ms);
         self.changes.touch(self.index, key);
         true

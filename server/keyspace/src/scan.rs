@@ -6,7 +6,8 @@ use carnelian_structs::value::Value;
 
 use crate::changes::Changes;
 use crate::db::{Db, retire};
-use crate::segment::{SEGMENTS, Segment};
+use crate::segment::{Parts, SEGMENTS, Segment};
+use crate::snapshot::preserve;
 use crate::space::Dropped;
 
 /// A client's cursor is the segment above 48 bits of the place in its table. A table's places are
@@ -150,15 +151,16 @@ impl Db<'_> {
             if segment.table(db).is_none_or(|table| table.is_empty()) {
                 continue;
             }
-            let table = segment.take_table(db);
-            segment.field_expiries.retain(|line| line.1 != db);
-            keys += table.len();
-            if self.changes.is_anything_watched() {
-                for entry in table.iter() {
-                    self.changes.touch(db, entry.key());
+            if let Some(table) = segment.table(db) {
+                keys += table.len();
+                if self.changes.is_anything_watched() {
+                    for entry in table.iter() {
+                        self.changes.touch(db, entry.key());
+                    }
                 }
             }
-            self.dropped.tables.push(table);
+            self.dropped.tables.extend(segment.take_table(db));
+            segment.field_expiries.retain(|line| line.1 != db);
         }
         keys
     }
@@ -205,10 +207,11 @@ pub(crate) fn remove_expired(
     if changes.keeps_expired {
         return;
     }
-    let table = segment.table_mut(db);
+    let Parts { table, cut, .. } = segment.parts(db);
     let hash = table.hash(key);
-    if let Some(entry) = table.remove(hash, key) {
-        retire(entry, dropped);
+    if let Some(mut entry) = table.find_mut(hash, key) {
+        preserve(cut, db, &mut entry);
+        retire(entry.remove(), dropped);
         changes.key_expired(db, key);
     }
 }

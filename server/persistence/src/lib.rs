@@ -5,5 +5,6 @@
 //! what is wrong, and never a value that breaks a promise of its type.
 #![forbid(unsafe_code)]
 
+pub mod aof;
 pub mod rdb;
 pub mod seal;

@@ -25,7 +25,7 @@ mod values;
 
 pub use engine::{Engine, Limits, Outcome, Run};
 pub use flags::Flags;
-pub use functions::{FunctionHandle, FunctionInfo, Kept, LibraryInfo, Loading, Restore};
+pub use functions::{FunctionHandle, FunctionInfo, LibraryInfo, Loading, Restore};
 pub use host::{Host, LogLevel, Tick};
 pub use payload::decode as decode_payload;
 pub use scripts::{ScriptHandle, Sha};

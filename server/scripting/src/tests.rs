@@ -787,31 +787,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-#[ignore = "prints figures"]
-fn nanoseconds_per_eval() {
-    let (engine, host) = (&mut engine(), &mut Toy::default());
-    host.data.insert(b"key:1".to_vec(), b"some value".to_vec());
-    type Words<'a> = &'a [&'a [u8]];
-    let cases: [(&str, Words<'_>, Words<'_>); 5] = [
-        ("return 1", &[], &[]),
-        ("return KEYS[1]", &[b"key:1"], &[b"a"]),
-        ("return redis.call('get', KEYS[1])", &[b"key:1"], &[]),
-        ("return redis.call('set', KEYS[1], ARGV[1])", &[b"key:1"], &[b"value"]),
-        ("local x = redis.call('mget', KEYS[1], KEYS[1], KEYS[1]) return x", &[b"key:1"], &[]),
-    ];
-    for (body, keys, arguments) in cases {
-        let mut out = Vec::with_capacity(1000);
-        let count = 200_000;
-        let begin = std::time::Instant::now();
-        for _ in 0..count {
-            out.clear();
-            let handle = engine.script(body.as_bytes()).expect("it compiles");
-            let host: &mut dyn Host = host;
-            let run = Run { keys, arguments, host, protocol: Protocol::Resp2, out: &mut out };
-            engine.run_script(&handle, run);
-        }
-        println!("{} ns: {body}", begin.elapsed().as_nanos() / count);
-    }
-}

@@ -1,12 +1,11 @@
 //! CONFIG: the configuration as it stands, changes to it, and writing it back to its file.
 
 use std::io;
-use std::sync::Arc;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
+use carnelian_commands::{CommandError, Effect, Flags};
 use carnelian_config::{self as config, Extent};
 
-use crate::commands::{Context, help};
+use crate::commands::{Context, command, help};
 use crate::configure;
 use crate::database::Database;
 use crate::eviction;
@@ -14,7 +13,7 @@ use crate::features;
 use crate::listener::reason;
 use crate::log;
 use crate::rates::Turns;
-use crate::registry::{ServerCommand, ServerRun};
+use crate::registry::ServerCommand;
 use crate::server::Server;
 use crate::settings;
 
@@ -60,31 +59,6 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
     ..command("config", "Commands about the configuration.", "2.0.0", -2, Flags::empty(), help)
 }];
 
-const fn command(
-    name: &'static str,
-    summary: &'static str,
-    since: &'static str,
-    arity: i32,
-    flags: Flags,
-    run: ServerRun,
-) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
-}
-
 /// `CONFIG GET parameter [parameter ...]`
 fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let found = context.worker.server.config().get(&context.args[2..]);
@@ -109,11 +83,11 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         next.set(&pairs, permission)
     })
     .map_err(|error| CommandError::text(format!("ERR {error}")))?;
-    let database = Arc::clone(&context.session.database);
-    warn_of_small_limit(context, &database, &pairs);
+    let database = context.database;
+    warn_of_small_limit(context, database, &pairs);
     // A lower limit holds from now on, whether or not there will be another command.
     context.worker.is_evicting = true;
-    features::account_all(context.worker, &database);
+    features::account_all(context.worker, database);
     context.reply.ok();
     Ok(Effect::None)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use carnelian_commands::generic::digest;
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_commands::{CommandError, Effect, Flags, args};
 use carnelian_config::Extent;
 use carnelian_keyspace::{Db, Expiry, Limits, Text, Value, idle_seconds};
 use carnelian_persistence::rdb::dump::dump;
@@ -17,27 +17,18 @@ use crate::census;
 use crate::commands::config::rewrite_file;
 use crate::commands::inspection;
 use crate::commands::reload::{Present, round_trip};
-use crate::commands::{Context, Reach};
+use crate::commands::{Context, Reach, command};
 use crate::log;
 use crate::mailbox::Message;
-use crate::process;
 use crate::registry::{ServerCommand, ServerRun};
+use crate::replication;
 use crate::settings::Settings;
 
+const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE);
+
 pub const TABLE: &[ServerCommand] = &[ServerCommand {
-    name: "debug",
-    summary: "Looks into the server, for tests.",
-    since: "1.0.0",
-    group: Group::Server,
     complexity: "Depends on the subcommand.",
-    arity: -2,
-    flags: Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE),
-    categories: Categories::empty(),
-    keys: &[],
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: debug,
+    ..command("debug", "Looks into the server, for tests.", "1.0.0", -2, ADMIN, debug)
 }];
 
 /// A subcommand. They are none to COMMAND and ACL, so they have a table of their own.
@@ -213,8 +204,6 @@ fn sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             std::thread::sleep(end.saturating_duration_since(Instant::now()));
         });
     }
-    // Commands behind this one in the same batch are to see the time that has gone by.
-    context.worker.clock.refresh();
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -261,7 +250,7 @@ fn is_on(word: &[u8]) -> bool {
 /// `DEBUG CHANGE-REPL-ID`
 fn change_repl_id(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     log::notice!("Changing replication IDs after receiving change-repl-id");
-    *context.session.database.replication_id.lock() = process::new_run_id();
+    context.session.database.replication.history.lock().renew(replication::new_id());
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -353,7 +342,7 @@ fn no_effect(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `DEBUG HTSTATS db [FULL]`
 fn htstats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let index = usize::try_from(args::integer(context.args[2])?).ok();
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let Some(index) = index.filter(|index| *index < database.keyspace.databases()) else {
         return Err(CommandError::text("ERR Out of range database"));
     };

@@ -246,6 +246,7 @@ mod tests {
                 reply,
                 environment: &self.environment,
                 may_block: false,
+                output_max: usize::MAX,
             })
         }
 

@@ -1,10 +1,10 @@
 //! SHUTDOWN and ROLE: the process as a whole, and its part in replication.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
 
-use crate::commands::Context;
+use crate::commands::{Context, command};
 use crate::log;
-use crate::registry::{ServerCommand, ServerRun};
+use crate::registry::ServerCommand;
 
 pub const TABLE: &[ServerCommand] = &[
     ServerCommand {
@@ -32,31 +32,6 @@ pub const TABLE: &[ServerCommand] = &[
         shutdown,
     ),
 ];
-
-const fn command(
-    name: &'static str,
-    summary: &'static str,
-    since: &'static str,
-    arity: i32,
-    flags: Flags,
-    run: ServerRun,
-) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
-}
 
 /// `ROLE`: a primary, its offset, its replicas.
 fn role(context: &mut Context<'_>) -> Result<Effect, CommandError> {

@@ -1,8 +1,6 @@
 //! Commands to publish and to subscribe.
 
-use carnelian_commands::{
-    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
-};
+use carnelian_commands::{CommandError, Effect, Flags, Group, KeyFlags, KeySpec};
 use carnelian_structs::glob;
 
 use crate::commands::{Context, help};
@@ -169,19 +167,8 @@ const fn command(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand {
-        name,
-        summary,
-        since,
         group: Group::PubSub,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
+        ..super::command(name, summary, since, arity, flags, run)
     }
 }
 

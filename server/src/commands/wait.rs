@@ -1,8 +1,6 @@
 //! WAIT and WAITAOF: until copies of the data are elsewhere, or on disk.
 
-use carnelian_commands::{
-    Categories, CommandError, Effect, Flags, Group, OnTimeout, Scope, Wait, args,
-};
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, OnTimeout, Wait, args};
 
 use crate::commands::Context;
 use crate::dispatch::Nesting;
@@ -16,19 +14,10 @@ const fn command(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand {
-        name,
-        summary,
-        since,
         group: Group::Generic,
-        complexity: "O(1)",
-        arity,
-        flags: Flags::BLOCKING,
         categories: Categories::CONNECTION,
-        keys: &[],
         tips: &["request_policy:all_shards", "response_policy:agg_min"],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
+        ..super::command(name, summary, since, arity, Flags::BLOCKING, run)
     }
 }
 

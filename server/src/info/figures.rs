@@ -197,7 +197,7 @@ pub(super) fn replication(view: &View<'_>, page: &mut Page) {
     page.field("role", "master");
     page.field("connected_slaves", 0);
     page.field("master_failover_state", "no-failover");
-    page.field("master_replid", &*view.database.replication_id.lock());
+    page.field("master_replid", view.database.replication.history.lock().id());
     page.field("master_replid2", "0".repeat(40));
     page.field("master_repl_offset", 0);
     page.field("second_repl_offset", -1);

@@ -12,6 +12,7 @@ use crate::connection::{Connection, Flags, Stream, Transport};
 use crate::features;
 use crate::log;
 use crate::output::Output;
+use crate::session::Session;
 
 /// With so much output waiting, nothing more is read from a client that has no limit of its own.
 ///
@@ -64,6 +65,10 @@ impl Service {
 
     /// Sends the turn's replies, in one write where the socket takes them.
     pub fn flush(&mut self, connection: &mut Connection) -> After {
+        let Session { database, logged, .. } = &connection.session;
+        if database.log.holds(*logged, self.worker.reactor) {
+            return self.hold(connection);
+        }
         let staged = std::mem::take(&mut connection.staged);
         let mut bytes = &self.replies[staged];
         if UNLIMITED_BYTES < bytes.len() && self.is_over_hard_limit(connection, bytes.len()) {
@@ -85,6 +90,18 @@ impl Service {
         let Connection { stream, output, flags, .. } = connection;
         let written = write(stream, output, flags, bytes);
         self.after_write(connection, written)
+    }
+
+    /// Keeps the turn's replies back until the effects before them are on disk.
+    #[cold]
+    fn hold(&mut self, connection: &mut Connection) -> After {
+        if self.move_staged(connection).is_err() {
+            return After::Close;
+        }
+        if connection.output.is_empty() && !connection.closing() {
+            return After::Wait;
+        }
+        After::Hold
     }
 
     /// Goes on with what the socket did not take before.

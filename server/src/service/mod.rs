@@ -62,6 +62,8 @@ pub enum After {
     Handshake,
     /// To be served again when the pause is over.
     Postpone,
+    /// To be flushed again when more of the log is on disk.
+    Hold,
     /// To be closed now.
     Close,
 }
@@ -127,6 +129,11 @@ impl Service {
         }
         self.stage(connection, |service, connection| {
             service.replies.extend_from_slice(reply);
+            // Whoever served it has logged that.
+            let log = &connection.session.database.log;
+            if log.is_strict() {
+                connection.session.logged = log.end();
+            }
             if connection.flags.paused { After::Wait } else { service.serve_staged(connection) }
         })
     }
