@@ -44,9 +44,8 @@ impl Disk {
         let mut file = File::create(self.filler())?;
         let mut size = 1 << 20;
         while 0 < size {
-            match file.write(&vec![0; size]) {
-                Ok(_) => {}
-                Err(_) => size /= 2,
+            if file.write_all(&vec![0; size]).is_err() {
+                size /= 2;
             }
         }
         Ok(())

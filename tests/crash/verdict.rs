@@ -97,8 +97,7 @@ impl Verdict<'_> {
     /// When the last surviving operation was sent.
     fn last_sent(&self, kept: &[usize]) -> Option<u64> {
         let last = |(journal, kept): (&Vec<Entry>, &usize)| {
-            let survivors = journal[..*kept].iter();
-            Some(survivors.filter(|entry| !is_refused(entry)).next_back()?.sent)
+            Some(journal[..*kept].iter().rfind(|entry| !is_refused(entry))?.sent)
         };
         self.journals.iter().zip(kept).filter_map(last).max()
     }
