@@ -24,6 +24,7 @@ use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
 use crate::listener::Change;
+use crate::load;
 use crate::log::{self, Role};
 use crate::mailbox::{Mailbox, Message};
 use crate::process::{self, PidFile};
@@ -43,6 +44,9 @@ const REACTORS_MAX: usize = 8;
 
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(code) = tasks::run_as_check(&program_name(), &arguments) {
+        return code;
+    }
     match Task::of(&arguments) {
         Task::Version => tasks::print_version(),
         Task::Help => tasks::print_usage(&program_name()),
@@ -210,6 +214,8 @@ struct Running {
     reactors: Vec<JoinHandle<()>>,
     requests: Receiver<Request>,
     pid_file: Option<PidFile>,
+    /// The server was told to end before all data was there: none of it may be saved.
+    is_half_loaded: bool,
 }
 
 impl Running {
@@ -246,6 +252,10 @@ impl Running {
             reactors.push(spawn(seat, index, Arc::clone(&server))?);
         }
         server.pass_on(&database, change);
+        let is_half_loaded = load::at_start(&server, &database, &requests)? == load::Start::Ended;
+        if is_half_loaded {
+            return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
+        }
         for kind in database.listeners.lock().kinds() {
             log::notice!("Ready to accept connections {}", kind.name());
         }
@@ -253,13 +263,15 @@ impl Running {
         if is_bare {
             show_first_steps(&config, &database);
         }
-        Ok(Self { server, reactors, requests, pid_file })
+        Ok(Self { server, reactors, requests, pid_file, is_half_loaded })
     }
 
     /// Returns when the server has ended in order.
     fn wait_for_the_end(self) {
-        // The server holds a sender, so there is always somebody who may still ask.
-        let _ = self.requests.recv();
+        if !self.is_half_loaded {
+            // The server holds a sender, so there is always somebody who may still ask.
+            let _ = self.requests.recv();
+        }
         log::notice!("User requested shutdown...");
         process::notify_supervisor("STOPPING=1\n");
         for mailbox in &self.server.mailboxes {

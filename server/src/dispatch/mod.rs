@@ -38,7 +38,7 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION};
+pub use refusal::{BUSY, BUSY_FUNCTION, LOADING};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};

@@ -39,13 +39,9 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
-    page.zeros(&[
-        "loading",
-        "async_loading",
-        "current_cow_peak",
-        "current_cow_size",
-        "current_cow_size_age",
-    ]);
+    let database = view.database;
+    page.field("loading", u8::from(database.loading.is_on()));
+    page.zeros(&["async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
     page.field("current_fork_perc", "0.00");
     page.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
     let changes = view.database.stats.sum(|counters| &counters.dirty);
@@ -55,21 +51,26 @@ pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
     page.field("rdb_last_bgsave_status", "ok");
     page.field("rdb_last_bgsave_time_sec", -1);
     page.field("rdb_current_bgsave_time_sec", -1);
-    page.zeros(&[
-        "rdb_saves",
-        "rdb_last_cow_size",
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-        "aof_enabled",
-        "aof_rewrite_in_progress",
-        "aof_rewrite_scheduled",
-    ]);
+    page.zeros(&["rdb_saves", "rdb_last_cow_size"]);
+    let progress = database.loading.progress();
+    page.field("rdb_last_load_keys_expired", progress.expired.load(Ordering::Relaxed));
+    page.field("rdb_last_load_keys_loaded", progress.keys.load(Ordering::Relaxed));
+    page.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
     page.field("aof_last_rewrite_time_sec", -1);
     page.field("aof_current_rewrite_time_sec", -1);
     page.field("aof_last_bgrewrite_status", "ok");
     page.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
     page.field("aof_last_write_status", "ok");
     page.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if database.loading.is_on() {
+        let figures = database.loading.figures(view.now_ms());
+        page.field("loading_start_time", figures.started);
+        page.field("loading_total_bytes", figures.total_bytes);
+        page.field("loading_rdb_used_mem", figures.memory_bytes);
+        page.field("loading_loaded_bytes", figures.loaded_bytes);
+        page.field("loading_loaded_perc", format_args!("{:.2}", figures.percent));
+        page.field("loading_eta_seconds", figures.eta);
+    }
 }
 
 /// Reactors under the name of Redis's threads.
