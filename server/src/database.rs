@@ -28,6 +28,7 @@ use crate::replication::Replication;
 use crate::scripting::Scripting;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
+use crate::snapshot::Snapshots;
 use crate::tracking::Tracking;
 use crate::waiters::Waiters;
 
@@ -44,6 +45,7 @@ pub struct Database {
     pub loading: Loading,
     /// What its writes did, for those who follow.
     pub log: EffectLog,
+    pub snapshots: Snapshots,
     pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
@@ -91,6 +93,7 @@ impl Database {
             keyspace,
             loading: Loading::default(),
             log: EffectLog::default(),
+            snapshots: Snapshots::default(),
             pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
@@ -115,6 +118,7 @@ impl Database {
     /// Puts other settings into effect.
     pub fn set_settings(&self, settings: Settings) {
         self.room.set_limit(&settings.eviction);
+        self.snapshots.heed(&settings);
         self.settings.store(Arc::new(settings));
         self.generation.fetch_add(1, Ordering::Release);
     }

@@ -131,27 +131,33 @@ pub enum Start {
 }
 
 /// Loads the snapshot, if there is one. To be called by the thread that `requests` go to.
+///
+/// `open_doors` lets clients in: not before they are told to wait.
 pub fn at_start(
     server: &Server,
     database: &Database,
     requests: &Receiver<Request>,
+    open_doors: impl FnOnce(),
 ) -> Result<Start> {
     let config = server.config();
     let path = config.dir.join(&config.dbfilename);
     let began = Instant::now();
-    let Some((file, bytes)) = open(&path)? else { return Ok(Start::Ready) };
+    let Some((file, bytes)) = open(&path)? else {
+        open_doors();
+        return Ok(Start::Ready);
+    };
     let guard = database.loading.begin(bytes, config.key_load_delay);
+    open_doors();
     let (loaded, is_told_to_end) = std::thread::scope(|scope| {
         let load = || {
-            let loaded = snapshot(database, &config, file, Some(bytes), &guard.progress);
-            server.tell_loaded();
-            loaded
+            let _bell = Bell(server);
+            snapshot(database, &config, file, Some(bytes), &guard.progress)
         };
         let thread = std::thread::Builder::new().name("load".into()).spawn_scoped(scope, load);
         let thread = thread.map_err(|error| anyhow!("Can't start a thread: {error}"))?;
         let mut is_told_to_end = false;
         // The server holds a sender, and whoever loads says so in the end.
-        while requests.recv() != Ok(Request::Loaded) {
+        while !matches!(requests.recv(), Ok(Request::Loaded)) {
             is_told_to_end = true;
             guard.progress.stop.store(true, Relaxed);
         }
@@ -166,6 +172,15 @@ pub fn at_start(
     tell(&loaded.summary);
     log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
     Ok(Start::Ready)
+}
+
+/// Tells the main thread when loading has ended, in whatever way.
+struct Bell<'s>(&'s Server);
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        self.0.tell_loaded();
+    }
 }
 
 /// The file and its length.

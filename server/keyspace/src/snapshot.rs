@@ -128,16 +128,15 @@ impl OpenCut {
 }
 
 impl Keyspace {
-    /// Begins a snapshot of the state as it is once all segments are locked; `at_cut` runs at that moment. Who
-    /// begins it has to take it to its end, by [`Walk::step`] or [`Walk::finish_silently`].
+    /// Begins a snapshot of the state as it is once the token and all segments are locked; `at_cut` runs at
+    /// that moment. Who begins it has to take it to its end, by [`Walk::step`] or [`Walk::finish_silently`].
     pub fn cut(&self, sink: Arc<dyn Sink>, at_cut: impl FnOnce()) -> Result<Walk, AlreadyOpen> {
         if self.is_cut_open() {
             return Err(AlreadyOpen);
         }
-        // With the token: what holds it has taken only some of its locks, and may be halfway through.
-        let mut hold = Hold::from(self.lock_lazily());
-        hold.lock_rest();
-        hold.cut(sink, at_cut)
+        let mut all = self.lock_lazily();
+        all.lock_rest();
+        Hold::from(all).cut(sink, at_cut)
     }
 }
 
