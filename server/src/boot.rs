@@ -15,7 +15,8 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use carnelian_config::{
-    ClientCertificates, Config, DirectiveId, Line, Start, StartError, Supervised, Task,
+    ClientCertificates, Config, DirectiveId, Line, ShutdownFlags, Start, StartError, Supervised,
+    Task,
 };
 use carnelian_keyspace::Keyspace;
 
@@ -23,6 +24,7 @@ use crate::acl::{self, Acl};
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
+use crate::halt::Halt;
 use crate::listener::Change;
 use crate::log::{self, Role};
 use crate::mailbox::{Mailbox, Message};
@@ -33,7 +35,7 @@ use crate::registry::Registry;
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
-use crate::{allocator, clock, signals};
+use crate::{allocator, clock, signals, snapshot};
 
 /// Where a server that was started without arguments keeps its data.
 const DATA_FOLDER: &str = "carnelian-data";
@@ -259,11 +261,24 @@ impl Running {
     /// Returns when the server has ended in order.
     fn wait_for_the_end(self) {
         // The server holds a sender, so there is always somebody who may still ask.
-        let _ = self.requests.recv();
-        log::notice!("User requested shutdown...");
-        process::notify_supervisor("STOPPING=1\n");
-        for mailbox in &self.server.mailboxes {
-            mailbox.post(Message::Shutdown);
+        while let Ok(request) = self.requests.recv() {
+            let config = self.server.config();
+            let (flags, waiter) = match request {
+                Request::Shutdown(flags, waiter) => (flags, Some(waiter)),
+                Request::Signal("SIGINT") => (config.shutdown_on_sigint, None),
+                Request::Signal(_) => (config.shutdown_on_sigterm, None),
+            };
+            log::notice!("User requested shutdown...");
+            process::notify_supervisor("STOPPING=1\n");
+            if self.stop(flags) {
+                break;
+            }
+            log::warning!(
+                "Errors trying to shut down the server. Check the logs for more information."
+            );
+            if let Some(waiter) = waiter {
+                waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
+            }
         }
         for reactor in self.reactors {
             let _ = reactor.join();
@@ -275,6 +290,42 @@ impl Running {
             database.listeners.lock().close();
         }
         log::warning!("Carnelian is now ready to exit, bye bye...");
+    }
+
+    /// Has the reactors end, with all data saved where it is to be. False if that did not work out, and
+    /// then all goes on.
+    fn stop(&self, flags: ShutdownFlags) -> bool {
+        let databases = self.server.databases.read().clone();
+        for database in &databases {
+            if database.snapshots.cancel() {
+                log::warning!("There is a child saving an .rdb. Killing it!");
+                database.snapshots.wait_until_idle();
+            }
+        }
+        let has_points = !self.server.config().save.is_empty();
+        if flags.nosave || !has_points && !flags.save {
+            for mailbox in &self.server.mailboxes {
+                mailbox.post(Message::Shutdown);
+            }
+            return true;
+        }
+        // What a client is told from here on would not be saved.
+        let halt = Halt::begin(&self.server);
+        log::notice!("Saving the final RDB snapshot before exiting.");
+        process::notify_supervisor("STATUS=Saving the final RDB snapshot\n");
+        for database in &databases {
+            if snapshot::save(&self.server, database).is_ok() {
+                continue;
+            }
+            if !flags.force {
+                log::warning!("Error trying to save the DB, can't exit.");
+                process::notify_supervisor("STATUS=Error trying to save the DB, can't exit.\n");
+                return false;
+            }
+            log::warning!("Error trying to save the DB. Exit anyway.");
+        }
+        halt.end();
+        true
     }
 }
 

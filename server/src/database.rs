@@ -27,6 +27,7 @@ use crate::replication::Replication;
 use crate::scripting::Scripting;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
+use crate::snapshot::Snapshots;
 use crate::tracking::Tracking;
 use crate::waiters::Waiters;
 
@@ -42,6 +43,7 @@ pub struct Database {
     pub keyspace: Keyspace,
     /// What its writes did, for those who follow.
     pub log: EffectLog,
+    pub snapshots: Snapshots,
     pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
@@ -88,6 +90,7 @@ impl Database {
             stats,
             keyspace,
             log: EffectLog::default(),
+            snapshots: Snapshots::default(),
             pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
@@ -112,6 +115,7 @@ impl Database {
     /// Puts other settings into effect.
     pub fn set_settings(&self, settings: Settings) {
         self.room.set_limit(&settings.eviction);
+        self.snapshots.heed(&settings);
         self.settings.store(Arc::new(settings));
         self.generation.fetch_add(1, Ordering::Release);
     }

@@ -24,6 +24,7 @@ pub mod encryption;
 pub mod eviction;
 mod expire;
 mod features;
+mod halt;
 mod histogram;
 mod info;
 mod input;
@@ -51,6 +52,7 @@ pub mod settings;
 mod signals;
 mod slab;
 pub mod slowlog;
+mod snapshot;
 mod tasks;
 #[cfg(test)]
 mod testing;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::connection::Accepted;
+use crate::halt::Gate;
 use crate::listener::Listener;
 use crate::pubsub::Publication;
 use crate::session::Worker;
@@ -45,6 +46,8 @@ pub enum Message {
     Run(Box<dyn FnOnce(&mut Worker) + Send>),
     /// Do nothing until then.
     Sleep(Instant),
+    /// Stop, until it is known how to go on.
+    Halt(Arc<Gate>),
     /// Stop accepting, flush, close every connection and end the thread.
     Shutdown,
 }

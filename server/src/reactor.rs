@@ -21,6 +21,7 @@ use crate::connection::{Accepted, Connection, Transport};
 use crate::dispatch;
 use crate::eviction;
 use crate::features;
+use crate::halt::Verdict;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
 use crate::pubsub::{Part, Row};
@@ -594,6 +595,15 @@ impl Reactor {
             Message::Run(work) => work(&mut self.service.worker),
             Message::Sleep(end) => {
                 std::thread::sleep(end.saturating_duration_since(Instant::now()));
+            }
+            // Not from inside a command, which holds locks: after it.
+            Message::Halt(gate) if self.spare.is_none() => {
+                self.core.missed.push(Missed::Message(Message::Halt(gate)));
+            }
+            Message::Halt(gate) => {
+                if gate.pass() == Verdict::End {
+                    self.begin_farewell();
+                }
             }
             Message::Shutdown => self.begin_farewell(),
         }

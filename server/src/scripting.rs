@@ -15,7 +15,7 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest};
+use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest, UNSAVED};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
@@ -86,6 +86,12 @@ impl Scripting {
         }
         MutexGuard::try_map(guard, Option::as_mut)
             .map_err(|_| CommandError::text("ERR there is no engine for scripts"))
+    }
+
+    /// The sources of all libraries of functions.
+    pub fn library_sources(&self) -> Vec<Vec<u8>> {
+        let engine = self.engine.lock();
+        engine.as_ref().map_or(Vec::new(), |engine| engine.kept_libraries().0)
     }
 
     /// Whether a script may write, or pass something on, for all it says of itself.
@@ -238,6 +244,12 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
+        }
+        if self.database.snapshots.refuses_writes()
+            && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
+            && !self.wrote
+        {
+            return Err((Some(entry), CommandError::text(UNSAVED)));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

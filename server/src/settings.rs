@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carnelian_commands::Environment;
-use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit};
+use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit, SavePoint};
 use carnelian_keyspace::{AccessPolicy, Limits};
 use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
@@ -65,6 +65,12 @@ pub struct Settings {
     pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
     pub notifications: Notifications,
+    /// `save`: after how long and how many changes a snapshot is taken.
+    pub save_points: Vec<SavePoint>,
+    /// `stop-writes-on-bgsave-error`.
+    pub stops_writes: bool,
+    /// `rdb-key-save-delay`, in microseconds.
+    pub save_delay_us: i32,
     /// What commands on data go by.
     pub environment: Environment,
 }
@@ -131,6 +137,9 @@ impl Settings {
             },
             tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
+            save_points: config.save.clone(),
+            stops_writes: config.stop_writes_on_bgsave_error,
+            save_delay_us: config.rdb_key_save_delay,
             environment: environment(config),
         }
     }

@@ -216,15 +216,15 @@ directives! {
     notify_keyspace_events: KeyspaceEvents = "", Kind::KeyspaceEvents, AnyTime, Obeyed;
 
     // Snapshots.
-    save: Vec<SavePoint> = "3600 1 300 100 60 10000", Kind::SavePoints, AnyTime, Later;
-    dbfilename: String = "dump.rdb", Kind::Text(check::dump_name), AnyTime + PROTECTED, Later;
-    rdbcompression: bool = "yes", Kind::Bool, AnyTime, Later;
-    rdbchecksum: bool = "yes", Kind::Bool, StartOnly, Later;
+    save: Vec<SavePoint> = "3600 1 300 100 60 10000", Kind::SavePoints, AnyTime, Obeyed;
+    dbfilename: String = "dump.rdb", Kind::Text(check::dump_name), AnyTime + PROTECTED, Obeyed;
+    rdbcompression: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    rdbchecksum: bool = "yes", Kind::Bool, StartOnly, Obeyed;
     rdb_del_sync_files: bool = "no", Kind::Bool, AnyTime, Later;
-    rdb_save_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Later;
+    rdb_save_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     rdb_version: u16 = "11", int(9, 12), AnyTime, Obeyed;
     rdb_version_check: &'static str = "strict", Kind::Word(&["strict", "relaxed"]), AnyTime, Later;
-    stop_writes_on_bgsave_error: bool = "yes", Kind::Bool, AnyTime, Later;
+    stop_writes_on_bgsave_error: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     sanitize_dump_payload: &'static str = "no",
         Kind::Word(&["no", "yes", "clients"]), AnyTime, Later;
 
@@ -329,7 +329,7 @@ directives! {
     min_string_size_avoid_copy_reply: u32 = "16384", int(0, I32_MAX), AnyTime + HIDDEN, Later;
     min_string_size_avoid_copy_reply_threaded: u32 = "65536",
         int(0, I32_MAX), AnyTime + HIDDEN, Later;
-    rdb_key_save_delay: i32 = "0", int(I32_MIN, I32_MAX), AnyTime + HIDDEN, Later;
+    rdb_key_save_delay: i32 = "0", int(I32_MIN, I32_MAX), AnyTime + HIDDEN, Obeyed;
     repl_rdb_channel: bool = "yes", Kind::Bool, AnyTime + HIDDEN, Later;
     use_exit_on_panic: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
     watchdog_period: u32 = "0", int(0, I32_MAX), AnyTime + HIDDEN, Later;

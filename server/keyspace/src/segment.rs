@@ -78,8 +78,15 @@ impl Segment {
         table
     }
 
+    /// Whether fields of some hash expire. Errs only by saying so of one that no longer has any.
+    #[must_use]
+    pub fn has_expiring_fields(&self) -> bool {
+        !self.field_expiries.is_empty()
+    }
+
     /// Logical databases that have had a key here, and all below them.
-    pub(crate) fn databases(&self) -> usize {
+    #[must_use]
+    pub fn databases(&self) -> usize {
         self.tables.len()
     }
 

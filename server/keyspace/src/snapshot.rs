@@ -128,8 +128,8 @@ impl OpenCut {
 }
 
 impl Keyspace {
-    /// Begins a snapshot of the state as it is once all segments are locked; `at_cut` runs at that moment. Who
-    /// begins it has to take it to its end, by [`Walk::step`] or [`Walk::finish_silently`].
+    /// Begins a snapshot of the state as it is once the token and all segments are locked; `at_cut` runs at
+    /// that moment. Who begins it has to take it to its end, by [`Walk::step`] or [`Walk::finish_silently`].
     pub fn cut(&self, sink: Arc<dyn Sink>, at_cut: impl FnOnce()) -> Result<Walk, AlreadyOpen> {
         if self.is_cut_open() {
             return Err(AlreadyOpen);

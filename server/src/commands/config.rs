@@ -110,6 +110,7 @@ fn warn_of_small_limit(context: &Context<'_>, database: &Database, pairs: &[(&[u
 fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     database.stats.reset();
+    database.snapshots.reset();
     database.rates.lock().reset();
     database.room.reset();
     context.worker.server.turns.iter().for_each(Turns::reset);

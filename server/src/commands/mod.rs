@@ -17,6 +17,7 @@ mod monitor;
 mod process;
 mod pubsub;
 mod reload;
+mod save;
 mod scripting;
 mod slowlog;
 mod time;
@@ -181,6 +182,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    save::TABLE,
     scripting::TABLE,
     slowlog::TABLE,
     time::TABLE,

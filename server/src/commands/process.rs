@@ -1,9 +1,12 @@
 //! SHUTDOWN and ROLE: the process as a whole, and its part in replication.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
+use std::sync::Arc;
 
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Wait, args};
+use carnelian_config::ShutdownFlags;
+
+use crate::blocking::Waiter;
 use crate::commands::{Context, command};
-use crate::log;
 use crate::registry::ServerCommand;
 
 pub const TABLE: &[ServerCommand] = &[
@@ -45,62 +48,50 @@ fn role(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// What SHUTDOWN is to do.
 #[derive(Debug, PartialEq)]
 enum Shutdown {
-    End {
-        save: bool,
-        /// Even where not all can be done that should be done before.
-        force: bool,
-    },
+    End(ShutdownFlags),
     Abort,
 }
 
 impl Shutdown {
     fn parse(words: &[&[u8]]) -> Result<Self, CommandError> {
-        let (mut save, mut nosave, mut now, mut force, mut abort) =
-            (false, false, false, false, false);
+        let mut flags = ShutdownFlags::default();
+        let mut abort = false;
         for word in words {
             let flag = match () {
-                () if args::is(word, "NOSAVE") => &mut nosave,
-                () if args::is(word, "SAVE") => &mut save,
-                () if args::is(word, "NOW") => &mut now,
-                () if args::is(word, "FORCE") => &mut force,
+                () if args::is(word, "NOSAVE") => &mut flags.nosave,
+                () if args::is(word, "SAVE") => &mut flags.save,
+                () if args::is(word, "NOW") => &mut flags.now,
+                () if args::is(word, "FORCE") => &mut flags.force,
                 () if args::is(word, "ABORT") => &mut abort,
                 () => return Err(CommandError::Syntax),
             };
             *flag = true;
         }
-        if abort && (save || nosave || now || force) || save && nosave {
+        if abort && flags != ShutdownFlags::default() || flags.save && flags.nosave {
             return Err(CommandError::Syntax);
         }
-        Ok(if abort { Self::Abort } else { Self::End { save, force } })
+        Ok(if abort { Self::Abort } else { Self::End(flags) })
     }
 }
 
 /// `SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]`
 ///
-/// Nothing is answered: the end of the connection is the answer. There are no snapshots yet, so a
-/// client that insists on one is refused rather than left without its data.
+/// The end of the connection is the answer, unless it turns out that the server cannot end.
 fn shutdown(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let words = &context.args[1..];
-    let parsed = Shutdown::parse(words)?;
-    let database = &context.session.database;
-    let is_nosave = words.iter().any(|word| word.eq_ignore_ascii_case(b"nosave"));
+    let flags = match Shutdown::parse(&context.args[1..])? {
+        Shutdown::Abort => return Err(CommandError::text("ERR No shutdown in progress.")),
+        Shutdown::End(flags) => flags,
+    };
+    let session = &mut *context.session;
+    let database = &session.database;
     // What a script has done by half must not be saved.
-    if parsed != Shutdown::Abort && !is_nosave && database.keyspace.is_busy() {
+    if !flags.nosave && database.keyspace.is_busy() {
         return Err(CommandError::text(database.scripting.busy_text()));
     }
-    match parsed {
-        Shutdown::Abort => Err(CommandError::text("ERR No shutdown in progress.")),
-        Shutdown::End { save: true, force: false } => {
-            log::warning!(
-                "Error trying to save the DB, can't exit: this version has no snapshots."
-            );
-            Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."))
-        }
-        Shutdown::End { .. } => {
-            context.worker.server.request_shutdown();
-            Ok(Effect::None)
-        }
-    }
+    let waiter = Waiter::enter(session, context.entry.id, context.args, Wait::default());
+    session.waiter = Some(Arc::clone(&waiter));
+    context.worker.server.request_shutdown(flags, waiter);
+    Ok(Effect::None)
 }
 
 #[cfg(test)]
@@ -114,9 +105,11 @@ mod tests {
 
     #[test]
     fn shutdown_takes_the_combinations_of_redis() {
-        assert_eq!(parse(""), Ok(Shutdown::End { save: false, force: false }));
-        assert_eq!(parse("nosave now FORCE"), Ok(Shutdown::End { save: false, force: true }));
-        assert_eq!(parse("save"), Ok(Shutdown::End { save: true, force: false }));
+        let none = ShutdownFlags::default();
+        assert_eq!(parse(""), Ok(Shutdown::End(none)));
+        let all = ShutdownFlags { nosave: true, now: true, force: true, ..none };
+        assert_eq!(parse("nosave now FORCE"), Ok(Shutdown::End(all)));
+        assert_eq!(parse("save"), Ok(Shutdown::End(ShutdownFlags { save: true, ..none })));
         assert_eq!(parse("abort"), Ok(Shutdown::Abort));
         for bad in ["foo", "save nosave", "abort now", "abort nosave"] {
             assert_eq!(parse(bad), Err(CommandError::Syntax), "{bad}");

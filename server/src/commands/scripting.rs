@@ -8,6 +8,7 @@ use crate::commands::{Context, help};
 use crate::dispatch::Nesting;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::scripting::ScriptHost;
+use crate::session::Session;
 
 const RUNS: Flags = Flags::MOVABLEKEYS
     .union(Flags::NO_MANDATORY_KEYS)
@@ -210,7 +211,7 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
             let handle = engine.function(words[1]).ok_or_else(no_function)?;
             let (flags, name) = (handle.flags(), Some(handle.name()));
             let (keys, arguments) = words[3..].split_at(count?);
-            check_memory(flags, nest.session.is_out_of_memory)?;
+            check_state(flags, nest.session)?;
             let is_read_only = read_only(flags, access)?;
             let mut host = ScriptHost::new(nest, place, words, name, flags, is_read_only, staged);
             let run = Run { keys, arguments, host: &mut host, protocol, out };
@@ -221,7 +222,7 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
                 _ => engine.script_by_sha(words[1]).ok_or_else(no_script)?,
             };
             let (keys, arguments) = words[3..].split_at(count?);
-            check_memory(handle.flags, nest.session.is_out_of_memory)?;
+            check_state(handle.flags, nest.session)?;
             let is_read_only = read_only(handle.flags, access)?;
             let mut host =
                 ScriptHost::new(nest, place, words, None, handle.flags, is_read_only, staged);
@@ -273,15 +274,25 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
     Ok(says_so || access == Access::ReadOnly)
 }
 
-/// A script that says what it does is refused before it runs where it could need memory.
-fn check_memory(flags: ScriptFlags, is_out_of_memory: bool) -> Result<(), CommandError> {
-    let exempt = [ScriptFlags::COMPAT, ScriptFlags::ALLOW_OOM, ScriptFlags::NO_WRITES];
-    if !is_out_of_memory || exempt.into_iter().any(|flag| flags.contains(flag)) {
+/// A script that says what it does is refused before it runs where it could need memory, or write what
+/// cannot be saved.
+fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError> {
+    if flags.contains(ScriptFlags::COMPAT) || flags.contains(ScriptFlags::NO_WRITES) {
         return Ok(());
     }
-    Err(CommandError::text(
-        "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
-    ))
+    if session.database.snapshots.refuses_writes() {
+        return Err(CommandError::text(
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
+             disk. Writable scripts are blocked. Use 'no-writes' flag for read only scripts.",
+        ));
+    }
+    if session.is_out_of_memory && !flags.contains(ScriptFlags::ALLOW_OOM) {
+        return Err(CommandError::text(
+            "OOM allow-oom flag is not set on the script, can not run it when used memory > \
+             'maxmemory'",
+        ));
+    }
+    Ok(())
 }
 
 /// An error of the engine, which leaves the code out.

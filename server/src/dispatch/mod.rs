@@ -34,11 +34,12 @@ use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 use crate::settings::Settings;
+use crate::snapshot;
 use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION};
+pub use refusal::{BUSY, BUSY_FUNCTION, UNSAVED};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -674,6 +675,7 @@ pub fn tick(worker: &mut Worker) {
             let tls = database.clients.totals().tls;
             database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
             eviction::make_room(worker, database);
+            snapshot::tick(&server, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

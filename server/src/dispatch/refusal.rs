@@ -17,6 +17,8 @@ pub enum Refusal {
     Arity(usize),
     NoAuth(usize),
     OutOfMemory(usize),
+    /// The last snapshot has failed.
+    Unsaved(usize),
     /// The user may not do it.
     Denied(usize, Denied),
     /// The client is subscribed, and its protocol cannot tell messages from replies.
@@ -68,8 +70,27 @@ pub fn admit<'r>(
     if session.is_out_of_memory && takes_memory(session, entry) {
         return Err(Refusal::OutOfMemory(entry.id));
     }
+    if session.database.snapshots.refuses_writes() && needs_disk(session, entry) {
+        return Err(Refusal::Unsaved(entry.id));
+    }
     Ok(entry)
 }
+
+/// Whether a command, or one of those that EXEC is to run, writes; or is a PING, by which the trouble is
+/// found out.
+#[cold]
+fn needs_disk(session: &Session, entry: &Entry) -> bool {
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    entry.flags.contains(Flags::WRITE)
+        || entry.full_name == "ping"
+        || queued.is_some_and(|it| it.has(Flags::WRITE))
+}
+
+/// The reply to writes while the last snapshot has failed (`stop-writes-on-bgsave-error`).
+pub const UNSAVED: &str = "MISCONF Redis is configured to save RDB snapshots, but it's currently unable \
+     to persist to disk. Commands that may modify the data set are disabled, because this instance is \
+     configured to report errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error \
+     option). Please check the Redis logs for details about the RDB error.";
 
 /// Whether a command, or one of those that EXEC is to run, may need more memory.
 #[cold]
@@ -105,6 +126,7 @@ pub fn refuse(
         Refusal::OutOfMemory(_) => {
             CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
         }
+        Refusal::Unsaved(_) => CommandError::text(UNSAVED),
         Refusal::Busy(_) => CommandError::text(session.database.scripting.busy_text()),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
@@ -124,6 +146,7 @@ pub fn refuse(
     if let Refusal::Arity(id)
     | Refusal::NoAuth(id)
     | Refusal::OutOfMemory(id)
+    | Refusal::Unsaved(id)
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
     | Refusal::InTransaction(id)

@@ -3,13 +3,14 @@
 //! Where programs expect a figure of something that this version has not got, it is the one of a
 //! server that does not use it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{Page, View};
 use crate::database::{Counter, Counters};
 use crate::pause::Held;
 use crate::pubsub::Kind;
 use crate::rates::Turns;
+use crate::snapshot::Progress;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let totals = view.database.clients.totals();
@@ -39,25 +40,35 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
+    page.zeros(&["loading", "async_loading"]);
+    let dirty = view.database.stats.sum(|counters| &counters.dirty);
+    let figures = view.database.snapshots.figures(dirty);
+    let of_current = |figure: fn(&Progress) -> &AtomicU64| {
+        let current = figures.current.as_ref();
+        current.map_or(0, |current| figure(&current.progress).load(Ordering::Relaxed))
+    };
+    let (keys, keys_done) = (of_current(|it| &it.keys), of_current(|it| &it.keys_done));
+    // What writers have to keep of the old state is all that a snapshot costs beside its buffers.
+    page.field("current_cow_peak", of_current(|it| &it.kept_bytes_max));
+    page.field("current_cow_size", of_current(|it| &it.kept_bytes));
+    page.zeros(&["current_cow_size_age"]);
+    let share = keys_done as f64 * 100.0 / keys.max(1) as f64;
+    page.field("current_fork_perc", format_args!("{share:.2}"));
+    page.field("current_save_keys_processed", keys_done);
+    page.field("current_save_keys_total", keys);
+    page.field("rdb_changes_since_last_save", figures.changes);
+    let since_s = figures.current.iter().find(|current| current.is_background).map(|it| it.since_s);
+    page.field("rdb_bgsave_in_progress", u8::from(since_s.is_some()));
+    page.field("rdb_last_save_time", figures.last_save_s);
+    page.field("rdb_last_bgsave_status", if figures.has_failed { "err" } else { "ok" });
+    let seconds = |time: Option<u64>| time.map_or(-1, |time| time as i64);
+    page.field("rdb_last_bgsave_time_sec", seconds(figures.last_duration_s));
+    let now_s = view.now_ms() / 1000;
+    let current_s = since_s.map(|since_s| now_s.saturating_sub(since_s));
+    page.field("rdb_current_bgsave_time_sec", seconds(current_s));
+    page.field("rdb_saves", figures.saves);
+    page.field("rdb_last_cow_size", figures.last_kept_bytes);
     page.zeros(&[
-        "loading",
-        "async_loading",
-        "current_cow_peak",
-        "current_cow_size",
-        "current_cow_size_age",
-    ]);
-    page.field("current_fork_perc", "0.00");
-    page.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
-    let changes = view.database.stats.sum(|counters| &counters.dirty);
-    page.field("rdb_changes_since_last_save", changes);
-    page.field("rdb_bgsave_in_progress", 0);
-    page.field("rdb_last_save_time", view.server.identity.started_ms / 1000);
-    page.field("rdb_last_bgsave_status", "ok");
-    page.field("rdb_last_bgsave_time_sec", -1);
-    page.field("rdb_current_bgsave_time_sec", -1);
-    page.zeros(&[
-        "rdb_saves",
-        "rdb_last_cow_size",
         "rdb_last_load_keys_expired",
         "rdb_last_load_keys_loaded",
         "aof_enabled",
