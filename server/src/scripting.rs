@@ -91,7 +91,8 @@ impl Scripting {
     /// The sources of all libraries of functions.
     pub fn library_sources(&self) -> Vec<Vec<u8>> {
         let engine = self.engine.lock();
-        engine.as_ref().map_or(Vec::new(), |engine| engine.kept_libraries().0)
+        let of = |engine: &Engine| engine.libraries().map(|library| library.code.to_vec()).collect();
+        engine.as_ref().map_or(Vec::new(), of)
     }
 
     /// Whether a script may write, or pass something on, for all it says of itself.
