@@ -82,6 +82,20 @@ impl Mailbox {
         }
     }
 
+    /// Posts these messages in their order, and leaves the vector empty.
+    pub fn post_all(&self, messages: &mut Vec<Message>) {
+        let was_empty = {
+            let mut queue = self.queue.lock();
+            let was_empty = queue.is_empty();
+            queue.append(messages);
+            self.has_mail.store(!queue.is_empty(), Ordering::Release);
+            was_empty && !queue.is_empty()
+        };
+        if was_empty {
+            let _ = self.waker.wake();
+        }
+    }
+
     /// Whether nothing waits; without a lock, for whoever asks often.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -138,5 +152,16 @@ mod tests {
         assert!(!mailbox.is_empty());
         poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
         assert!(!events.is_empty(), "the first message after emptying wakes again");
+        mailbox.take(&mut messages);
+
+        events.clear();
+        let mut several = vec![Message::PauseOver, Message::Shutdown];
+        mailbox.post_all(&mut several);
+        mailbox.post_all(&mut Vec::new());
+        poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+        assert!(!events.is_empty() && several.is_empty());
+        messages.clear();
+        mailbox.take(&mut messages);
+        assert!(matches!(*messages, [Message::PauseOver, Message::Shutdown]));
     }
 }

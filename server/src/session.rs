@@ -16,7 +16,7 @@ use crate::dispatch::Scratch;
 use crate::eviction::Quota;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
-use crate::pubsub::Subscriptions;
+use crate::pubsub::{Publication, Subscriptions};
 use crate::reactor::Core;
 use crate::server::Server;
 use crate::settings::Settings;
@@ -269,6 +269,9 @@ pub enum Next {
     Postpone,
 }
 
+/// Publications that wait for others to go to the same reactor.
+const PUBLISHED_MAX: usize = 256;
+
 /// A reactor's own context for the commands it runs.
 pub struct Worker {
     /// Index of the reactor.
@@ -292,6 +295,9 @@ pub struct Worker {
     pub echo: RefCell<Vec<u8>>,
     /// What the reactor has but for its service, while a command runs: for one that has to serve others.
     pub core: Option<Box<Core>>,
+    /// What has been published to each of the other reactors, and not yet sent.
+    published: RefCell<Vec<Vec<Message>>>,
+    has_published: Cell<bool>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
     /// A reply has passed the hard limit of its client, which is to be closed.
@@ -317,6 +323,8 @@ impl Worker {
             is_evicting: false,
             echo: RefCell::default(),
             core: None,
+            published: RefCell::default(),
+            has_published: Cell::new(false),
             posted: RefCell::default(),
             overflowed: Cell::new(false),
             broadcasts: Broadcasts::default(),
@@ -330,7 +338,45 @@ impl Worker {
         if reactor == self.reactor {
             self.posted.borrow_mut().push(message);
         } else {
+            self.send_published();
             self.server.mailboxes[reactor].post(message);
+        }
+    }
+
+    /// Sends a publication to a reactor, together with others: before any other message from here, and
+    /// before the publisher's reply.
+    pub fn publish(&self, reactor: usize, publication: &Arc<Publication>) {
+        let message = Message::Publish(Arc::clone(publication));
+        if reactor == self.reactor {
+            return self.posted.borrow_mut().push(message);
+        }
+        let mut published = self.published.borrow_mut();
+        if published.len() <= reactor {
+            published.resize_with(reactor + 1, Vec::new);
+        }
+        published[reactor].push(message);
+        if PUBLISHED_MAX <= published[reactor].len() {
+            self.server.mailboxes[reactor].post_all(&mut published[reactor]);
+        }
+        self.has_published.set(true);
+    }
+
+    /// Sends what has been published.
+    #[inline]
+    pub fn send_published(&self) {
+        if self.has_published.take() {
+            self.send_each_published();
+        }
+    }
+
+    #[cold]
+    fn send_each_published(&self) {
+        for (mailbox, messages) in
+            self.server.mailboxes.iter().zip(&mut *self.published.borrow_mut())
+        {
+            if !messages.is_empty() {
+                mailbox.post_all(messages);
+            }
         }
     }
 

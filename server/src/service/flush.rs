@@ -65,6 +65,7 @@ impl Service {
 
     /// Sends the turn's replies, in one write where the socket takes them.
     pub fn flush(&mut self, connection: &mut Connection) -> After {
+        self.worker.send_published();
         let Session { database, logged, .. } = &connection.session;
         if database.log.holds(*logged, self.worker.reactor) {
             return self.hold(connection);

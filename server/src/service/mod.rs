@@ -103,6 +103,7 @@ impl Service {
     /// The turn is over, and all replies have been flushed: gives memory back that one turn needed.
     pub fn end_turn(&mut self) {
         debug_assert!(self.replies.is_empty());
+        self.worker.send_published();
         for buffer in [&mut self.replies, &mut self.records, &mut self.decrypted] {
             buffer.clear();
             buffer.shrink_to(SCRATCH_BYTES_KEPT);
