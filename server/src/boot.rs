@@ -19,8 +19,10 @@ use carnelian_config::{
     Task,
 };
 use carnelian_keyspace::Keyspace;
+use carnelian_persistence::rdb::file::Progress;
 
 use crate::acl::{self, Acl};
+use crate::aof;
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
@@ -35,7 +37,8 @@ use crate::registry::Registry;
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
-use crate::{allocator, clock, signals, snapshot};
+use crate::snapshot::{self, Purpose};
+use crate::{allocator, clock, signals};
 
 /// Where a server that was started without arguments keeps its data.
 const DATA_FOLDER: &str = "carnelian-data";
@@ -242,6 +245,9 @@ impl Running {
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
         log::notice!("Server initialized");
+        if config.appendonly {
+            aof::load::at_start(&server, &database, &Progress::default())?;
+        }
 
         let mut reactors = Vec::with_capacity(seats.len());
         for (index, seat) in seats.into_iter().enumerate() {
@@ -288,6 +294,10 @@ impl Running {
         }
         for database in &*self.server.databases.read() {
             database.listeners.lock().close();
+            if database.aof.is_written() {
+                log::notice!("Calling fsync() on the AOF file.");
+                aof::disable(&self.server, database, false);
+            }
         }
         log::warning!("Carnelian is now ready to exit, bye bye...");
     }
@@ -297,8 +307,21 @@ impl Running {
     fn stop(&self, flags: ShutdownFlags) -> bool {
         let databases = self.server.databases.read().clone();
         for database in &databases {
+            let running = database.snapshots.running();
+            if database.aof.is_unfinished() {
+                if !flags.force {
+                    log::warning!("Writing initial AOF, can't exit.");
+                    return false;
+                }
+                log::warning!("Writing initial AOF. Exit anyway.");
+            }
             if database.snapshots.cancel() {
-                log::warning!("There is a child saving an .rdb. Killing it!");
+                match running {
+                    Some(Purpose::Rewrite) => {
+                        log::warning!("There is a child rewriting the AOF. Killing it!");
+                    }
+                    _ => log::warning!("There is a child saving an .rdb. Killing it!"),
+                }
                 database.snapshots.wait_until_idle();
             }
         }

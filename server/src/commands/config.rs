@@ -78,7 +78,8 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|&[name, value]| (name, value)).collect();
     let loopback = context.session.loopback;
-    configure::change(&context.worker.server, &context.session.database, |next| {
+    let is_nested = context.held.is_some();
+    configure::change(&context.worker.server, &context.session.database, is_nested, |next| {
         let permission = next.permission(loopback);
         next.set(&pairs, permission)
     })
@@ -111,6 +112,7 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     database.stats.reset();
     database.snapshots.reset();
+    database.aof.reset();
     database.rates.lock().reset();
     database.room.reset();
     context.worker.server.turns.iter().for_each(Turns::reset);
