@@ -91,8 +91,8 @@ impl Scripting {
     /// The sources of all libraries of functions.
     pub fn library_sources(&self) -> Vec<Vec<u8>> {
         let engine = self.engine.lock();
-        let of = |engine: &Engine| engine.libraries().map(|library| library.code.to_vec()).collect();
-        engine.as_ref().map_or(Vec::new(), of)
+        let engine = engine.as_ref();
+        engine.map_or(Vec::new(), |engine| engine.libraries().map(|it| it.code.to_vec()).collect())
     }
 
     /// Whether a script may write, or pass something on, for all it says of itself.
@@ -246,12 +246,11 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
         }
-        if (self.database.snapshots.refuses_writes() || self.database.aof.refuses_writes())
+        if self.database.snapshots.refuses_writes()
             && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
             && !self.wrote
         {
-            let refusal = self.database.write_refusal();
-            return Err((Some(entry), refusal.unwrap_or_else(|| CommandError::text(UNSAVED))));
+            return Err((Some(entry), CommandError::text(UNSAVED)));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory
