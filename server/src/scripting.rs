@@ -108,12 +108,6 @@ impl Scripting {
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
     }
 
-    /// The sources of all libraries, for a snapshot.
-    pub fn sources(&self, database: &Database) -> Vec<Vec<u8>> {
-        let Ok(engine) = self.engine(database) else { return Vec::new() };
-        engine.libraries().map(|library| library.code.to_vec()).collect()
-    }
-
     /// The script that has run for too long, if one has.
     pub fn running(&self) -> Option<Arc<Running>> {
         self.running.lock().clone()
