@@ -36,8 +36,8 @@ use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
-use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
 use crate::snapshot::{self, Purpose};
+use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
 use crate::{allocator, clock, signals};
 
 /// Where a server that was started without arguments keeps its data.

@@ -246,11 +246,12 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
         }
-        if self.database.snapshots.refuses_writes()
+        if (self.database.snapshots.refuses_writes() || self.database.aof.refuses_writes())
             && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
             && !self.wrote
         {
-            return Err((Some(entry), CommandError::text(UNSAVED)));
+            let refusal = self.database.write_refusal();
+            return Err((Some(entry), refusal.unwrap_or_else(|| CommandError::text(UNSAVED))));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

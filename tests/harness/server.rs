@@ -216,6 +216,19 @@ impl Server {
         }
     }
 
+    /// Ends the process as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts an ended server again on the same folder and port.
+    pub fn start_again(&mut self) -> Result<(), StartFailure> {
+        let (child, outcome) = self.plan.launch();
+        self.child = child;
+        outcome
+    }
+
     fn process(&self) -> Pid {
         Pid::from_child(&self.child)
     }

@@ -66,8 +66,7 @@ fn write_key(
         }
         return Ok(());
     }
-    let expires_in_fields =
-        matches!(found.kind, Type::HashExpiries | Type::HashListpackExpiries);
+    let expires_in_fields = matches!(found.kind, Type::HashExpiries | Type::HashListpackExpiries);
     let version = if expires_in_fields { VERSION_MAX } else { version };
     let mut payload = Vec::with_capacity(value.len() + 11);
     payload.push(found.kind as u8);

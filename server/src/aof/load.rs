@@ -27,11 +27,7 @@ use crate::server::Server;
 use crate::session::{Session, Worker, recycle};
 
 /// Loads what there is, and begins to write. Before the database is served.
-pub fn at_start(
-    server: &Arc<Server>,
-    database: &Arc<Database>,
-    progress: &Progress,
-) -> Result<()> {
+pub fn at_start(server: &Arc<Server>, database: &Arc<Database>, progress: &Progress) -> Result<()> {
     let began = Instant::now();
     let config = server.config();
     let folder = database.aof.folder(&config).map_err(|_| anyhow!(FATAL))?;
@@ -57,8 +53,7 @@ pub fn at_start(
         slices: Vec::new(),
         replies: Vec::new(),
     };
-    let loaded =
-        aof::load(&folder, config.aof_load_truncated, &mut replayer, &mut |_| {}, &tell);
+    let loaded = aof::load(&folder, config.aof_load_truncated, &mut replayer, &mut |_| {}, &tell);
     match loaded {
         Ok(Loaded::Nothing) => {}
         Ok(_) => {
@@ -104,8 +99,7 @@ pub fn reload(nest: &mut Nest<'_>) -> Result<(), String> {
     // What is read back is not news for anybody.
     database.log.set_foreign(true);
     let flushed = replayer.run(&[b"FLUSHALL"], &[1]);
-    let loaded =
-        aof::load(&folder, config.aof_load_truncated, &mut replayer, &mut |_| {}, &tell);
+    let loaded = aof::load(&folder, config.aof_load_truncated, &mut replayer, &mut |_| {}, &tell);
     database.log.set_foreign(database.replication.is_replica());
     match (flushed, loaded) {
         (Ok(()), Ok(_)) => Ok(()),

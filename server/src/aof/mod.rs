@@ -6,8 +6,8 @@
 //!
 //! Order of locks: those of the keyspace, then this state, then the log.
 
-pub mod load;
 mod convert;
+pub mod load;
 mod rewrite;
 
 use std::sync::atomic::{AtomicBool, Ordering};

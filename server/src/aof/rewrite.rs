@@ -56,10 +56,7 @@ struct Rewrite {
 
 /// Begins a rewrite; to be called without any lock.
 pub fn begin(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Unbegun> {
-    let claim = database
-        .snapshots
-        .claim(database, Purpose::Rewrite)
-        .map_err(|_| Unbegun::Taken)?;
+    let claim = database.snapshots.claim(database, Purpose::Rewrite).map_err(|_| Unbegun::Taken)?;
     let config = server.config();
     let failed = |text: String| {
         log::warning!("{text}");

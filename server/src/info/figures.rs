@@ -68,10 +68,7 @@ pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
     page.field("rdb_current_bgsave_time_sec", seconds(current_s));
     page.field("rdb_saves", figures.saves);
     page.field("rdb_last_cow_size", figures.last_kept_bytes);
-    page.zeros(&[
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-    ]);
+    page.zeros(&["rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
     append_only(view, page);
 }
 
