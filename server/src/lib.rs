@@ -32,6 +32,7 @@ mod input;
 mod keys;
 mod latency;
 pub mod listener;
+pub mod load;
 pub mod log;
 pub mod mailbox;
 mod memory;

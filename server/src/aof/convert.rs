@@ -23,6 +23,7 @@ pub fn convert(
         newer: false,
         expanded_bytes_max: usize::MAX,
         input_bytes: None,
+        passes_modules: false,
     };
     let mut reader = FileReader::new(snapshot, trust);
     let (mut chunk, mut functions) = (Chunk::default(), Functions::default());

@@ -222,6 +222,7 @@ impl Replay for Replayer<'_> {
             newer: self.config.rdb_version_check == "relaxed",
             expanded_bytes_max: environment.limits.max_string,
             input_bytes: Some(input.length()),
+            passes_modules: false,
         };
         let rules = Rules {
             limits: environment.limits,
