@@ -42,7 +42,8 @@ struct Plan {
 /// How a start is known to have succeeded.
 #[derive(Clone, Copy, Debug)]
 pub enum Ready {
-    /// The port answers, be it with an error: a server that asks for a password is up too.
+    /// The port answers, be it with an error: a server that asks for a password is up too. One that
+    /// loads its data is not.
     Answer,
     /// The log has this text, for servers whose port is closed.
     Log(&'static str),
@@ -399,7 +400,8 @@ impl Plan {
         }
         let Ok(transport) = Transport::tcp(self.port) else { return false };
         let mut client = Client::over(transport);
-        client.try_send(b"PING\r\n").is_ok() && client.try_read().is_ok()
+        let reply = client.try_send(b"PING\r\n").ok().and_then(|()| client.try_read().ok());
+        reply.is_some_and(|reply| !reply.to_string().starts_with("-LOADING"))
     }
 }
 

@@ -416,6 +416,8 @@ impl Events for Told {
     fn synced(&self, offset: u64) {
         let Some(database) = self.database.upgrade() else { return };
         database.log.release(offset, &self.mailboxes);
+        // WAITAOF
+        database.replication.primary.waits.settle(&database);
     }
 
     fn released(&self, offset: u64) {
