@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use carnelian_commands::{Rewrite, write_command};
 use carnelian_keyspace::Changes;
+use carnelian_persistence::aof::Doorbell;
 use carnelian_replication::{Backlog, Trimmed};
 use parking_lot::Mutex;
 
@@ -37,6 +38,8 @@ pub struct EffectLog {
     held: AtomicU64,
     /// Of the reactors; known once a replica has come.
     mailboxes: OnceLock<Box<[Arc<Mailbox>]>>,
+    /// Wakes the writer of the append-only file.
+    pub bell: Arc<Doorbell>,
     sequence: Mutex<Sequence>,
 }
 
@@ -82,6 +85,7 @@ impl Default for EffectLog {
             is_strict: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            bell: Arc::default(),
             sequence: Mutex::new(sequence),
         }
     }
@@ -234,6 +238,7 @@ impl EffectLog {
         let end = sequence.append(&unit.bytes);
         let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
+        self.bell.ring();
         self.wake(waiting);
         unit.bytes.clear();
         unit.bytes.shrink_to(KEPT_BYTES);
@@ -253,6 +258,7 @@ impl EffectLog {
         let end = sequence.append(bytes);
         let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
+        self.bell.ring();
         self.wake(waiting);
         end
     }

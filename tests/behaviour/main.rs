@@ -32,6 +32,7 @@ mod pubsub;
 mod same_port;
 mod scripts;
 mod sets;
+mod snapshots;
 mod sorted_sets;
 mod streams;
 mod strings;

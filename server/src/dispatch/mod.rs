@@ -21,6 +21,7 @@ use carnelian_resp::Writer;
 use carnelian_tls::TlsSession;
 
 use crate::allocator;
+use crate::aof;
 use crate::blocking::{self, Waiter};
 use crate::commands::Context;
 use crate::database::Database;
@@ -494,7 +495,11 @@ pub fn open<'c>(
     changes.keeps_expired = attention & attention::PAUSED != 0;
     changes.following = database.log.is_followed();
     let policy = settings.environment.policy;
-    Db::new(hold, index, worker.clock.now_ms(), policy, aftermath)
+    let mut db = Db::new(hold, index, worker.clock.now_ms(), policy, aftermath);
+    if worker.is_timeless {
+        db.set_timeless();
+    }
+    db
 }
 
 fn call<'c>(
@@ -676,6 +681,7 @@ pub fn tick(worker: &mut Worker) {
             database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
             eviction::make_room(worker, database);
             snapshot::tick(&server, database);
+            aof::tick(&server, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

@@ -75,7 +75,9 @@ pub fn admit<'r>(
     if session.is_out_of_memory && takes_memory(session, entry) {
         return Err(Refusal::OutOfMemory(entry.id));
     }
-    if session.database.snapshots.refuses_writes() && needs_disk(session, entry) {
+    if (session.database.snapshots.refuses_writes() || session.database.aof.refuses_writes())
+        && needs_disk(session, entry)
+    {
         return Err(Refusal::Unsaved(entry.id));
     }
     Ok(entry)
@@ -133,7 +135,9 @@ pub fn refuse(
         Refusal::OutOfMemory(_) => {
             CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
         }
-        Refusal::Unsaved(_) => CommandError::text(UNSAVED),
+        Refusal::Unsaved(_) => {
+            database.write_refusal().unwrap_or_else(|| CommandError::text(UNSAVED))
+        }
         Refusal::Busy(_) => CommandError::text(session.database.scripting.busy_text()),
         Refusal::Loading(_) => CommandError::text(LOADING),
         Refusal::InTransaction(_) => {
