@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use carnelian_commands::{Rewrite, write_command};
 use carnelian_keyspace::Changes;
+use carnelian_persistence::aof::Doorbell;
 use carnelian_replication::{Backlog, Trimmed};
 use parking_lot::Mutex;
 
@@ -40,6 +41,8 @@ pub struct EffectLog {
     held: AtomicU64,
     /// Of the reactors; known once a replica has come.
     mailboxes: OnceLock<Box<[Arc<Mailbox>]>>,
+    /// Wakes the writer of the append-only file.
+    pub bell: Arc<Doorbell>,
     sequence: Mutex<Sequence>,
 }
 
@@ -86,6 +89,7 @@ impl Default for EffectLog {
             source: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            bell: Arc::default(),
             sequence: Mutex::new(sequence),
         }
     }
@@ -265,6 +269,7 @@ impl EffectLog {
         let end = sequence.append(&unit.bytes);
         let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
+        self.bell.ring();
         self.wake(waiting);
         unit.clear();
         end
@@ -286,6 +291,7 @@ impl EffectLog {
         let end = sequence.append(&bytes);
         let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
+        self.bell.ring();
         self.wake(waiting);
         end
     }

@@ -40,6 +40,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
     if !database.active_expiry.load(Ordering::Relaxed)
         || database.replication.is_replica()
         || database.keyspace.is_busy()
+        || database.loading.is_on()
         || database.pause.now(now_ms, &database.attention).is_some()
     {
         return false;

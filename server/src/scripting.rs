@@ -92,8 +92,8 @@ impl Scripting {
     /// The sources of all libraries of functions.
     pub fn library_sources(&self) -> Vec<Vec<u8>> {
         let engine = self.engine.lock();
-        let engine = engine.as_ref();
-        engine.map_or(Vec::new(), |engine| engine.libraries().map(|it| it.code.to_vec()).collect())
+        let sources = |engine: &Engine| engine.libraries().map(|it| it.code.to_vec()).collect();
+        engine.as_ref().map_or(Vec::new(), sources)
     }
 
     /// Whether a script may write, or pass something on, for all it says of itself.
@@ -106,12 +106,6 @@ impl Scripting {
             _ => return false,
         };
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
-    }
-
-    /// The sources of all libraries, for a snapshot.
-    pub fn sources(&self, database: &Database) -> Vec<Vec<u8>> {
-        let Ok(engine) = self.engine(database) else { return Vec::new() };
-        engine.libraries().map(|library| library.code.to_vec()).collect()
     }
 
     /// The script that has run for too long, if one has.
@@ -260,11 +254,12 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         {
             return Err((Some(entry), CommandError::text(text)));
         }
-        if self.database.snapshots.refuses_writes()
+        if (self.database.snapshots.refuses_writes() || self.database.aof.refuses_writes())
             && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
             && !self.wrote
         {
-            return Err((Some(entry), CommandError::text(UNSAVED)));
+            let refusal = self.database.write_refusal();
+            return Err((Some(entry), refusal.unwrap_or_else(|| CommandError::text(UNSAVED))));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

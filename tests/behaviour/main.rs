@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod append_only;
 mod atomicity;
 mod blocking;
 mod blocking_many;
@@ -23,6 +24,7 @@ mod latency;
 mod lifecycle;
 mod limits;
 mod lists;
+mod loading;
 mod monitor;
 mod notifications;
 mod pause;
@@ -32,6 +34,7 @@ mod replication_replica;
 mod same_port;
 mod scripts;
 mod sets;
+mod snapshots;
 mod sorted_sets;
 mod streams;
 mod strings;

@@ -1,6 +1,7 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
 mod acl;
+mod aof;
 mod command;
 mod commandlog;
 mod config;
@@ -171,6 +172,7 @@ impl Context<'_> {
 /// Every command of the server's own, by family.
 pub const TABLES: &[&[ServerCommand]] = &[
     acl::TABLE,
+    aof::TABLE,
     connection::TABLE,
     command::TABLE,
     commandlog::TABLE,

@@ -7,6 +7,7 @@ use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
 use crate::clients::bits;
 use crate::commands::{Context, Reach, client_line, command};
 use crate::configure;
+use crate::dispatch::Nesting;
 use crate::log;
 use crate::registry::ServerCommand;
 use crate::replication::replica::{self, Rules};
@@ -76,7 +77,9 @@ fn note(
     context: &Context<'_>,
     primary: Option<carnelian_config::Primary>,
 ) -> Result<(), CommandError> {
-    configure::change(&context.worker.server, &context.session.database, |config| {
+    let (server, database) = (&context.worker.server, &context.session.database);
+    let is_nested = context.nesting != Nesting::Nothing;
+    configure::change(server, database, is_nested, |config| {
         config.replicaof = primary;
         Ok(Vec::new())
     })

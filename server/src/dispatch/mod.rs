@@ -21,6 +21,7 @@ use carnelian_resp::Writer;
 use carnelian_tls::TlsSession;
 
 use crate::allocator;
+use crate::aof;
 use crate::blocking::{self, Waiter};
 use crate::commands::Context;
 use crate::database::Database;
@@ -40,7 +41,7 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, READONLY, UNSAVED, gated};
+pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, READONLY, UNSAVED, gated};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -575,7 +576,11 @@ pub fn open<'c>(
     changes.keeps_expired = attention & attention::PAUSED != 0 || database.replication.is_replica();
     changes.following = database.log.is_followed();
     let policy = settings.environment.policy;
-    Db::new(hold, index, worker.clock.now_ms(), policy, aftermath)
+    let mut db = Db::new(hold, index, worker.clock.now_ms(), policy, aftermath);
+    if worker.is_timeless {
+        db.set_timeless();
+    }
+    db
 }
 
 fn call<'c>(
@@ -768,6 +773,7 @@ pub fn tick(worker: &mut Worker) {
             eviction::make_room(worker, database);
             database.replication.primary.tick(&server, database);
             snapshot::tick(&server, database);
+            aof::tick(&server, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

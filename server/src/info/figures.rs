@@ -41,9 +41,11 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
-    page.zeros(&["loading", "async_loading"]);
-    let dirty = view.database.stats.sum(|counters| &counters.dirty);
-    let figures = view.database.snapshots.figures(dirty);
+    let database = view.database;
+    page.field("loading", u8::from(database.loading.is_on()));
+    page.zeros(&["async_loading"]);
+    let dirty = database.stats.sum(|counters| &counters.dirty);
+    let figures = database.snapshots.figures(dirty);
     let of_current = |figure: fn(&Progress) -> &AtomicU64| {
         let current = figures.current.as_ref();
         current.map_or(0, |current| figure(&current.progress).load(Ordering::Relaxed))
@@ -69,19 +71,43 @@ pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
     page.field("rdb_current_bgsave_time_sec", seconds(current_s));
     page.field("rdb_saves", figures.saves);
     page.field("rdb_last_cow_size", figures.last_kept_bytes);
-    page.zeros(&[
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-        "aof_enabled",
-        "aof_rewrite_in_progress",
-        "aof_rewrite_scheduled",
-    ]);
-    page.field("aof_last_rewrite_time_sec", -1);
-    page.field("aof_current_rewrite_time_sec", -1);
-    page.field("aof_last_bgrewrite_status", "ok");
-    page.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    page.field("aof_last_write_status", "ok");
+    let loaded = database.loading.progress();
+    page.field("rdb_last_load_keys_expired", loaded.expired.load(Ordering::Relaxed));
+    page.field("rdb_last_load_keys_loaded", loaded.keys.load(Ordering::Relaxed));
+    append_only(view, page);
+    if database.loading.is_on() {
+        let figures = database.loading.figures(view.now_ms());
+        page.field("loading_start_time", figures.started);
+        page.field("loading_total_bytes", figures.total_bytes);
+        page.field("loading_rdb_used_mem", figures.memory_bytes);
+        page.field("loading_loaded_bytes", figures.loaded_bytes);
+        page.field("loading_loaded_perc", format_args!("{:.2}", figures.percent));
+        page.field("loading_eta_seconds", figures.eta);
+    }
+}
+
+fn append_only(view: &View<'_>, page: &mut Page) {
+    let figures = view.database.aof.figures(view.database);
+    let seconds = |time: Option<u64>| time.map_or(-1, |time| time as i64);
+    let status = |is_bad| if is_bad { "err" } else { "ok" };
+    page.field("aof_enabled", u8::from(figures.is_enabled));
+    page.field("aof_rewrite_in_progress", u8::from(figures.is_rewriting));
+    page.field("aof_rewrite_scheduled", u8::from(figures.is_scheduled));
+    page.field("aof_last_rewrite_time_sec", seconds(figures.last_rewrite_s));
+    page.field("aof_current_rewrite_time_sec", seconds(figures.current_rewrite_s));
+    page.field("aof_last_bgrewrite_status", status(figures.last_rewrite_failed));
+    page.field("aof_rewrites", figures.rewrites);
+    page.field("aof_rewrites_consecutive_failures", figures.failures);
+    page.field("aof_last_write_status", status(figures.is_in_trouble));
     page.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if figures.is_enabled {
+        page.field("aof_current_size", figures.bytes);
+        page.field("aof_base_size", figures.base_bytes);
+        page.field("aof_pending_rewrite", u8::from(figures.is_scheduled));
+        page.field("aof_buffer_length", figures.buffered_bytes);
+        page.field("aof_pending_bio_fsync", u8::from(figures.is_syncing));
+        page.field("aof_delayed_fsync", figures.delayed_syncs);
+    }
 }
 
 /// Reactors under the name of Redis's threads.

@@ -14,12 +14,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carnelian_commands::Environment;
 use carnelian_config::Config;
-use carnelian_keyspace::{AlreadyOpen, EvictionOrder, Sink, Value, Walk};
+use carnelian_keyspace::AlreadyOpen;
 use carnelian_persistence::rdb::Form;
-use carnelian_persistence::rdb::file::{Access, FileWriter, Records, version_for};
-use carnelian_structs::entry::EntryRef;
+use carnelian_persistence::rdb::file::FileWriter;
 use parking_lot::{Condvar, Mutex};
 
 use super::feed::{Parts, Replica};
@@ -29,16 +27,13 @@ use crate::database::Database;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
 use crate::server::Server;
-use crate::tasks::REDIS_VERSION;
+use crate::snapshot::{Aux, Broken, Plan, Progress, Snapshot};
 
 /// Chunks of a snapshot have about this size.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// The queue takes no more than this while somebody has yet to take what is in it.
 const QUEUE_BYTES: usize = 4 << 20;
-
-/// How long a step of the walk holds a lock.
-const STEP_NS: u64 = 200_000;
 
 /// A version of the format that servers read that do not say what they read, unless there is something that
 /// it cannot hold.
@@ -55,6 +50,8 @@ pub struct Transfer {
     mailboxes: Box<[Arc<Mailbox>]>,
     /// It ends with a mark, not where its length says.
     has_mark: bool,
+    /// Of the snapshot, which is given up when nobody is left.
+    progress: Arc<Progress>,
 }
 
 #[derive(Default)]
@@ -97,6 +94,7 @@ impl Transfer {
             room: Condvar::new(),
             mailboxes: mailboxes.into(),
             has_mark,
+            progress: Arc::default(),
         }
     }
 
@@ -143,6 +141,9 @@ impl Transfer {
         let state = &mut *self.state.lock();
         state.readers.retain(|reader| reader.replica != replica);
         state.forget();
+        if state.readers.is_empty() {
+            self.progress.cancel();
+        }
         self.room.notify_all();
     }
 
@@ -204,26 +205,6 @@ impl State {
     }
 }
 
-/// Entries that writers show before they change them, as records.
-struct Preserved {
-    records: Records,
-    lots: Mutex<Vec<(usize, Vec<u8>)>>,
-}
-
-impl Sink for Preserved {
-    fn entry(&self, db: usize, entry: EntryRef<'_, Value>) {
-        let mut lots = self.lots.lock();
-        match lots.last_mut() {
-            Some((last, bytes)) if *last == db => self.records.append(entry, bytes),
-            _ => {
-                let mut bytes = Vec::new();
-                self.records.append(entry, &mut bytes);
-                lots.push((db, bytes));
-            }
-        }
-    }
-}
-
 /// What a synchronisation is made from.
 pub struct FullSync {
     pub server: Arc<Server>,
@@ -233,14 +214,10 @@ pub struct FullSync {
     pub by_file: bool,
 }
 
-/// What was found at the cut.
-#[derive(Default)]
-struct Cut {
-    offset: u64,
-    history: String,
-    selected: usize,
-    functions: Vec<Vec<u8>>,
-    replicas: Vec<Arc<Replica>>,
+/// What is sent: all data, or nothing but functions.
+enum Content {
+    All(Box<Snapshot>),
+    Functions(Vec<Vec<u8>>),
 }
 
 impl FullSync {
@@ -252,96 +229,61 @@ impl FullSync {
             if self.by_file { "disk" } else { "replicas sockets" }
         );
         let transfer = Arc::new(Transfer::new(&self.server.mailboxes, !self.by_file));
-        let records = self.records(&config);
-        let sink = Arc::new(Preserved { records, lots: Mutex::default() });
-        let Some((mut walk, cut)) = self.cut(&config, &sink, &transfer) else { return };
-        match self.by_file {
-            true => log::notice!("Background saving started by pid {}", std::process::id()),
-            false => {
-                log::notice!("Background RDB transfer started by pid {}", std::process::id());
-            }
-        }
+        let Some(mut content) = self.cut(&config, &transfer) else { return };
+        let what = if self.by_file { "saving" } else { "RDB transfer" };
+        log::notice!("Background {what} started by pid {}", std::process::id());
         let begin = Clock::new();
-        let sent = self.send(&config, &mut walk, &cut, &sink, &transfer);
-        walk.finish_silently(&self.database.keyspace);
-        if sent.is_err() {
-            match transfer.has_readers() {
-                true => log::warning!("Background transfer error"),
-                false => {
-                    log::notice!("Diskless rdb transfer, last replica dropped, killing fork child.")
-                }
+        let sent = self.send(&config, &mut content, &transfer);
+        match &sent {
+            Ok(()) => {
+                log::notice!(
+                    "Diskless rdb transfer, done reading from pipe, {} replicas still up.",
+                    transfer.readers_left()
+                );
+                log::notice!(
+                    "Background RDB transfer terminated with success after {} ms",
+                    begin.elapsed_us() / 1000
+                );
             }
-        } else {
-            log::notice!(
-                "Diskless rdb transfer, done reading from pipe, {} replicas still up.",
-                transfer.readers_left()
-            );
-            log::notice!(
-                "Background RDB transfer terminated with success after {} ms",
-                begin.elapsed_us() / 1000
-            );
+            Err(_) if transfer.has_readers() => log::warning!("Background transfer error"),
+            Err(_) => {
+                log::notice!("Diskless rdb transfer, last replica dropped, killing fork child.")
+            }
         }
-        transfer.end(sent);
+        transfer.end(sent.map_err(|_| Failed));
     }
 
-    fn records(&self, config: &Config) -> Records {
-        let settings = self.database.settings.load();
-        let Environment { limits, policy, .. } = &settings.environment;
-        let form = Form {
-            version: version_for(VERSION.min(config.rdb_version), false),
-            compress: config.rdbcompression,
-        };
-        let evicts_by_use =
-            settings.eviction.policy.is_some_and(|policy| policy.order == EvictionOrder::Idle);
-        let access = Access::under(*policy, evicts_by_use);
-        Records { limits: *limits, form, access, now_ms: crate::clock::wall_ms() }
-    }
-
-    /// Begins the snapshot, and has all replicas that wait for one like it follow the log from there.
-    fn cut(
-        &self,
-        config: &Config,
-        sink: &Arc<Preserved>,
-        transfer: &Arc<Transfer>,
-    ) -> Option<(Walk, Cut)> {
+    /// Takes the snapshot, and has all replicas that wait for one like it follow the log from there.
+    fn cut(&self, config: &Config, transfer: &Arc<Transfer>) -> Option<Content> {
         let database = &self.database;
         let primary = &database.replication.primary;
+        let plan = Plan { version: VERSION.min(config.rdb_version), ..Plan::new(config) };
         loop {
-            let mut cut = Cut::default();
-            let at_cut = || {
-                cut.replicas = primary.waiting(self.parts, self.by_file);
-                if cut.replicas.is_empty() {
-                    return;
-                }
-                primary.keep_backlog(database, config.repl_backlog_size);
-                let id = database.replication.history.lock().id();
-                cut.selected = database.log.selected().unwrap_or(0);
-                cut.offset = database.log.cut();
-                cut.history = id.to_string();
-                cut.functions = database.scripting.sources(database);
-                for replica in &cut.replicas {
-                    // Nothing is wrong with the log's own end.
-                    let mailboxes = &self.server.mailboxes;
-                    let _ = database.log.attach(replica.id(), cut.offset, mailboxes);
-                    transfer.enter(replica.id());
-                    replica.begin(Arc::clone(transfer), id, cut.offset);
-                }
+            let mut replicas = Vec::new();
+            let access = database.keyspace.lock_lazily();
+            let content = if self.parts.data {
+                let at_cut = || self.begin(config, transfer, &mut replicas);
+                Snapshot::take(database, access, &plan, Arc::clone(&transfer.progress), at_cut)
+                    .map(|snapshot| Content::All(Box::new(snapshot)))
+            } else {
+                let mut access = access;
+                access.lock_rest();
+                self.begin(config, transfer, &mut replicas);
+                let functions = self.parts.functions;
+                let sources = functions.then(|| database.scripting.library_sources());
+                Ok(Content::Functions(sources.unwrap_or_default()))
             };
-            let walk = database.keyspace.cut(Arc::clone(sink) as Arc<dyn Sink>, at_cut);
-            match walk {
-                Ok(mut walk) if cut.replicas.is_empty() => {
-                    walk.finish_silently(&database.keyspace);
-                    return None;
-                }
-                Ok(walk) => {
-                    for replica in &cut.replicas {
+            match content {
+                Ok(_) if replicas.is_empty() => return None,
+                Ok(content) => {
+                    for replica in &replicas {
                         self.server.mailboxes[replica.client.reactor].post(Message::Feed);
                         // It may have gone while it was entered.
                         if !primary.is_attached(replica) {
                             primary.detach(database, replica);
                         }
                     }
-                    return Some((walk, cut));
+                    return Some(content);
                 }
                 Err(AlreadyOpen) if primary.waiting(self.parts, self.by_file).is_empty() => {
                     return None;
@@ -351,123 +293,131 @@ impl FullSync {
         }
     }
 
+    /// Has those that wait follow the log from here on, all locks being held. What the snapshot says of that.
+    fn begin(
+        &self,
+        config: &Config,
+        transfer: &Arc<Transfer>,
+        replicas: &mut Vec<Arc<Replica>>,
+    ) -> Aux {
+        let database = &self.database;
+        let primary = &database.replication.primary;
+        *replicas = primary.waiting(self.parts, self.by_file);
+        if replicas.is_empty() {
+            return Aux::new();
+        }
+        primary.keep_backlog(database, config.repl_backlog_size);
+        let id = database.replication.history.lock().id();
+        let selected = database.log.selected().unwrap_or(0);
+        let offset = database.log.cut();
+        for replica in replicas {
+            transfer.enter(replica.id());
+            replica.begin(Arc::clone(transfer), id, offset);
+            if replica.introduction.snapshot_only {
+                continue;
+            }
+            let attached = database.log.attach(replica.id(), offset, &self.server.mailboxes);
+            debug_assert!(attached.is_ok(), "the log has its own end");
+        }
+        vec![
+            ("repl-stream-db", selected.to_string().into_bytes()),
+            ("repl-id", id.as_bytes().to_vec()),
+            ("repl-offset", offset.to_string().into_bytes()),
+        ]
+    }
+
     fn send(
         &self,
         config: &Config,
-        walk: &mut Walk,
-        cut: &Cut,
-        sink: &Preserved,
+        content: &mut Content,
         transfer: &Transfer,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Broken> {
         if !self.by_file {
             let mark = new_id();
-            transfer.push(format!("$EOF:{mark}\r\n").into_bytes())?;
-            self.write(config, walk, cut, sink, |chunk| transfer.push(chunk))?;
-            return transfer.push(mark.as_bytes().to_vec());
+            let mut pipe = Pipe(transfer);
+            pipe.push(format!("$EOF:{mark}\r\n").into_bytes()).map_err(Broken::Write)?;
+            self.write(config, content, &mut pipe)?;
+            return pipe.push(mark.as_bytes().to_vec()).map_err(Broken::Write);
         }
-        let mut file = TemporaryFile::create(config).map_err(|error| report(&error))?;
-        self.write(config, walk, cut, sink, |chunk| {
-            if !transfer.has_readers() {
-                return Err(Failed);
-            }
-            file.file.write_all(&chunk).map_err(|error| report(&error))
-        })?;
+        let mut file = TemporaryFile::create(config).map_err(report)?;
+        self.write(config, content, &mut Spool { file: &mut file.file, transfer })?;
         log::notice!("DB saved on disk");
-        let (mut file, length) = file.reopen().map_err(|error| report(&error))?;
-        transfer.push(format!("${length}\r\n").into_bytes())?;
+        let (mut file, length) = file.reopen().map_err(report)?;
+        let mut pipe = Pipe(transfer);
+        pipe.push(format!("${length}\r\n").into_bytes()).map_err(Broken::Write)?;
         loop {
             let mut chunk = vec![0; CHUNK_BYTES];
-            let count = file.read(&mut chunk).map_err(|error| report(&error))?;
+            let count = file.read(&mut chunk).map_err(report)?;
             if count == 0 {
                 return Ok(());
             }
             chunk.truncate(count);
-            transfer.push(chunk)?;
+            pipe.push(chunk).map_err(Broken::Write)?;
         }
     }
 
-    /// Writes the snapshot, chunk by chunk.
     fn write(
         &self,
         config: &Config,
-        walk: &mut Walk,
-        cut: &Cut,
-        sink: &Preserved,
-        mut put: impl FnMut(Vec<u8>) -> Result<(), Failed>,
-    ) -> Result<(), Failed> {
-        let keyspace = &self.database.keyspace;
-        let mut writer = FileWriter::new(sink.records.form, config.rdbchecksum);
-        writer.aux("redis-ver", REDIS_VERSION.as_bytes());
-        writer.aux_number("redis-bits", usize::BITS.into());
-        writer.aux_number("ctime", sink.records.now_ms / 1000);
-        let used = crate::eviction::counted(&self.server.reclaimer, &self.database);
-        writer.aux_number("used-mem", used as u64);
-        writer.aux_number("repl-stream-db", cut.selected as u64);
-        writer.aux("repl-id", cut.history.as_bytes());
-        writer.aux_number("repl-offset", cut.offset);
-        writer.aux_number("aof-base", 0);
-        if self.parts.functions {
-            cut.functions.iter().for_each(|source| writer.function(source));
-        }
-        if !self.parts.data {
-            writer.end();
-            return put(writer.take(Vec::new()));
-        }
-        let mut clock = Clock::new();
-        loop {
-            clock.refresh();
-            let until_ns = clock.elapsed_ns() + STEP_NS;
-            let delay = self.server.config().rdb_key_save_delay;
-            let mut keys = 0_u32;
-            let mut buckets = 0_u32;
-            let is_over = {
-                let records = &sink.records;
-                let writer = std::cell::RefCell::new(&mut writer);
-                walk.step(
-                    keyspace,
-                    |db, entry| {
-                        keys += 1;
-                        writer.borrow_mut().entry(db, entry, records);
-                    },
-                    || {
-                        buckets += 1;
-                        delay == 0
-                            && writer.borrow().buffered_bytes() < CHUNK_BYTES
-                            && (!buckets.is_multiple_of(16) || clock.elapsed_ns() < until_ns)
-                    },
-                )
-            };
-            for (db, records) in sink.lots.lock().drain(..) {
-                writer.records(db, &records);
-            }
-            if delay != 0 && keys != 0 {
-                self.dawdle(delay, keys);
-                put(writer.take(Vec::new()))?;
-            }
-            if is_over {
-                break;
-            }
-            if CHUNK_BYTES <= writer.buffered_bytes() {
-                put(writer.take(Vec::with_capacity(CHUNK_BYTES + (CHUNK_BYTES >> 2))))?;
+        content: &mut Content,
+        to: &mut impl Write,
+    ) -> Result<(), Broken> {
+        match content {
+            Content::All(snapshot) => snapshot.write(to),
+            Content::Functions(sources) => {
+                let form = Form { version: VERSION, compress: config.rdbcompression };
+                let mut writer = FileWriter::new(form, config.rdbchecksum);
+                sources.iter().for_each(|source| writer.function(source));
+                writer.end();
+                writer.write_to(to).map_err(Broken::Write)
             }
         }
-        writer.end();
-        put(writer.take(Vec::new()))
-    }
-
-    /// `rdb-key-save-delay`: microseconds for each key, or, if negative, one for so many keys.
-    fn dawdle(&self, delay: i32, keys: u32) {
-        let microseconds = match u64::try_from(delay) {
-            Ok(each) => each.saturating_mul(keys.into()),
-            Err(_) => u64::from(keys) / u64::from(delay.unsigned_abs()),
-        };
-        std::thread::sleep(Duration::from_micros(microseconds));
     }
 }
 
-fn report(error: &io::Error) -> Failed {
+/// The queue, to write to.
+struct Pipe<'t>(&'t Transfer);
+
+impl Pipe<'_> {
+    fn push(&mut self, chunk: Vec<u8>) -> io::Result<()> {
+        self.0.push(chunk).map_err(|Failed| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(CHUNK_BYTES)];
+        self.push(bytes.to_vec())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file, for as long as somebody waits for it.
+struct Spool<'t> {
+    file: &'t mut File,
+    transfer: &'t Transfer,
+}
+
+impl Write for Spool<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.transfer.has_readers() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn report(error: io::Error) -> Broken {
     log::warning!("Write error saving DB on disk: {error}");
-    Failed
+    Broken::Write(error)
 }
 
 /// A file that goes when nobody needs it any more.

@@ -85,6 +85,7 @@ pub fn load(
         databases: database.keyspace.databases(),
         checksum: config.rdbchecksum,
         newer: config.rdb_version_check == "relaxed",
+        passes_modules: false,
         expanded_bytes_max: limits.max_string.max(1 << 30),
         input_bytes: length,
     };
