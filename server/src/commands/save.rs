@@ -125,7 +125,7 @@ fn cancel(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
-/// `LASTSAVE`
+/// `LASTSAVE`: before the first snapshot, when the server started.
 fn lastsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let last_s = context.session.database.snapshots.last_save_s();
     context.reply.integer(last_s as i64);

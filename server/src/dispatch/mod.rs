@@ -39,7 +39,7 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, UNSAVED, gated};
+pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, UNSAVED, gated};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -602,7 +602,7 @@ fn run_server(
                 let waits = &database.replication.primary.waits;
                 waits.enter(&waiter);
                 // What was acknowledged until then found nobody waiting.
-                waits.settle(&database);
+                waits.settle(database);
             }
             session.waiter = Some(waiter);
         }
