@@ -463,3 +463,48 @@ fn a_primary_that_is_none_changes_nothing() {
         assert_eq!(client.info("master_repl_offset").parse::<u64>().unwrap() >= 1027, true);
     }
 }
+
+#[test]
+fn a_restarted_replica_goes_on_from_its_snapshot_or_file() {
+    if !is_carnelian() {
+        return;
+    }
+    let args = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600"];
+    let primary = Server::start(&args);
+    let mut there = primary.connect();
+    let mut saving = replica_of(&primary, &["--save", "100 100"]);
+    let mut logging = replica_of(&primary, &["--appendonly", "yes"]);
+    for round in 31..33 {
+        write_some(&mut there, round);
+    }
+    there.expect("SELECT 2", "+OK");
+    there.expect("SET last 1", "+OK");
+    catch_up(&mut there, &mut saving.connect());
+    catch_up(&mut there, &mut logging.connect());
+    let full = there.info("sync_full");
+    saving.restart();
+    let mut here = saving.connect();
+    here.eventually_up();
+    // Still in the logical database that was selected before.
+    there.expect("SET last 2", "+OK");
+    catch_up(&mut there, &mut here);
+    assert_same("saved", &mut there, &mut here);
+    assert_eq!(there.info("sync_full"), full);
+
+    logging.connect().eventually_info("aof_rewrite_in_progress", "0");
+    there.expect("SELECT 2", "+OK");
+    there.expect("SET last 3", "+OK");
+    catch_up(&mut there, &mut logging.connect());
+    let expected = contents(&mut there);
+    drop(primary);
+    logging.connect().expect("REPLICAOF NO ONE", "+OK");
+    logging.connect().eventually_info("aof_rewrite_in_progress", "0");
+    logging.restart();
+    let mut alone = logging.connect();
+    // It was told so at its start.
+    alone.expect("REPLICAOF NO ONE", "+OK");
+    assert_eq!(contents(&mut alone).len(), expected.len());
+    for (key, value) in contents(&mut alone) {
+        assert_eq!(expected.get(&key), Some(&value), "{key}");
+    }
+}
