@@ -26,6 +26,7 @@ use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
 use crate::halt::Halt;
 use crate::listener::Change;
+use crate::load;
 use crate::log::{self, Role};
 use crate::mailbox::{Mailbox, Message};
 use crate::process::{self, PidFile};
@@ -45,6 +46,9 @@ const REACTORS_MAX: usize = 8;
 
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(code) = tasks::run_as_check(&program_name(), &arguments) {
+        return code;
+    }
     match Task::of(&arguments) {
         Task::Version => tasks::print_version(),
         Task::Help => tasks::print_usage(&program_name()),
@@ -212,6 +216,8 @@ struct Running {
     reactors: Vec<JoinHandle<()>>,
     requests: Receiver<Request>,
     pid_file: Option<PidFile>,
+    /// The server was told to end before all data was there: none of it may be saved.
+    is_half_loaded: bool,
 }
 
 impl Running {
@@ -247,7 +253,12 @@ impl Running {
         for (index, seat) in seats.into_iter().enumerate() {
             reactors.push(spawn(seat, index, Arc::clone(&server))?);
         }
-        server.pass_on(&database, change);
+        let open_doors = || server.pass_on(&database, change);
+        let start = load::at_start(&server, &database, &requests, open_doors)?;
+        let is_half_loaded = start == load::Start::Ended;
+        if is_half_loaded {
+            return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
+        }
         for kind in database.listeners.lock().kinds() {
             log::notice!("Ready to accept connections {}", kind.name());
         }
@@ -255,11 +266,16 @@ impl Running {
         if is_bare {
             show_first_steps(&config, &database);
         }
-        Ok(Self { server, reactors, requests, pid_file })
+        Ok(Self { server, reactors, requests, pid_file, is_half_loaded })
     }
 
     /// Returns when the server has ended in order.
     fn wait_for_the_end(self) {
+        if self.is_half_loaded {
+            log::notice!("User requested shutdown...");
+            self.server.mailboxes.iter().for_each(|mailbox| mailbox.post(Message::Shutdown));
+            return self.end();
+        }
         // The server holds a sender, so there is always somebody who may still ask.
         while let Ok(request) = self.requests.recv() {
             let config = self.server.config();
@@ -267,6 +283,7 @@ impl Running {
                 Request::Shutdown(flags, waiter) => (flags, Some(waiter)),
                 Request::Signal("SIGINT") => (config.shutdown_on_sigint, None),
                 Request::Signal(_) => (config.shutdown_on_sigterm, None),
+                Request::Loaded => continue,
             };
             log::notice!("User requested shutdown...");
             process::notify_supervisor("STOPPING=1\n");
@@ -280,6 +297,11 @@ impl Running {
                 waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
             }
         }
+        self.end();
+    }
+
+    /// Returns when the reactors have ended.
+    fn end(self) {
         for reactor in self.reactors {
             let _ = reactor.join();
         }

@@ -72,6 +72,7 @@ pub fn change(
     if changed.contains(&DirectiveId::requirepass) {
         database.acl.set_default_password(settings::password(&next));
     }
+    database.loading.set_key_delay(next.key_load_delay);
     database.set_settings(settings);
     *server.config.write() = Arc::new(next);
     Ok(())

@@ -19,6 +19,7 @@ use crate::eviction::Room;
 use crate::histogram::Histogram;
 use crate::latency::Latency;
 use crate::listener::Listeners;
+use crate::load::Loading;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -41,6 +42,7 @@ pub struct Database {
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
+    pub loading: Loading,
     /// What its writes did, for those who follow.
     pub log: EffectLog,
     pub snapshots: Snapshots,
@@ -89,6 +91,7 @@ impl Database {
             clients: Clients::default(),
             stats,
             keyspace,
+            loading: Loading::default(),
             log: EffectLog::default(),
             snapshots: Snapshots::default(),
             pubsub: PubSub::default(),

@@ -31,6 +31,7 @@ mod input;
 mod keys;
 mod latency;
 pub mod listener;
+pub mod load;
 pub mod log;
 pub mod mailbox;
 mod memory;

@@ -23,6 +23,7 @@ mod latency;
 mod lifecycle;
 mod limits;
 mod lists;
+mod loading;
 mod monitor;
 mod notifications;
 mod pause;

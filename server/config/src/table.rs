@@ -223,7 +223,7 @@ directives! {
     rdb_del_sync_files: bool = "no", Kind::Bool, AnyTime, Later;
     rdb_save_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     rdb_version: u16 = "11", int(9, 12), AnyTime, Obeyed;
-    rdb_version_check: &'static str = "strict", Kind::Word(&["strict", "relaxed"]), AnyTime, Later;
+    rdb_version_check: &'static str = "strict", Kind::Word(&["strict", "relaxed"]), AnyTime, Obeyed;
     stop_writes_on_bgsave_error: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     sanitize_dump_payload: &'static str = "no",
         Kind::Word(&["no", "yes", "clients"]), AnyTime, Later;
@@ -320,7 +320,7 @@ directives! {
     cluster_ping_interval: u64 = "0", int(0, I64_MAX), AnyTime + HIDDEN, Later;
     enable_debug_assert: bool = "no", Kind::Bool, StartOnly + HIDDEN, Later;
     io_threads_always_active: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
-    key_load_delay: i32 = "0", int(I32_MIN, I32_MAX), AnyTime + HIDDEN, Later;
+    key_load_delay: i32 = "0", int(I32_MIN, I32_MAX), AnyTime + HIDDEN, Obeyed;
     loading_process_events_interval_bytes: u32 = "524288",
         int(1024, I32_MAX), AnyTime + HIDDEN, Later;
     lua_enable_deprecated_api: bool = "no", Kind::Bool, StartOnly + HIDDEN, Later;

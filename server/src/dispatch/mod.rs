@@ -39,7 +39,7 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, UNSAVED};
+pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, UNSAVED};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};

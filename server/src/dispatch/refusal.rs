@@ -25,6 +25,8 @@ pub enum Refusal {
     Subscribed(usize),
     /// A script has been running for too long.
     Busy(usize),
+    /// The data is not there yet.
+    Loading(usize),
     /// Not between MULTI and EXEC.
     InTransaction(usize),
     /// A web browser was made to talk to us.
@@ -64,6 +66,9 @@ pub fn admit<'r>(
     if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
         return Err(Refusal::Busy(entry.id));
     }
+    if session.database.loading.is_on() && !entry.flags.contains(Flags::LOADING) {
+        return Err(Refusal::Loading(entry.id));
+    }
     if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
         return Err(Refusal::InTransaction(entry.id));
     }
@@ -99,6 +104,8 @@ fn takes_memory(session: &Session, entry: &Entry) -> bool {
     entry.flags.contains(Flags::DENYOOM) || queued.is_some_and(|it| it.has(Flags::DENYOOM))
 }
 
+/// The reply to commands that need the data while it is being loaded.
+pub const LOADING: &str = "LOADING Redis is loading the dataset in memory";
 /// The reply to all but a few commands while a script runs that has taken too long.
 pub const BUSY: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
@@ -128,6 +135,7 @@ pub fn refuse(
         }
         Refusal::Unsaved(_) => CommandError::text(UNSAVED),
         Refusal::Busy(_) => CommandError::text(session.database.scripting.busy_text()),
+        Refusal::Loading(_) => CommandError::text(LOADING),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }
@@ -149,6 +157,7 @@ pub fn refuse(
     | Refusal::Unsaved(id)
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
+    | Refusal::Loading(id)
     | Refusal::InTransaction(id)
     | Refusal::Denied(id, _) = refusal
     {

@@ -40,9 +40,11 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
-    page.zeros(&["loading", "async_loading"]);
-    let dirty = view.database.stats.sum(|counters| &counters.dirty);
-    let figures = view.database.snapshots.figures(dirty);
+    let database = view.database;
+    page.field("loading", u8::from(database.loading.is_on()));
+    page.zeros(&["async_loading"]);
+    let dirty = database.stats.sum(|counters| &counters.dirty);
+    let figures = database.snapshots.figures(dirty);
     let of_current = |figure: fn(&Progress) -> &AtomicU64| {
         let current = figures.current.as_ref();
         current.map_or(0, |current| figure(&current.progress).load(Ordering::Relaxed))
@@ -68,19 +70,25 @@ pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
     page.field("rdb_current_bgsave_time_sec", seconds(current_s));
     page.field("rdb_saves", figures.saves);
     page.field("rdb_last_cow_size", figures.last_kept_bytes);
-    page.zeros(&[
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-        "aof_enabled",
-        "aof_rewrite_in_progress",
-        "aof_rewrite_scheduled",
-    ]);
+    let loaded = database.loading.progress();
+    page.field("rdb_last_load_keys_expired", loaded.expired.load(Ordering::Relaxed));
+    page.field("rdb_last_load_keys_loaded", loaded.keys.load(Ordering::Relaxed));
+    page.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
     page.field("aof_last_rewrite_time_sec", -1);
     page.field("aof_current_rewrite_time_sec", -1);
     page.field("aof_last_bgrewrite_status", "ok");
     page.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
     page.field("aof_last_write_status", "ok");
     page.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if database.loading.is_on() {
+        let figures = database.loading.figures(view.now_ms());
+        page.field("loading_start_time", figures.started);
+        page.field("loading_total_bytes", figures.total_bytes);
+        page.field("loading_rdb_used_mem", figures.memory_bytes);
+        page.field("loading_loaded_bytes", figures.loaded_bytes);
+        page.field("loading_loaded_perc", format_args!("{:.2}", figures.percent));
+        page.field("loading_eta_seconds", figures.eta);
+    }
 }
 
 /// Reactors under the name of Redis's threads.
