@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use carnelian_config::Config;
-use carnelian_keyspace::Present;
+use carnelian_keyspace::{Present, Segments};
 use carnelian_persistence::aof::reason;
 use carnelian_persistence::rdb::file::{
     self, Fault, FileError, FileReader, Observer, Progress, Rules, Summary, Trust,
@@ -230,6 +230,48 @@ pub fn snapshot(
     bytes: Option<u64>,
     progress: &Progress,
 ) -> Result<Loaded, FileError> {
+    let (trust, rules) = terms(database, config, bytes, Present::Refused);
+    let mut reader = FileReader::new(input, trust);
+    let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
+    let summary = file::load(&mut reader, &database.keyspace, &rules, progress, &mut teller)?;
+    database.scripting.figures();
+    Ok(Loaded { summary, origin: teller.origin })
+}
+
+/// Loads the file of the last snapshot under locks that are held, for DEBUG RELOAD. Whether that went well;
+/// if not, the log says why.
+pub fn reload(
+    server: &Server,
+    database: &Database,
+    segments: &mut dyn Segments,
+    present: Present,
+) -> bool {
+    let config = server.config();
+    let path = config.dir.join(&config.dbfilename);
+    let Ok(Some((file, bytes))) = open(&path) else { return false };
+    let guard = database.loading.begin(bytes, config.key_load_delay);
+    let (trust, rules) = terms(database, &config, Some(bytes), present);
+    let mut reader = FileReader::new(file, trust);
+    let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
+    match file::load_held(&mut reader, segments, &rules, &guard.progress, &mut teller) {
+        Ok(summary) => {
+            tell(&summary);
+            true
+        }
+        Err(error) => {
+            log::warning!("RDB file not loaded, offset {}: {}", error.offset, error.fault);
+            false
+        }
+    }
+}
+
+/// How closely a snapshot is looked at, and what becomes of what it has.
+fn terms(
+    database: &Database,
+    config: &Config,
+    bytes: Option<u64>,
+    present: Present,
+) -> (Trust, Rules<'static>) {
     let environment = database.settings.load().environment;
     let limits = environment.limits;
     let trust = Trust {
@@ -245,15 +287,11 @@ pub fn snapshot(
         policy: environment.policy,
         now_ms: clock::wall_ms(),
         drops_expired: config.replicaof.is_none(),
-        present: Present::Refused,
+        present,
         threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
         after_chunk: &allocator::publish,
     };
-    let mut reader = FileReader::new(input, trust);
-    let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
-    let summary = file::load(&mut reader, &database.keyspace, &rules, progress, &mut teller)?;
-    database.scripting.figures();
-    Ok(Loaded { summary, origin: teller.origin })
+    (trust, rules)
 }
 
 /// Tells what a snapshot held.

@@ -322,15 +322,18 @@ pub fn save(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Failed
     write(server, &claim, Purpose::Save, snapshot)
 }
 
-/// The same for who holds all locks, and keeps them. It is not booked: what comes of it is told to the
-/// caller alone.
+/// The same for who holds all locks, and keeps them.
 pub fn save_held(server: &Server, database: &Database, hold: &Hold<'_>) -> Result<(), Failed> {
     let config = server.config();
     let plan = Plan::new(&config);
+    let dirty = database.stats.sum(|counters| &counters.dirty);
     let fill = |to: &mut Synced| source::write_held(database, hold, &plan, to);
-    file::write(&Target::new(&config), "held-", fill)?;
-    log::notice!("DB saved on disk");
-    Ok(())
+    let result = file::write(&Target::new(&config), "held-", fill);
+    if result.is_ok() {
+        log::notice!("DB saved on disk");
+        database.snapshots.book(&database.settings.load(), Purpose::Save, dirty, result);
+    }
+    result
 }
 
 fn take(server: &Server, claim: &Claim, access: Access<'_>) -> Result<Snapshot, Unbegun> {
