@@ -19,8 +19,10 @@ use carnelian_config::{
     Task,
 };
 use carnelian_keyspace::Keyspace;
+use carnelian_persistence::rdb::file::Progress;
 
 use crate::acl::{self, Acl};
+use crate::aof;
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
@@ -35,8 +37,9 @@ use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
+use crate::snapshot::{self, Purpose};
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
-use crate::{allocator, clock, signals, snapshot};
+use crate::{allocator, clock, signals};
 
 /// Where a server that was started without arguments keeps its data.
 const DATA_FOLDER: &str = "carnelian-data";
@@ -248,13 +251,22 @@ impl Running {
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
         log::notice!("Server initialized");
+        if config.appendonly {
+            aof::load::at_start(&server, &database, &Progress::default())?;
+        }
 
         let mut reactors = Vec::with_capacity(seats.len());
         for (index, seat) in seats.into_iter().enumerate() {
             reactors.push(spawn(seat, index, Arc::clone(&server))?);
         }
         let open_doors = || server.pass_on(&database, change);
-        let start = load::at_start(&server, &database, &requests, open_doors)?;
+        // As in Redis: where there is an append-only file, it is what counts.
+        let start = if config.appendonly {
+            open_doors();
+            load::Start::Ready
+        } else {
+            load::at_start(&server, &database, &requests, open_doors)?
+        };
         let is_half_loaded = start == load::Start::Ended;
         if is_half_loaded {
             return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
@@ -310,6 +322,10 @@ impl Running {
         }
         for database in &*self.server.databases.read() {
             database.listeners.lock().close();
+            if database.aof.is_written() {
+                log::notice!("Calling fsync() on the AOF file.");
+                aof::disable(&self.server, database, false);
+            }
         }
         log::warning!("Carnelian is now ready to exit, bye bye...");
     }
@@ -319,8 +335,21 @@ impl Running {
     fn stop(&self, flags: ShutdownFlags) -> bool {
         let databases = self.server.databases.read().clone();
         for database in &databases {
+            let running = database.snapshots.running();
+            if database.aof.is_unfinished() {
+                if !flags.force {
+                    log::warning!("Writing initial AOF, can't exit.");
+                    return false;
+                }
+                log::warning!("Writing initial AOF. Exit anyway.");
+            }
             if database.snapshots.cancel() {
-                log::warning!("There is a child saving an .rdb. Killing it!");
+                match running {
+                    Some(Purpose::Rewrite) => {
+                        log::warning!("There is a child rewriting the AOF. Killing it!");
+                    }
+                    _ => log::warning!("There is a child saving an .rdb. Killing it!"),
+                }
                 database.snapshots.wait_until_idle();
             }
         }

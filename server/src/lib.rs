@@ -9,6 +9,7 @@ mod accept;
 pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
+mod aof;
 pub mod blocking;
 pub mod boot;
 mod census;

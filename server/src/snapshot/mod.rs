@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use file::Synced;
 pub use file::{Failed, Target};
-pub use source::{Plan, Progress, Snapshot};
+pub use source::{Aux, Broken, Plan, Progress, Snapshot};
 
 use crate::clock;
 use crate::database::Database;
@@ -35,6 +35,8 @@ pub enum Purpose {
     Save,
     /// BGSAVE and save points.
     Background,
+    /// The base of the append-only file.
+    Rewrite,
 }
 
 /// The snapshots of one database: which is being taken, and what became of the last.
@@ -134,7 +136,7 @@ impl Snapshots {
         let progress = Arc::new(Progress::default());
         let since_s = now_s();
         state.running = Some(Running { purpose, since_s, progress: Arc::clone(&progress) });
-        state.saves += 1;
+        state.saves += u64::from(purpose != Purpose::Rewrite);
         if purpose == Purpose::Background {
             state.last_try_s = since_s;
             state.is_scheduled = false;

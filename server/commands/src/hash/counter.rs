@@ -32,7 +32,7 @@ pub(super) const HINCRBYFLOAT: DataCommand = DataCommand {
 fn hincrby(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let [_, key, field, amount] = call.args else { unreachable!("the arity is 4") };
     let amount = args::integer(amount)?;
-    let (now_ms, limits) = (call.now_ms(), limits(call));
+    let (now_ms, limits) = (call.due_ms(), limits(call));
     let sum = change_live(&mut call.db, key, [*field], |hash| {
         let old = match hash.get(field, now_ms) {
             Some(value) => value.to_i64().ok_or(CommandError::HashNotAnInteger)?,
@@ -56,7 +56,7 @@ fn hincrbyfloat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     if !amount.is_finite() {
         return Err(CommandError::text("ERR value is NaN or Infinity"));
     }
-    let (now_ms, limits) = (call.now_ms(), limits(call));
+    let (now_ms, limits) = (call.due_ms(), limits(call));
     let sum = change_live(&mut call.db, key, [*field], |hash| {
         let old = match hash.get(field, now_ms) {
             None => LongDouble::ZERO,
