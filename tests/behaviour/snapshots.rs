@@ -107,10 +107,9 @@ fn what_was_saved_is_there_after_a_crash() {
     client.expect("BGSAVE", "+Background saving started");
     wait_for_idle(&mut client);
     client.expect("SET lost x", "+OK");
-    server.signal(Signal::KILL);
-    server.wait();
-    server.restart();
+    server.crash();
     let mut client = server.connect();
+    client.eventually("EXISTS text", ":1");
     assert_eq!(client.call("DEBUG DIGEST").text(), digest);
     client.expect("FCALL f 0", ":7");
     assert!((1..=100_000_000).contains(&client.call("PTTL fleeting").integer()));

@@ -208,6 +208,16 @@ impl Server {
     /// Ends the server in good order and starts it again on the same folder and port.
     pub fn restart(&mut self) {
         self.signal(Signal::TERM);
+        self.start_again();
+    }
+
+    /// The same without giving it time for anything.
+    pub fn crash(&mut self) {
+        self.signal(Signal::KILL);
+        self.start_again();
+    }
+
+    fn start_again(&mut self) {
         self.wait();
         let (child, outcome) = self.plan.launch();
         self.child = child;
