@@ -107,7 +107,8 @@ fn what_was_saved_is_there_after_a_crash() {
     client.expect("BGSAVE", "+Background saving started");
     wait_for_idle(&mut client);
     client.expect("SET lost x", "+OK");
-    server.crash();
+    server.kill();
+    server.start_again().expect("a start");
     let mut client = server.connect();
     client.eventually("EXISTS text", ":1");
     assert_eq!(client.call("DEBUG DIGEST").text(), digest);
