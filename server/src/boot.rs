@@ -15,15 +15,19 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use carnelian_config::{
-    ClientCertificates, Config, DirectiveId, Line, Start, StartError, Supervised, Task,
+    ClientCertificates, Config, DirectiveId, Line, ShutdownFlags, Start, StartError, Supervised,
+    Task,
 };
 use carnelian_keyspace::Keyspace;
 
 use crate::acl::{self, Acl};
+use crate::aof;
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
+use crate::halt::Halt;
 use crate::listener::Change;
+use crate::load;
 use crate::log::{self, Role};
 use crate::mailbox::{Mailbox, Message};
 use crate::process::{self, PidFile};
@@ -32,6 +36,7 @@ use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
+use crate::snapshot::{self, Purpose};
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
 use crate::{allocator, clock, signals};
 
@@ -43,6 +48,9 @@ const REACTORS_MAX: usize = 8;
 
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(code) = tasks::run_as_check(&program_name(), &arguments) {
+        return code;
+    }
     match Task::of(&arguments) {
         Task::Version => tasks::print_version(),
         Task::Help => tasks::print_usage(&program_name()),
@@ -210,6 +218,8 @@ struct Running {
     reactors: Vec<JoinHandle<()>>,
     requests: Receiver<Request>,
     pid_file: Option<PidFile>,
+    /// The server was told to end before all data was there: none of it may be saved.
+    is_half_loaded: bool,
 }
 
 impl Running {
@@ -245,7 +255,12 @@ impl Running {
         for (index, seat) in seats.into_iter().enumerate() {
             reactors.push(spawn(seat, index, Arc::clone(&server))?);
         }
-        server.pass_on(&database, change);
+        let open_doors = || server.pass_on(&database, change);
+        let start = load::at_start(&server, &database, &requests, open_doors)?;
+        let is_half_loaded = start == load::Start::Ended;
+        if is_half_loaded {
+            return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
+        }
         for kind in database.listeners.lock().kinds() {
             log::notice!("Ready to accept connections {}", kind.name());
         }
@@ -253,18 +268,42 @@ impl Running {
         if is_bare {
             show_first_steps(&config, &database);
         }
-        Ok(Self { server, reactors, requests, pid_file })
+        Ok(Self { server, reactors, requests, pid_file, is_half_loaded })
     }
 
     /// Returns when the server has ended in order.
     fn wait_for_the_end(self) {
-        // The server holds a sender, so there is always somebody who may still ask.
-        let _ = self.requests.recv();
-        log::notice!("User requested shutdown...");
-        process::notify_supervisor("STOPPING=1\n");
-        for mailbox in &self.server.mailboxes {
-            mailbox.post(Message::Shutdown);
+        if self.is_half_loaded {
+            log::notice!("User requested shutdown...");
+            self.server.mailboxes.iter().for_each(|mailbox| mailbox.post(Message::Shutdown));
+            return self.end();
         }
+        // The server holds a sender, so there is always somebody who may still ask.
+        while let Ok(request) = self.requests.recv() {
+            let config = self.server.config();
+            let (flags, waiter) = match request {
+                Request::Shutdown(flags, waiter) => (flags, Some(waiter)),
+                Request::Signal("SIGINT") => (config.shutdown_on_sigint, None),
+                Request::Signal(_) => (config.shutdown_on_sigterm, None),
+                Request::Loaded => continue,
+            };
+            log::notice!("User requested shutdown...");
+            process::notify_supervisor("STOPPING=1\n");
+            if self.stop(flags) {
+                break;
+            }
+            log::warning!(
+                "Errors trying to shut down the server. Check the logs for more information."
+            );
+            if let Some(waiter) = waiter {
+                waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
+            }
+        }
+        self.end();
+    }
+
+    /// Returns when the reactors have ended.
+    fn end(self) {
         for reactor in self.reactors {
             let _ = reactor.join();
         }
@@ -273,8 +312,61 @@ impl Running {
         }
         for database in &*self.server.databases.read() {
             database.listeners.lock().close();
+            if database.aof.is_written() {
+                log::notice!("Calling fsync() on the AOF file.");
+                aof::disable(&self.server, database, false);
+            }
         }
         log::warning!("Carnelian is now ready to exit, bye bye...");
+    }
+
+    /// Has the reactors end, with all data saved where it is to be. False if that did not work out, and
+    /// then all goes on.
+    fn stop(&self, flags: ShutdownFlags) -> bool {
+        let databases = self.server.databases.read().clone();
+        for database in &databases {
+            let running = database.snapshots.running();
+            if database.aof.is_unfinished() {
+                if !flags.force {
+                    log::warning!("Writing initial AOF, can't exit.");
+                    return false;
+                }
+                log::warning!("Writing initial AOF. Exit anyway.");
+            }
+            if database.snapshots.cancel() {
+                match running {
+                    Some(Purpose::Rewrite) => {
+                        log::warning!("There is a child rewriting the AOF. Killing it!");
+                    }
+                    _ => log::warning!("There is a child saving an .rdb. Killing it!"),
+                }
+                database.snapshots.wait_until_idle();
+            }
+        }
+        let has_points = !self.server.config().save.is_empty();
+        if flags.nosave || !has_points && !flags.save {
+            for mailbox in &self.server.mailboxes {
+                mailbox.post(Message::Shutdown);
+            }
+            return true;
+        }
+        // What a client is told from here on would not be saved.
+        let halt = Halt::begin(&self.server);
+        log::notice!("Saving the final RDB snapshot before exiting.");
+        process::notify_supervisor("STATUS=Saving the final RDB snapshot\n");
+        for database in &databases {
+            if snapshot::save(&self.server, database).is_ok() {
+                continue;
+            }
+            if !flags.force {
+                log::warning!("Error trying to save the DB, can't exit.");
+                process::notify_supervisor("STATUS=Error trying to save the DB, can't exit.\n");
+                return false;
+            }
+            log::warning!("Error trying to save the DB. Exit anyway.");
+        }
+        halt.end();
+        true
     }
 }
 

@@ -26,6 +26,12 @@ impl Clock {
         self.monotonic_us = self.elapsed_us();
     }
 
+    /// Takes a reading of `elapsed_ns` that was made anyway for the present time.
+    #[inline]
+    pub fn advance_to(&mut self, elapsed_ns: u64) {
+        self.monotonic_us = self.monotonic_us.max(elapsed_ns / 1000);
+    }
+
     /// Reads the clock and follows the time of day where it was set meanwhile.
     pub fn synchronize(&mut self) {
         self.refresh();

@@ -8,24 +8,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use carnelian_commands::CommandError;
 use carnelian_keyspace::Keyspace;
 use parking_lot::Mutex;
 
 use crate::acl::Acl;
+use crate::aof::Aof;
 use crate::clients::Clients;
+use crate::dispatch::UNSAVED;
+use crate::effects::EffectLog;
 use crate::encryption::Encryption;
 use crate::eviction::Room;
 use crate::histogram::Histogram;
 use crate::latency::Latency;
 use crate::listener::Listeners;
+use crate::load::Loading;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
-use crate::process;
 use crate::pubsub::PubSub;
 use crate::rates::Rates;
+use crate::replication::Replication;
 use crate::scripting::Scripting;
 use crate::settings::Settings;
 use crate::slowlog::SlowLog;
+use crate::snapshot::Snapshots;
 use crate::tracking::Tracking;
 use crate::waiters::Waiters;
 
@@ -39,6 +45,11 @@ pub struct Database {
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
+    pub loading: Loading,
+    /// What its writes did, for those who follow.
+    pub log: EffectLog,
+    pub snapshots: Snapshots,
+    pub aof: Aof,
     pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
@@ -61,8 +72,8 @@ pub struct Database {
     pub waiters: Waiters,
     /// Whether keys and fields that have expired are looked for; off only for tests.
     pub active_expiry: AtomicBool,
-    /// Names the history of the data: 40 hexadecimal digits.
-    pub replication_id: Mutex<String>,
+    /// Whom it follows and who follows it.
+    pub replication: Replication,
 }
 
 impl Database {
@@ -84,6 +95,10 @@ impl Database {
             clients: Clients::default(),
             stats,
             keyspace,
+            loading: Loading::default(),
+            log: EffectLog::default(),
+            snapshots: Snapshots::default(),
+            aof: Aof::default(),
             pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
@@ -101,15 +116,24 @@ impl Database {
             scripting: Scripting::default(),
             waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
-            replication_id: Mutex::new(process::new_run_id()),
+            replication: Replication::default(),
         }
     }
 
     /// Puts other settings into effect.
     pub fn set_settings(&self, settings: Settings) {
         self.room.set_limit(&settings.eviction);
+        self.snapshots.heed(&settings);
         self.settings.store(Arc::new(settings));
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The reply to writes while they cannot be brought to the disk.
+    pub fn write_refusal(&self) -> Option<CommandError> {
+        if self.snapshots.refuses_writes() {
+            return Some(CommandError::text(UNSAVED));
+        }
+        self.aof.refuses_writes().then(|| CommandError::text(self.aof.misconf()))
     }
 
     /// Has sessions take notice of changes to users.

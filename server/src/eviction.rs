@@ -218,6 +218,8 @@ fn evict(
     let Vectors { aftermath, ready, .. } = &mut *scratch;
     aftermath.changes.listening = pubsub::listening(database, &settings);
     aftermath.changes.watch_ahead(&database.waiters.interest);
+    // Somebody may begin to follow until the key's segment is locked.
+    aftermath.changes.following = true;
     let is_watched = settings.latency_ns != u64::MAX;
     let note = |event: &'static str, duration_ns: u64| {
         if settings.latency_ns <= duration_ns {
@@ -228,6 +230,7 @@ fn evict(
     let end = loop {
         let hear = |changes: &mut Changes| {
             dispatch::hear(database, changes, ready);
+            dispatch::log_departures(database, changes, settings.eviction.is_lazy);
         };
         let one_ns = if is_watched { worker.clock.elapsed_ns() } else { 0 };
         let freed = evictor.evict_one(&database.keyspace, policy, samples, now_ms, aftermath, hear);

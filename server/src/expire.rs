@@ -36,7 +36,10 @@ pub struct Sweep {
 /// Sweeps for at most a slice of time. Whether there is much left to do.
 pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -> bool {
     let now_ms = worker.clock.now_ms();
+    // For a script that runs for long the time stands still.
     if !database.active_expiry.load(Ordering::Relaxed)
+        || database.keyspace.is_busy()
+        || database.loading.is_on()
         || database.pause.now(now_ms, &database.attention).is_some()
     {
         return false;
@@ -46,6 +49,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
     let mine = SEGMENTS.div_ceil(reactors);
     let settings = database.settings.load();
     let listening = pubsub::listening(database, &settings);
+    let lazy_expire = settings.lazy_expire;
     let note = |spent_ns: u64| {
         if settings.latency_ns <= spent_ns {
             database.latency.add("expire-cycle", now_ms, spent_ns);
@@ -60,6 +64,8 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
             let mut report = ExpireReport::default();
             report.changes.watch_ahead(&database.waiters.interest);
             report.changes.listening = listening;
+            // Somebody may begin to follow until the segment is locked.
+            report.changes.following = true;
             let now_ms = worker.clock.now_ms();
             let ready = &mut worker.scratch.ready;
             database.keyspace.expire_some(
@@ -71,6 +77,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
                 &mut report,
                 |changes| {
                     dispatch::hear(database, changes, ready);
+                    dispatch::log_departures(database, changes, lazy_expire);
                 },
             );
             let many = report.sampled < report.expired * FEW;

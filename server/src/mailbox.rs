@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::connection::Accepted;
+use crate::halt::Gate;
 use crate::listener::Listener;
 use crate::pubsub::Publication;
 use crate::session::Worker;
@@ -37,10 +38,16 @@ pub enum Message {
     Unlisten(Vec<u64>),
     /// A pause is over: look at those who wait for that.
     PauseOver,
+    /// More of the log is on disk: look at those whose replies wait for that.
+    Synced,
+    /// There is more in the log for the replicas of this reactor.
+    Feed,
     /// Do this.
     Run(Box<dyn FnOnce(&mut Worker) + Send>),
     /// Do nothing until then.
     Sleep(Instant),
+    /// Stop, until it is known how to go on.
+    Halt(Arc<Gate>),
     /// Stop accepting, flush, close every connection and end the thread.
     Shutdown,
 }
@@ -71,6 +78,20 @@ impl Mailbox {
         };
         if was_empty {
             // Fails only where the kernel is out of memory; the reactor also looks at each tick.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Posts these messages in their order, and leaves the vector empty.
+    pub fn post_all(&self, messages: &mut Vec<Message>) {
+        let was_empty = {
+            let mut queue = self.queue.lock();
+            let was_empty = queue.is_empty();
+            queue.append(messages);
+            self.has_mail.store(!queue.is_empty(), Ordering::Release);
+            was_empty && !queue.is_empty()
+        };
+        if was_empty {
             let _ = self.waker.wake();
         }
     }
@@ -131,5 +152,16 @@ mod tests {
         assert!(!mailbox.is_empty());
         poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
         assert!(!events.is_empty(), "the first message after emptying wakes again");
+        mailbox.take(&mut messages);
+
+        events.clear();
+        let mut several = vec![Message::PauseOver, Message::Shutdown];
+        mailbox.post_all(&mut several);
+        mailbox.post_all(&mut Vec::new());
+        poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+        assert!(!events.is_empty() && several.is_empty());
+        messages.clear();
+        mailbox.take(&mut messages);
+        assert!(matches!(*messages, [Message::PauseOver, Message::Shutdown]));
     }
 }

@@ -15,10 +15,11 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest};
+use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
+use crate::replication::gate;
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
@@ -88,13 +89,20 @@ impl Scripting {
             .map_err(|_| CommandError::text("ERR there is no engine for scripts"))
     }
 
+    /// The sources of all libraries of functions.
+    pub fn library_sources(&self) -> Vec<Vec<u8>> {
+        let engine = self.engine.lock();
+        let sources = |engine: &Engine| engine.libraries().map(|it| it.code.to_vec()).collect();
+        engine.as_ref().map_or(Vec::new(), sources)
+    }
+
     /// Whether a script may write, or pass something on, for all it says of itself.
     pub fn may_write(&self, database: &Database, command: &str, words: &[&[u8]]) -> bool {
         let engine = || self.engine(database).ok();
         let flags = match command {
             "eval" => script_flags(words[1]),
             "evalsha" => engine().and_then(|engine| Some(engine.script_by_sha(words[1])?.flags)),
-            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags)),
+            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags())),
             _ => return false,
         };
         !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
@@ -238,6 +246,20 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
+        }
+        let gate = session.database.replication.gate();
+        if gate & gate::REFUSING != 0
+            && (!self.wrote || gate & gate::READ_ONLY != 0)
+            && let Some(text) = dispatch::gated(session, entry, gate)
+        {
+            return Err((Some(entry), CommandError::text(text)));
+        }
+        if (self.database.snapshots.refuses_writes() || self.database.aof.refuses_writes())
+            && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
+            && !self.wrote
+        {
+            let refusal = self.database.write_refusal();
+            return Err((Some(entry), refusal.unwrap_or_else(|| CommandError::text(UNSAVED))));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 
-use carnelian_config::{Config, Line};
+use carnelian_config::{Config, Line, ShutdownFlags};
 use parking_lot::{Mutex, RwLock};
 
+use crate::blocking::Waiter;
 use crate::database::Database;
 use crate::listener::{Change, Listener};
 use crate::mailbox::{Mailbox, Message};
@@ -52,12 +53,13 @@ pub struct Identity {
 }
 
 /// Something for the main thread to do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Request {
-    /// The SHUTDOWN command.
-    Shutdown,
+    /// The SHUTDOWN command, and the client that waits for what comes of it.
+    Shutdown(ShutdownFlags, Arc<Waiter>),
     /// SIGTERM or SIGINT, under its name.
     Signal(&'static str),
+    /// The data has been loaded, or cannot be.
+    Loaded,
 }
 
 impl Server {
@@ -95,10 +97,15 @@ impl Server {
         self.hz.load(Ordering::Relaxed)
     }
 
-    /// Asks for an orderly end of the process. Returns at once.
-    pub fn request_shutdown(&self) {
+    /// Asks for an orderly end of the process. Returns at once; the client hears of it if it cannot be.
+    pub fn request_shutdown(&self, flags: ShutdownFlags, waiter: Arc<Waiter>) {
         // A main thread that no longer listens is already ending the process.
-        let _ = self.requests.send(Request::Shutdown);
+        let _ = self.requests.send(Request::Shutdown(flags, waiter));
+    }
+
+    /// Tells the main thread that it need not wait for the data any longer.
+    pub(crate) fn tell_loaded(&self) {
+        let _ = self.requests.send(Request::Loaded);
     }
 
     /// Tells the accepting reactor of a change in a database's listeners.

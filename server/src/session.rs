@@ -1,7 +1,7 @@
 //! What passes between the connections and the commands: the client's session, a batch of parsed commands, and
 //! the reactor's own context.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,8 +16,10 @@ use crate::dispatch::Scratch;
 use crate::eviction::Quota;
 use crate::expire::Sweep;
 use crate::mailbox::Message;
-use crate::pubsub::Subscriptions;
+use crate::pubsub::{Publication, Subscriptions};
 use crate::reactor::Core;
+use crate::replication::feed::{Attached, Introduction};
+use crate::replication::waits::Awaited;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
@@ -67,6 +69,16 @@ pub struct Session {
     pub watched: Option<Box<Watched>>,
     /// What the client waits for; nothing is run for it meanwhile.
     pub waiter: Option<Arc<Waiter>>,
+    /// Where in the log its last effects end.
+    pub logged: u64,
+    /// What a replica has told of itself before it asked for data.
+    pub introduction: Option<Box<Introduction>>,
+    /// The client is a replica, and this is how it is fed.
+    pub attached: Option<Box<Attached>>,
+    /// What WAIT, which is about to wait, waits for.
+    pub awaited: Cell<Option<Awaited>>,
+    /// The client is the server that this database follows: it may do all, and what it sends is right.
+    pub is_primary: bool,
 }
 
 impl Session {
@@ -100,11 +112,21 @@ impl Session {
             transaction: None,
             watched: None,
             waiter: None,
+            logged: 0,
+            introduction: None,
+            attached: None,
+            awaited: Cell::new(None),
+            is_primary: false,
         }
     }
 }
 
 impl Session {
+    /// The client is the server itself, and may do anything.
+    pub fn trust(&mut self) {
+        (self.authenticated, self.logged_in, self.may_do_all) = (true, true, true);
+    }
+
     /// Takes notice of settings that have changed: once a turn, and after each of the server's own commands.
     #[inline]
     pub fn refresh_settings(&mut self) {
@@ -118,6 +140,14 @@ impl Session {
     #[inline]
     pub fn may_do_all(&self) -> bool {
         self.may_do_all
+    }
+
+    /// Its effects end there in the log.
+    #[inline]
+    pub fn note_logged(&mut self, end: Option<u64>) {
+        if let Some(end) = end {
+            self.logged = end;
+        }
     }
 
     /// The client has proved to be this user.
@@ -175,6 +205,9 @@ impl Session {
         self.discard();
         if let Some(waiter) = self.waiter.take() {
             waiter.call_off();
+        }
+        if let Some(attached) = self.attached.take() {
+            self.database.replication.primary.detach(&self.database, &attached.replica);
         }
     }
 }
@@ -258,6 +291,9 @@ pub enum Next {
     Postpone,
 }
 
+/// Publications that wait for others to go to the same reactor.
+const PUBLISHED_MAX: usize = 256;
+
 /// A reactor's own context for the commands it runs.
 pub struct Worker {
     /// Index of the reactor.
@@ -267,6 +303,8 @@ pub struct Worker {
     pub clock: Clock,
     pub random: fastrand::Rng,
     pub scratch: Scratch,
+    /// What it runs is from the past: nothing has expired for it.
+    pub is_timeless: bool,
     /// Commands that have run in this turn.
     pub turn_commands: u64,
     /// A script's reply, before it is known whether it is an error.
@@ -281,8 +319,13 @@ pub struct Worker {
     pub echo: RefCell<Vec<u8>>,
     /// What the reactor has but for its service, while a command runs: for one that has to serve others.
     pub core: Option<Box<Core>>,
+    /// What has been published to each of the other reactors, and not yet sent.
+    published: RefCell<Vec<Vec<Message>>>,
+    has_published: Cell<bool>,
     /// What this reactor has posted to itself.
     posted: RefCell<Vec<Message>>,
+    /// A reply has passed the hard limit of its client, which is to be closed.
+    pub overflowed: Cell<bool>,
     /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
     pub broadcasts: Broadcasts,
     /// Changed keys that those who track them have yet to be told of.
@@ -297,6 +340,7 @@ impl Worker {
             clock: Clock::new(),
             random: fastrand::Rng::new(),
             scratch: Scratch::new(),
+            is_timeless: false,
             turn_commands: 0,
             script_reply: Vec::new(),
             sweeps: BTreeMap::new(),
@@ -304,7 +348,10 @@ impl Worker {
             is_evicting: false,
             echo: RefCell::default(),
             core: None,
+            published: RefCell::default(),
+            has_published: Cell::new(false),
             posted: RefCell::default(),
+            overflowed: Cell::new(false),
             broadcasts: Broadcasts::default(),
             invalidations: Invalidations::default(),
         }
@@ -316,7 +363,45 @@ impl Worker {
         if reactor == self.reactor {
             self.posted.borrow_mut().push(message);
         } else {
+            self.send_published();
             self.server.mailboxes[reactor].post(message);
+        }
+    }
+
+    /// Sends a publication to a reactor, together with others: before any other message from here, and
+    /// before the publisher's reply.
+    pub fn publish(&self, reactor: usize, publication: &Arc<Publication>) {
+        let message = Message::Publish(Arc::clone(publication));
+        if reactor == self.reactor {
+            return self.posted.borrow_mut().push(message);
+        }
+        let mut published = self.published.borrow_mut();
+        if published.len() <= reactor {
+            published.resize_with(reactor + 1, Vec::new);
+        }
+        published[reactor].push(message);
+        if PUBLISHED_MAX <= published[reactor].len() {
+            self.server.mailboxes[reactor].post_all(&mut published[reactor]);
+        }
+        self.has_published.set(true);
+    }
+
+    /// Sends what has been published.
+    #[inline]
+    pub fn send_published(&self) {
+        if self.has_published.take() {
+            self.send_each_published();
+        }
+    }
+
+    #[cold]
+    fn send_each_published(&self) {
+        for (mailbox, messages) in
+            self.server.mailboxes.iter().zip(&mut *self.published.borrow_mut())
+        {
+            if !messages.is_empty() {
+                mailbox.post_all(messages);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carnelian_commands::Environment;
-use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit};
+use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit, SavePoint};
 use carnelian_keyspace::{AccessPolicy, Limits};
 use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
@@ -57,12 +57,20 @@ pub struct Settings {
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
     pub eviction: Eviction,
+    /// `lazyfree-lazy-expire`: what has expired is unlinked on replicas too.
+    pub lazy_expire: bool,
     /// `maxmemory-clients` in bytes; 0: any amount.
     pub clients_memory_max: usize,
     /// `tracking-table-max-keys`; 0: any number.
     pub tracked_keys_max: usize,
     /// `notify-keyspace-events`.
     pub notifications: Notifications,
+    /// `save`: after how long and how many changes a snapshot is taken.
+    pub save_points: Vec<SavePoint>,
+    /// `stop-writes-on-bgsave-error`.
+    pub stops_writes: bool,
+    /// `rdb-key-save-delay`, in microseconds.
+    pub save_delay_us: i32,
     /// What commands on data go by.
     pub environment: Environment,
 }
@@ -76,7 +84,8 @@ impl Settings {
             tcp_keepalive: seconds(config.tcp_keepalive),
             bulk_bytes_max: bytes(config.proto_max_bulk_len),
             query_bytes_max: bytes(config.client_query_buffer_limit),
-            output_limits: OutputLimits::new(&config.client_output_buffer_limit),
+            output_limits: OutputLimits::new(&config.client_output_buffer_limit)
+                .for_backlog(bytes(config.repl_backlog_size)),
             protected_mode: config.protected_mode,
             acl_log_len: bytes(config.acllog_max_len),
             acl_all_channels: config.acl_pubsub_default == "allchannels",
@@ -111,6 +120,7 @@ impl Settings {
                 config.commandlog_reply_larger_than,
                 config.commandlog_large_reply_max_len,
             ),
+            lazy_expire: config.lazyfree_lazy_expire,
             slow_log_len: bytes(config.slowlog_max_len),
             eviction: Eviction {
                 bytes_max: bytes(config.maxmemory),
@@ -128,6 +138,9 @@ impl Settings {
             },
             tracked_keys_max: bytes(config.tracking_table_max_keys),
             notifications: Notifications::new(config.notify_keyspace_events),
+            save_points: config.save.clone(),
+            stops_writes: config.stop_writes_on_bgsave_error,
+            save_delay_us: config.rdb_key_save_delay,
             environment: environment(config),
         }
     }
@@ -308,6 +321,14 @@ impl OutputLimits {
         }
     }
 
+    /// A replica that may go on by a backlog of so many bytes may also have so much waiting.
+    fn for_backlog(mut self, backlog_bytes: usize) -> Self {
+        if self.replica.hard_bytes != 0 {
+            self.replica.hard_bytes = self.replica.hard_bytes.max(backlog_bytes);
+        }
+        self
+    }
+
     pub fn of(&self, class: ClientClass) -> &OutputLimit {
         match class {
             ClientClass::Normal => &self.normal,
@@ -327,7 +348,12 @@ pub struct OutputLimit {
 
 impl OutputLimit {
     pub fn is_over_hard(&self, bytes: usize) -> bool {
-        self.hard_bytes != 0 && self.hard_bytes <= bytes
+        self.hard_max() <= bytes
+    }
+
+    /// From how many bytes on it is over the hard limit.
+    pub fn hard_max(&self) -> usize {
+        if self.hard_bytes == 0 { usize::MAX } else { self.hard_bytes }
     }
 
     pub fn is_over_soft(&self, bytes: usize) -> bool {

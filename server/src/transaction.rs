@@ -24,6 +24,8 @@ pub struct Transaction {
     commands: Vec<(usize, usize)>,
     /// What the flags of the commands say together.
     flags: u32,
+    /// Flags that one of them does not have.
+    missing: u32,
     /// Whether a pause of writes holds one of them back.
     may_write: bool,
     /// Whether a command was refused: EXEC will run none.
@@ -43,6 +45,7 @@ impl Transaction {
         }
         self.commands.push((entry.id, self.words.len()));
         self.flags |= entry.flags.bits();
+        self.missing |= !entry.flags.bits();
         self.may_write |= may_write;
     }
 
@@ -57,6 +60,11 @@ impl Transaction {
     /// Whether one of the commands has the flag.
     pub fn has(&self, flag: Flags) -> bool {
         self.flags & flag.bits() != 0
+    }
+
+    /// Whether one of the commands does not have the flag.
+    pub fn lacks(&self, flag: Flags) -> bool {
+        self.missing & flag.bits() != 0
     }
 
     /// Whether a pause of writes holds the transaction back.
@@ -129,7 +137,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             "EXECABORT Transaction discarded because of previous errors.",
         ));
     }
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let keyspace = &database.keyspace;
     let registry = context.registry;
 
@@ -166,7 +174,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if let Some(watched) = watched {
         for (db, key) in &watched.keys {
             // A watched key whose time is over has changed, even if nobody has looked.
-            dispatch::kind_of(context.worker, &database, &mut access, *db, key);
+            dispatch::kind_of(context.worker, database, &mut access, *db, key);
         }
     }
     let is_stale = watched.is_some_and(|watched| watched.watch.is_broken());
@@ -184,5 +192,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         nesting: Nesting::Transaction,
     };
     nest.run_queue(&transaction.commands, &words, context.reply.buffer());
+    dispatch::log_nested(context.worker, context.session);
+    drop(access);
     Ok(Effect::None)
 }

@@ -89,6 +89,19 @@ fn clients_are_killed_by_what_they_are() {
 }
 
 #[test]
+fn a_user_without_clients_is_a_user() {
+    let server = Server::start(&[]);
+    let mut control = server.connect();
+    control.expect("CLIENT KILL USER alice", "-ERR No such user 'alice'");
+    control.expect("ACL SETUSER alice", "+OK");
+    control.expect("CLIENT KILL USER alice", ":0");
+    if is_carnelian() {
+        assert_eq!(control.call("CLIENT LIST USER alice").text(), "");
+        control.expect("CLIENT LIST USER bob", "-ERR No such user 'bob'");
+    }
+}
+
+#[test]
 fn filters_of_valkey() {
     if !is_carnelian() {
         return;

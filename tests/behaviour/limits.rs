@@ -179,6 +179,46 @@ fn one_client_that_does_not_read_does_not_hold_up_the_others() {
 }
 
 /// Whether the client of this id is still there.
+#[test]
+fn a_count_alone_brings_no_reply_without_end() {
+    let server = Server::start(&["--io-threads", "1"]);
+    let mut client = server.connect();
+    client.call("SADD s a b c");
+    client.call("HSET h a 1 b 2 c 3");
+    client.call("ZADD z 1 a 2 b 3 c");
+    let commands = [
+        "SRANDMEMBER s -4611686018427387903",
+        "HRANDFIELD h -4611686018427387903",
+        "HRANDFIELD h -4611686018427387903 WITHVALUES",
+        "ZRANDMEMBER z -4611686018427387903",
+        "ZRANDMEMBER z -4611686018427387903 WITHSCORES",
+    ];
+    if is_carnelian() {
+        for command in commands {
+            client.expect(command, "-ERR the reply would be longer than proto-max-bulk-len");
+        }
+        let script = "EVAL \"return redis.pcall('SRANDMEMBER', 's', '-4611686018427387903')\" 0";
+        client.expect(script, "-ERR the reply would be longer than proto-max-bulk-len");
+    }
+    // Who is closed for too long a reply is so before it is made.
+    client.expect("CONFIG SET client-output-buffer-limit \"normal 1mb 0 0\"", "+OK");
+    for command in commands {
+        let mut greedy = server.connect();
+        greedy.send(format!("{command}\r\n").as_bytes());
+        assert_eq!(greedy.read_to_close(), b"");
+        greedy = server.connect();
+        let request = format!("MULTI\r\n{command}\r\n{command}\r\nINCR done\r\nEXEC\r\n");
+        greedy.send(request.as_bytes());
+        greedy.read_to_close();
+        client.expect("PING", "+PONG");
+    }
+    client.expect("GET done", &commands.len().to_string());
+    assert_eq!(client.info("client_output_buffer_limit_disconnections"), "10");
+    // Without a reply there is nothing to be closed for.
+    client.send(b"CLIENT REPLY OFF\r\nSRANDMEMBER s -1000000\r\nCLIENT REPLY ON\r\n");
+    client.expect_next("+OK");
+}
+
 fn is_listed(client: &mut Client, id: i64) -> bool {
     client.call("CLIENT LIST").text().lines().any(|line| line.starts_with(&format!("id={id} ")))
 }

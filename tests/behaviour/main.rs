@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod append_only;
 mod atomicity;
 mod blocking;
 mod blocking_many;
@@ -14,6 +15,7 @@ mod config;
 mod debug;
 mod dump;
 mod eviction;
+mod frozen_time;
 mod geo;
 mod hashes;
 mod hyperloglog;
@@ -22,6 +24,7 @@ mod latency;
 mod lifecycle;
 mod limits;
 mod lists;
+mod loading;
 mod monitor;
 mod notifications;
 mod pause;
@@ -30,6 +33,7 @@ mod pubsub;
 mod same_port;
 mod scripts;
 mod sets;
+mod snapshots;
 mod sorted_sets;
 mod streams;
 mod strings;

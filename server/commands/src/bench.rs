@@ -11,6 +11,7 @@ pub struct Bench {
     pub now_ms: u64,
     pub protocol: Protocol,
     pub may_block: bool,
+    pub output_max: usize,
     /// Effects as a follower would receive them, in RESP.
     pub effects: Vec<u8>,
     /// Keyspace events but misses, as `event key`.
@@ -28,6 +29,7 @@ impl Bench {
             now_ms: 1_700_000_000_000,
             protocol: Protocol::Resp2,
             may_block: false,
+            output_max: usize::MAX,
             effects: Vec::new(),
             events: Vec::new(),
             dirty: 0,
@@ -58,6 +60,7 @@ impl Bench {
                 reply,
                 environment: &environment,
                 may_block: self.may_block,
+                output_max: self.output_max,
             })
         };
         let changes = &aftermath.changes;

@@ -41,6 +41,9 @@ pub struct Call<'c> {
     pub environment: &'c Environment,
     /// Whether the command may return [`Effect::Wait`]; not inside a transaction or script.
     pub may_block: bool,
+    /// A reply of so many bytes is not sent, since the client is closed for it: what has come so far
+    /// may as well end there. Not inside a script, which reads its replies itself.
+    pub output_max: usize,
 }
 
 impl<'c> Call<'c> {
@@ -54,6 +57,13 @@ impl<'c> Call<'c> {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         self.db.now_ms()
+    }
+
+    /// What expires at this time or before has expired. Not the present time on a replica, where the
+    /// primary decides.
+    #[must_use]
+    pub fn due_ms(&self) -> u64 {
+        self.db.due_ms()
     }
 
     #[must_use]

@@ -67,6 +67,7 @@ impl OnTimeout {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
     following: bool,
+    commands: u32,
     bytes: Vec<u8>,
 }
 
@@ -74,13 +75,14 @@ impl Rewrite {
     /// `following`: whether anybody will read it; if not, nothing is kept and nothing allocated.
     #[must_use]
     pub fn new(following: bool) -> Self {
-        Self { following, bytes: Vec::new() }
+        Self { following, commands: 0, bytes: Vec::new() }
     }
 
     /// Appends one command.
     pub fn command(&mut self, words: &[&[u8]]) {
         if self.following {
             write_command(&mut self.bytes, words.len(), words.iter().copied());
+            self.commands += 1;
         }
     }
 
@@ -88,7 +90,14 @@ impl Rewrite {
     pub fn command_of<'w>(&mut self, count: usize, words: impl Iterator<Item = &'w [u8]>) {
         if self.following {
             write_command(&mut self.bytes, count, words);
+            self.commands += 1;
         }
+    }
+
+    /// How many commands there are.
+    #[must_use]
+    pub fn commands(&self) -> u32 {
+        self.commands
     }
 
     #[must_use]
@@ -97,7 +106,8 @@ impl Rewrite {
     }
 }
 
-fn write_command<'w>(out: &mut Vec<u8>, count: usize, words: impl Iterator<Item = &'w [u8]>) {
+/// Appends a command in RESP.
+pub fn write_command<'w>(out: &mut Vec<u8>, count: usize, words: impl Iterator<Item = &'w [u8]>) {
     let mut writer = carnelian_resp::Writer::new(out, carnelian_resp::Protocol::Resp2);
     writer.array(count);
     for word in words {

@@ -20,6 +20,7 @@ pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
 mod key_spec;
+mod lengthy;
 pub mod list;
 pub mod set;
 pub mod sorted_set;
@@ -28,7 +29,7 @@ pub mod string;
 
 pub use call::{Call, Environment};
 pub use command::{Categories, Command, DataCommand, Flags, Group, Run, Scope};
-pub use effect::{Effect, OnTimeout, Rewrite, Wait};
+pub use effect::{Effect, OnTimeout, Rewrite, Wait, write_command};
 pub use error::CommandError;
 pub use key_spec::{Begin, Find, KeyError, KeyFlags, KeySpec, key_positions};
 

@@ -74,10 +74,9 @@ pub struct Changes {
     pub keeps_expired: bool,
     /// Whether somebody follows the effects (a replica, the append-only file, a test).
     pub following: bool,
-    /// Keys found expired and removed, to be followed as deletions.
-    pub expired: Vec<(usize, Box<[u8]>)>,
-    /// Keys removed for want of memory, to be followed as deletions.
-    pub evicted: Vec<(usize, Box<[u8]>)>,
+    /// Keys that no command has removed (they expired, or went for want of memory), to be followed as
+    /// deletions.
+    pub departed: Vec<(usize, Box<[u8]>)>,
     /// Hash fields found expired and removed.
     pub expired_hash_fields: Vec<ExpiredFields>,
 }
@@ -117,8 +116,7 @@ impl Changes {
         self.roused.clear();
         self.flushed = false;
         self.frees_now = false;
-        self.expired.clear();
-        self.evicted.clear();
+        self.departed.clear();
         self.expired_hash_fields.clear();
     }
 
@@ -162,7 +160,7 @@ impl Changes {
         self.lapse(db, key);
         self.notify(EventClass::Expired, "expired", db, key);
         if self.following {
-            self.expired.push((db, key.into()));
+            self.departed.push((db, key.into()));
         }
     }
 

@@ -58,6 +58,34 @@ impl AccessClock {
     }
 }
 
+/// What a file says of the last use of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LastUse {
+    #[default]
+    Unsaid,
+    IdleSeconds(u64),
+    Frequency(u8),
+}
+
+impl LastUse {
+    /// The access bits of an entry of which this is said: those of a new one, if it is about the
+    /// other policy.
+    #[must_use]
+    pub fn bits(self, policy: AccessPolicy, now_ms: u64) -> u32 {
+        let clock = AccessClock::new(policy, now_ms);
+        match (self, policy) {
+            (Self::IdleSeconds(idle), AccessPolicy::Lru) => {
+                let idle = idle.min(MASK.into()) as u32;
+                clock.seconds.wrapping_sub(idle) & MASK
+            }
+            (Self::Frequency(frequency), AccessPolicy::Lfu { .. }) => {
+                clock.minutes() << 8 | u32::from(frequency)
+            }
+            _ => clock.fresh(),
+        }
+    }
+}
+
 /// Seconds since the last access, of an entry under the LRU policy.
 #[must_use]
 pub fn idle_seconds(bits: u32, now_ms: u64) -> u32 {
@@ -87,6 +115,18 @@ mod tests {
     fn idle_time_survives_the_wrap_of_the_clock() {
         let before = AccessClock::new(AccessPolicy::Lru, ((1 << 24) - 5) * 1000).fresh();
         assert_eq!(idle_seconds(before, ((1 << 24) + 5) * 1000), 10);
+    }
+
+    #[test]
+    fn the_last_use_survives_a_file() {
+        let (lru, lfu) =
+            (AccessPolicy::Lru, AccessPolicy::Lfu { log_factor: 10, decay_minutes: 1 });
+        let now_ms = 1_700_000_000_000;
+        assert_eq!(idle_seconds(LastUse::IdleSeconds(77).bits(lru, now_ms), now_ms), 77);
+        assert_eq!(idle_seconds(LastUse::IdleSeconds(u64::MAX).bits(lru, now_ms), now_ms), MASK);
+        assert_eq!(idle_seconds(LastUse::Frequency(9).bits(lru, now_ms), now_ms), 0);
+        assert_eq!(frequency(LastUse::Frequency(200).bits(lfu, now_ms), now_ms, 1), 200);
+        assert_eq!(frequency(LastUse::Unsaid.bits(lfu, now_ms), now_ms, 1), LFU_START);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use crate::aggregate::{Aggregate, Mut, Ref};
 use crate::changes::Changes;
 use crate::clock::{AccessClock, AccessPolicy};
 use crate::error::WrongType;
-use crate::segment::segment_of;
+use crate::segment::{Parts, segment_of};
+use crate::snapshot::preserve;
 use crate::space::Dropped;
 use crate::string::StringMut;
 
@@ -45,6 +46,8 @@ pub struct Db<'k> {
     pub(crate) access: Hold<'k>,
     pub(crate) index: usize,
     pub(crate) now_ms: u64,
+    /// What expires at this time or before has expired.
+    pub(crate) due_ms: u64,
     pub(crate) clock: AccessClock,
     /// CLIENT NO-TOUCH: reads leave the access clock alone.
     pub no_touch: bool,
@@ -73,6 +76,7 @@ impl<'k> Db<'k> {
             access: access.into(),
             index,
             now_ms,
+            due_ms: now_ms,
             clock: AccessClock::new(policy, now_ms),
             no_touch: false,
             changes: &mut aftermath.changes,
@@ -95,6 +99,17 @@ impl<'k> Db<'k> {
         self.now_ms
     }
 
+    /// What is to expire at this time or before has expired.
+    #[must_use]
+    pub fn due_ms(&self) -> u64 {
+        self.due_ms
+    }
+
+    /// Nothing expires by the clock: what has expired is decided elsewhere, and comes as a deletion.
+    pub fn set_timeless(&mut self) {
+        self.due_ms = 0;
+    }
+
     /// How many logical databases there are.
     #[must_use]
     pub fn databases(&self) -> usize {
@@ -107,11 +122,26 @@ impl<'k> Db<'k> {
 
     /// The live entry of a key, without counting the access.
     fn live(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
-        let table = self.access.segment_mut(segment_of(hash)).table_mut(self.index);
-        let entry = table.find_mut(hash, key)?;
-        if let Some(at) = entry.as_ref().expiry()
-            && at <= self.now_ms
-        {
+        self.live_for(false, hash, key)
+    }
+
+    /// The same, for changing or removing it.
+    fn live_to_change(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        self.live_for(true, hash, key)
+    }
+
+    #[inline]
+    fn live_for(&mut self, is_change: bool, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
+        let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(self.index);
+        let mut entry = table.find_mut(hash, key)?;
+        let is_due = entry.as_ref().expiry().is_some_and(|at| at <= self.due_ms);
+        if is_due && !is_change && self.changes.keeps_expired {
+            return None;
+        }
+        if is_change || is_due {
+            preserve(cut, self.index, &mut entry);
+        }
+        if is_due {
             retire(entry.remove(), self.dropped);
             self.changes.key_expired(self.index, key);
             return None;
@@ -128,15 +158,16 @@ impl<'k> Db<'k> {
     #[inline]
     fn read_and(&mut self, touch: bool, key: &[u8]) -> Option<EntryMut<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
-        let table = self.access.segment_mut(segment_of(hash)).table_mut(self.index);
+        let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(self.index);
         let Some(mut entry) = table.find_mut(hash, key) else {
             self.changes.key_missed(self.index, key);
             return None;
         };
         if let Some(at) = entry.as_ref().expiry()
-            && at <= self.now_ms
+            && at <= self.due_ms
         {
             if !self.changes.keeps_expired {
+                preserve(cut, self.index, &mut entry);
                 retire(entry.remove(), self.dropped);
                 self.changes.key_expired(self.index, key);
             }
@@ -158,7 +189,7 @@ impl<'k> Db<'k> {
     fn write(&mut self, key: &[u8]) -> Option<EntryMut<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
         let clock = self.clock;
-        let mut entry = self.live(hash, key)?;
+        let mut entry = self.live_to_change(hash, key)?;
         let bits = entry.as_ref().access();
         entry.set_access(clock.touched(bits));
         Some(entry)
@@ -196,7 +227,7 @@ impl<'k> Db<'k> {
     pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
         let entry = self.access.segment(segment_of(hash)).table(self.index)?.find(hash, key)?;
-        if entry.expiry().is_some_and(|at| at <= self.now_ms) { None } else { Some(entry) }
+        if entry.expiry().is_some_and(|at| at <= self.due_ms) { None } else { Some(entry) }
     }
 
     /// Counts a read of a key and removes it if it has expired. Whether it is there.
@@ -244,9 +275,9 @@ impl<'k> Db<'k> {
         let index = self.index;
         self.changes.touch(index, key);
         let fresh = self.clock.fresh();
-        let Some(mut entry) = self.live(hash, key) else {
+        let Some(mut entry) = self.live_to_change(hash, key) else {
             let at = if let Expiry::At(at) = expiry { Some(at) } else { None };
-            let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
+            let table = self.access.segment_mut(segment_of(hash)).parts(index).table;
             table.insert(hash, string_entry(key, value, at)).set_access(fresh);
             self.changes.notify(crate::EventClass::New, "new", index, key);
             return;
@@ -267,7 +298,7 @@ impl<'k> Db<'k> {
         }
         self.set_string(key, b"", expiry);
         let hash = self.access.keyspace().hash(key);
-        if let Some(mut entry) = self.live(hash, key) {
+        if let Some(mut entry) = self.live_to_change(hash, key) {
             let embedded = entry.as_ref().kind();
             entry.set_inline(embedded, value);
         }
@@ -315,10 +346,11 @@ impl<'k> Db<'k> {
     pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, WrongType> {
         let hash = self.access.keyspace().hash(key);
         let (clock, index) = (self.clock, self.index);
-        let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
+        let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(index);
         let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
+        preserve(cut, index, &mut entry);
         let look = entry.as_ref();
-        if look.expiry().is_some_and(|at| at <= self.now_ms) {
+        if look.expiry().is_some_and(|at| at <= self.due_ms) {
             retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
             return Ok(None);
@@ -335,7 +367,7 @@ impl<'k> Db<'k> {
     pub fn put_string(&mut self, key: &[u8], text: Vec<u8>) {
         self.set_string(key, b"", Expiry::Clear);
         let hash = self.access.keyspace().hash(key);
-        let mut entry = self.live(hash, key).expect("it was just set, without expiry");
+        let mut entry = self.live_to_change(hash, key).expect("it was just set, without expiry");
         if text.len() <= IN_PLACE_MAX {
             entry.change_text(|_| text.len(), |bytes| bytes.copy_from_slice(&text));
         } else {
@@ -370,16 +402,18 @@ impl<'k> Db<'k> {
         counts: bool,
     ) -> Result<Option<Mut<'_, T>>, WrongType> {
         let hash = self.access.keyspace().hash(key);
-        let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
-        let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
+        let (clock, index, due_ms) = (self.clock, self.index, self.due_ms);
+        let Parts { table, field_expiries, cut } =
+            self.access.segment_mut(segment_of(hash)).parts(index);
         let Some(mut entry) = table.find_mut(hash, key) else {
             if counts {
                 self.changes.key_missed(index, key);
             }
             return Ok(None);
         };
+        preserve(cut, index, &mut entry);
         if let Some(at) = entry.as_ref().expiry()
-            && at <= now_ms
+            && at <= due_ms
         {
             retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
@@ -415,10 +449,15 @@ impl<'k> Db<'k> {
         make: impl FnOnce() -> T,
     ) -> Result<Mut<'_, T>, WrongType> {
         let hash = self.access.keyspace().hash(key);
-        let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
-        let (table, field_expiries) = self.access.segment_mut(segment_of(hash)).parts(index);
-        let place = match table.place_of(hash, key) {
-            Place::Taken(entry) if entry.as_ref().expiry().is_some_and(|at| at <= now_ms) => {
+        let (clock, index, due_ms) = (self.clock, self.index, self.due_ms);
+        let Parts { table, field_expiries, cut } =
+            self.access.segment_mut(segment_of(hash)).parts(index);
+        let mut place = table.place_of(hash, key);
+        if let Place::Taken(entry) = &mut place {
+            preserve(cut, index, entry);
+        }
+        let place = match place {
+            Place::Taken(entry) if entry.as_ref().expiry().is_some_and(|at| at <= due_ms) => {
                 let (expired, vacancy) = entry.vacate();
                 retire(expired, self.dropped);
                 self.changes.key_expired(index, key);
@@ -472,7 +511,7 @@ impl<'k> Db<'k> {
     /// Takes a key out, whatever it is.
     pub fn take(&mut self, key: &[u8]) -> Option<Owned> {
         let hash = self.access.keyspace().hash(key);
-        let taken = self.live(hash, key)?.remove();
+        let taken = self.live_to_change(hash, key)?.remove();
         self.changes.touch(self.index, key);
         Some(Owned(taken))
     }
@@ -494,13 +533,13 @@ impl<'k> Db<'k> {
         if let Some(at) = next {
             segment.field_expiries.insert((at, index, key.into()));
         }
-        let table = segment.table_mut(index);
-        if let Some(old) = table.remove(hash, key) {
-            retire(old, self.dropped);
+        let Parts { table, cut, .. } = segment.parts(index);
+        if let Some(mut old) = table.find_mut(hash, key) {
+            preserve(cut, index, &mut old);
+            retire(old.remove(), self.dropped);
         } else {
             self.changes.notify(crate::EventClass::New, "new", index, key);
         }
-        let table = self.access.segment_mut(segment_of(hash)).table_mut(index);
         let mut entry = table.insert(hash, entry);
         if fresh {
             entry.set_access(clock.fresh());
@@ -529,7 +568,7 @@ impl<'k> Db<'k> {
     /// Sets or clears a key's expiry. Whether the key is there.
     pub fn set_expiry(&mut self, key: &[u8], at_ms: Option<u64>) -> bool {
         let hash = self.access.keyspace().hash(key);
-        let Some(mut entry) = self.live(hash, key) else { return false };
+        let Some(mut entry) = self.live_to_change(hash, key) else { return false };
         entry.set_expiry(at_ms);
         self.changes.touch(self.index, key);
         true
@@ -555,11 +594,14 @@ impl<'k> Db<'k> {
 
     /// Removes the expired fields of a hash, and the key with the last of them.
     pub fn expire_fields(&mut self, key: &[u8]) {
-        let (index, now_ms) = (self.index, self.now_ms);
+        if self.changes.keeps_expired {
+            return;
+        }
+        let (index, due_ms) = (self.index, self.due_ms);
         let Ok(Some(mut hash)) = self.write_as::<Hash>(key) else { return };
         let mut gone = Vec::new();
-        while hash.is_due(now_ms) {
-            gone.append(&mut hash.expire(now_ms));
+        while hash.is_due(due_ms) {
+            gone.append(&mut hash.expire(due_ms));
         }
         let spent = hash.is_empty();
         drop(hash);
@@ -569,11 +611,11 @@ impl<'k> Db<'k> {
     /// Removes those of a hash's fields that are named and have expired, and the key with the last
     /// of all fields.
     pub fn expire_named<'f>(&mut self, key: &[u8], fields: impl IntoIterator<Item = &'f [u8]>) {
-        let (index, now_ms) = (self.index, self.now_ms);
+        let (index, due_ms) = (self.index, self.due_ms);
         let Ok(Some(mut hash)) = self.write_as::<Hash>(key) else { return };
         let mut gone = Vec::new();
         for field in fields {
-            if hash.expiry(field, 0).flatten().is_some_and(|at| at <= now_ms) {
+            if hash.expiry(field, 0).flatten().is_some_and(|at| at <= due_ms) {
                 hash.remove(field);
                 gone.push(field.to_vec());
             }

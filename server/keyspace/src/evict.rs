@@ -17,7 +17,8 @@ use crate::access::BUSY_CHECK;
 use crate::changes::{Changes, EventClass};
 use crate::clock::{frequency, idle_seconds};
 use crate::db::Aftermath;
-use crate::segment::{SEGMENTS, Segment, segment_of};
+use crate::segment::{Parts, SEGMENTS, Segment, segment_of};
+use crate::snapshot::preserve;
 use crate::space::Keyspace;
 
 /// Candidates that are remembered.
@@ -183,11 +184,13 @@ impl Keyspace {
         let mut segment = self.wait_for(segment_of(hash))?;
         // A flush may have taken the table meanwhile, but none is made here.
         let _ = segment.table(db)?;
-        let entry = segment.table_mut(db).find_mut(hash, key)?;
+        let Parts { table, cut, .. } = segment.parts(db);
+        let mut entry = table.find_mut(hash, key)?;
         let look = entry.as_ref();
         if policy.volatile && look.expiry().is_none() || policy.order.score(look, now_ms) < score {
             return None;
         }
+        preserve(cut, db, &mut entry);
         let entry = entry.remove();
         let bytes = entry.heap_bytes();
         aftermath.dropped.retire_some(entry);
@@ -292,7 +295,7 @@ impl Changes {
         self.lapse(db, key);
         self.notify(EventClass::Evicted, "evicted", db, key);
         if self.following {
-            self.evicted.push((db, key.into()));
+            self.departed.push((db, key.into()));
         }
     }
 }
@@ -466,7 +469,7 @@ mod tests {
         let key: Box<[u8]> = b"k".as_slice().into();
         assert_eq!(changes.evicted_keys, 1);
         assert_eq!(changes.touched, [(0, key.clone())]);
-        assert_eq!(changes.evicted, [(0, key)]);
+        assert_eq!(changes.departed, [(0, key)]);
         assert_eq!(changes.events[0].name, "evicted");
         assert!(bench.evict(LRU, 2).is_none());
     }

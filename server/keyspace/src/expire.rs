@@ -7,7 +7,8 @@ use carnelian_structs::table::Cursor;
 
 use crate::changes::Changes;
 use crate::scan::remove_expired;
-use crate::segment::{SEGMENTS, Segment};
+use crate::segment::{Parts, SEGMENTS, Segment};
+use crate::snapshot::preserve;
 use crate::space::{Dropped, Keyspace};
 
 /// What one call removed.
@@ -99,9 +100,10 @@ fn expire_hash(
 ) {
     use carnelian_structs::value::Value;
 
-    let (table, field_expiries) = segment.parts(db);
+    let Parts { table, field_expiries, cut } = segment.parts(db);
     let hash = table.hash(key);
-    let Some(entry) = table.find_mut(hash, key) else { return };
+    let Some(mut entry) = table.find_mut(hash, key) else { return };
+    preserve(cut, db, &mut entry);
     let Some(mut object) = entry.into_object_mut() else { return };
     let Value::Hash(fields) = &mut *object else { return };
     let gone = fields.expire(now_ms);

@@ -7,6 +7,8 @@ use carnelian_structs::table::Table;
 use carnelian_structs::value::Value;
 use smallvec::{SmallVec, smallvec};
 
+use crate::snapshot::OpenCut;
+
 /// How many segments a keyspace has.
 pub const SEGMENTS: usize = 256;
 
@@ -27,13 +29,25 @@ pub struct Segment {
     /// When the next field of a hash expires: the time, the logical database and the key. A line
     /// may be out of date (the key gone or the field's expiry changed), never missing.
     pub(crate) field_expiries: FieldExpiries,
+    /// The version of what is inserted here.
+    version: u8,
+    /// Present while a snapshot has yet to pass some of what is here.
+    pub(crate) cut: Option<Box<OpenCut>>,
     hasher: RandomState,
+}
+
+/// What belongs to one logical database in a segment, borrowed side by side.
+pub(crate) struct Parts<'a> {
+    pub table: &'a mut Table<Value>,
+    pub field_expiries: &'a mut FieldExpiries,
+    /// To be asked before an entry of the table is changed or removed: see [`crate::snapshot::preserve`].
+    pub cut: &'a mut Option<Box<OpenCut>>,
 }
 
 impl Segment {
     pub(crate) fn new(hasher: RandomState) -> Self {
         let tables = smallvec![Table::new(hasher.clone())];
-        Self { tables, field_expiries: BTreeSet::new(), hasher }
+        Self { tables, field_expiries: BTreeSet::new(), version: 0, cut: None, hasher }
     }
 
     /// The keys of one logical database.
@@ -44,32 +58,80 @@ impl Segment {
     }
 
     #[inline]
-    pub fn table_mut(&mut self, db: usize) -> &mut Table<Value> {
+    fn table_mut(&mut self, db: usize) -> &mut Table<Value> {
         if self.tables.len() <= db {
-            self.tables.resize_with(db + 1, || Table::new(self.hasher.clone()));
+            self.add_tables(db + 1);
         }
         &mut self.tables[db]
     }
 
+    #[cold]
+    fn add_tables(&mut self, databases: usize) {
+        while self.tables.len() < databases {
+            self.tables.push(self.empty_table());
+        }
+    }
+
+    fn empty_table(&self) -> Table<Value> {
+        let mut table = Table::new(self.hasher.clone());
+        table.set_version(self.version);
+        table
+    }
+
+    /// Whether fields of some hash expire. Errs only by saying so of one that no longer has any.
+    #[must_use]
+    pub fn has_expiring_fields(&self) -> bool {
+        !self.field_expiries.is_empty()
+    }
+
     /// Logical databases that have had a key here, and all below them.
-    pub(crate) fn databases(&self) -> usize {
+    #[must_use]
+    pub fn databases(&self) -> usize {
         self.tables.len()
     }
 
-    /// The table and, beside it, the hash-field expiries.
-    pub(crate) fn parts(&mut self, db: usize) -> (&mut Table<Value>, &mut FieldExpiries) {
-        self.table_mut(db);
-        (&mut self.tables[db], &mut self.field_expiries)
+    /// The table and what has to be kept in step with it.
+    #[inline]
+    pub(crate) fn parts(&mut self, db: usize) -> Parts<'_> {
+        if self.tables.len() <= db {
+            self.add_tables(db + 1);
+        }
+        let Self { tables, field_expiries, cut, .. } = self;
+        Parts { table: &mut tables[db], field_expiries, cut }
     }
 
-    pub(crate) fn take_table(&mut self, db: usize) -> Table<Value> {
-        let empty = Table::new(self.hasher.clone());
-        std::mem::replace(self.table_mut(db), empty)
+    /// Takes all keys of a logical database. None if a snapshot has yet to write them, and then frees them.
+    pub(crate) fn take_table(&mut self, db: usize) -> Option<Table<Value>> {
+        let empty = self.empty_table();
+        let table = std::mem::replace(self.table_mut(db), empty);
+        match &mut self.cut {
+            None => Some(table),
+            Some(cut) => cut.hand_over(db, table),
+        }
+    }
+
+    /// Puts the keys of another segment in place of those that are here, which were taken before.
+    pub(crate) fn put_all(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.tables, &mut other.tables);
+        std::mem::swap(&mut self.field_expiries, &mut other.field_expiries);
+        // All that is here now has this version, and none of it is part of an open snapshot.
+        self.version = other.version;
+    }
+
+    /// Raises the version: what is here now is stale from here on.
+    pub(crate) fn raise_version(&mut self) {
+        self.version = (self.version + 1) % 4;
+        for table in &mut self.tables {
+            table.set_version(self.version);
+        }
     }
 
     pub(crate) fn swap_tables(&mut self, a: usize, b: usize) {
         self.table_mut(a.max(b));
         self.tables.swap(a, b);
+        if let Some(cut) = &mut self.cut {
+            cut.swap(a, b);
+        }
         // Old lines may now name the wrong database; make them again from the data when due.
         let lines = std::mem::take(&mut self.field_expiries);
         self.field_expiries = lines
@@ -85,6 +147,12 @@ impl Segment {
                 (at, db, key)
             })
             .collect();
+    }
+
+    /// Whether fields of a hash may expire here: without doubt not, if this says so.
+    #[must_use]
+    pub fn may_have_expiring_fields(&self) -> bool {
+        !self.field_expiries.is_empty()
     }
 
     /// Hashes of a logical database with fields that have an expiry. Counted from the lines, and

@@ -24,6 +24,8 @@ pub struct Keyspace {
     token: Mutex<()>,
     /// Whether the token's holder has had it for too long.
     busy: AtomicBool,
+    /// Whether a snapshot is being taken.
+    cut: AtomicBool,
 }
 
 /// Keys of one logical database.
@@ -75,10 +77,26 @@ impl Keyspace {
     /// An empty keyspace with `databases` logical databases.
     #[must_use]
     pub fn new(databases: usize) -> Self {
-        let hasher = RandomState::new();
+        Self::with_hasher(databases, RandomState::new())
+    }
+
+    /// An empty one whose data can take the place of this one's: see [`crate::Db::replace_all`].
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self::with_hasher(self.databases, self.hasher.clone())
+    }
+
+    fn with_hasher(databases: usize, hasher: RandomState) -> Self {
         let segments =
             (0..SEGMENTS).map(|_| Padded(Mutex::new(Segment::new(hasher.clone())))).collect();
-        Self { segments, hasher, databases, token: Mutex::new(()), busy: AtomicBool::new(false) }
+        Self {
+            segments,
+            hasher,
+            databases,
+            token: Mutex::new(()),
+            busy: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+        }
     }
 
     /// How many logical databases SELECT may choose from.
@@ -140,6 +158,17 @@ impl Keyspace {
 
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// Whether a snapshot is being taken, so that changes cost more than they do otherwise.
+    #[must_use]
+    pub fn is_cut_open(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Says whether a snapshot is being taken from now on; returns what was said before.
+    pub(crate) fn set_cut_open(&self, is_open: bool) -> bool {
+        self.cut.swap(is_open, Ordering::AcqRel)
     }
 
     /// Locks the segments of some keys.

@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use carnelian_resp::{Protocol, Writer};
 
 use crate::api::hex_digest;
-use crate::functions::{FunctionHandle, Kept, Libraries, LibraryInfo, Loading, Restore};
+use crate::functions::{FunctionHandle, Libraries, LibraryInfo, Loading, Restore};
 use crate::host::{Host, RunState, Slot, with_host};
 use crate::interpreter::{Failure, Interpreter, Kind};
 use crate::raw::{Callable, Passing};
@@ -211,19 +211,14 @@ impl Engine {
         self.libraries.function(name)
     }
 
-    /// What the server keeps of all libraries, to bring back with [`Self::restore_kept`].
-    pub fn kept_libraries(&self) -> Kept {
-        self.libraries.kept()
-    }
-
     /// Runs a function and writes its reply.
     pub fn call_function(&mut self, handle: &FunctionHandle, run: Run<'_>) -> Outcome {
-        let Some((name, callback)) = self.libraries.callback(handle) else {
+        let Some(callback) = self.libraries.callback(handle) else {
             Writer::new(run.out, run.protocol).error("ERR Function not found");
             return Outcome::Error { counted: false };
         };
         let state = &mut self.function_state;
-        finish(&mut self.run, state, Name(name), callback, Passing::Arguments, run)
+        finish(&mut self.run, state, Name(handle.name()), callback, Passing::Arguments, run)
     }
 }
 

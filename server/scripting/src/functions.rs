@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use ahash::RandomState;
 use mlua::{Function, Lua, Table, Value, Variadic};
 
 use crate::error::Raised;
@@ -32,23 +33,19 @@ pub enum Restore {
 }
 
 /// A function that FCALL found. It goes stale with the next change of the libraries.
-#[derive(Clone, Debug)]
-pub struct FunctionHandle {
-    library: Arc<[u8]>,
-    name: Vec<u8>,
-    pub flags: Flags,
-}
+#[derive(Clone)]
+pub struct FunctionHandle(Arc<LoadedFunction>);
 
 impl FunctionHandle {
     /// The function's name as it was registered.
     pub fn name(&self) -> &[u8] {
-        &self.name
+        &self.0.name
+    }
+
+    pub fn flags(&self) -> Flags {
+        self.0.flags
     }
 }
-
-/// The sources of all libraries.
-#[derive(Clone, Debug, Default)]
-pub struct Kept(pub Vec<Vec<u8>>);
 
 /// A library, as FUNCTION LIST shows it.
 #[derive(Debug)]
@@ -75,8 +72,10 @@ struct Registered {
     flags: Flags,
 }
 
-#[derive(Clone)]
 struct LoadedFunction {
+    name: Vec<u8>,
+    /// The name in lower case.
+    key: Vec<u8>,
     callable: Callable,
     description: Option<Vec<u8>>,
     flags: Flags,
@@ -86,17 +85,15 @@ struct LoadedFunction {
 struct Library {
     name: Arc<[u8]>,
     code: Arc<[u8]>,
-    functions: BTreeMap<Vec<u8>, LoadedFunction>,
+    /// Ascending by name.
+    functions: Vec<Arc<LoadedFunction>>,
 }
-
-/// A library and the name in it.
-type Place = (Arc<[u8]>, Vec<u8>);
 
 /// Invariant: `functions` has each function of each library, by its name in lower case.
 #[derive(Clone, Default)]
 pub(crate) struct Libraries {
     libraries: BTreeMap<Arc<[u8]>, Library>,
-    functions: HashMap<Vec<u8>, Place>,
+    functions: HashMap<Vec<u8>, Arc<LoadedFunction>, RandomState>,
 }
 
 impl Libraries {
@@ -152,9 +149,9 @@ impl Libraries {
         if registered.0.is_empty() {
             return Err(b"No functions registered".to_vec());
         }
-        let keep = |(name, Registered { callback, description, flags })| {
-            let callable = state.keep(callback)?;
-            Ok((name, LoadedFunction { callable, description, flags }))
+        let keep = |(name, Registered { callback, description, flags }): (Vec<u8>, _)| {
+            let (callable, key) = (state.keep(callback)?, name.to_ascii_lowercase());
+            Ok(Arc::new(LoadedFunction { name, key, callable, description, flags }))
         };
         let functions = registered.0.into_iter().map(keep).collect::<Result<_, Vec<u8>>>()?;
         Ok(Library { name: read.name.into(), code: code.into(), functions })
@@ -162,22 +159,22 @@ impl Libraries {
 
     /// A function of this library whose name another one has.
     fn taken(&self, library: &Library) -> Option<Vec<u8>> {
-        let mut names = library.functions.keys();
-        names.find(|name| self.functions.contains_key(&name.to_ascii_lowercase())).cloned()
+        let mut functions = library.functions.iter();
+        let taken = functions.find(|function| self.functions.contains_key(&function.key))?;
+        Some(taken.name.clone())
     }
 
     fn insert(&mut self, library: Library) {
-        for name in library.functions.keys() {
-            let place = (Arc::clone(&library.name), name.clone());
-            self.functions.insert(name.to_ascii_lowercase(), place);
+        for function in &library.functions {
+            self.functions.insert(function.key.clone(), Arc::clone(function));
         }
         self.libraries.insert(Arc::clone(&library.name), library);
     }
 
     fn remove(&mut self, name: &[u8]) -> Option<Library> {
         let library = self.libraries.remove(name)?;
-        for name in library.functions.keys() {
-            self.functions.remove(&name.to_ascii_lowercase());
+        for function in &library.functions {
+            self.functions.remove(&function.key);
         }
         Some(library)
     }
@@ -197,8 +194,8 @@ impl Libraries {
             functions: library
                 .functions
                 .iter()
-                .map(|(name, function)| FunctionInfo {
-                    name,
+                .map(|function| FunctionInfo {
+                    name: &function.name,
                     description: function.description.as_deref(),
                     flags: function.flags,
                 })
@@ -211,23 +208,17 @@ impl Libraries {
             Some(found) => found,
             None => self.functions.get(&name.to_ascii_lowercase())?,
         };
-        let (library, name) = found;
-        let flags = self.libraries.get(library)?.functions.get(name)?.flags;
-        Some(FunctionHandle { library: Arc::clone(library), name: name.clone(), flags })
+        Some(FunctionHandle(Arc::clone(found)))
     }
 
-    pub(crate) fn callback(&self, handle: &FunctionHandle) -> Option<(&[u8], &Callable)> {
-        let functions = &self.libraries.get(&handle.library)?.functions;
-        let (name, function) = functions.get_key_value(&handle.name)?;
-        Some((name, &function.callable))
+    /// What to call, unless the function is gone.
+    pub(crate) fn callback<'h>(&self, handle: &'h FunctionHandle) -> Option<&'h Callable> {
+        let present = self.functions.get(&handle.0.key)?;
+        Arc::ptr_eq(present, &handle.0).then_some(&handle.0.callable)
     }
 
     pub(crate) fn dump(&self) -> Vec<u8> {
         payload::encode(self.libraries.values().map(|library| &*library.code))
-    }
-
-    pub(crate) fn kept(&self) -> Kept {
-        Kept(self.libraries.values().map(|library| library.code.to_vec()).collect())
     }
 
     pub(crate) fn restore(

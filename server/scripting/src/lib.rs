@@ -13,6 +13,7 @@ mod functions;
 mod host;
 mod interpreter;
 mod library;
+mod pattern;
 mod payload;
 mod random;
 mod raw;
@@ -25,7 +26,7 @@ mod values;
 
 pub use engine::{Engine, Limits, Outcome, Run};
 pub use flags::Flags;
-pub use functions::{FunctionHandle, FunctionInfo, Kept, LibraryInfo, Loading, Restore};
+pub use functions::{FunctionHandle, FunctionInfo, LibraryInfo, Loading, Restore};
 pub use host::{Host, LogLevel, Tick};
 pub use payload::decode as decode_payload;
 pub use scripts::{ScriptHandle, Sha};

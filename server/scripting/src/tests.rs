@@ -459,6 +459,14 @@ fn a_script_is_ended_from_outside() {
          coroutine.resume(c) end",
         "while true do pcall(coroutine.wrap(function() while true do end end)) end",
         "while true do xpcall(function() while true do end end, function() while true do end end) end",
+        "return string.find(('a'):rep(1000), ('a*'):rep(20) .. 'b')",
+        "return (('a'):rep(1000)):match(('a-'):rep(20) .. 'b')",
+        "for _ in string.gmatch(('a'):rep(1000), ('a?'):rep(500) .. 'b') do end",
+        "return pcall(string.gsub, ('a'):rep(1000), ('.+'):rep(20) .. '(b)', '')",
+        "local s = ('('):rep(100000) return s:find('%b()')",
+        "local s = ('x'):rep(1000000) while true do s:find('y', 1, true) end",
+        "local s = ('x'):rep(1000000) while true do s:gsub('x', '', 1) end",
+        "while true do local s = ('x'):rep(1000000) end",
     ] {
         let (engine, host) = (&mut engine(), &mut Toy::default());
         host.ticks_left = Some(2);
@@ -785,33 +793,5 @@ proptest! {
             let reply = eval_with(&mut engine, host, Protocol::Resp2, body.as_bytes(), &[], args).1;
             prop_assert_eq!(show(&reply), ":1");
         }
-    }
-}
-
-#[test]
-#[ignore = "prints figures"]
-fn nanoseconds_per_eval() {
-    let (engine, host) = (&mut engine(), &mut Toy::default());
-    host.data.insert(b"key:1".to_vec(), b"some value".to_vec());
-    type Words<'a> = &'a [&'a [u8]];
-    let cases: [(&str, Words<'_>, Words<'_>); 5] = [
-        ("return 1", &[], &[]),
-        ("return KEYS[1]", &[b"key:1"], &[b"a"]),
-        ("return redis.call('get', KEYS[1])", &[b"key:1"], &[]),
-        ("return redis.call('set', KEYS[1], ARGV[1])", &[b"key:1"], &[b"value"]),
-        ("local x = redis.call('mget', KEYS[1], KEYS[1], KEYS[1]) return x", &[b"key:1"], &[]),
-    ];
-    for (body, keys, arguments) in cases {
-        let mut out = Vec::with_capacity(1000);
-        let count = 200_000;
-        let begin = std::time::Instant::now();
-        for _ in 0..count {
-            out.clear();
-            let handle = engine.script(body.as_bytes()).expect("it compiles");
-            let host: &mut dyn Host = host;
-            let run = Run { keys, arguments, host, protocol: Protocol::Resp2, out: &mut out };
-            engine.run_script(&handle, run);
-        }
-        println!("{} ns: {body}", begin.elapsed().as_nanos() / count);
     }
 }

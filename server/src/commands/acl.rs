@@ -1,9 +1,8 @@
 //! ACL: users, what they may do, and what they were refused.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
 use carnelian_resp::Writer;
 
 use crate::acl::{self, DEFAULT, Origin, Reason, Revoked, RuleError, Selector, SetUserError};
@@ -83,21 +82,8 @@ const fn command(
     flags: Flags,
     run: ServerRun,
 ) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(N) in what is listed or changed",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
+    let complexity = "O(N) in what is listed or changed";
+    ServerCommand { complexity, ..super::command(name, summary, since, arity, flags, run) }
 }
 
 /// `ACL WHOAMI`
@@ -184,7 +170,7 @@ fn setuser(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         let text = "ERR Usernames can't contain spaces or null characters";
         return Err(CommandError::text(text));
     }
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let all_channels = context.session.settings.acl_all_channels;
     let changed = database.acl.set(name, &context.args[3..], all_channels).map_err(refused)?;
     database.announce_users();
@@ -218,7 +204,7 @@ fn deluser(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if names.contains(&DEFAULT) {
         return Err(CommandError::text("ERR The 'default' user cannot be removed"));
     }
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let deleted: Vec<&[u8]> =
         names.iter().copied().filter(|name| database.acl.delete(name)).collect();
     if !deleted.is_empty() {
@@ -257,7 +243,7 @@ fn file(context: &Context<'_>) -> Result<PathBuf, CommandError> {
 /// `ACL LOAD`
 fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let path = file(context)?;
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let all_channels = context.session.settings.acl_all_channels;
     let before = database
         .acl
@@ -344,7 +330,7 @@ fn genpass(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `ACL LOG [count | RESET]`
 fn log(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let count = match context.args {
         [_, _] => LOG_COUNT,
         [_, _, word] if args::is(word, "RESET") => {

@@ -1,7 +1,7 @@
 //! COMMAND: the command table as clients see it.
 
 use carnelian_commands::{
-    Begin, Categories, CommandError, Effect, Find, Flags, Group, KeyFlags, KeySpec, Scope, args,
+    Begin, Categories, CommandError, Effect, Find, Flags, KeyFlags, KeySpec, args,
 };
 use carnelian_resp::Writer;
 use carnelian_structs::glob;
@@ -21,19 +21,9 @@ const fn command(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
         complexity: "O(N) in the number of commands",
-        arity,
-        flags: FLAGS,
         categories: Categories::CONNECTION,
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
+        ..super::command(name, summary, since, arity, FLAGS, run)
     }
 }
 
@@ -53,7 +43,7 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
             -3,
             getkeysandflags,
         ),
-        command("help", "Lists the subcommands.", "5.0.0", 2, usage),
+        command("help", "Lists the subcommands.", "5.0.0", 2, help),
         ServerCommand {
             tips: UNORDERED,
             ..command("info", "Gives the facts of commands.", "2.8.13", -2, info)
@@ -74,11 +64,6 @@ fn all(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         write_facts(&mut context.reply, registry, entry);
     }
     Ok(Effect::None)
-}
-
-/// `COMMAND HELP`
-fn usage(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    help(context)
 }
 
 /// `COMMAND COUNT`

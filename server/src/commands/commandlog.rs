@@ -1,6 +1,6 @@
 //! COMMANDLOG, Valkey's: commands that took long, were large, or had large replies.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_commands::{CommandError, Effect, Flags, args};
 
 use super::slowlog;
 use crate::commands::{Context, help};
@@ -42,21 +42,7 @@ const fn command(
     flags: Flags,
     run: ServerRun,
 ) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since: "8.1.0",
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
+    super::command(name, summary, "8.1.0", arity, flags, run)
 }
 
 fn log<'d>(

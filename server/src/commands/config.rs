@@ -1,20 +1,20 @@
 //! CONFIG: the configuration as it stands, changes to it, and writing it back to its file.
 
 use std::io;
-use std::sync::Arc;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
+use carnelian_commands::{CommandError, Effect, Flags};
 use carnelian_config::{self as config, Extent};
 
-use crate::commands::{Context, help};
+use crate::commands::{Context, command, help};
 use crate::configure;
 use crate::database::Database;
+use crate::dispatch::LOADING;
 use crate::eviction;
 use crate::features;
 use crate::listener::reason;
 use crate::log;
 use crate::rates::Turns;
-use crate::registry::{ServerCommand, ServerRun};
+use crate::registry::ServerCommand;
 use crate::server::Server;
 use crate::settings;
 
@@ -60,31 +60,6 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
     ..command("config", "Commands about the configuration.", "2.0.0", -2, Flags::empty(), help)
 }];
 
-const fn command(
-    name: &'static str,
-    summary: &'static str,
-    since: &'static str,
-    arity: i32,
-    flags: Flags,
-    run: ServerRun,
-) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
-}
-
 /// `CONFIG GET parameter [parameter ...]`
 fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let found = context.worker.server.config().get(&context.args[2..]);
@@ -104,19 +79,27 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|&[name, value]| (name, value)).collect();
     let loopback = context.session.loopback;
-    configure::change(&context.worker.server, &context.session.database, |next| {
+    let waits = |name: &[u8]| LATER.iter().any(|later| name.eq_ignore_ascii_case(later));
+    if context.session.database.loading.is_on() && pairs.iter().any(|(name, _)| waits(name)) {
+        return Err(CommandError::text(LOADING));
+    }
+    let is_nested = context.held.is_some();
+    configure::change(&context.worker.server, &context.session.database, is_nested, |next| {
         let permission = next.permission(loopback);
         next.set(&pairs, permission)
     })
     .map_err(|error| CommandError::text(format!("ERR {error}")))?;
-    let database = Arc::clone(&context.session.database);
-    warn_of_small_limit(context, &database, &pairs);
+    let database = context.database;
+    warn_of_small_limit(context, database, &pairs);
     // A lower limit holds from now on, whether or not there will be another command.
     context.worker.is_evicting = true;
-    features::account_all(context.worker, &database);
+    features::account_all(context.worker, database);
     context.reply.ok();
     Ok(Effect::None)
 }
+
+/// What is not changed while the data is being loaded.
+const LATER: [&[u8]; 3] = [b"dir", b"appendonly", b"repl-diskless-load"];
 
 /// Less than is in use: keys go, or commands that take memory are refused.
 fn warn_of_small_limit(context: &Context<'_>, database: &Database, pairs: &[(&[u8], &[u8])]) {
@@ -136,6 +119,8 @@ fn warn_of_small_limit(context: &Context<'_>, database: &Database, pairs: &[(&[u
 fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     database.stats.reset();
+    database.snapshots.reset();
+    database.aof.reset();
     database.rates.lock().reset();
     database.room.reset();
     context.worker.server.turns.iter().for_each(Turns::reset);

@@ -5,39 +5,32 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use carnelian_commands::generic::digest;
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_commands::{CommandError, Effect, Flags, args};
 use carnelian_config::Extent;
-use carnelian_keyspace::{Db, Expiry, Limits, Text, Value, idle_seconds};
+use carnelian_keyspace::{Db, Expiry, Hold, Limits, Text, Value, idle_seconds};
 use carnelian_persistence::rdb::dump::dump;
 use carnelian_resp::{Protocol, number};
 use carnelian_structs::glob;
 use carnelian_structs::list::List;
 
+use crate::aof;
 use crate::census;
 use crate::commands::config::rewrite_file;
 use crate::commands::inspection;
 use crate::commands::reload::{Present, round_trip};
-use crate::commands::{Context, Reach};
+use crate::commands::{Context, Reach, command};
+use crate::dispatch::Nesting;
 use crate::log;
 use crate::mailbox::Message;
-use crate::process;
 use crate::registry::{ServerCommand, ServerRun};
+use crate::replication;
 use crate::settings::Settings;
 
+const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE);
+
 pub const TABLE: &[ServerCommand] = &[ServerCommand {
-    name: "debug",
-    summary: "Looks into the server, for tests.",
-    since: "1.0.0",
-    group: Group::Server,
     complexity: "Depends on the subcommand.",
-    arity: -2,
-    flags: Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE),
-    categories: Categories::empty(),
-    keys: &[],
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: debug,
+    ..command("debug", "Looks into the server, for tests.", "1.0.0", -2, ADMIN, debug)
 }];
 
 /// A subcommand. They are none to COMMAND and ACL, so they have a table of their own.
@@ -51,7 +44,7 @@ struct Sub {
 }
 
 const SUBCOMMANDS: &[Sub] = &[
-    sub("aof-flush-sleep", (1, 1), "<microseconds>", "Has no effect here.", no_effect),
+    sub("aof-flush-sleep", (1, 1), "<microseconds>", "Delays each write of the file.", flush_sleep),
     sub("change-repl-id", (0, 0), "", "Gives the data's history another id.", change_repl_id),
     sub(
         "client-eviction",
@@ -113,7 +106,13 @@ const SUBCOMMANDS: &[Sub] = &[
         "Writes out all data, forgets it (unless NOFLUSH) and reads it back (MERGE: over it).",
         reload,
     ),
-    sub("replicate", (1, usize::MAX), "<word> [...]", "Has no effect here.", inspection::replicate),
+    sub(
+        "replicate",
+        (1, usize::MAX),
+        "<word> [...]",
+        "Tells replicas something.",
+        inspection::replicate,
+    ),
     sub("replybuffer", (2, 2), "<setting> <value>", "Has no effect here.", replybuffer),
     sub("sdslen", (1, 1), "<key>", "Tells the lengths of a key and its string.", sdslen),
     sub(
@@ -213,8 +212,6 @@ fn sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             std::thread::sleep(end.saturating_duration_since(Instant::now()));
         });
     }
-    // Commands behind this one in the same batch are to see the time that has gone by.
-    context.worker.clock.refresh();
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -261,7 +258,7 @@ fn is_on(word: &[u8]) -> bool {
 /// `DEBUG CHANGE-REPL-ID`
 fn change_repl_id(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     log::notice!("Changing replication IDs after receiving change-repl-id");
-    *context.session.database.replication_id.lock() = process::new_run_id();
+    context.session.database.replication.history.lock().renew(replication::new_id());
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -338,8 +335,25 @@ fn reload(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `DEBUG LOADAOF`
 fn loadaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    round_trip(context, Present::Flushed)?;
+    let database = Arc::clone(&context.session.database);
+    if database.aof.has_files(&context.worker.server.config()) {
+        let reloaded = context.with_nest(Nesting::Transaction, |nest, _| {
+            Hold::Lent(&mut *nest.held).lock_rest();
+            aof::load::reload(nest)
+        })?;
+        reloaded.map_err(CommandError::text)?;
+    } else {
+        round_trip(context, Present::Flushed)?;
+    }
     log::warning!("Append Only File loaded by DEBUG LOADAOF");
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG AOF-FLUSH-SLEEP microseconds`
+fn flush_sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let micros = u64::try_from(args::integer(context.args[2])?).unwrap_or(0);
+    context.session.database.aof.set_delay(Duration::from_micros(micros));
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -353,7 +367,7 @@ fn no_effect(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `DEBUG HTSTATS db [FULL]`
 fn htstats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let index = usize::try_from(args::integer(context.args[2])?).ok();
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let Some(index) = index.filter(|index| *index < database.keyspace.databases()) else {
         return Err(CommandError::text("ERR Out of range database"));
     };

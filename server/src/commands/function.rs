@@ -1,7 +1,5 @@
 //! FUNCTION: libraries of functions.
 
-use std::sync::Arc;
-
 use carnelian_commands::{Categories, CommandError, Effect, Flags};
 use carnelian_scripting::{LibraryInfo, Loading, Restore};
 use carnelian_structs::glob;
@@ -96,25 +94,27 @@ fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         }
         loading = Loading::Replace;
     }
-    let database = Arc::clone(&context.session.database);
-    let mut engine = database.scripting.engine(&database)?;
-    let mut host = LoadHost::new(&context.worker.clock);
-    let name = engine.load_library(code, loading, &mut host).map_err(error)?;
-    drop(engine);
-    database.scripting.figures();
-    context.reply.bulk(&name);
-    Ok(Effect::Verbatim)
+    context.with_log(|context, database| {
+        let mut engine = database.scripting.engine(database)?;
+        let mut host = LoadHost::new(&context.worker.clock);
+        let name = engine.load_library(code, loading, &mut host).map_err(error)?;
+        drop(engine);
+        database.scripting.figures();
+        context.reply.bulk(&name);
+        Ok(())
+    })
 }
 
 /// `FUNCTION DELETE name`
 fn delete(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
-    if !database.scripting.engine(&database)?.delete_library(context.args[2]) {
-        return Err(CommandError::text("ERR Library not found"));
-    }
-    database.scripting.figures();
-    context.reply.ok();
-    Ok(Effect::Verbatim)
+    context.with_log(|context, database| {
+        if !database.scripting.engine(database)?.delete_library(context.args[2]) {
+            return Err(CommandError::text("ERR Library not found"));
+        }
+        database.scripting.figures();
+        context.reply.ok();
+        Ok(())
+    })
 }
 
 /// `FUNCTION FLUSH [ASYNC | SYNC]`
@@ -125,17 +125,18 @@ fn flush(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         ));
     }
     check_flush(context, "ERR FUNCTION FLUSH only supports SYNC|ASYNC option")?;
-    let database = Arc::clone(&context.session.database);
-    database.scripting.engine(&database)?.flush_libraries();
-    database.scripting.figures();
-    context.reply.ok();
-    Ok(Effect::Verbatim)
+    context.with_log(|context, database| {
+        database.scripting.engine(database)?.flush_libraries();
+        database.scripting.figures();
+        context.reply.ok();
+        Ok(())
+    })
 }
 
 /// `FUNCTION DUMP`
 fn dump(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
-    let payload = database.scripting.engine(&database)?.dump_libraries();
+    let database = context.database;
+    let payload = database.scripting.engine(database)?.dump_libraries();
     context.reply.bulk(&payload);
     Ok(Effect::None)
 }
@@ -159,14 +160,15 @@ fn restore(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             ));
         }
     };
-    let database = Arc::clone(&context.session.database);
-    let mut engine = database.scripting.engine(&database)?;
-    let mut host = LoadHost::new(&context.worker.clock);
-    engine.restore_libraries(context.args[2], policy, &mut host).map_err(error)?;
-    drop(engine);
-    database.scripting.figures();
-    context.reply.ok();
-    Ok(Effect::Verbatim)
+    context.with_log(|context, database| {
+        let mut engine = database.scripting.engine(database)?;
+        let mut host = LoadHost::new(&context.worker.clock);
+        engine.restore_libraries(context.args[2], policy, &mut host).map_err(error)?;
+        drop(engine);
+        database.scripting.figures();
+        context.reply.ok();
+        Ok(())
+    })
 }
 
 /// `FUNCTION KILL`
@@ -193,8 +195,8 @@ fn list(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             return Err(CommandError::quoting("ERR Unknown argument ", word, ""));
         }
     }
-    let database = Arc::clone(&context.session.database);
-    let engine = database.scripting.engine(&database)?;
+    let database = context.database;
+    let engine = database.scripting.engine(database)?;
     let wanted = |library: &LibraryInfo<'_>| {
         pattern.is_none_or(|pattern| glob::matches(pattern, library.name, true))
     };
@@ -234,7 +236,7 @@ fn list(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `FUNCTION STATS`
 fn stats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let running = database.scripting.running();
     if running.as_ref().is_some_and(|running| !running.is_function) {
         return Err(CommandError::text(crate::dispatch::BUSY));

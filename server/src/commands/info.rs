@@ -1,27 +1,24 @@
 //! INFO.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
+use carnelian_commands::{Categories, CommandError, Effect, Flags};
 
 use crate::census;
-use crate::commands::{Context, Reach};
+use crate::commands::{Context, Reach, command};
 use crate::dispatch::Nesting;
 use crate::info;
 use crate::registry::ServerCommand;
 
 pub const TABLE: &[ServerCommand] = &[ServerCommand {
-    name: "info",
-    summary: "Returns facts and figures about the server.",
-    since: "1.0.0",
-    group: Group::Server,
-    complexity: "O(1)",
-    arity: -1,
-    flags: Flags::LOADING.union(Flags::STALE),
     categories: Categories::DANGEROUS,
-    keys: &[],
     tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: info,
+    ..command(
+        "info",
+        "Returns facts and figures about the server.",
+        "1.0.0",
+        -1,
+        Flags::LOADING.union(Flags::STALE),
+        info,
+    )
 }];
 
 /// `INFO [section [section ...]]`

@@ -1,8 +1,8 @@
 //! LATENCY: what took long, and how long each command takes.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
+use carnelian_commands::{CommandError, Effect, Flags};
 
-use crate::commands::{Context, help};
+use crate::commands::{Context, command, help};
 use crate::histogram::Distribution;
 use crate::latency;
 use crate::registry::{Entry, ServerCommand, ServerRun};
@@ -45,31 +45,6 @@ const fn shown(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand { tips: EVERYWHERE, ..command(name, summary, since, arity, ADMIN, run) }
-}
-
-const fn command(
-    name: &'static str,
-    summary: &'static str,
-    since: &'static str,
-    arity: i32,
-    flags: Flags,
-    run: ServerRun,
-) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
 }
 
 /// `LATENCY DOCTOR`

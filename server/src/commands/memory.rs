@@ -1,9 +1,7 @@
 //! MEMORY: what takes memory, and what can be done about it.
 
 use carnelian_commands::generic::memory_usage;
-use carnelian_commands::{
-    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
-};
+use carnelian_commands::{CommandError, Effect, Flags, KeyFlags, KeySpec};
 use carnelian_resp::Writer;
 
 use crate::allocator;
@@ -55,21 +53,7 @@ const fn command(
     arity: i32,
     run: ServerRun,
 ) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags: Flags::empty(),
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
+    super::command(name, summary, since, arity, Flags::empty(), run)
 }
 
 /// `MEMORY USAGE key [SAMPLES count]`

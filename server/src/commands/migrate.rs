@@ -10,18 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carnelian_commands::{
-    Begin, Categories, CommandError, Effect, Find, Flags, Group, KeyFlags, KeySpec, Scope, Wait,
-    args,
+    Begin, Categories, CommandError, Effect, Find, Flags, Group, KeyFlags, KeySpec, Wait, args,
 };
 use carnelian_keyspace::{Db, EventClass, Hold, Limits, SegmentSet, segment_of};
 use carnelian_persistence::rdb::dump::dump;
 
 use crate::blocking::{self, Waiter};
-use crate::commands::{Context, Reach};
+use crate::commands::{Context, Reach, command};
 use crate::database::Database;
 use crate::dispatch::{self, Nesting, Vectors};
 use crate::mailbox::Message;
-use crate::pubsub;
 use crate::registry::ServerCommand;
 use crate::server::Server;
 use crate::session::{ReplyMode, Worker};
@@ -32,13 +30,8 @@ const KEY: KeyFlags = KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::DELET
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 pub const TABLE: &[ServerCommand] = &[ServerCommand {
-    name: "migrate",
-    summary: "Moves keys to another server.",
-    since: "2.6.0",
     group: Group::Generic,
     complexity: "That of DUMP and DEL here and of RESTORE there, for each key",
-    arity: -6,
-    flags: Flags::MOVABLEKEYS.union(Flags::WRITE),
     categories: Categories::DANGEROUS.union(Categories::KEYSPACE),
     keys: &[
         KeySpec::range(KEY, 3, 0, 1),
@@ -49,9 +42,14 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
         },
     ],
     tips: &["nondeterministic_output"],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: migrate,
+    ..command(
+        "migrate",
+        "Moves keys to another server.",
+        "2.6.0",
+        -6,
+        Flags::MOVABLEKEYS.union(Flags::WRITE),
+        migrate,
+    )
 }];
 
 /// What is asked for.
@@ -160,6 +158,9 @@ fn remove(db: &mut Db<'_>, key: &[u8]) {
         db.changes.dirty += 1;
         let index = db.index();
         db.changes.notify(EventClass::Generic, "del", index, key);
+        if db.changes.following {
+            db.changes.departed.push((index, key.into()));
+        }
     }
 }
 
@@ -218,11 +219,9 @@ impl Move {
         let (_, settings) = database.settings();
         let mut scratch = std::mem::take(&mut worker.scratch);
         let Vectors { aftermath, ready, .. } = &mut *scratch;
-        aftermath.changes.listening = pubsub::listening(&database, &settings);
-        aftermath.changes.watch(&database.waiters.interest);
-        let (policy, now_ms) = (settings.environment.policy, worker.clock.now_ms());
-        let index = self.waiter.db.into();
-        let mut db = Db::new(Hold::Lent(&mut access), index, now_ms, policy, aftermath);
+        let (index, now_ms) = (self.waiter.db.into(), worker.clock.now_ms());
+        let held = Hold::Lent(&mut access);
+        let mut db = dispatch::open(worker, &database, &settings, index, held, aftermath);
         let mut changed = Vec::new();
         for sent in moved {
             let now = pack(&mut db, &sent.key, &self.limits);
@@ -233,6 +232,7 @@ impl Move {
             }
         }
         dispatch::hear(&database, db.changes, ready);
+        dispatch::log_departures(&database, db.changes, false);
         worker.counters(&database).dirty.add(db.changes.dirty);
         drop(db);
         dispatch::settle(worker, &database, None, &mut scratch.aftermath);

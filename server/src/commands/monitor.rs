@@ -1,26 +1,19 @@
 //! MONITOR: shows a client all commands as they run.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope};
+use carnelian_commands::{CommandError, Effect, Flags};
 
 use crate::clients::bits;
-use crate::commands::Context;
+use crate::commands::{Context, command};
 use crate::registry::ServerCommand;
 
-pub const TABLE: &[ServerCommand] = &[ServerCommand {
-    name: "monitor",
-    summary: "Shows all commands as they run.",
-    since: "1.0.0",
-    group: Group::Server,
-    complexity: "O(1)",
-    arity: 1,
-    flags: Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE),
-    categories: Categories::empty(),
-    keys: &[],
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: monitor,
-}];
+pub const TABLE: &[ServerCommand] = &[command(
+    "monitor",
+    "Shows all commands as they run.",
+    "1.0.0",
+    1,
+    Flags::ADMIN.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE),
+    monitor,
+)];
 
 /// `MONITOR`
 fn monitor(context: &mut Context<'_>) -> Result<Effect, CommandError> {

@@ -1,131 +1,75 @@
-//! SHUTDOWN and ROLE: the process as a whole, and its part in replication.
+//! SHUTDOWN: the process as a whole.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use std::sync::Arc;
 
-use crate::commands::Context;
-use crate::log;
-use crate::registry::{ServerCommand, ServerRun};
+use carnelian_commands::{CommandError, Effect, Flags, Wait, args};
+use carnelian_config::ShutdownFlags;
 
-pub const TABLE: &[ServerCommand] = &[
-    ServerCommand {
-        categories: Categories::ADMIN.union(Categories::DANGEROUS),
-        ..command(
-            "role",
-            "Tells the server's part in replication.",
-            "2.8.12",
-            1,
-            Flags::FAST.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE),
-            role,
-        )
-    },
-    command(
-        "shutdown",
-        "Ends the server in order.",
-        "1.0.0",
-        -1,
-        Flags::ADMIN
-            .union(Flags::ALLOW_BUSY)
-            .union(Flags::LOADING)
-            .union(Flags::NO_MULTI)
-            .union(Flags::NOSCRIPT)
-            .union(Flags::STALE),
-        shutdown,
-    ),
-];
+use crate::blocking::Waiter;
+use crate::commands::{Context, command};
+use crate::registry::ServerCommand;
 
-const fn command(
-    name: &'static str,
-    summary: &'static str,
-    since: &'static str,
-    arity: i32,
-    flags: Flags,
-    run: ServerRun,
-) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
-}
-
-/// `ROLE`: a primary, its offset, its replicas.
-fn role(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    context.reply.array(3);
-    context.reply.bulk(b"master");
-    context.reply.integer(0);
-    context.reply.array(0);
-    Ok(Effect::None)
-}
+pub const TABLE: &[ServerCommand] = &[command(
+    "shutdown",
+    "Ends the server in order.",
+    "1.0.0",
+    -1,
+    Flags::ADMIN
+        .union(Flags::ALLOW_BUSY)
+        .union(Flags::LOADING)
+        .union(Flags::NO_MULTI)
+        .union(Flags::NOSCRIPT)
+        .union(Flags::STALE),
+    shutdown,
+)];
 
 /// What SHUTDOWN is to do.
 #[derive(Debug, PartialEq)]
 enum Shutdown {
-    End {
-        save: bool,
-        /// Even where not all can be done that should be done before.
-        force: bool,
-    },
+    End(ShutdownFlags),
     Abort,
 }
 
 impl Shutdown {
     fn parse(words: &[&[u8]]) -> Result<Self, CommandError> {
-        let (mut save, mut nosave, mut now, mut force, mut abort) =
-            (false, false, false, false, false);
+        let mut flags = ShutdownFlags::default();
+        let mut abort = false;
         for word in words {
             let flag = match () {
-                () if args::is(word, "NOSAVE") => &mut nosave,
-                () if args::is(word, "SAVE") => &mut save,
-                () if args::is(word, "NOW") => &mut now,
-                () if args::is(word, "FORCE") => &mut force,
+                () if args::is(word, "NOSAVE") => &mut flags.nosave,
+                () if args::is(word, "SAVE") => &mut flags.save,
+                () if args::is(word, "NOW") => &mut flags.now,
+                () if args::is(word, "FORCE") => &mut flags.force,
                 () if args::is(word, "ABORT") => &mut abort,
                 () => return Err(CommandError::Syntax),
             };
             *flag = true;
         }
-        if abort && (save || nosave || now || force) || save && nosave {
+        if abort && flags != ShutdownFlags::default() || flags.save && flags.nosave {
             return Err(CommandError::Syntax);
         }
-        Ok(if abort { Self::Abort } else { Self::End { save, force } })
+        Ok(if abort { Self::Abort } else { Self::End(flags) })
     }
 }
 
 /// `SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]`
 ///
-/// Nothing is answered: the end of the connection is the answer. There are no snapshots yet, so a
-/// client that insists on one is refused rather than left without its data.
+/// The end of the connection is the answer, unless it turns out that the server cannot end.
 fn shutdown(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let words = &context.args[1..];
-    let parsed = Shutdown::parse(words)?;
-    let database = &context.session.database;
-    let is_nosave = words.iter().any(|word| word.eq_ignore_ascii_case(b"nosave"));
+    let flags = match Shutdown::parse(&context.args[1..])? {
+        Shutdown::Abort => return Err(CommandError::text("ERR No shutdown in progress.")),
+        Shutdown::End(flags) => flags,
+    };
+    let session = &mut *context.session;
+    let database = &session.database;
     // What a script has done by half must not be saved.
-    if parsed != Shutdown::Abort && !is_nosave && database.keyspace.is_busy() {
+    if !flags.nosave && database.keyspace.is_busy() {
         return Err(CommandError::text(database.scripting.busy_text()));
     }
-    match parsed {
-        Shutdown::Abort => Err(CommandError::text("ERR No shutdown in progress.")),
-        Shutdown::End { save: true, force: false } => {
-            log::warning!(
-                "Error trying to save the DB, can't exit: this version has no snapshots."
-            );
-            Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."))
-        }
-        Shutdown::End { .. } => {
-            context.worker.server.request_shutdown();
-            Ok(Effect::None)
-        }
-    }
+    let waiter = Waiter::enter(session, context.entry.id, context.args, Wait::default());
+    session.waiter = Some(Arc::clone(&waiter));
+    context.worker.server.request_shutdown(flags, waiter);
+    Ok(Effect::None)
 }
 
 #[cfg(test)]
@@ -139,9 +83,11 @@ mod tests {
 
     #[test]
     fn shutdown_takes_the_combinations_of_redis() {
-        assert_eq!(parse(""), Ok(Shutdown::End { save: false, force: false }));
-        assert_eq!(parse("nosave now FORCE"), Ok(Shutdown::End { save: false, force: true }));
-        assert_eq!(parse("save"), Ok(Shutdown::End { save: true, force: false }));
+        let none = ShutdownFlags::default();
+        assert_eq!(parse(""), Ok(Shutdown::End(none)));
+        let all = ShutdownFlags { nosave: true, now: true, force: true, ..none };
+        assert_eq!(parse("nosave now FORCE"), Ok(Shutdown::End(all)));
+        assert_eq!(parse("save"), Ok(Shutdown::End(ShutdownFlags { save: true, ..none })));
         assert_eq!(parse("abort"), Ok(Shutdown::Abort));
         for bad in ["foo", "save nosave", "abort now", "abort nosave"] {
             assert_eq!(parse(bad), Err(CommandError::Syntax), "{bad}");

@@ -1,11 +1,10 @@
 //! Commands to publish and to subscribe.
 
-use carnelian_commands::{
-    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
-};
+use carnelian_commands::{CommandError, Effect, Flags, Group, KeyFlags, KeySpec};
 use carnelian_structs::glob;
 
 use crate::commands::{Context, help};
+use crate::dispatch;
 use crate::pubsub::{Kind, publish};
 use crate::registry::{ServerCommand, ServerRun};
 
@@ -169,19 +168,8 @@ const fn command(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand {
-        name,
-        summary,
-        since,
         group: Group::PubSub,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
+        ..super::command(name, summary, since, arity, flags, run)
     }
 }
 
@@ -253,6 +241,12 @@ fn send(context: &mut Context<'_>, kind: Kind) -> Result<Effect, CommandError> {
     let database = &session.database;
     let receivers = publish(context.worker, database, Some(session), kind, name, message);
     context.reply.integer(receivers as i64);
+    if database.replication.primary.is_attended() && database.log.is_followed() {
+        context.worker.scratch.unit.verbatim(session.db.into(), context.args);
+        if context.held.is_none() {
+            dispatch::log_nested(context.worker, context.session);
+        }
+    }
     Ok(Effect::None)
 }
 

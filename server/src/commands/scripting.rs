@@ -1,10 +1,6 @@
 //! EVAL and its kin, FCALL, and SCRIPT.
 
-use std::sync::Arc;
-
-use carnelian_commands::{
-    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
-};
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec};
 use carnelian_resp::number::parse_i64;
 use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 
@@ -12,6 +8,7 @@ use crate::commands::{Context, help};
 use crate::dispatch::Nesting;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::scripting::ScriptHost;
+use crate::session::Session;
 
 const RUNS: Flags = Flags::MOVABLEKEYS
     .union(Flags::NO_MANDATORY_KEYS)
@@ -34,19 +31,9 @@ pub(super) const fn command(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand {
-        name,
-        summary,
-        since,
         group: Group::Scripting,
-        complexity: "O(1)",
-        arity,
-        flags,
         categories: Categories::SCRIPTING,
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
+        ..super::command(name, summary, since, arity, flags, run)
     }
 }
 
@@ -205,48 +192,28 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
     if source == Source::Digest && words[1].len() != 40 {
         return Err(no_script());
     }
-    let database = Arc::clone(&context.session.database);
-    if source == Source::Function
-        && database.scripting.engine(&database)?.function(words[1]).is_none()
-    {
-        return Err(no_function());
-    }
-    let count = parse_i64(words[2]).ok_or_else(|| {
-        CommandError::text(match source {
-            Source::Function => "ERR Bad number of keys provided",
-            _ => "ERR value is not an integer or out of range",
-        })
-    })?;
-    if (words.len() as i64 - 3) < count {
-        return Err(CommandError::text("ERR Number of keys can't be greater than number of args"));
-    }
-    let Ok(count) = usize::try_from(count) else {
-        return Err(CommandError::text("ERR Number of keys can't be negative"));
+    let database = context.database;
+    let count = match (count_keys(words, source), source) {
+        // That there is no such function is said first.
+        (count, Source::Function) => count,
+        (count, _) => Ok(count?),
     };
-    let (keys, arguments) = words[3..].split_at(count);
     let protocol = context.session.protocol;
     let registry = context.registry;
     let mut reply = std::mem::take(&mut context.worker.script_reply);
     reply.clear();
     let out = &mut reply;
     let ran = context.with_nest(Nesting::Script, |nest, staged| {
-        let mut engine = database.scripting.engine(&database)?;
-        let place = (registry, &*database);
+        let mut engine = database.scripting.engine(database)?;
+        let place = (registry, &**database);
         let db = nest.session.db;
         let outcome = if source == Source::Function {
             let handle = engine.function(words[1]).ok_or_else(no_function)?;
-            check_memory(handle.flags, nest.session.is_out_of_memory)?;
-            let is_read_only = read_only(handle.flags, access)?;
-            let name = handle.name().to_vec();
-            let mut host = ScriptHost::new(
-                nest,
-                place,
-                words,
-                Some(&name),
-                handle.flags,
-                is_read_only,
-                staged,
-            );
+            let (flags, name) = (handle.flags(), Some(handle.name()));
+            let (keys, arguments) = words[3..].split_at(count?);
+            check_state(flags, nest.session)?;
+            let is_read_only = read_only(flags, access)?;
+            let mut host = ScriptHost::new(nest, place, words, name, flags, is_read_only, staged);
             let run = Run { keys, arguments, host: &mut host, protocol, out };
             engine.call_function(&handle, run)
         } else {
@@ -254,7 +221,8 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
                 Source::Body => engine.script(words[1]).map_err(error)?,
                 _ => engine.script_by_sha(words[1]).ok_or_else(no_script)?,
             };
-            check_memory(handle.flags, nest.session.is_out_of_memory)?;
+            let (keys, arguments) = words[3..].split_at(count?);
+            check_state(handle.flags, nest.session)?;
             let is_read_only = read_only(handle.flags, access)?;
             let mut host =
                 ScriptHost::new(nest, place, words, None, handle.flags, is_read_only, staged);
@@ -278,6 +246,20 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
     ran?
 }
 
+/// How many of the words behind the third are keys.
+fn count_keys(words: &[&[u8]], source: Source) -> Result<usize, CommandError> {
+    let count = parse_i64(words[2]).ok_or_else(|| {
+        CommandError::text(match source {
+            Source::Function => "ERR Bad number of keys provided",
+            _ => "ERR value is not an integer or out of range",
+        })
+    })?;
+    if (words.len() as i64 - 3) < count {
+        return Err(CommandError::text("ERR Number of keys can't be greater than number of args"));
+    }
+    usize::try_from(count).map_err(|_| CommandError::text("ERR Number of keys can't be negative"))
+}
+
 /// How much of the buffer for scripts' replies is kept.
 const REPLY_KEPT: usize = 64 << 10;
 
@@ -292,15 +274,33 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
     Ok(says_so || access == Access::ReadOnly)
 }
 
-/// A script that says what it does is refused before it runs where it could need memory.
-fn check_memory(flags: ScriptFlags, is_out_of_memory: bool) -> Result<(), CommandError> {
-    let exempt = [ScriptFlags::COMPAT, ScriptFlags::ALLOW_OOM, ScriptFlags::NO_WRITES];
-    if !is_out_of_memory || exempt.into_iter().any(|flag| flags.contains(flag)) {
+/// A script that says what it does is refused before it runs where it could need memory, or write what
+/// cannot be saved.
+fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError> {
+    if flags.contains(ScriptFlags::COMPAT) || flags.contains(ScriptFlags::NO_WRITES) {
         return Ok(());
     }
-    Err(CommandError::text(
-        "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
-    ))
+    if session.database.snapshots.refuses_writes() {
+        return Err(CommandError::text(
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
+             disk. Writable scripts are blocked. Use 'no-writes' flag for read only scripts.",
+        ));
+    }
+    if session.database.aof.refuses_writes() {
+        return Err(CommandError::text(format!(
+            "MISCONF Redis is configured to persist data to AOF, but it's currently unable to persist to \
+             disk. Writable scripts are blocked. Use 'no-writes' flag for read only scripts. AOF \
+             error: {}",
+            session.database.aof.trouble()
+        )));
+    }
+    if session.is_out_of_memory && !flags.contains(ScriptFlags::ALLOW_OOM) {
+        return Err(CommandError::text(
+            "OOM allow-oom flag is not set on the script, can not run it when used memory > \
+             'maxmemory'",
+        ));
+    }
+    Ok(())
 }
 
 /// An error of the engine, which leaves the code out.
@@ -310,16 +310,16 @@ pub(super) fn error(text: impl AsRef<[u8]>) -> CommandError {
 
 /// `SCRIPT LOAD script`
 fn load(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
-    let sha = database.scripting.engine(&database)?.load_script(context.args[2]).map_err(error)?;
+    let database = context.database;
+    let sha = database.scripting.engine(database)?.load_script(context.args[2]).map_err(error)?;
     context.reply.bulk(&sha);
     Ok(Effect::None)
 }
 
 /// `SCRIPT EXISTS sha1 [sha1 ...]`
 fn exists(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
-    let engine = database.scripting.engine(&database)?;
+    let database = context.database;
+    let engine = database.scripting.engine(database)?;
     let digests = &context.args[2..];
     context.reply.array(digests.len());
     for sha in digests {
@@ -330,8 +330,8 @@ fn exists(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `SCRIPT SHOW sha1`
 fn show(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let database = Arc::clone(&context.session.database);
-    let engine = database.scripting.engine(&database)?;
+    let database = context.database;
+    let engine = database.scripting.engine(database)?;
     match engine.script_body(context.args[2]) {
         Some(body) => context.reply.bulk(body),
         None => return Err(CommandError::text("NOSCRIPT No matching script. Please use EVAL.")),
@@ -342,8 +342,8 @@ fn show(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `SCRIPT FLUSH [ASYNC | SYNC]`
 fn flush(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     check_flush(context, "ERR SCRIPT FLUSH only support SYNC|ASYNC option")?;
-    let database = Arc::clone(&context.session.database);
-    database.scripting.engine(&database)?.flush_scripts();
+    let database = context.database;
+    database.scripting.engine(database)?.flush_scripts();
     context.reply.ok();
     Ok(Effect::None)
 }

@@ -1,10 +1,10 @@
 //! SLOWLOG: the latest commands that took long.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_commands::{CommandError, Effect, Flags, args};
 use carnelian_resp::Writer;
 
-use crate::commands::{Context, help};
-use crate::registry::{ServerCommand, ServerRun};
+use crate::commands::{Context, command, help};
+use crate::registry::ServerCommand;
 use crate::slowlog::SlowLog;
 
 const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE);
@@ -43,31 +43,6 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
     ],
     ..command("slowlog", "Commands about the slow log.", "2.2.12", -2, Flags::empty(), help)
 }];
-
-const fn command(
-    name: &'static str,
-    summary: &'static str,
-    since: &'static str,
-    arity: i32,
-    flags: Flags,
-    run: ServerRun,
-) -> ServerCommand {
-    ServerCommand {
-        name,
-        summary,
-        since,
-        group: Group::Server,
-        complexity: "O(1)",
-        arity,
-        flags,
-        categories: Categories::empty(),
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
-    }
-}
 
 /// `SLOWLOG GET [count]`
 fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use carnelian_commands::{
-    Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec, Scope,
-};
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, KeyFlags, KeySpec};
 
 use crate::commands::{Context, Reach};
 use crate::registry::{ServerCommand, ServerRun};
@@ -26,19 +24,10 @@ const fn command(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand {
-        name,
-        summary,
-        since,
         group: Group::Transactions,
         complexity,
-        arity: 1,
-        flags: CONTROL,
         categories: Categories::TRANSACTION,
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
+        ..super::command(name, summary, since, 1, CONTROL, run)
     }
 }
 
@@ -102,7 +91,7 @@ fn watch(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
     }
     let keys = &context.args[1..];
-    let database = Arc::clone(&context.session.database);
+    let database = context.database;
     let client = context.session.shared.id;
     let index = usize::from(context.session.db);
     let mut watched = context.session.watched.take().unwrap_or_else(|| {

@@ -21,9 +21,11 @@ use carnelian_resp::Writer;
 use carnelian_tls::TlsSession;
 
 use crate::allocator;
+use crate::aof;
 use crate::blocking::{self, Waiter};
 use crate::commands::Context;
 use crate::database::Database;
+use crate::effects::Unit;
 use crate::eviction;
 use crate::expire;
 use crate::features;
@@ -33,11 +35,12 @@ use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 use crate::settings::Settings;
+use crate::snapshot;
 use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION};
+pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, UNSAVED, gated};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -147,7 +150,8 @@ pub fn run_batch(
         if worker.invalidations.is_any() {
             features::invalidate(worker, session, out);
         }
-        if session.close_after_reply {
+        if session.close_after_reply || worker.overflowed.take() {
+            session.close_after_reply = true;
             return Outcome { ran: index, next: Next::Close };
         }
         if session.waiter.is_some() {
@@ -183,7 +187,7 @@ fn enqueue(session: &mut Session, entry: &Entry, words: &[&[u8]], out: &mut Vec<
 /// Runs commands on keys from `index` on, under one set of locks. Returns how many.
 fn run_together(
     worker: &mut Worker,
-    session: &Session,
+    session: &mut Session,
     registry: &Registry,
     batch: &Batch<'_>,
     index: usize,
@@ -232,9 +236,9 @@ fn run_together(
     if 1 < scratch.hashes.len() {
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
-    let Vectors { ids, aftermath, runs, ready, .. } = &mut *scratch;
+    let Vectors { ids, aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
-    let mut run = Run::begin(worker, database, runs, &session.settings);
+    let mut run = Run::begin(worker, database, runs, unit, false, &session.settings);
     let mut ran = 0;
     let mark = eviction::mark(worker, database);
     let is_bounded = mark != i64::MAX;
@@ -251,6 +255,7 @@ fn run_together(
         }
     }
     let slow = run.end();
+    let logged = log_unit(database, unit);
     drop(call);
     settle(worker, database, Some(session), &mut scratch.aftermath);
     for (ran, noted) in slow {
@@ -261,7 +266,35 @@ fn run_together(
     if !worker.scratch.ready.is_empty() {
         blocking::serve(worker, database);
     }
+    session.note_logged(logged);
     Ok(ran)
+}
+
+/// Logs what has been collected, while the locks of those who did it are held. Where it ends.
+#[inline]
+pub fn log_unit(database: &Database, unit: &mut Unit) -> Option<u64> {
+    if unit.is_empty() { None } else { Some(database.log.append(unit)) }
+}
+
+/// Logs a unit that has commands inside of commands, while their locks are held.
+pub fn log_nested(worker: &mut Worker, session: &mut Session) {
+    let unit = &mut worker.scratch.unit;
+    unit.close();
+    session.note_logged(log_unit(&session.database, unit));
+}
+
+/// Logs what has gone without a command, while its locks are held: each by itself.
+pub fn log_departures(database: &Database, changes: &mut Changes, is_lazy: bool) {
+    if changes.departed.is_empty() && changes.expired_hash_fields.is_empty() {
+        return;
+    }
+    if database.log.is_followed() {
+        let mut unit = Unit::default();
+        unit.departures(changes, is_lazy);
+        database.log.append(&mut unit);
+    }
+    changes.departed.clear();
+    changes.expired_hash_fields.clear();
 }
 
 /// Tells those who care about the keys that a command has changed, while their locks are held.
@@ -335,14 +368,15 @@ fn run_alone(
         return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
     let before = out.len();
-    let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+    let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
     call.may_block = true;
-    let mut run = Run::begin(worker, &database, runs, &session.settings);
+    let mut run = Run::begin(worker, &database, runs, unit, false, &session.settings);
     run.command(&mut call, entry, command, words);
     hear(&database, call.db.changes, ready);
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
+    let logged = log_unit(&database, unit);
     if session.tracks {
         tracking::remember(session, entry, words);
     }
@@ -354,6 +388,7 @@ fn run_alone(
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
     session.waiter = waiter;
+    session.note_logged(logged);
     for (_, noted) in slow {
         log_slow_of(worker, session, entry, words, noted);
     }
@@ -397,6 +432,7 @@ pub fn kind_of(
     let mut db = open(worker, database, &settings, db, Hold::Lent(held), aftermath);
     let kind = db.kind(key);
     hear(database, db.changes, ready);
+    log_departures(database, db.changes, settings.lazy_expire);
     drop(db);
     settle(worker, database, None, &mut scratch.aftermath);
     worker.scratch = scratch;
@@ -416,17 +452,19 @@ pub fn run_for(
     let database = &*waiter.database;
     let (_, settings) = database.settings();
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+    let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut db = open(worker, database, &settings, waiter.db.into(), Hold::Lent(held), aftermath);
     db.no_touch = waiter.no_touch;
     let reply = Writer::new(out, waiter.protocol);
     let environment = &settings.environment;
-    let mut call = Call { args: &[], db, reply, environment, may_block: true };
-    let mut run = Run::begin(worker, database, runs, &settings);
+    let output_max = usize::MAX;
+    let mut call = Call { args: &[], db, reply, environment, may_block: true, output_max };
+    let mut run = Run::begin(worker, database, runs, unit, false, &settings);
     run.command(&mut call, entry, command, words);
     hear(database, call.db.changes, ready);
     let wait = run.wait.take();
     let slow = run.end();
+    log_unit(database, unit);
     drop(call);
     worker.invalidations.note(database, &mut scratch.aftermath.changes, waiter.client.id);
     settle(worker, database, None, &mut scratch.aftermath);
@@ -455,8 +493,13 @@ pub fn open<'c>(
     }
     let attention = database.attention.load(Ordering::Relaxed);
     changes.keeps_expired = attention & attention::PAUSED != 0;
+    changes.following = database.log.is_followed();
     let policy = settings.environment.policy;
-    Db::new(hold, index, worker.clock.now_ms(), policy, aftermath)
+    let mut db = Db::new(hold, index, worker.clock.now_ms(), policy, aftermath);
+    if worker.is_timeless {
+        db.set_timeless();
+    }
+    db
 }
 
 fn call<'c>(
@@ -470,7 +513,11 @@ fn call<'c>(
     let mut db = open(worker, database, settings, session.db.into(), hold, aftermath);
     db.no_touch = session.no_touch;
     let reply = Writer::new(out, session.protocol);
-    Call { args: &[], db, reply, environment: &settings.environment, may_block: false }
+    let output_max = match session.reply {
+        ReplyMode::On => settings.output_limits.of(session.class).hard_max(),
+        _ => usize::MAX,
+    };
+    Call { args: &[], db, reply, environment: &settings.environment, may_block: false, output_max }
 }
 
 /// Books what a run left behind, after its locks are released.
@@ -524,24 +571,45 @@ fn run_server(
     held: Option<(&mut dyn Segments, Nesting)>,
 ) {
     let before = out.len();
-    let database = Arc::clone(&session.database);
+    let database = &Arc::clone(&session.database);
     let start_ns = worker.clock.elapsed_ns();
+    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
+    if nesting == Nesting::Nothing {
+        // Time stands still in a transaction and in a script: a key that is there at its first command
+        // is there at the last.
+        worker.clock.advance_to(start_ns);
+    }
     let protocol = session.protocol;
     let reply = Writer::new(out, protocol);
-    let nesting = held.as_ref().map_or(Nesting::Nothing, |(_, nesting)| *nesting);
-    let mut context =
-        Context { args: words, worker, session, reply, registry, entry, held: None, nesting };
+    let mut context = Context {
+        args: words,
+        worker,
+        database,
+        session,
+        reply,
+        registry,
+        entry,
+        held: None,
+        nesting,
+    };
     if let Some((held, _)) = held {
         context.held = Some(held);
     }
     let result = run(&mut context);
-    let counters = worker.counters(&database);
+    let counters = worker.counters(database);
     let figures = &counters.commands[entry.id];
     match result {
         Ok(Effect::None) => {}
         Ok(Effect::Verbatim | Effect::Rewrite(_)) => counters.dirty.add(1),
         Ok(Effect::Wait(wait)) => {
-            session.waiter = Some(Waiter::enter(session, entry.id, words, *wait));
+            let waiter = Waiter::enter(session, entry.id, words, *wait);
+            if waiter.awaited.is_some() {
+                let waits = &database.replication.primary.waits;
+                waits.enter(&waiter);
+                // What was acknowledged until then found nobody waiting.
+                waits.settle(&database);
+            }
+            session.waiter = Some(waiter);
         }
         Err(error) => {
             out.truncate(before);
@@ -565,8 +633,12 @@ fn run_server(
     {
         log_slow_of(worker, session, entry, words, Noted { duration_ns, reply_bytes });
     }
-    if nesting == Nesting::Nothing && !worker.scratch.ready.is_empty() {
-        blocking::serve(worker, &database);
+    if nesting == Nesting::Nothing {
+        // It may have taken long, and there may be commands behind it in the same batch.
+        worker.clock.advance_to(start_ns.saturating_add(duration_ns));
+        if !worker.scratch.ready.is_empty() {
+            blocking::serve(worker, database);
+        }
     }
 }
 
@@ -615,6 +687,9 @@ pub fn tick(worker: &mut Worker) {
             let tls = database.clients.totals().tls;
             database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
             eviction::make_room(worker, database);
+            database.replication.primary.tick(&server, database);
+            snapshot::tick(&server, database);
+            aof::tick(&server, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

@@ -32,7 +32,7 @@ pub enum Nesting {
 impl Nest<'_> {
     /// Runs queued commands: the entry of each, and how many words there are up to its end.
     pub fn run_queue(&mut self, queue: &[(usize, usize)], words: &[&[u8]], out: &mut Vec<u8>) {
-        let (mut next, mut first) = (0, 0);
+        let (mut next, mut first, floor) = (0, 0, out.len());
         while let Some(&(id, end)) = queue.get(next) {
             let server = Arc::clone(&self.worker.server);
             let entry = server.registry.entry(id);
@@ -48,7 +48,7 @@ impl Nest<'_> {
             match entry.handler {
                 Handler::Data(_) => {
                     let some = &queue[next..together];
-                    next += self.run_data(&server.registry, some, first, words, out);
+                    next += self.run_data(&server.registry, some, first, words, out, floor);
                     first = queue[next - 1].1;
                 }
                 Handler::Server(_) => {
@@ -83,7 +83,8 @@ impl Nest<'_> {
     pub fn run(&mut self, registry: &Registry, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) {
         match entry.handler {
             Handler::Data(_) => {
-                self.run_data(registry, &[(entry.id, words.len())], 0, words, out);
+                let floor = out.len();
+                self.run_data(registry, &[(entry.id, words.len())], 0, words, out, floor);
             }
             Handler::Server(command) => {
                 let held = Some((&mut *self.held as &mut dyn Segments, self.nesting));
@@ -94,7 +95,8 @@ impl Nest<'_> {
         }
     }
 
-    /// Runs the commands on data that come first in a queue. Returns how many.
+    /// Runs the commands on data that come first in a queue. Returns how many. `floor`: where the
+    /// replies of the whole queue begin.
     fn run_data(
         &mut self,
         registry: &Registry,
@@ -102,13 +104,17 @@ impl Nest<'_> {
         start: usize,
         words: &[&[u8]],
         out: &mut Vec<u8>,
+        floor: usize,
     ) -> usize {
         let (worker, session) = (&mut *self.worker, &mut *self.session);
         let database = &*session.database;
         let mut scratch = std::mem::take(&mut worker.scratch);
-        let Vectors { aftermath, runs, ready, .. } = &mut *scratch;
+        let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
         let mut call = call(worker, session, Hold::Lent(&mut *self.held), aftermath, out);
-        let mut run = Run::begin(worker, database, runs, &session.settings);
+        let mut run = Run::begin(worker, database, runs, unit, true, &session.settings);
+        if self.nesting == Nesting::Script {
+            call.output_max = usize::MAX;
+        }
         let (mut first, mut ran) = (start, 0);
         for &(id, end) in queue {
             let entry = registry.entry(id);
@@ -118,6 +124,11 @@ impl Nest<'_> {
             }
             let words = &words[first..end];
             run.command(&mut call, entry, command, words);
+            if call.output_max <= call.reply.len().saturating_sub(floor) {
+                // It will not be sent. What is left is run for what it changes.
+                worker.overflowed.set(true);
+                call.reply.truncate(floor + call.output_max);
+            }
             hear(database, call.db.changes, ready);
             features::after_nested(worker, session, entry, words, self.nesting);
             first = end;

@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use carnelian_keyspace::Aftermath;
 
+use crate::effects::Unit;
 use crate::waiters::Key;
 
 /// The vectors of a [`Scratch`].
@@ -16,6 +17,8 @@ pub struct Vectors {
     pub aftermath: Aftermath,
     /// Keys that were written to and that clients wait for.
     pub ready: Vec<Key>,
+    /// What the unit of work that runs has done, until it is logged.
+    pub unit: Unit,
     /// Counts runs, to choose those whose time is taken.
     pub runs: u64,
 }

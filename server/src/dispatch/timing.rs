@@ -1,11 +1,15 @@
 //! How long commands take and how much they say, and the logs of those that are notable for it.
 
+use std::cell::Cell;
+
 use carnelian_commands::{Call, DataCommand, Effect, Flags, Wait};
+use carnelian_keyspace::Changes;
 use smallvec::SmallVec;
 
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
+use crate::effects::Unit;
 use crate::registry::Entry;
 use crate::session::{Session, Worker};
 use crate::settings::Settings;
@@ -21,6 +25,7 @@ const SAMPLED: u64 = 16;
 /// less than `FINE_NS`.
 pub struct Run<'r> {
     clock: &'r Clock,
+    overflowed: &'r Cell<bool>,
     counters: &'r Counters,
     /// How many runs the times of cheap commands stand for; 0 if they are not taken.
     weight: u64,
@@ -36,6 +41,11 @@ pub struct Run<'r> {
     notable_ns: u64,
     /// From which size on a reply is.
     notable_bytes: usize,
+    /// Where effects are collected.
+    unit: &'r mut Unit,
+    /// The commands belong to a unit that goes on after them.
+    is_part: bool,
+    lazy_expire: bool,
     /// Notable commands by their place in the run.
     slow: Vec<(usize, Noted)>,
     /// What the last command waits for, if it could not be served.
@@ -51,6 +61,8 @@ impl<'r> Run<'r> {
         worker: &'r Worker,
         database: &'r Database,
         runs: &mut u64,
+        unit: &'r mut Unit,
+        is_part: bool,
         settings: &Settings,
     ) -> Self {
         let clock = &worker.clock;
@@ -59,6 +71,7 @@ impl<'r> Run<'r> {
         *runs += 1;
         Self {
             clock,
+            overflowed: &worker.overflowed,
             counters: worker.counters(database),
             weight,
             is_fine,
@@ -68,8 +81,26 @@ impl<'r> Run<'r> {
             has_histograms: settings.has_histograms,
             notable_ns: settings.slow_ns.min(settings.latency_ns),
             notable_bytes: settings.large_reply.bytes_min,
+            unit,
+            is_part,
+            lazy_expire: settings.lazy_expire,
             slow: Vec::new(),
             wait: None,
+        }
+    }
+
+    /// Collects what a command did.
+    #[cold]
+    fn follow(&mut self, db: usize, words: &[&[u8]], effect: &Effect, changes: &mut Changes) {
+        self.unit.departures(changes, self.lazy_expire);
+        match effect {
+            Effect::None => {}
+            Effect::Verbatim => self.unit.verbatim(db, words),
+            Effect::Rewrite(rewrite) => self.unit.rewritten(db, rewrite),
+            Effect::Wait(wait) => self.unit.rewritten(db, &wait.rewrite),
+        }
+        if !self.is_part {
+            self.unit.close();
         }
     }
 
@@ -91,7 +122,12 @@ impl<'r> Run<'r> {
         let before = call.reply.len();
         call.args = words;
         call.db.changes.dirty = 0;
-        match (command.run)(call) {
+        let db = call.db.index();
+        let result = (command.run)(call);
+        if call.db.changes.following {
+            self.follow(db, words, result.as_ref().unwrap_or(&Effect::None), call.db.changes);
+        }
+        match result {
             Ok(Effect::None) => {}
             Ok(Effect::Verbatim | Effect::Rewrite(_)) => {
                 self.counters.dirty.add(call.db.changes.dirty.max(1));
@@ -113,6 +149,9 @@ impl<'r> Run<'r> {
         }
         figures.calls.add(1);
         let reply_bytes = call.reply.len() - before;
+        if call.output_max <= reply_bytes {
+            self.overflowed.set(true);
+        }
         if is_timed {
             let now_ns = self.clock.elapsed_ns();
             let duration_ns = now_ns.saturating_sub(self.last_ns);

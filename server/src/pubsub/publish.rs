@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 use super::Kind;
 use super::channels::{Channel, Reactors, Sent};
 use crate::database::Database;
-use crate::mailbox::Message;
 use crate::session::{Session, Worker};
 
 /// What was published by one command, as it is posted to each reactor that has readers of it.
@@ -184,7 +183,7 @@ pub fn publish(
     }
     let publication = Arc::new(Publication { parts, publisher: own_place });
     for reactor in reactors.iter() {
-        worker.post(reactor, Message::Publish(Arc::clone(&publication)));
+        worker.publish(reactor, &publication);
     }
     receivers
 }

@@ -12,6 +12,7 @@ use crate::connection::{Connection, Flags, Stream, Transport};
 use crate::features;
 use crate::log;
 use crate::output::Output;
+use crate::session::Session;
 
 /// With so much output waiting, nothing more is read from a client that has no limit of its own.
 ///
@@ -64,6 +65,17 @@ impl Service {
 
     /// Sends the turn's replies, in one write where the socket takes them.
     pub fn flush(&mut self, connection: &mut Connection) -> After {
+        self.worker.send_published();
+        let Session { database, logged, .. } = &connection.session;
+        if database.log.holds(*logged, self.worker.reactor) {
+            return self.hold(connection);
+        }
+        if let Some(attached) = &connection.session.attached
+            && !attached.is_fresh
+            && !connection.staged.is_empty()
+        {
+            return self.refuse_replies(connection);
+        }
         let staged = std::mem::take(&mut connection.staged);
         let mut bytes = &self.replies[staged];
         if UNLIMITED_BYTES < bytes.len() && self.is_over_hard_limit(connection, bytes.len()) {
@@ -85,6 +97,18 @@ impl Service {
         let Connection { stream, output, flags, .. } = connection;
         let written = write(stream, output, flags, bytes);
         self.after_write(connection, written)
+    }
+
+    /// Keeps the turn's replies back until the effects before them are on disk.
+    #[cold]
+    fn hold(&mut self, connection: &mut Connection) -> After {
+        if self.move_staged(connection).is_err() {
+            return After::Close;
+        }
+        if connection.output.is_empty() && !connection.closing() {
+            return After::Wait;
+        }
+        After::Hold
     }
 
     /// Goes on with what the socket did not take before.
@@ -149,6 +173,9 @@ impl Service {
         if self.is_over_limit(connection) {
             return After::Close;
         }
+        if connection.session.attached.is_some() {
+            return After::Wait;
+        }
         let hard_bytes = {
             let settings = connection.session.database.settings.load();
             settings.output_limits.of(connection.session.class).hard_bytes
@@ -164,7 +191,7 @@ impl Service {
 
     /// Whether a client is to be disconnected because of what it does not read. Says so in the log.
     pub fn is_over_limit(&self, connection: &mut Connection) -> bool {
-        let waiting = connection.output.len();
+        let waiting = connection.output.len() + lag_of(connection);
         let now_ms = self.worker.clock.monotonic_ms();
         let limit = {
             let settings = connection.session.database.settings.load();
@@ -213,6 +240,11 @@ impl Service {
             false => After::Wait,
         }
     }
+}
+
+/// What a replica has yet to be given of the log counts as if it waited for its socket.
+fn lag_of(connection: &Connection) -> usize {
+    connection.session.attached.as_ref().map_or(0, |attached| attached.lag as usize)
 }
 
 /// Writes what waits and then `bytes`; what the socket does not take waits. Returns what it took.

@@ -3,6 +3,7 @@
 //! Rules that the speed rests on: one read a turn into a buffer that all connections share, no copy of a whole
 //! request, no allocation for a command, and one write, at the end of the turn.
 
+mod feed;
 mod flush;
 mod run;
 
@@ -62,6 +63,8 @@ pub enum After {
     Handshake,
     /// To be served again when the pause is over.
     Postpone,
+    /// To be flushed again when more of the log is on disk.
+    Hold,
     /// To be closed now.
     Close,
 }
@@ -101,6 +104,7 @@ impl Service {
     /// The turn is over, and all replies have been flushed: gives memory back that one turn needed.
     pub fn end_turn(&mut self) {
         debug_assert!(self.replies.is_empty());
+        self.worker.send_published();
         for buffer in [&mut self.replies, &mut self.records, &mut self.decrypted] {
             buffer.clear();
             buffer.shrink_to(SCRATCH_BYTES_KEPT);
@@ -127,6 +131,11 @@ impl Service {
         }
         self.stage(connection, |service, connection| {
             service.replies.extend_from_slice(reply);
+            // Whoever served it has logged that.
+            let log = &connection.session.database.log;
+            if log.is_strict() {
+                connection.session.logged = log.end();
+            }
             if connection.flags.paused { After::Wait } else { service.serve_staged(connection) }
         })
     }

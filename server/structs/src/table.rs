@@ -126,6 +126,8 @@ pub struct Table<V: Payload> {
     /// Buckets in use: `2^level <= buckets < 2^(level+1)`.
     buckets: usize,
     level: u32,
+    /// What is inserted gets this version. Entries of another are those a walk has yet to visit.
+    version: u8,
     len: usize,
     expiring: usize,
     bytes: usize,
@@ -152,6 +154,7 @@ impl<V: Payload> Table<V> {
             pages: Vec::new(),
             buckets: 0,
             level: 0,
+            version: 0,
             len: 0,
             expiring: 0,
             bytes: 0,
@@ -290,7 +293,12 @@ impl<V: Payload> Table<V> {
         self.len += 1;
         let expires = entry.as_ref().expiry().is_some();
         self.expiring += usize::from(expires);
-        let word = slot_word(entry.into_raw(), hash, expires);
+        let raw = entry.into_raw();
+        // Nearly always equal, and a byte written into the header delays the next read of it.
+        if Block(raw).version() != self.version {
+            Block(raw).set_version(self.version);
+        }
+        let word = slot_word(raw, hash, expires);
         let slot = self.place(self.index(hash), word);
         EntryMut { table: self, slot, hash }
     }
@@ -301,7 +309,9 @@ impl<V: Payload> Table<V> {
 
     /// Removes every entry and gives back all memory.
     pub fn clear(&mut self) {
+        let version = self.version;
         *self = Self::new(self.hasher.clone());
+        self.version = version;
     }
 
     /// A uniformly random entry. `random` gives uniform 64-bit numbers.
@@ -346,6 +356,49 @@ impl<V: Payload> Table<V> {
         for slot in self.words(index) {
             if slot & EXPIRES != 0 {
                 visit(self.entry_at(slot));
+            }
+        }
+        next
+    }
+
+    /// The version of what is inserted.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.version
+    }
+
+    /// Sets the version of what is inserted from now on, below 4. Entries that are there keep theirs and
+    /// are stale until they are stamped.
+    pub fn set_version(&mut self, version: u8) {
+        assert!(version < 4, "a version has two bits");
+        self.version = version;
+    }
+
+    /// Visits the stale entries of one bucket (and its overflow), stamps them with the table's version, and
+    /// returns where to go on; `Cursor(0)` at the end. From start to end of such a walk each entry that
+    /// was stale at its start and is not removed or stamped by others is visited exactly once.
+    pub fn visit_stale(
+        &mut self,
+        cursor: Cursor,
+        mut visit: impl FnMut(EntryRef<'_, V>),
+    ) -> Cursor {
+        if self.buckets == 0 {
+            return Cursor(0);
+        }
+        let (index, next) = self.scan_step(cursor);
+        if next != Cursor(0) {
+            // The next call will read these.
+            for word in self.words(self.scan_step(next).0) {
+                prefetch((word & ADDRESS) as *const u8);
+            }
+        }
+        for word in self.words(index) {
+            let entry = self.entry_at(word);
+            let block = Block(entry.raw());
+            if block.version() != self.version {
+                visit(entry);
+                // The table is borrowed exclusively, and nobody else looks at the entry any more.
+                block.set_version(self.version);
             }
         }
         next

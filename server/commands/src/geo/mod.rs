@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::args;
 use crate::call::Call;
-use crate::command::{Categories, DataCommand, Flags, Group, Scope};
+use crate::command::{Categories, DataCommand, Flags, Group, Run, Scope};
 use crate::effect::Effect;
 use crate::error::CommandError;
 use crate::key_spec::{KeyFlags, KeySpec};
@@ -33,20 +33,43 @@ pub const TABLE: &[DataCommand] = &[
 ];
 
 const GEOADD: DataCommand = DataCommand {
-    name: "geoadd",
-    summary: "Adds members with their places, or moves them.",
-    since: "3.2.0",
-    group: Group::Geo,
-    complexity: "O(log(N)) for each member, with N members in the sorted set",
-    arity: -5,
     flags: Flags::DENYOOM.union(Flags::WRITE),
-    categories: Categories::GEO,
     keys: &[KeySpec::range(KeyFlags::RW.union(KeyFlags::UPDATE), 1, 0, 1)],
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: geoadd,
+    ..reading(
+        "geoadd",
+        "Adds members with their places, or moves them.",
+        "3.2.0",
+        "O(log(N)) for each member, with N members in the sorted set",
+        -5,
+        geoadd,
+    )
 };
+
+/// What the commands of this family have in common, as those that read one key have it.
+const fn reading(
+    name: &'static str,
+    summary: &'static str,
+    since: &'static str,
+    complexity: &'static str,
+    arity: i32,
+    run: Run,
+) -> DataCommand {
+    DataCommand {
+        name,
+        summary,
+        since,
+        group: Group::Geo,
+        complexity,
+        arity,
+        flags: Flags::READONLY,
+        categories: Categories::GEO,
+        keys: READ_ONE,
+        tips: &[],
+        scope: Scope::Keys,
+        subcommands: &[],
+        run,
+    }
+}
 
 /// `GEOADD key [NX | XX] [CH] longitude latitude member [longitude latitude member ...]`: a ZADD
 /// in other words, and followers are sent that one.

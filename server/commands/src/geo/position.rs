@@ -5,27 +5,14 @@ use carnelian_resp::Writer;
 use carnelian_structs::geohash::Point;
 use carnelian_structs::sorted_set::SortedSet;
 
-use super::{READ_ONE, shape, unit};
+use super::{reading, shape, unit};
 use crate::call::Call;
-use crate::command::{Categories, DataCommand, Flags, Group, Scope};
+use crate::command::DataCommand;
 use crate::effect::Effect;
 use crate::error::CommandError;
 
-pub(super) const GEODIST: DataCommand = DataCommand {
-    name: "geodist",
-    summary: "Returns the distance between two members.",
-    since: "3.2.0",
-    group: Group::Geo,
-    complexity: "O(1)",
-    arity: -4,
-    flags: Flags::READONLY,
-    categories: Categories::GEO,
-    keys: READ_ONE,
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: geodist,
-};
+pub(super) const GEODIST: DataCommand =
+    reading("geodist", "Returns the distance between two members.", "3.2.0", "O(1)", -4, geodist);
 
 /// `GEODIST key member1 member2 [M | KM | FT | MI]`
 fn geodist(call: &mut Call<'_>) -> Result<Effect, CommandError> {
@@ -68,21 +55,14 @@ pub(super) fn write_distance(reply: &mut Writer<'_>, distance: f64) {
     reply.bulk(&text[..length]);
 }
 
-pub(super) const GEOHASH: DataCommand = DataCommand {
-    name: "geohash",
-    summary: "Returns the geohashes of members.",
-    since: "3.2.0",
-    group: Group::Geo,
-    complexity: "O(1) for each member",
-    arity: -2,
-    flags: Flags::READONLY,
-    categories: Categories::GEO,
-    keys: READ_ONE,
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: geohash,
-};
+pub(super) const GEOHASH: DataCommand = reading(
+    "geohash",
+    "Returns the geohashes of members.",
+    "3.2.0",
+    "O(1) for each member",
+    -2,
+    geohash,
+);
 
 /// `GEOHASH key [member [member ...]]`
 fn geohash(call: &mut Call<'_>) -> Result<Effect, CommandError> {
@@ -92,21 +72,14 @@ fn geohash(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     })
 }
 
-pub(super) const GEOPOS: DataCommand = DataCommand {
-    name: "geopos",
-    summary: "Returns the longitudes and latitudes of members.",
-    since: "3.2.0",
-    group: Group::Geo,
-    complexity: "O(1) for each member",
-    arity: -2,
-    flags: Flags::READONLY,
-    categories: Categories::GEO,
-    keys: READ_ONE,
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: geopos,
-};
+pub(super) const GEOPOS: DataCommand = reading(
+    "geopos",
+    "Returns the longitudes and latitudes of members.",
+    "3.2.0",
+    "O(1) for each member",
+    -2,
+    geopos,
+);
 
 /// `GEOPOS key [member [member ...]]`
 fn geopos(call: &mut Call<'_>) -> Result<Effect, CommandError> {

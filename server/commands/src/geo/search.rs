@@ -8,13 +8,13 @@ use carnelian_structs::geohash::Point;
 use carnelian_structs::sorted_set::{Builder, Name, ScoreBound, ScoreRange, SortedSet};
 use smallvec::SmallVec;
 
-use super::READ_ONE;
 use super::cells::covering;
 use super::options::{Form, Options, Order};
 use super::position::{write_distance, write_point};
+use super::reading;
 use super::shape::Shape;
 use crate::call::Call;
-use crate::command::{Categories, DataCommand, Flags, Group, Scope};
+use crate::command::{DataCommand, Flags};
 use crate::effect::Effect;
 use crate::element;
 use crate::error::CommandError;
@@ -35,23 +35,20 @@ const fn stored(keyword: &'static str, from: i32) -> KeySpec {
 }
 
 pub(super) const GEORADIUS: DataCommand = DataCommand {
-    name: "georadius",
-    summary: "Returns or stores the members around a point (GEOSEARCH replaces it).",
-    since: "3.2.0",
-    group: Group::Geo,
-    complexity: COMPLEXITY,
-    arity: -6,
     flags: Flags::DENYOOM.union(Flags::MOVABLEKEYS).union(Flags::WRITE),
-    categories: Categories::GEO,
     keys: &[
         KeySpec::range(KeyFlags::RO.union(KeyFlags::ACCESS), 1, 0, 1),
         stored("STORE", 6),
         stored("STOREDIST", 6),
     ],
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: georadius,
+    ..reading(
+        "georadius",
+        "Returns or stores the members around a point (GEOSEARCH replaces it).",
+        "3.2.0",
+        COMPLEXITY,
+        -6,
+        georadius,
+    )
 };
 
 /// `GEORADIUS key longitude latitude radius M | KM | FT | MI [WITHCOORD] [WITHDIST] [WITHHASH]
@@ -60,21 +57,14 @@ fn georadius(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     search(call, Form::Radius { stores: true })
 }
 
-pub(super) const GEORADIUS_RO: DataCommand = DataCommand {
-    name: "georadius_ro",
-    summary: "Returns the members around a point (GEOSEARCH replaces it).",
-    since: "3.2.10",
-    group: Group::Geo,
-    complexity: COMPLEXITY,
-    arity: -6,
-    flags: Flags::READONLY,
-    categories: Categories::GEO,
-    keys: READ_ONE,
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: georadius_ro,
-};
+pub(super) const GEORADIUS_RO: DataCommand = reading(
+    "georadius_ro",
+    "Returns the members around a point (GEOSEARCH replaces it).",
+    "3.2.10",
+    COMPLEXITY,
+    -6,
+    georadius_ro,
+);
 
 /// `GEORADIUS_RO`: GEORADIUS that cannot store.
 fn georadius_ro(call: &mut Call<'_>) -> Result<Effect, CommandError> {
@@ -82,23 +72,20 @@ fn georadius_ro(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 }
 
 pub(super) const GEORADIUSBYMEMBER: DataCommand = DataCommand {
-    name: "georadiusbymember",
-    summary: "Returns or stores the members around a member (GEOSEARCH replaces it).",
-    since: "3.2.0",
-    group: Group::Geo,
-    complexity: COMPLEXITY,
-    arity: -5,
     flags: Flags::DENYOOM.union(Flags::MOVABLEKEYS).union(Flags::WRITE),
-    categories: Categories::GEO,
     keys: &[
         KeySpec::range(KeyFlags::RO.union(KeyFlags::ACCESS), 1, 0, 1),
         stored("STORE", 5),
         stored("STOREDIST", 5),
     ],
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: georadiusbymember,
+    ..reading(
+        "georadiusbymember",
+        "Returns or stores the members around a member (GEOSEARCH replaces it).",
+        "3.2.0",
+        COMPLEXITY,
+        -5,
+        georadiusbymember,
+    )
 };
 
 /// `GEORADIUSBYMEMBER key member radius unit ...`, with GEORADIUS's options.
@@ -106,42 +93,28 @@ fn georadiusbymember(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     search(call, Form::RadiusByMember { stores: true })
 }
 
-pub(super) const GEORADIUSBYMEMBER_RO: DataCommand = DataCommand {
-    name: "georadiusbymember_ro",
-    summary: "Returns the members around a member (GEOSEARCH replaces it).",
-    since: "3.2.10",
-    group: Group::Geo,
-    complexity: COMPLEXITY,
-    arity: -5,
-    flags: Flags::READONLY,
-    categories: Categories::GEO,
-    keys: READ_ONE,
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: georadiusbymember_ro,
-};
+pub(super) const GEORADIUSBYMEMBER_RO: DataCommand = reading(
+    "georadiusbymember_ro",
+    "Returns the members around a member (GEOSEARCH replaces it).",
+    "3.2.10",
+    COMPLEXITY,
+    -5,
+    georadiusbymember_ro,
+);
 
 /// `GEORADIUSBYMEMBER_RO`: GEORADIUSBYMEMBER that cannot store.
 fn georadiusbymember_ro(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     search(call, Form::RadiusByMember { stores: false })
 }
 
-pub(super) const GEOSEARCH: DataCommand = DataCommand {
-    name: "geosearch",
-    summary: "Returns the members in a circle, a box or a polygon.",
-    since: "6.2.0",
-    group: Group::Geo,
-    complexity: COMPLEXITY,
-    arity: -7,
-    flags: Flags::READONLY,
-    categories: Categories::GEO,
-    keys: READ_ONE,
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: geosearch,
-};
+pub(super) const GEOSEARCH: DataCommand = reading(
+    "geosearch",
+    "Returns the members in a circle, a box or a polygon.",
+    "6.2.0",
+    COMPLEXITY,
+    -7,
+    geosearch,
+);
 
 /// `GEOSEARCH key FROMMEMBER member | FROMLONLAT longitude latitude BYRADIUS radius unit | BYBOX
 /// width height unit [ASC | DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]`, or with
@@ -151,22 +124,19 @@ fn geosearch(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 }
 
 pub(super) const GEOSEARCHSTORE: DataCommand = DataCommand {
-    name: "geosearchstore",
-    summary: "Stores the members in a circle, a box or a polygon.",
-    since: "6.2.0",
-    group: Group::Geo,
-    complexity: COMPLEXITY,
-    arity: -8,
     flags: Flags::DENYOOM.union(Flags::WRITE),
-    categories: Categories::GEO,
     keys: &[
         KeySpec::range(STORE, 1, 0, 1),
         KeySpec::range(KeyFlags::RO.union(KeyFlags::ACCESS), 2, 0, 1),
     ],
-    tips: &[],
-    scope: Scope::Keys,
-    subcommands: &[],
-    run: geosearchstore,
+    ..reading(
+        "geosearchstore",
+        "Stores the members in a circle, a box or a polygon.",
+        "6.2.0",
+        COMPLEXITY,
+        -8,
+        geosearchstore,
+    )
 };
 
 /// `GEOSEARCHSTORE destination source ... [STOREDIST]`, with GEOSEARCH's areas and orders.

@@ -9,6 +9,7 @@ use crate::call::Call;
 use crate::command::{DataCommand, Flags};
 use crate::effect::Effect;
 use crate::error::CommandError;
+use crate::lengthy::Lengthy;
 
 pub(super) const HRANDFIELD: DataCommand = DataCommand {
     summary: "Returns one or more fields at random.",
@@ -59,20 +60,28 @@ impl Wanted {
             _ => Self::Any { count: size, values },
         })
     }
+
+    fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Distinct { count, .. } | Self::Any { count, .. } => count,
+        }
+    }
 }
 
 /// `HRANDFIELD key [count [WITHVALUES]]`
 fn hrandfield(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let key = call.args[1];
     let wanted = Wanted::parse(&call.args[2..])?;
-    let (now_ms, longest) = (call.now_ms(), call.limits().max_string);
+    let now_ms = call.due_ms();
+    let lengthy = Lengthy::new(call, wanted.count());
     let mut hash = call.db.read_as::<Hash>(key)?;
     if hash.as_ref().is_some_and(|hash| hash.is_due(now_ms)) {
         call.db.expire_fields(key);
         hash = call.db.read_as::<Hash>(key)?;
     }
     match hash {
-        Some(hash) => pick(&hash, wanted, longest, &mut call.reply)?,
+        Some(hash) => pick(&hash, wanted, lengthy, &mut call.reply)?,
         None if matches!(wanted, Wanted::One) => call.reply.null(),
         None => call.reply.array(0),
     }
@@ -82,7 +91,7 @@ fn hrandfield(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 fn pick(
     hash: &Hash,
     wanted: Wanted,
-    longest: usize,
+    mut lengthy: Lengthy,
     reply: &mut Writer<'_>,
 ) -> Result<(), CommandError> {
     let random = || fastrand::u64(..);
@@ -97,19 +106,11 @@ fn pick(
         }
         Wanted::Any { count, values } => {
             begin(reply, count, values);
-            let start = reply.len();
-            let mut fits = true;
             hash.sample(count, random, |field| {
                 show(reply, field, values);
-                fits = reply.len() - start <= longest;
-                fits
+                lengthy.goes_on(reply.len())
             });
-            // Any count may be asked for, but not any amount of memory.
-            if !fits {
-                return Err(CommandError::text(
-                    "ERR the reply would be longer than proto-max-bulk-len",
-                ));
-            }
+            lengthy.finish()?;
         }
     }
     Ok(())

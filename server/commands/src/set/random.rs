@@ -13,6 +13,7 @@ use crate::command::{Categories, DataCommand, Flags, Group, Scope};
 use crate::effect::{Effect, Rewrite};
 use crate::element;
 use crate::error::CommandError;
+use crate::lengthy::Lengthy;
 
 pub(super) const SPOP: DataCommand = DataCommand {
     name: "spop",
@@ -48,9 +49,6 @@ pub(super) const SRANDMEMBER: DataCommand = DataCommand {
 
 /// Members in one SREM of an effect.
 const BATCH: usize = 1024;
-
-/// What SRANDMEMBER with a negative count may answer: it could be made to fill the memory else.
-const REPLY_BYTES_MAX: usize = 2 << 30;
 
 /// `SPOP key [count]`
 ///
@@ -172,6 +170,8 @@ fn srandmember(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         },
         _ => return Err(CommandError::Syntax),
     };
+    let asked = usize::try_from(count.unwrap_or(1).unsigned_abs()).unwrap_or(usize::MAX);
+    let mut lengthy = Lengthy::new(call, asked);
     let set = call.db.read_as::<Set>(key)?;
     let reply = &mut call.reply;
     let (Some(set), Some(count)) = (&set, count) else {
@@ -182,7 +182,6 @@ fn srandmember(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         }
         return Ok(Effect::None);
     };
-    let asked = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     if 0 <= count {
         reply.array(asked.min(set.len()));
         match asked {
@@ -191,20 +190,18 @@ fn srandmember(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         }
         return Ok(Effect::None);
     }
-    // A bulk string takes six bytes at least.
-    if REPLY_BYTES_MAX / 6 < asked {
-        return Err(CommandError::OutOfRange);
-    }
     reply.array(asked);
-    let start = reply.len();
-    let flow = set.sample_repeating(asked, random, |member| {
+    // It breaks off where `lengthy` says so, which knows why.
+    let _ = set.sample_repeating(asked, random, |member| {
         element::bulk(reply, member);
-        match reply.len() - start {
-            ..=REPLY_BYTES_MAX => ControlFlow::Continue(()),
-            _ => ControlFlow::Break(()),
+        if lengthy.goes_on(reply.len()) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
         }
     });
-    if flow.is_break() { Err(CommandError::OutOfRange) } else { Ok(Effect::None) }
+    lengthy.finish()?;
+    Ok(Effect::None)
 }
 
 #[cfg(test)]
@@ -278,7 +275,10 @@ mod tests {
             "-ERR value is out of range, value must between -9223372036854775807 and \
              9223372036854775807",
         );
-        bench.expect("SRANDMEMBER k -9223372036854775807", "-ERR value is out of range");
+        bench.expect(
+            "SRANDMEMBER k -9223372036854775807",
+            "-ERR the reply would be longer than proto-max-bulk-len",
+        );
         bench.expect("SRANDMEMBER k 1 2", "-ERR syntax error");
     }
 }

@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::command::{Categories, DataCommand, Flags, Group, Scope};
 use crate::effect::Effect;
 use crate::error::CommandError;
+use crate::lengthy::Lengthy;
 
 pub(super) const ZRANDMEMBER: DataCommand = DataCommand {
     name: "zrandmember",
@@ -27,9 +28,6 @@ pub(super) const ZRANDMEMBER: DataCommand = DataCommand {
     subcommands: &[],
     run: zrandmember,
 };
-
-/// With repetition, a client may ask for any number: a reply ends as an error beyond this.
-const REPLY_BYTES_MAX: usize = 1 << 30;
 
 /// `ZRANDMEMBER key [count [WITHSCORES]]`
 fn zrandmember(call: &mut Call<'_>) -> Result<Effect, CommandError> {
@@ -66,13 +64,14 @@ fn pick(set: &SortedSet) -> Option<(Element<'_>, f64)> {
 
 /// Replies with different members, or with any if the count is negative.
 fn sample(call: &mut Call<'_>, count: i64, scores: bool) -> Result<Effect, CommandError> {
+    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    let mut lengthy = Lengthy::new(call, wanted);
     let set = call.db.read_as::<SortedSet>(call.args[1])?;
     let Some(set) = set.filter(|_| count != 0) else {
         call.reply.array(0);
         return Ok(Effect::None);
     };
     let reply = &mut call.reply;
-    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     if 1 < count && set.len() <= wanted {
         write_members(reply, set.range(0..set.len(), Direction::Backward), scores);
         return Ok(Effect::None);
@@ -87,13 +86,12 @@ fn sample(call: &mut Call<'_>, count: i64, scores: bool) -> Result<Effect, Comma
         reply.len()
     };
     if count <= 1 {
-        let mut bytes_max = None;
         for picked in std::iter::repeat_with(|| pick(&set)).take(wanted).flatten() {
-            let bytes = write(picked);
-            if *bytes_max.get_or_insert(bytes.saturating_add(REPLY_BYTES_MAX)) < bytes {
-                return Err(CommandError::OutOfRange);
+            if !lengthy.goes_on(write(picked)) {
+                break;
             }
         }
+        lengthy.finish()?;
     } else if matches!(*set, SortedSet::Listpack(_)) || set.len() < wanted.saturating_mul(3) {
         // In one walk: each member is taken with the chance that is due to it.
         let (mut left, mut missing) = (set.len(), wanted);

@@ -5,7 +5,7 @@ use carnelian_keyspace::{Limits, Value};
 use carnelian_structs::entry::EntryRef;
 
 use super::crc64::crc64;
-use super::{Bounds, LoadError, Loaded, Reader, Type, VERSION_MAX, load, save, type_of};
+use super::{Bounds, Form, LoadError, Loaded, Reader, Type, VERSION_MAX, load, save, type_of};
 
 const VERSION_BYTES: usize = 2;
 const CHECKSUM_BYTES: usize = 8;
@@ -29,9 +29,8 @@ pub enum RestoreError {
 /// The payload for a key's value.
 #[must_use]
 pub fn dump(entry: EntryRef<'_, Value>, limits: &Limits) -> Vec<u8> {
-    let kind = type_of(entry);
-    let mut out = vec![kind as u8];
-    save(entry, limits, &mut out);
+    let mut out = vec![type_of(entry, &Form::DUMP) as u8];
+    save(entry, limits, &Form::DUMP, &mut out);
     out.extend_from_slice(&VERSION_MAX.to_le_bytes());
     let checksum = crc64(0, &out);
     out.extend_from_slice(&checksum.to_le_bytes());

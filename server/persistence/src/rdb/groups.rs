@@ -8,45 +8,50 @@ use std::collections::HashMap;
 use carnelian_structs::stream::{Group, Pending, Stream, StreamId};
 
 use super::reader::Reader;
-use super::writer::{write_length, write_string};
+use super::save::{VERSION_STREAM_2, VERSION_STREAM_3};
+use super::writer::Sink;
 use super::{LoadError, Type};
 
 /// In the place of a count or time: none.
 const NONE: u64 = u64::MAX;
 
-pub(super) fn save(stream: &Stream, out: &mut Vec<u8>) {
-    write_length(out, stream.groups_len() as u64);
+pub(super) fn save(stream: &Stream, out: &mut Sink<'_>) {
+    out.length(stream.groups_len() as u64);
     for group in stream.groups() {
         save_group(group, out);
     }
 }
 
-fn save_group(group: &Group, out: &mut Vec<u8>) {
-    write_string(out, group.name());
-    write_length(out, group.last_id.ms);
-    write_length(out, group.last_id.seq);
-    write_length(out, group.entries_read.unwrap_or(NONE));
-    write_length(out, group.pending_len() as u64);
+fn save_group(group: &Group, out: &mut Sink<'_>) {
+    out.string(group.name());
+    out.length(group.last_id.ms);
+    out.length(group.last_id.seq);
+    if VERSION_STREAM_2 <= out.version {
+        out.length(group.entries_read.unwrap_or(NONE));
+    }
+    out.length(group.pending_len() as u64);
     for pending in group.pending_from(StreamId::MIN) {
         write_id(out, pending.id);
-        out.extend_from_slice(&pending.delivered_ms.to_le_bytes());
-        write_length(out, pending.deliveries);
+        out.raw(&pending.delivered_ms.to_le_bytes());
+        out.length(pending.deliveries);
     }
-    write_length(out, group.consumers_len() as u64);
+    out.length(group.consumers_len() as u64);
     for (id, consumer) in group.consumers() {
-        write_string(out, consumer.name());
-        out.extend_from_slice(&consumer.seen_ms.to_le_bytes());
-        out.extend_from_slice(&consumer.active_ms.unwrap_or(NONE).to_le_bytes());
-        write_length(out, consumer.pending_len() as u64);
+        out.string(consumer.name());
+        out.raw(&consumer.seen_ms.to_le_bytes());
+        if VERSION_STREAM_3 <= out.version {
+            out.raw(&consumer.active_ms.unwrap_or(NONE).to_le_bytes());
+        }
+        out.length(consumer.pending_len() as u64);
         for pending in group.pending_of(id, StreamId::MIN) {
             write_id(out, pending.id);
         }
     }
 }
 
-fn write_id(out: &mut Vec<u8>, id: StreamId) {
-    out.extend_from_slice(&id.ms.to_be_bytes());
-    out.extend_from_slice(&id.seq.to_be_bytes());
+fn write_id(out: &mut Sink<'_>, id: StreamId) {
+    out.raw(&id.ms.to_be_bytes());
+    out.raw(&id.seq.to_be_bytes());
 }
 
 pub(super) fn load(

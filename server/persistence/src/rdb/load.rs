@@ -54,6 +54,7 @@ pub fn load<'a>(
         Type::Hash | Type::HashExpiries | Type::HashExpiriesPreview => {
             Loaded::Hash(hash(kind, reader, &bounds)?)
         }
+        Type::HashValkey => Loaded::Hash(valkey_hash(reader, &bounds)?),
         Type::HashListpack => {
             Loaded::Hash(Hash::from_pairs(listpack(reader)?, packed_limits(&bounds))?)
         }
@@ -265,6 +266,29 @@ fn hash(kind: Type, reader: &mut Reader<'_>, bounds: &Bounds) -> Result<Hash, Lo
         };
         let (name, value): (Cow<'_, [u8]>, Cow<'_, [u8]>) = (reader.string()?, reader.string()?);
         let expiry = expiry.map_or(FieldExpiry::Clear, FieldExpiry::At);
+        if !hash.set(&name, &value, expiry, bounds.hash) {
+            return Err(DUPLICATE_FIELD);
+        }
+    }
+    Ok(hash)
+}
+
+fn valkey_hash(reader: &mut Reader<'_>, bounds: &Bounds) -> Result<Hash, LoadError> {
+    const NEVER: i64 = -1;
+
+    let count = reader.count()?;
+    let mut hash = Hash::new();
+    hash.prepare(count, bounds.hash);
+    hash.make_expirable();
+    for _ in 0..count {
+        let (name, value) = (reader.string()?, reader.string()?);
+        let expiry = match i64::from_le_bytes(reader.array()?) {
+            NEVER => FieldExpiry::Clear,
+            at => {
+                let at = u64::try_from(at).ok().filter(|at| *at <= EXPIRY_MAX);
+                FieldExpiry::At(at.ok_or(NOT_A_TIME)?)
+            }
+        };
         if !hash.set(&name, &value, expiry, bounds.hash) {
             return Err(DUPLICATE_FIELD);
         }

@@ -5,10 +5,12 @@
 
 pub mod crc64;
 pub mod dump;
+pub mod file;
 mod groups;
 mod load;
 mod reader;
 mod save;
+mod skip;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,27 @@ pub use writer::{write_length, write_string};
 
 /// The newest version that is read: that of Redis 8.0.
 pub const VERSION_MAX: u16 = 12;
+
+/// The version that Redis 7.2 reads, in which files are written unless fields of a hash expire.
+pub const VERSION_USUAL: u16 = 11;
+/// The first version, that of Redis 7.4, with hashes whose fields expire.
+pub const VERSION_EXPIRING_FIELDS: u16 = 12;
+/// The oldest version that can be written: that of Redis 5.0 to 6.2.
+pub const VERSION_MIN: u16 = 9;
+
+/// How values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Who reads them: forms that came later are not used, except for what has no other.
+    pub version: u16,
+    /// `rdbcompression`
+    pub compress: bool,
+}
+
+impl Form {
+    /// That of payloads of DUMP.
+    pub const DUMP: Self = Self { version: VERSION_MAX, compress: true };
+}
 
 /// The byte that says in what form a value follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +89,21 @@ pub enum Type {
     HashListpackExpiriesPreview = 23,
     HashExpiries = 24,
     HashListpackExpiries = 25,
+    /// Of Valkey 9: an absolute time behind each field. It has the number 22 there; this one stands
+    /// for nothing in a file.
+    HashValkey = 0xF0,
+}
+
+/// Whose file it is: both projects have given out numbers since they parted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lineage {
+    Redis,
+    Valkey,
+}
+
+impl Lineage {
+    /// The number of [`Type::HashValkey`] in files.
+    const VALKEY_HASH: u8 = 22;
 }
 
 impl Type {
@@ -98,6 +136,16 @@ impl Type {
             Type::HashListpackExpiries,
         ];
         KNOWN.into_iter().find(|&known| known as u8 == byte)
+    }
+
+    /// The type a byte stands for in a file.
+    #[must_use]
+    pub fn of(byte: u8, lineage: Lineage) -> Option<Self> {
+        match (lineage, byte) {
+            (Lineage::Valkey, Lineage::VALKEY_HASH) => Some(Self::HashValkey),
+            (Lineage::Valkey, 23..) => None,
+            _ => Self::from_byte(byte),
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use super::writer::{INT_8, INT_16, INT_32, LENGTH_32, LENGTH_64, LZF, SPECIAL};
 pub struct Reader<'a> {
     rest: &'a [u8],
     expanded_bytes_max: usize,
+    /// How many more bytes were wanted when the input ended.
+    missing: usize,
 }
 
 /// A length, or what stands in its place before a string of another form.
@@ -24,7 +26,13 @@ impl<'a> Reader<'a> {
     /// `expanded_bytes_max`: the longest string that a compressed one may be.
     #[must_use]
     pub const fn new(bytes: &'a [u8], expanded_bytes_max: usize) -> Self {
-        Self { rest: bytes, expanded_bytes_max }
+        Self { rest: bytes, expanded_bytes_max, missing: 0 }
+    }
+
+    /// After [`LoadError::Truncated`]: how many bytes would have been needed at least to get on.
+    #[must_use]
+    pub const fn missing(&self) -> usize {
+        self.missing
     }
 
     #[must_use]
@@ -39,13 +47,19 @@ impl<'a> Reader<'a> {
     }
 
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], LoadError> {
-        let (bytes, rest) = self.rest.split_at_checked(count).ok_or(LoadError::Truncated)?;
+        let Some((bytes, rest)) = self.rest.split_at_checked(count) else {
+            self.missing = count - self.rest.len();
+            return Err(LoadError::Truncated);
+        };
         self.rest = rest;
         Ok(bytes)
     }
 
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], LoadError> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or(LoadError::Truncated)?;
+        let Some((bytes, rest)) = self.rest.split_first_chunk() else {
+            self.missing = N - self.rest.len();
+            return Err(LoadError::Truncated);
+        };
         self.rest = rest;
         Ok(*bytes)
     }
@@ -70,14 +84,14 @@ impl<'a> Reader<'a> {
     pub fn count(&mut self) -> Result<usize, LoadError> {
         match self.length()? {
             0 => Err(LoadError::Empty),
-            count => usize::try_from(count).map_err(|_| LoadError::Truncated),
+            count => self.size(count),
         }
     }
 
     pub fn string(&mut self) -> Result<Cow<'a, [u8]>, LoadError> {
         let number = match self.length_or_special()? {
             Length::Plain(length) => {
-                let length = usize::try_from(length).map_err(|_| LoadError::Truncated)?;
+                let length = self.size(length)?;
                 return Ok(Cow::Borrowed(self.bytes(length)?));
             }
             Length::Special(INT_8) => i8::from_le_bytes(self.array()?).into(),
@@ -89,6 +103,35 @@ impl<'a> Reader<'a> {
             }
         };
         Ok(Cow::Owned(itoa::Buffer::new().format(number).as_bytes().to_vec()))
+    }
+
+    /// Passes over a string without expanding it.
+    #[inline]
+    pub fn skip_string(&mut self) -> Result<(), LoadError> {
+        let bytes = match self.length_or_special()? {
+            Length::Plain(length) => self.size(length)?,
+            Length::Special(INT_8) => 1,
+            Length::Special(INT_16) => 2,
+            Length::Special(INT_32) => 4,
+            Length::Special(LZF) => {
+                let compressed = self.length()?;
+                self.length()?;
+                self.size(compressed)?
+            }
+            Length::Special(_) => {
+                return Err(LoadError::Malformed("a string of an unknown form"));
+            }
+        };
+        self.bytes(bytes)?;
+        Ok(())
+    }
+
+    /// A length as this machine counts.
+    fn size(&mut self, length: u64) -> Result<usize, LoadError> {
+        usize::try_from(length).map_err(|_| {
+            self.missing = usize::MAX;
+            LoadError::Truncated
+        })
     }
 
     /// A score as Redis before 4.0 wrote it: text behind its length, three lengths taken for what
@@ -126,8 +169,7 @@ impl<'a> Reader<'a> {
 
     fn compressed(&mut self) -> Result<Vec<u8>, LoadError> {
         let (compressed_bytes, raw_bytes) = (self.length()?, self.length()?);
-        let compressed_bytes =
-            usize::try_from(compressed_bytes).map_err(|_| LoadError::Truncated)?;
+        let compressed_bytes = self.size(compressed_bytes)?;
         let compressed = self.bytes(compressed_bytes)?;
         usize::try_from(raw_bytes)
             .ok()

@@ -8,132 +8,153 @@ use carnelian_structs::listpack::Direction;
 use carnelian_structs::set::Set;
 use carnelian_structs::sorted_set::SortedSet;
 
-use super::writer::{write_compressed, write_element, write_length, write_string, write_text};
-use super::{Bounds, Type, stream};
+use super::writer::Sink;
+use super::{Bounds, Form, Type, stream};
 
 /// What the node of a list holds.
 pub(super) const NODE_PLAIN: u64 = 1;
 pub(super) const NODE_PACKED: u64 = 2;
 
-/// The form in which [`save`] writes a value.
+/// Versions from which on a form can be read: earlier ones get the one that was there before it.
+const VERSION_LISTPACK: u16 = 10;
+pub(super) const VERSION_STREAM_2: u16 = 10;
+pub(super) const VERSION_STREAM_3: u16 = 11;
+const VERSION_SET_LISTPACK: u16 = 11;
+
+/// The form in which [`save`] writes a value. Hashes with fields that expire have one form only.
 #[must_use]
-pub fn type_of(entry: EntryRef<'_, Value>) -> Type {
+pub fn type_of(entry: EntryRef<'_, Value>, form: &Form) -> Type {
+    let packs = VERSION_LISTPACK <= form.version;
     entry.object().map_or(Type::String, |value| match &*value {
         Value::String(_) => Type::String,
-        Value::List(_) => Type::ListQuicklist2,
+        Value::List(_) if packs => Type::ListQuicklist2,
+        Value::List(_) => Type::List,
         Value::Set(Set::Intset(_)) => Type::SetIntset,
-        Value::Set(Set::Listpack(_)) => Type::SetListpack,
-        Value::Set(Set::Table(_)) => Type::Set,
-        Value::SortedSet(SortedSet::Listpack(_)) => Type::SortedSetListpack,
-        Value::SortedSet(SortedSet::Skiplist(_)) => Type::SortedSet2,
-        Value::Hash(Hash::Listpack(_)) => Type::HashListpack,
+        Value::Set(Set::Listpack(_)) if VERSION_SET_LISTPACK <= form.version => Type::SetListpack,
+        Value::Set(Set::Listpack(_) | Set::Table(_)) => Type::Set,
+        Value::SortedSet(SortedSet::Listpack(_)) if packs => Type::SortedSetListpack,
+        Value::SortedSet(_) => Type::SortedSet2,
+        Value::Hash(Hash::Listpack(_)) if packs => Type::HashListpack,
+        Value::Hash(Hash::Listpack(_)) => Type::Hash,
         Value::Hash(Hash::ListpackEx(_)) => Type::HashListpackExpiries,
         Value::Hash(hash @ Hash::Table(_)) => match hash.next_expiry() {
             Some(_) => Type::HashExpiries,
             None => Type::Hash,
         },
-        Value::Stream(_) => Type::Stream3,
+        Value::Stream(_) if VERSION_STREAM_3 <= form.version => Type::Stream3,
+        Value::Stream(_) if VERSION_STREAM_2 <= form.version => Type::Stream2,
+        Value::Stream(_) => Type::Stream,
     })
 }
 
 /// Appends a value without its type byte.
-pub fn save(entry: EntryRef<'_, Value>, limits: &Limits, out: &mut Vec<u8>) {
+pub fn save(entry: EntryRef<'_, Value>, limits: &Limits, form: &Form, out: &mut Vec<u8>) {
+    let out = &mut Sink::new(out, form);
     if let Some(text) = entry.text() {
-        write_text(out, text);
+        out.text(text);
         return;
     }
     let Some(value) = entry.object() else { return };
-    match &*value {
-        Value::String(text) => write_string(out, text),
-        Value::List(list) => save_list(list, out),
-        Value::Set(set) => save_set(set, out),
-        Value::SortedSet(sorted) => save_sorted_set(sorted, out),
-        Value::Hash(hash) => save_hash(hash, out),
-        Value::Stream(stream) => stream::save(stream, Bounds::new(limits).stream, out),
+    match (&*value, type_of(entry, form)) {
+        (Value::String(text), _) => out.string(text),
+        (Value::List(list), Type::List) => save_elements(list, out),
+        (Value::List(list), _) => save_list(list, out),
+        (Value::Set(set), kind) => save_set(set, kind, out),
+        (Value::SortedSet(sorted), kind) => save_sorted_set(sorted, kind, out),
+        (Value::Hash(hash), kind) => save_hash(hash, kind, out),
+        (Value::Stream(stream), _) => {
+            stream::save(stream, Bounds::new(limits).stream, out, form);
+        }
     }
 }
 
-fn save_list(list: &List, out: &mut Vec<u8>) {
+fn save_elements(list: &List, out: &mut Sink<'_>) {
+    out.length(list.len() as u64);
+    list.for_range(0, list.len(), |element| out.element(element));
+}
+
+fn save_list(list: &List, out: &mut Sink<'_>) {
     match list {
         List::Listpack(listpack) => {
-            write_length(out, 1);
-            write_length(out, NODE_PACKED);
-            write_string(out, listpack.as_bytes());
+            out.length(1);
+            out.length(NODE_PACKED);
+            out.string(listpack.as_bytes());
         }
         List::Quicklist(quicklist) => {
-            write_length(out, quicklist.node_count() as u64);
+            out.length(quicklist.node_count() as u64);
             quicklist.nodes().for_each(|node| save_node(node, out));
         }
     }
 }
 
-fn save_node(node: StoredNode<'_>, out: &mut Vec<u8>) {
+fn save_node(node: StoredNode<'_>, out: &mut Sink<'_>) {
     match node {
         StoredNode::Packed(bytes) => {
-            write_length(out, NODE_PACKED);
-            write_string(out, bytes);
+            out.length(NODE_PACKED);
+            out.string(bytes);
         }
         StoredNode::Plain(element) => {
-            write_length(out, NODE_PLAIN);
-            write_string(out, element);
+            out.length(NODE_PLAIN);
+            out.string(element);
         }
         StoredNode::Compressed { packed, raw_bytes, lzf } => {
-            write_length(out, if packed { NODE_PACKED } else { NODE_PLAIN });
-            write_compressed(out, lzf, raw_bytes);
+            out.length(if packed { NODE_PACKED } else { NODE_PLAIN });
+            out.compressed(lzf, raw_bytes);
         }
     }
 }
 
-fn save_set(set: &Set, out: &mut Vec<u8>) {
+fn save_set(set: &Set, kind: Type, out: &mut Sink<'_>) {
     match set {
-        Set::Intset(intset) => write_string(out, intset.as_bytes()),
-        Set::Listpack(listpack) => write_string(out, listpack.as_bytes()),
-        Set::Table(_) => {
-            write_length(out, set.len() as u64);
-            set.iter().for_each(|member| write_element(out, member));
+        Set::Intset(intset) => out.string(intset.as_bytes()),
+        Set::Listpack(listpack) if kind == Type::SetListpack => out.string(listpack.as_bytes()),
+        Set::Listpack(_) | Set::Table(_) => {
+            out.length(set.len() as u64);
+            set.iter().for_each(|member| out.element(member));
         }
     }
 }
 
-fn save_sorted_set(sorted: &SortedSet, out: &mut Vec<u8>) {
-    let SortedSet::Skiplist(_) = sorted else {
-        if let SortedSet::Listpack(listpack) = sorted {
-            write_string(out, listpack.as_bytes());
+fn save_sorted_set(sorted: &SortedSet, kind: Type, out: &mut Sink<'_>) {
+    match sorted {
+        SortedSet::Listpack(listpack) if kind == Type::SortedSetListpack => {
+            out.string(listpack.as_bytes());
         }
-        return;
-    };
-    write_length(out, sorted.len() as u64);
-    // From the highest, as Redis does: its skip list is built fastest so.
-    for (member, score) in sorted.range(0..sorted.len(), Direction::Backward) {
-        write_element(out, member);
-        out.extend_from_slice(&score.to_le_bytes());
+        SortedSet::Listpack(_) | SortedSet::Skiplist(_) => {
+            out.length(sorted.len() as u64);
+            // From the highest, as Redis does: its skip list is built fastest so.
+            for (member, score) in sorted.range(0..sorted.len(), Direction::Backward) {
+                out.element(member);
+                out.raw(&score.to_le_bytes());
+            }
+        }
     }
 }
 
-fn save_hash(hash: &Hash, out: &mut Vec<u8>) {
+fn save_hash(hash: &Hash, kind: Type, out: &mut Sink<'_>) {
     match hash {
-        Hash::Listpack(pairs) => write_string(out, pairs.as_bytes()),
+        Hash::Listpack(pairs) if kind == Type::HashListpack => out.string(pairs.as_bytes()),
         Hash::ListpackEx(triplets) => {
-            out.extend_from_slice(&hash.next_expiry().unwrap_or(0).to_le_bytes());
-            write_string(out, triplets.as_bytes());
+            out.raw(&hash.next_expiry().unwrap_or(0).to_le_bytes());
+            out.string(triplets.as_bytes());
         }
-        Hash::Table(_) => save_fields(hash, out),
+        Hash::Listpack(_) | Hash::Table(_) => save_fields(hash, out),
     }
 }
 
 /// Expiries are written as differences to the first, plus one: 0 is none.
-fn save_fields(hash: &Hash, out: &mut Vec<u8>) {
+fn save_fields(hash: &Hash, out: &mut Sink<'_>) {
     let first = hash.next_expiry();
     if let Some(first) = first {
-        out.extend_from_slice(&first.to_le_bytes());
+        out.raw(&first.to_le_bytes());
     }
-    write_length(out, hash.len() as u64);
+    out.length(hash.len() as u64);
     for field in hash.iter() {
         if let Some(first) = first {
             let after = field.expiry.map_or(0, |at| at.saturating_sub(first).saturating_add(1));
-            write_length(out, after);
+            out.length(after);
         }
-        write_element(out, field.name);
-        write_element(out, field.value);
+        out.element(field.name);
+        out.element(field.value);
     }
 }

@@ -8,8 +8,9 @@ use carnelian_structs::listpack::{Element, Iter, Listpack};
 use carnelian_structs::stream::{BlockLimits, Entry, NewId, Piece, Stream, StreamId};
 
 use super::reader::Reader;
-use super::writer::{write_length, write_string};
-use super::{LoadError, Type, groups};
+use super::save::VERSION_STREAM_2;
+use super::writer::Sink;
+use super::{Form, LoadError, Type, groups};
 
 const DELETED: i64 = 1;
 const SAME_FIELDS: i64 = 2;
@@ -20,13 +21,13 @@ const NODE_BYTES_MAX: usize = 1 << 30;
 
 const CUT_SHORT: LoadError = LoadError::Malformed("a stream entry that is cut short");
 
-pub(super) fn save(stream: &Stream, limits: BlockLimits, out: &mut Vec<u8>) {
+pub(super) fn save(stream: &Stream, limits: BlockLimits, out: &mut Sink<'_>, form: &Form) {
     let mut nodes = Vec::new();
     let mut count = 0_u64;
     let mut node: Option<Node> = None;
     for entry in stream.range(StreamId::MIN, StreamId::MAX) {
         if let Some(full) = node.take_if(|node| node.is_full(&entry, limits)) {
-            full.finish(&mut nodes);
+            full.finish(&mut Sink::new(&mut nodes, form));
         }
         match &mut node {
             Some(node) => node.append(&entry),
@@ -37,17 +38,23 @@ pub(super) fn save(stream: &Stream, limits: BlockLimits, out: &mut Vec<u8>) {
         }
     }
     if let Some(last) = node {
-        last.finish(&mut nodes);
+        last.finish(&mut Sink::new(&mut nodes, form));
     }
-    write_length(out, count);
-    out.extend_from_slice(&nodes);
-    write_length(out, stream.len());
-    for id in [stream.last_id(), stream.first_id(), stream.max_deleted_id()] {
-        write_length(out, id.ms);
-        write_length(out, id.seq);
+    out.length(count);
+    out.raw(&nodes);
+    out.length(stream.len());
+    write_id(stream.last_id(), out);
+    if VERSION_STREAM_2 <= out.version {
+        write_id(stream.first_id(), out);
+        write_id(stream.max_deleted_id(), out);
+        out.length(stream.entries_added());
     }
-    write_length(out, stream.entries_added());
     groups::save(stream, out);
+}
+
+fn write_id(id: StreamId, out: &mut Sink<'_>) {
+    out.length(id.ms);
+    out.length(id.seq);
 }
 
 /// A listpack in the making.
@@ -110,13 +117,13 @@ impl Node {
         self.entries += 1;
     }
 
-    fn finish(mut self, out: &mut Vec<u8>) {
+    fn finish(mut self, out: &mut Sink<'_>) {
         if let Some(first) = self.listpack.first() {
             self.listpack.replace(first, self.entries as i64);
         }
         let [ms, seq] = [self.first.ms, self.first.seq].map(u64::to_be_bytes);
-        write_string(out, &[ms, seq].concat());
-        write_string(out, self.listpack.as_bytes());
+        out.string(&[ms, seq].concat());
+        out.string(self.listpack.as_bytes());
     }
 }
 

@@ -17,10 +17,10 @@ use super::ziplist::tests::{text, ziplist};
 use super::*;
 use carnelian_structs::listpack::Listpack;
 
-const NOW_MS: u64 = 1_700_000_000_000;
+pub(super) const NOW_MS: u64 = 1_700_000_000_000;
 
 /// Small limits, so that small values reach every encoding.
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         hash_max_listpack_entries: 6,
         hash_max_listpack_value: 20,
@@ -79,7 +79,7 @@ impl Shelf {
     }
 }
 
-fn describe(value: &Value) -> String {
+pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::String(text) => format!("{text:?}"),
         Value::List(list) => {
@@ -250,7 +250,7 @@ fn with_groups(groups: usize, pending: &[(u64, usize)]) -> Loaded<'static> {
 }
 
 /// One value of each encoding that is written.
-fn samples() -> Vec<Loaded<'static>> {
+pub(super) fn samples() -> Vec<Loaded<'static>> {
     let word = |number: usize| format!("word-{number}").into_bytes();
     let number = |number: usize| (number * number * 77).to_string().into_bytes();
     let field = |at: usize, expiry| (word(at), number(at), expiry);

@@ -4,6 +4,8 @@ use carnelian_structs::listpack::{Element, parse_integer};
 use carnelian_structs::lzf;
 use carnelian_structs::value::Text;
 
+use super::Form;
+
 /// The first byte of a length of 32 or 64 bits.
 pub(super) const LENGTH_32: u8 = 0x80;
 pub(super) const LENGTH_64: u8 = 0x81;
@@ -38,64 +40,91 @@ pub fn write_length(out: &mut Vec<u8>, length: u64) {
 
 /// A string in its shortest form: as a number, compressed, or as it is.
 pub fn write_string(out: &mut Vec<u8>, string: &[u8]) {
-    if string.len() <= INTEGER_TEXT_MAX
-        && let Some(number) = parse_integer(string)
-        && write_small_integer(out, number)
-    {
-        return;
-    }
-    if COMPRESS_BYTES_MIN <= string.len()
-        && let Some(compressed) = lzf::compress(string, string.len() - SAVED_BYTES_MIN)
-    {
-        write_compressed(out, &compressed, string.len());
-        return;
-    }
-    write_bytes(out, string);
+    Sink::new(out, &Form::DUMP).string(string);
 }
 
-pub(super) fn write_text(out: &mut Vec<u8>, text: Text<'_>) {
-    match text {
-        Text::Integer(number) => write_element(out, Element::Integer(number)),
-        Text::Bytes(bytes) => write_string(out, bytes),
-    }
+/// Where a value is written to, and how.
+pub(super) struct Sink<'o> {
+    pub(super) out: &'o mut Vec<u8>,
+    compress: bool,
+    pub(super) version: u16,
 }
 
-pub(super) fn write_element(out: &mut Vec<u8>, element: Element<'_>) {
-    match element {
-        Element::Integer(number) => {
-            if !write_small_integer(out, number) {
-                write_bytes(out, itoa::Buffer::new().format(number).as_bytes());
-            }
+impl<'o> Sink<'o> {
+    pub(super) const fn new(out: &'o mut Vec<u8>, form: &Form) -> Self {
+        Self { out, compress: form.compress, version: form.version }
+    }
+
+    /// Bytes without their length.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    pub(super) fn length(&mut self, length: u64) {
+        write_length(self.out, length);
+    }
+
+    pub(super) fn string(&mut self, string: &[u8]) {
+        if string.len() <= INTEGER_TEXT_MAX
+            && let Some(number) = parse_integer(string)
+            && self.small_integer(number)
+        {
+            return;
         }
-        Element::String(bytes) => write_string(out, bytes),
+        if self.compress
+            && COMPRESS_BYTES_MIN <= string.len()
+            && let Some(compressed) = lzf::compress(string, string.len() - SAVED_BYTES_MIN)
+        {
+            self.compressed(&compressed, string.len());
+            return;
+        }
+        self.bytes(string);
     }
-}
 
-/// What is compressed already.
-pub(super) fn write_compressed(out: &mut Vec<u8>, compressed: &[u8], raw_bytes: usize) {
-    out.push(SPECIAL | LZF);
-    write_length(out, compressed.len() as u64);
-    write_length(out, raw_bytes as u64);
-    out.extend_from_slice(compressed);
-}
-
-fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    write_length(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// Whether the number was small enough.
-fn write_small_integer(out: &mut Vec<u8>, number: i64) -> bool {
-    if let Ok(number) = i8::try_from(number) {
-        out.extend_from_slice(&[SPECIAL | INT_8, number as u8]);
-    } else if let Ok(number) = i16::try_from(number) {
-        out.push(SPECIAL | INT_16);
-        out.extend_from_slice(&number.to_le_bytes());
-    } else if let Ok(number) = i32::try_from(number) {
-        out.push(SPECIAL | INT_32);
-        out.extend_from_slice(&number.to_le_bytes());
-    } else {
-        return false;
+    pub(super) fn text(&mut self, text: Text<'_>) {
+        match text {
+            Text::Integer(number) => self.element(Element::Integer(number)),
+            Text::Bytes(bytes) => self.string(bytes),
+        }
     }
-    true
+
+    pub(super) fn element(&mut self, element: Element<'_>) {
+        match element {
+            Element::Integer(number) => {
+                if !self.small_integer(number) {
+                    self.bytes(itoa::Buffer::new().format(number).as_bytes());
+                }
+            }
+            Element::String(bytes) => self.string(bytes),
+        }
+    }
+
+    /// What is compressed already.
+    pub(super) fn compressed(&mut self, compressed: &[u8], raw_bytes: usize) {
+        self.out.push(SPECIAL | LZF);
+        self.length(compressed.len() as u64);
+        self.length(raw_bytes as u64);
+        self.raw(compressed);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.length(bytes.len() as u64);
+        self.raw(bytes);
+    }
+
+    /// Whether the number was small enough.
+    fn small_integer(&mut self, number: i64) -> bool {
+        if let Ok(number) = i8::try_from(number) {
+            self.raw(&[SPECIAL | INT_8, number as u8]);
+        } else if let Ok(number) = i16::try_from(number) {
+            self.out.push(SPECIAL | INT_16);
+            self.raw(&number.to_le_bytes());
+        } else if let Ok(number) = i32::try_from(number) {
+            self.out.push(SPECIAL | INT_32);
+            self.raw(&number.to_le_bytes());
+        } else {
+            return false;
+        }
+        true
+    }
 }

@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 
 pub(crate) use list::line as client_line;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Scope, args};
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, args};
 use carnelian_resp::Protocol;
 
 use crate::clients::bits;
-use crate::commands::{Context, acl};
+use crate::commands::{self, Context, acl};
 use crate::registry::{ServerCommand, ServerRun};
 use crate::session::ReplyMode;
 use crate::tasks::REDIS_VERSION;
@@ -36,19 +36,9 @@ const fn command(
     run: ServerRun,
 ) -> ServerCommand {
     ServerCommand {
-        name,
-        summary,
-        since,
         group: Group::Connection,
-        complexity: "O(1)",
-        arity,
-        flags,
         categories: Categories::CONNECTION,
-        keys: &[],
-        tips: &[],
-        scope: Scope::Keys,
-        subcommands: &[],
-        run,
+        ..commands::command(name, summary, since, arity, flags, run)
     }
 }
 

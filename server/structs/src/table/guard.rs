@@ -67,14 +67,15 @@ impl<'a, V: Payload> EntryMut<'a, V> {
         self.block().set_access(access);
     }
 
+    /// Whether a walk over what was there before the table's version was set has yet to come here.
     #[must_use]
-    pub fn version(&self) -> u8 {
-        self.block().version()
+    pub fn is_stale(&self) -> bool {
+        self.block().version() != self.table.version
     }
 
-    /// Two bits a snapshot uses to tell what it has seen.
-    pub fn set_version(&mut self, version: u8) {
-        self.block().set_version(version);
+    /// Has such a walk pass this entry by.
+    pub fn stamp(&mut self) {
+        self.block().set_version(self.table.version);
     }
 
     /// Replaces the value by bytes in place (at most [`INLINE_MAX`]); key, expiry and access stay.

@@ -231,3 +231,61 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// A walk visits what was stale at its start exactly once, whatever is changed on the way.
+    #[test]
+    fn a_walk_over_stale_entries_meets_each_once(
+        start in 1..600_usize,
+        changes in prop::collection::vec((0..900_usize, 0..3_u8), 0..600),
+    ) {
+        let mut table = Small::default();
+        for n in 0..start {
+            put(&mut table, &number(n), b"old", (n % 2 == 0).then_some(5));
+        }
+        table.set_version(3);
+        let mut met: Vec<Vec<u8>> = Vec::new();
+        let mut cursor = Cursor(0);
+        let mut is_done = false;
+        let mut changes = changes.into_iter();
+        while !is_done {
+            for (n, kind) in changes.by_ref().take(3) {
+                let key = number(n);
+                let hash = table.hash(&key);
+                if let Some(mut entry) = table.find_mut(hash, &key)
+                    && entry.is_stale()
+                {
+                    met.push(key.clone());
+                    entry.stamp();
+                }
+                match kind {
+                    0 => drop(table.remove(hash, &key)),
+                    1 => put(&mut table, &key, b"new", None),
+                    _ => put(&mut table, &key, &[b'n'; 300], Some(9)),
+                }
+            }
+            cursor = table.visit_stale(cursor, |entry| met.push(entry.key().to_vec()));
+            is_done = cursor == Cursor(0);
+        }
+        met.sort_unstable();
+        let mut all: Vec<_> = (0..start).map(number).collect();
+        all.sort_unstable();
+        prop_assert_eq!(met, all);
+        let mut left = 0;
+        while { cursor = table.visit_stale(cursor, |_| left += 1); cursor != Cursor(0) } {}
+        prop_assert_eq!(left, 0);
+        table.check();
+    }
+}
+
+#[test]
+fn a_cleared_table_keeps_its_version() {
+    let mut table = Small::default();
+    table.set_version(2);
+    put(&mut table, b"a", b"1", None);
+    table.clear();
+    put(&mut table, b"b", b"1", None);
+    assert_eq!(table.version(), 2);
+    let hash = table.hash(b"b");
+    assert!(table.find_mut(hash, b"b").is_some_and(|entry| !entry.is_stale()));
+}

@@ -1,0 +1,187 @@
+//! The recent past of a database: one copy of its effects, however many read them.
+//!
+//! Offsets count the bytes of all effects there have ever been; the backlog keeps those from
+//! [`Backlog::start`] on. Readers take shared pieces ([`Bytes`]), so what is sent to ten replicas and written to a
+//! file is in memory once. What is trimmed stays for as long as a reader holds a piece of it.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+/// Memory is taken in blocks of this size. A piece pins its block.
+const BLOCK_BYTES: usize = 32 << 10;
+
+/// Effects from an offset on.
+pub struct Backlog {
+    /// Whole pieces, oldest first, each with the offset of its first byte.
+    pieces: VecDeque<(u64, Bytes)>,
+    /// What came after them, and still grows.
+    tail: BytesMut,
+    start: u64,
+    end: u64,
+}
+
+/// The offset that was asked for is no longer kept, or has never been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trimmed;
+
+impl Backlog {
+    /// An empty one, whose first byte will be at `offset`.
+    #[must_use]
+    pub fn new(offset: u64) -> Self {
+        Self { pieces: VecDeque::new(), tail: BytesMut::new(), start: offset, end: offset }
+    }
+
+    /// The offset of the oldest byte that is kept.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// The offset of the next byte to come.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes that are kept.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.end - self.start
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Appends effects; returns the offset behind them.
+    #[inline]
+    pub fn append(&mut self, bytes: &[u8]) -> u64 {
+        if self.tail.capacity() - self.tail.len() < bytes.len() {
+            self.close_tail();
+            self.tail = BytesMut::with_capacity(BLOCK_BYTES.max(bytes.len()));
+        }
+        self.tail.extend_from_slice(bytes);
+        self.end += bytes.len() as u64;
+        self.end
+    }
+
+    /// Puts what is kept from `offset` on, up to about `most` bytes, behind what `into` holds. Returns
+    /// the offset to go on with.
+    pub fn read(
+        &mut self,
+        offset: u64,
+        most: usize,
+        into: &mut Vec<Bytes>,
+    ) -> Result<u64, Trimmed> {
+        if offset < self.start || self.end < offset {
+            return Err(Trimmed);
+        }
+        self.close_tail();
+        let first =
+            self.pieces.partition_point(|(start, bytes)| start + bytes.len() as u64 <= offset);
+        let mut next = offset;
+        for (start, bytes) in self.pieces.range(first..) {
+            if most as u64 <= next - offset {
+                break;
+            }
+            let skipped = (next - start) as usize;
+            into.push(bytes.slice(skipped..));
+            next = start + bytes.len() as u64;
+        }
+        Ok(next)
+    }
+
+    /// Forgets what is before `offset`, as far as whole pieces go.
+    pub fn trim(&mut self, offset: u64) {
+        if offset >= self.end {
+            self.close_tail();
+        }
+        while let Some((start, bytes)) = self.pieces.front()
+            && start + bytes.len() as u64 <= offset
+        {
+            self.start = start + bytes.len() as u64;
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Forgets everything, and goes on at another offset.
+    pub fn restart(&mut self, offset: u64) {
+        *self = Self::new(offset);
+    }
+
+    /// Makes a piece of the tail. What room it has left is filled by what comes next.
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let bytes = self.tail.split().freeze();
+            self.pieces.push_back((self.end - bytes.len() as u64, bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read_all(backlog: &mut Backlog, from: u64, most: usize) -> Result<Vec<u8>, Trimmed> {
+        let (mut offset, mut pieces) = (from, Vec::new());
+        loop {
+            let next = backlog.read(offset, most, &mut pieces)?;
+            if next == offset {
+                return Ok(pieces.concat());
+            }
+            offset = next;
+        }
+    }
+
+    #[test]
+    fn only_what_is_kept_can_be_read() {
+        let mut backlog = Backlog::new(100);
+        assert_eq!(backlog.append(b"abc"), 103);
+        assert_eq!(read_all(&mut backlog, 100, 1), Ok(b"abc".to_vec()));
+        backlog.append(b"def");
+        assert_eq!(read_all(&mut backlog, 102, 1), Ok(b"cdef".to_vec()));
+        assert_eq!(read_all(&mut backlog, 99, 1), Err(Trimmed));
+        assert_eq!(read_all(&mut backlog, 107, 1), Err(Trimmed));
+        assert_eq!(read_all(&mut backlog, 106, 1), Ok(Vec::new()));
+        backlog.trim(104);
+        assert_eq!((backlog.start(), backlog.end()), (103, 106));
+        assert_eq!(read_all(&mut backlog, 102, 9), Err(Trimmed));
+        assert_eq!(read_all(&mut backlog, 104, 9), Ok(b"ef".to_vec()));
+        backlog.trim(106);
+        assert!(backlog.is_empty() && backlog.start() == 106);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_appended(
+            lots in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..3000), 0_u8..4), 1..80),
+        ) {
+            let mut backlog = Backlog::new(7);
+            let mut all = Vec::new();
+            let mut kept = 7;
+            for (lot, action) in lots {
+                backlog.append(&lot);
+                all.extend_from_slice(&lot);
+                prop_assert_eq!(backlog.end(), 7 + all.len() as u64);
+                match action {
+                    0 => {
+                        let middle = u64::midpoint(backlog.start(), backlog.end());
+                        backlog.trim(middle);
+                        prop_assert!(kept <= backlog.start() && backlog.start() <= middle);
+                        kept = backlog.start();
+                    }
+                    1 => {
+                        let from = backlog.start();
+                        let read = read_all(&mut backlog, from, 100).unwrap();
+                        prop_assert_eq!(&read[..], &all[(from - 7) as usize..]);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Reading all files of an append-only file back, in order.
+//!
+//! Only the last file may end too early, and only where `aof-load-truncated` allows it: the torn end
+//! is then cut off. Everything else ends the loading, with a line for the log that says where.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::time::Instant;
+
+use super::folder::Folder;
+use super::input::Input;
+use super::manifest::Entry;
+use super::reader::{self, Preamble, Replay, Stop};
+use super::{FileError, Level, Tell, reason};
+
+/// What was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// There is no append-only file.
+    Nothing,
+    /// There is one, without a byte in it.
+    Empty,
+    /// All of it.
+    Whole,
+    /// All but a torn end, which was cut off.
+    Truncated,
+}
+
+/// Why loading failed. What was read until then is no state the data ever had.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file that the manifest names is missing, or cannot be opened.
+    #[error("{0}")]
+    Unusable(#[source] FileError),
+    /// What is wrong was told to the log already.
+    #[error("the append only file {0} can't be loaded")]
+    Failed(String),
+}
+
+/// Reads all files back through `replay`. To be called after [`Folder::migrate`].
+pub fn load(
+    folder: &Folder,
+    may_truncate: bool,
+    replay: &mut dyn Replay,
+    began: &mut dyn FnMut(&str),
+    tell: Tell<'_>,
+) -> Result<Loaded, LoadError> {
+    let manifest = folder.manifest();
+    if manifest.is_empty() {
+        return Ok(Loaded::Nothing);
+    }
+    if folder.measure()? == 0 {
+        return Ok(Loaded::Empty);
+    }
+    let files: Vec<&Entry> = manifest.live().collect();
+    let mut is_truncated = false;
+    for (place, entry) in files.iter().enumerate() {
+        began(&entry.shown());
+        let is_last = place + 1 == files.len();
+        is_truncated =
+            One { folder, entry, is_last, may_truncate, tell }.load(replay)? || is_truncated;
+    }
+    Ok(if is_truncated { Loaded::Truncated } else { Loaded::Whole })
+}
+
+/// One of the files.
+struct One<'a> {
+    folder: &'a Folder,
+    entry: &'a Entry,
+    is_last: bool,
+    may_truncate: bool,
+    tell: Tell<'a>,
+}
+
+impl One<'_> {
+    /// Whether its torn end was cut off.
+    fn load(&self, replay: &mut dyn Replay) -> Result<bool, LoadError> {
+        let began = now();
+        let name = self.entry.shown();
+        let mut input = Input::open(&self.folder.path_of(self.entry)).map_err(|source| {
+            let what = match source.kind() {
+                io::ErrorKind::NotFound => format!("The append log file {name} doesn't exist"),
+                _ => format!("Fatal error: can't open the append log file {name} for reading"),
+            };
+            LoadError::Unusable(FileError { what, source })
+        })?;
+        let is_old = self.entry.name == self.folder.stem().as_bytes();
+        let note = |preamble| match (preamble, is_old) {
+            (Preamble::Begins, true) => {
+                self.notice("Reading RDB preamble from AOF file...");
+            }
+            (Preamble::Begins, false) => {
+                self.notice("Reading RDB base file on AOF loading...");
+            }
+            (Preamble::Ended, true) => self.notice("Reading the remaining AOF tail..."),
+            (Preamble::Ended, false) => {}
+        };
+        let is_truncated = match reader::read(&mut input, replay, note) {
+            Ok(()) => false,
+            Err(stop) => {
+                self.settle(&stop).map_err(|()| LoadError::Failed(name.clone()))?;
+                true
+            }
+        };
+        let kind = if self.entry.kind == super::Kind::Base { "base" } else { "incr" };
+        let seconds = began.elapsed().as_secs_f32();
+        self.notice(&format!("DB loaded from {kind} file {name}: {seconds:.3} seconds"));
+        Ok(is_truncated)
+    }
+
+    /// Cuts off a torn end, or says why the file cannot be loaded.
+    fn settle(&self, stop: &Stop) -> Result<(), ()> {
+        let name = self.entry.shown();
+        match stop {
+            Stop::Short { valid, within_transaction } => {
+                if *within_transaction {
+                    self.warn(&format!(
+                        "Revert incomplete MULTI/EXEC transaction in AOF file {name}"
+                    ));
+                }
+                return self.truncate(&name, *valid);
+            }
+            Stop::Damage { at, reason } => {
+                self.warn(&format!("AOF {name} is damaged at offset {at}: {reason}"));
+                self.warn(&format!(
+                    "Bad file format reading the append only file {name}: make a backup of your \
+                     AOF file, then use ./redis-check-aof --fix <filename.manifest>"
+                ));
+            }
+            Stop::Unreadable(error) => self.warn(&format!(
+                "Unrecoverable error reading the append only file {name}: {}",
+                reason(error)
+            )),
+            Stop::Snapshot(error) => {
+                self.warn(error);
+                let what = match self.entry.name == self.folder.stem().as_bytes() {
+                    true => "RDB preamble of the AOF",
+                    false => "RDB base",
+                };
+                self.warn(&format!("Error reading the {what} file {name}, AOF loading aborted"));
+            }
+            Stop::Refused { at, reason } => {
+                self.warn(&format!("{reason} reading the append only file {name}, offset {at}"));
+            }
+        }
+        Err(())
+    }
+
+    fn truncate(&self, name: &str, valid: u64) -> Result<(), ()> {
+        if self.may_truncate && self.is_last {
+            self.warn(&format!("!!! Warning: short read while loading the AOF file {name}!!!"));
+            self.warn(&format!("!!! Truncating the AOF {name} at offset {valid} !!!"));
+            let path = self.folder.path_of(self.entry);
+            let file = OpenOptions::new().write(true).open(&path);
+            match file.and_then(|file| file.set_len(valid).and_then(|()| file.sync_data())) {
+                Ok(()) => {
+                    self.warn(&format!(
+                        "AOF {name} loaded anyway because aof-load-truncated is enabled"
+                    ));
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.warn(&format!("Error truncating the AOF file {name}: {}", reason(&error)));
+                }
+            }
+        } else if self.may_truncate {
+            let size = fs::metadata(self.folder.path_of(self.entry)).map_or(0, |data| data.len());
+            self.warn(&format!("AOF {name} is whole up to offset {valid} of {size} bytes only"));
+            self.warn("Fatal error: the truncated file is not the last file");
+            return Err(());
+        }
+        self.warn(&format!(
+            "Unexpected end of file reading the append only file {name}. You can: 1) Make a backup \
+             of your AOF file, then use ./redis-check-aof --fix <filename.manifest>. 2) \
+             Alternatively you can set the 'aof-load-truncated' configuration option to yes and \
+             restart the server."
+        ));
+        Err(())
+    }
+
+    fn warn(&self, text: &str) {
+        (self.tell)(Level::Warning, text);
+    }
+
+    fn notice(&self, text: &str) {
+        (self.tell)(Level::Notice, text);
+    }
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use super::super::reader::tests::{Notes, resp};
+    use super::*;
+
+    struct Case {
+        parent: tempfile::TempDir,
+        log: Mutex<Vec<String>>,
+        commands: Vec<String>,
+    }
+
+    impl Case {
+        fn new(files: &[(&str, Vec<u8>)], manifest: &str) -> Self {
+            let parent = tempfile::tempdir().unwrap();
+            let folder = parent.path().join("d");
+            fs::create_dir(&folder).unwrap();
+            for (name, bytes) in files {
+                fs::write(folder.join(name), bytes).unwrap();
+            }
+            fs::write(folder.join("a.manifest"), manifest).unwrap();
+            Self { parent, log: Mutex::default(), commands: Vec::new() }
+        }
+
+        fn load(&mut self, may_truncate: bool) -> Result<Loaded, LoadError> {
+            let tell = |_, text: &str| self.log.lock().unwrap().push(text.to_owned());
+            let folder = Folder::open(self.parent.path(), "d", "a", &tell).unwrap();
+            let mut notes = Notes::default();
+            let loaded = load(&folder, may_truncate, &mut notes, &mut |_| {}, &tell);
+            self.commands = notes.commands;
+            loaded
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            Path::new(self.parent.path()).join("d").join(name)
+        }
+
+        fn logged(&self, text: &str) -> bool {
+            self.log.lock().unwrap().iter().any(|line| line.contains(text))
+        }
+    }
+
+    const TWO: &str = "file 1.aof seq 1 type i\nfile 2.aof seq 2 type i\n";
+
+    #[test]
+    fn files_are_read_in_order() {
+        let manifest = "file b seq 1 type b\nfile h seq 1 type h\nfile i seq 2 type i\n";
+        let files = [("b", resp(&["set a 1"])), ("h", vec![]), ("i", resp(&["set a 2"]))];
+        let mut case = Case::new(&files, manifest);
+        assert_eq!(case.load(true).unwrap(), Loaded::Whole);
+        assert_eq!(case.commands, ["set a 1", "set a 2"]);
+        assert!(case.logged("DB loaded from base file b: ") && case.logged("incr file i: 0.0"));
+    }
+
+    #[test]
+    fn nothing_and_empty_files_are_told_apart() {
+        assert_eq!(Case::new(&[], "#\n").load(true).unwrap(), Loaded::Nothing);
+        let mut case = Case::new(&[("1.aof", vec![]), ("2.aof", vec![])], TWO);
+        assert_eq!(case.load(true).unwrap(), Loaded::Empty);
+    }
+
+    #[test]
+    fn a_torn_end_of_the_last_file_is_cut_off() {
+        let mut torn = resp(&["set a 1", "set b 2"]);
+        torn.truncate(30);
+        let mut case = Case::new(&[("1.aof", vec![]), ("2.aof", torn)], TWO);
+        assert!(case.load(false).is_err());
+        assert!(case.logged("Unexpected end of file reading the append only file 2.aof. You can"));
+        assert_eq!(case.load(true).unwrap(), Loaded::Truncated);
+        assert!(case.logged("short read while loading the AOF file 2.aof!!!"));
+        assert!(case.logged("2.aof loaded anyway because aof-load-truncated is enabled"));
+        assert_eq!(fs::metadata(case.path("2.aof")).unwrap().len(), 27);
+        assert_eq!(case.load(true).unwrap(), Loaded::Whole);
+    }
+
+    #[test]
+    fn a_torn_end_of_an_earlier_file_is_fatal() {
+        let mut torn = resp(&["set a 1", "set b 2"]);
+        torn.truncate(30);
+        let mut case = Case::new(&[("1.aof", torn), ("2.aof", vec![])], TWO);
+        assert!(case.load(true).is_err());
+        assert!(case.logged("Fatal error: the truncated file is not the last file"));
+        assert_eq!(fs::metadata(case.path("1.aof")).unwrap().len(), 30);
+    }
+
+    #[test]
+    fn damage_is_fatal_and_named() {
+        let mut damaged = resp(&["set a 1", "set b 2"]);
+        damaged[27] = b'!';
+        let mut case = Case::new(&[("1.aof", damaged), ("2.aof", vec![])], TWO);
+        assert!(case.load(true).is_err());
+        assert!(case.logged("AOF 1.aof is damaged at offset 27: expected '*' or '#', got '!'"));
+        assert!(case.logged("Bad file format reading the append only file 1.aof"));
+    }
+
+    #[test]
+    fn a_missing_file_is_fatal() {
+        let mut case = Case::new(&[("1.aof", resp(&["set a 1"]))], TWO);
+        let error = case.load(true).unwrap_err().to_string();
+        assert!(error.starts_with("Unable to obtain the AOF file 2.aof length. stat: No such"));
+    }
+}

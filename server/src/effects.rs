@@ -1,0 +1,563 @@
+//! The log of effects: what the writes of a database did, in one sequence.
+//!
+//! A reactor collects the effects of a unit of work (a command, a transaction, a script) in its own
+//! [`Unit`] and appends them while the locks of the unit are held. So the order of effects on a key is the
+//! order of its changes, and the effects of a unit lie together. While nobody follows, a write pays one load per
+//! run of commands.
+//!
+//! The log is RESP, as replicas and the append-only file of Redis have it: `SELECT` where the logical database
+//! changes, and `MULTI` and `EXEC` around what one unit made more than one command of.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use carnelian_commands::{Rewrite, write_command};
+use carnelian_keyspace::Changes;
+use carnelian_persistence::aof::Doorbell;
+use carnelian_replication::{Backlog, Trimmed};
+use parking_lot::Mutex;
+
+use crate::mailbox::{Mailbox, Message};
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// What the log takes before it looks whether some of it can go.
+const TRIM_BYTES: u64 = 64 << 10;
+
+/// The sequence of a database's effects.
+pub struct EffectLog {
+    /// Somebody follows it, and what is done here is what is logged.
+    is_followed: AtomicBool,
+    /// Replies to writes wait until their effects are on disk: `appendfsync always`.
+    is_strict: AtomicBool,
+    /// Up to where the log is on disk.
+    synced: AtomicU64,
+    /// Reactors with replies that wait for that, as bits.
+    held: AtomicU64,
+    /// Of the reactors; known once a replica has come.
+    mailboxes: OnceLock<Box<[Arc<Mailbox>]>>,
+    /// Wakes the writer of the append-only file.
+    pub bell: Arc<Doorbell>,
+    sequence: Mutex<Sequence>,
+}
+
+struct Sequence {
+    backlog: Backlog,
+    /// The logical database of the last effect; none where the next has to name its own.
+    selected: Option<usize>,
+    keepers: Keepers,
+    /// Where the end of the log will be when it is worth looking for something to forget.
+    trim_at: u64,
+    /// Reactors that are to be told of what comes next, as bits.
+    waiting: u64,
+    /// What is logged comes from the server that this one follows.
+    is_foreign: bool,
+}
+
+/// Who needs what of the log.
+#[derive(Default)]
+struct Keepers {
+    /// How often [`EffectLog::follow`] was called: by the append-only file.
+    files: u32,
+    /// From where on the file still needs it.
+    file: u64,
+    /// How much is kept for replicas that may come back; none if none has ever come.
+    backlog_bytes: Option<u64>,
+    /// From where on each replica still needs it, by its client's id.
+    replicas: Vec<(u64, u64)>,
+}
+
+impl Default for EffectLog {
+    fn default() -> Self {
+        let sequence = Sequence {
+            backlog: Backlog::new(0),
+            selected: None,
+            keepers: Keepers::default(),
+            trim_at: TRIM_BYTES,
+            waiting: 0,
+            is_foreign: false,
+        };
+        Self {
+            is_followed: AtomicBool::new(false),
+            mailboxes: OnceLock::new(),
+            is_strict: AtomicBool::new(false),
+            synced: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            bell: Arc::default(),
+            sequence: Mutex::new(sequence),
+        }
+    }
+}
+
+impl EffectLog {
+    /// Whether effects are to be collected: somebody reads them, and they do not come from the server
+    /// that this one follows. Changes only while all segments are locked.
+    #[inline]
+    pub fn is_followed(&self) -> bool {
+        self.is_followed.load(Ordering::Relaxed)
+    }
+
+    /// The append-only file follows from here on, and says by [`EffectLog::trim`] what it is through
+    /// with. All segments are locked, so that no effect is cut in two.
+    pub fn follow(&self) -> u64 {
+        let mut sequence = self.sequence.lock();
+        sequence.selected = None;
+        let end = sequence.backlog.end();
+        if sequence.keepers.files == 0 {
+            sequence.keepers.file = end;
+        }
+        sequence.keepers.files += 1;
+        self.settle(&sequence);
+        end
+    }
+
+    /// It follows no longer.
+    pub fn unfollow(&self) {
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.files = sequence.keepers.files.saturating_sub(1);
+        self.settle(&sequence);
+        sequence.trim();
+    }
+
+    /// Keeps so much for replicas that may come back; none: nothing, as there are no replicas. All
+    /// segments are locked unless something was kept before and still is.
+    pub fn keep_backlog(&self, bytes: Option<u64>) {
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.backlog_bytes = bytes;
+        self.settle(&sequence);
+        sequence.trim();
+    }
+
+    /// Whether anything is kept for replicas that may come back.
+    pub fn keeps_backlog(&self) -> bool {
+        self.sequence.lock().keepers.backlog_bytes.is_some()
+    }
+
+    /// From now on the log is what another server sends, word by word ([`EffectLog::append_foreign`]), or
+    /// is no longer. All segments are locked.
+    pub fn set_foreign(&self, is_foreign: bool) {
+        let mut sequence = self.sequence.lock();
+        sequence.is_foreign = is_foreign;
+        sequence.selected = None;
+        self.settle(&sequence);
+    }
+
+    /// Forgets everything and goes on at another offset, as the data are others. All segments are
+    /// locked, and no replica is attached.
+    pub fn restart(&self, offset: u64) {
+        let mut sequence = self.sequence.lock();
+        sequence.backlog.restart(offset);
+        sequence.selected = None;
+        sequence.keepers.file = offset;
+        sequence.keepers.replicas.clear();
+        sequence.trim_at = offset + TRIM_BYTES;
+        self.synced.store(offset, Ordering::SeqCst);
+    }
+
+    /// Whether anybody follows, and the offsets of the first byte that is kept and of the next one.
+    pub fn range(&self) -> (bool, u64, u64) {
+        let sequence = self.sequence.lock();
+        let Sequence { backlog, keepers, .. } = &*sequence;
+        (keepers.backlog_bytes.is_some(), backlog.start(), backlog.end())
+    }
+
+    fn settle(&self, sequence: &Sequence) {
+        let Keepers { files, backlog_bytes, .. } = sequence.keepers;
+        let is_followed = (files != 0 || backlog_bytes.is_some()) && !sequence.is_foreign;
+        self.is_followed.store(is_followed, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub fn is_strict(&self) -> bool {
+        self.is_strict.load(Ordering::Relaxed)
+    }
+
+    pub fn set_strict(&self, is_strict: bool) {
+        self.is_strict.store(is_strict, Ordering::SeqCst);
+    }
+
+    /// Up to where the log is on disk.
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::SeqCst)
+    }
+
+    /// Whether a reply that is to follow the effects before `end` has to wait. If so, the reactor gets
+    /// [`Message::Synced`] when it is worth looking again.
+    #[inline]
+    pub fn holds(&self, end: u64, reactor: usize) -> bool {
+        end != 0 && self.is_strict() && self.holds_strictly(end, reactor)
+    }
+
+    #[cold]
+    fn holds_strictly(&self, end: u64, reactor: usize) -> bool {
+        if end <= self.synced() {
+            return false;
+        }
+        self.held.fetch_or(bit(reactor), Ordering::SeqCst);
+        // What was synced until then found no bit.
+        self.synced() < end && self.is_strict.load(Ordering::SeqCst)
+    }
+
+    /// The log is on disk up to `end`, or will not wait for it any longer: lets go of those who do.
+    pub fn release(&self, end: u64, mailboxes: &[Arc<Mailbox>]) {
+        self.synced.fetch_max(end, Ordering::SeqCst);
+        let held = self.held.swap(0, Ordering::SeqCst);
+        for (reactor, mailbox) in mailboxes.iter().enumerate() {
+            if held & bit(reactor) != 0 {
+                mailbox.post(Message::Synced);
+            }
+        }
+    }
+
+    /// The offset of what comes next, for one who will know nothing of what was before: the next effect
+    /// names its logical database.
+    pub fn cut(&self) -> u64 {
+        let mut sequence = self.sequence.lock();
+        sequence.selected = None;
+        sequence.backlog.end()
+    }
+
+    /// The offset behind the last effect.
+    pub fn end(&self) -> u64 {
+        self.sequence.lock().backlog.end()
+    }
+
+    /// Appends what a unit did. Called with the unit's locks held. The offset behind it.
+    pub fn append(&self, unit: &mut Unit) -> u64 {
+        let mut sequence = self.sequence.lock();
+        if let Some((first, last)) = unit.databases.take() {
+            if sequence.selected != Some(first) {
+                let mut select = Vec::with_capacity(24);
+                write_select(&mut select, first);
+                sequence.append(&select);
+            }
+            sequence.selected = Some(last);
+        }
+        let end = sequence.append(&unit.bytes);
+        let waiting = std::mem::take(&mut sequence.waiting);
+        drop(sequence);
+        self.bell.ring();
+        self.wake(waiting);
+        unit.bytes.clear();
+        unit.bytes.shrink_to(KEPT_BYTES);
+        (unit.begin, unit.commands) = (0, 0);
+        end
+    }
+
+    /// Reads what is kept from an offset on: see [`Backlog::read`].
+    pub fn read(&self, offset: u64, most: usize, into: &mut Vec<Bytes>) -> Result<u64, Trimmed> {
+        self.sequence.lock().backlog.read(offset, most, into)
+    }
+
+    /// Appends what the server that this one follows has sent: whole commands, under the locks of what
+    /// they change. The offset behind it.
+    pub fn append_foreign(&self, bytes: &[u8]) -> u64 {
+        let mut sequence = self.sequence.lock();
+        let end = sequence.append(bytes);
+        let waiting = std::mem::take(&mut sequence.waiting);
+        drop(sequence);
+        self.bell.ring();
+        self.wake(waiting);
+        end
+    }
+
+    /// Appends a command that is about no data, between the units of others. The offset behind it.
+    pub fn append_aside(&self, words: &[&[u8]]) -> u64 {
+        let mut bytes = Vec::with_capacity(64);
+        write_command(&mut bytes, words.len(), words.iter().copied());
+        self.append_foreign(&bytes)
+    }
+
+    /// The logical database of the last effect, for who goes on from there.
+    pub fn selected(&self) -> Option<usize> {
+        self.sequence.lock().selected
+    }
+
+    /// Says which logical database what was appended last from another server left selected.
+    pub fn note_selected(&self, db: usize) {
+        self.sequence.lock().selected = Some(db);
+    }
+
+    /// A replica reads from an offset on; what it has yet to read stays. How much that is.
+    pub fn attach(
+        &self,
+        replica: u64,
+        offset: u64,
+        mailboxes: &[Arc<Mailbox>],
+    ) -> Result<u64, Trimmed> {
+        self.mailboxes.get_or_init(|| mailboxes.into());
+        let mut sequence = self.sequence.lock();
+        let (start, end) = (sequence.backlog.start(), sequence.backlog.end());
+        if offset < start || end < offset || sequence.keepers.backlog_bytes.is_none() {
+            return Err(Trimmed);
+        }
+        sequence.keepers.replicas.push((replica, offset));
+        Ok(end - offset)
+    }
+
+    pub fn detach(&self, replica: u64) {
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.replicas.retain(|(other, _)| *other != replica);
+        sequence.trim();
+    }
+
+    /// Gives a replica what comes next, up to about `most` bytes. How much there is after that; if it is
+    /// nothing, `reactor` is told of what comes.
+    pub fn feed(
+        &self,
+        replica: u64,
+        most: usize,
+        reactor: usize,
+        into: &mut Vec<Bytes>,
+    ) -> Result<u64, Trimmed> {
+        let Sequence { backlog, keepers, waiting, .. } = &mut *self.sequence.lock();
+        let keeper = keepers.replicas.iter_mut().find(|(other, _)| *other == replica);
+        let (_, position) = keeper.ok_or(Trimmed)?;
+        *position = backlog.read(*position, most, into)?;
+        let left = backlog.end() - *position;
+        if left == 0 {
+            *waiting |= bit(reactor);
+        }
+        Ok(left)
+    }
+
+    /// How much a replica has yet to read.
+    pub fn lag(&self, replica: u64) -> u64 {
+        let sequence = self.sequence.lock();
+        let keeper = sequence.keepers.replicas.iter().find(|(other, _)| *other == replica);
+        keeper.map_or(0, |(_, position)| sequence.backlog.end() - position)
+    }
+
+    /// A reactor will look by itself: it need not be told.
+    pub fn hush(&self, reactor: usize) {
+        self.sequence.lock().waiting &= !bit(reactor);
+    }
+
+    /// The append-only file needs nothing before an offset any more. What others need stays.
+    pub fn trim(&self, offset: u64) {
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.file = offset;
+        sequence.trim();
+    }
+
+    /// Tells the reactors of these bits that there is something to read.
+    #[inline]
+    fn wake(&self, waiting: u64) {
+        if waiting != 0 {
+            self.wake_some(waiting);
+        }
+    }
+
+    #[cold]
+    fn wake_some(&self, waiting: u64) {
+        let Some(mailboxes) = self.mailboxes.get() else { return };
+        for (reactor, mailbox) in mailboxes.iter().enumerate() {
+            if waiting & bit(reactor) != 0 {
+                mailbox.post(Message::Feed);
+            }
+        }
+    }
+}
+
+impl Sequence {
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) -> u64 {
+        let end = self.backlog.append(bytes);
+        if self.trim_at <= end {
+            self.trim();
+        }
+        end
+    }
+
+    /// Forgets what nobody needs.
+    fn trim(&mut self) {
+        let Keepers { files, file, backlog_bytes, replicas } = &self.keepers;
+        let end = self.backlog.end();
+        let mut needed = end.saturating_sub(backlog_bytes.unwrap_or(0));
+        if *files != 0 {
+            needed = needed.min(*file);
+        }
+        let needed = replicas.iter().fold(needed, |needed, (_, position)| needed.min(*position));
+        self.backlog.trim(needed);
+        self.trim_at = end + TRIM_BYTES;
+    }
+}
+
+/// Reactors beyond 64 share bits: some look in vain.
+fn bit(reactor: usize) -> u64 {
+    1 << (reactor % 64)
+}
+
+/// What is kept of the memory that a large unit needed.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Effects of the units of work that a reactor runs, until they are in the log.
+#[derive(Default)]
+pub struct Unit {
+    bytes: Vec<u8>,
+    /// Where the open unit begins, and how many commands it has so far.
+    begin: usize,
+    commands: u32,
+    /// The logical databases of the first command and of the last.
+    databases: Option<(usize, usize)>,
+}
+
+impl Unit {
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// A command as the client sent it.
+    pub fn verbatim(&mut self, db: usize, words: &[&[u8]]) {
+        self.select(db);
+        write_command(&mut self.bytes, words.len(), words.iter().copied());
+        self.commands += 1;
+    }
+
+    /// Commands that do the same without chance or time.
+    pub fn rewritten(&mut self, db: usize, rewrite: &Rewrite) {
+        if rewrite.commands() != 0 {
+            self.select(db);
+            self.bytes.extend_from_slice(rewrite.as_bytes());
+            self.commands += rewrite.commands();
+        }
+    }
+
+    /// What has gone without a command: keys and fields that have expired, and keys that were evicted.
+    #[inline]
+    pub fn departures(&mut self, changes: &mut Changes, is_lazy: bool) {
+        if changes.departed.is_empty() && changes.expired_hash_fields.is_empty() {
+            return;
+        }
+        let name: &[u8] = if is_lazy { b"UNLINK" } else { b"DEL" };
+        for (db, key) in changes.departed.drain(..) {
+            self.verbatim(db, &[name, &key]);
+        }
+        for (db, key, fields) in changes.expired_hash_fields.drain(..) {
+            let (head, fields) = ([b"HDEL".as_slice(), &key], fields.iter().map(Vec::as_slice));
+            self.select(db);
+            write_command(&mut self.bytes, 2 + fields.len(), head.into_iter().chain(fields));
+            self.commands += 1;
+        }
+    }
+
+    /// Ends a unit: what it did is done whole or not at all.
+    #[inline]
+    pub fn close(&mut self) {
+        if 1 < self.commands {
+            self.bytes.splice(self.begin..self.begin, MULTI.iter().copied());
+            self.bytes.extend_from_slice(EXEC);
+        }
+        (self.begin, self.commands) = (self.bytes.len(), 0);
+    }
+
+    fn select(&mut self, db: usize) {
+        match &mut self.databases {
+            None => self.databases = Some((db, db)),
+            Some((_, last)) if *last == db => {}
+            Some((_, last)) => {
+                *last = db;
+                write_select(&mut self.bytes, db);
+            }
+        }
+    }
+}
+
+fn write_select(out: &mut Vec<u8>, db: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let words: [&[u8]; 2] = [b"SELECT", buffer.format(db).as_bytes()];
+    write_command(out, 2, words.into_iter());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(log: &EffectLog, from: u64) -> String {
+        let mut pieces = Vec::new();
+        log.read(from, usize::MAX, &mut pieces).unwrap();
+        let bytes: Vec<u8> = pieces.concat();
+        let words = String::from_utf8(bytes).unwrap();
+        words
+            .split("\r\n")
+            .filter(|word| !word.starts_with(['*', '$']))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn each_unit_is_whole_and_names_its_database_where_it_changes() {
+        let log = EffectLog::default();
+        let mut unit = Unit::default();
+        unit.verbatim(0, &[b"SET", b"a", b"1"]);
+        unit.close();
+        log.append(&mut unit);
+        unit.verbatim(0, &[b"SET", b"b", b"1"]);
+        unit.close();
+        unit.verbatim(0, &[b"INCR", b"b"]);
+        unit.verbatim(3, &[b"INCR", b"c"]);
+        unit.close();
+        let end = log.append(&mut unit);
+        assert_eq!(
+            text(&log, 0).trim(),
+            "SELECT 0 SET a 1 SET b 1 MULTI INCR b SELECT 3 INCR c EXEC"
+        );
+        assert_eq!(log.cut(), end);
+        let mut rewrite = Rewrite::new(true);
+        rewrite.command(&[b"DEL", b"x"]);
+        unit.rewritten(3, &rewrite);
+        unit.close();
+        log.append(&mut unit);
+        assert_eq!(text(&log, end).trim(), "SELECT 3 DEL x");
+    }
+
+    #[test]
+    fn commands_transactions_scripts_and_waits_are_logged_as_what_they_did() {
+        use std::fmt::Write as _;
+
+        use carnelian_config::Config;
+
+        use crate::testing::Bench;
+
+        let bench = Bench::start(Config::default());
+        let database = &bench.database;
+        let from = {
+            let _all = database.keyspace.lock_all();
+            database.log.follow()
+        };
+        let mut stream = bench.connect();
+        for (request, reply) in [
+            ("SET a 1\r\nGET a\r\nINCRBYFLOAT a 0.5\r\n", "+OK\r\n$1\r\n1\r\n$3\r\n1.5\r\n"),
+            ("SADD s x\r\nSPOP s\r\nDEL nothing\r\n", ":1\r\n$1\r\nx\r\n:0\r\n"),
+            ("MULTI\r\nINCR n\r\nGET n\r\nSELECT 2\r\nINCR m\r\nEXEC\r\n", "+OK\r\n"),
+            (
+                "",
+                "+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n:1\r\n$1\r\n1\r\n+OK\r\n:1\r\n",
+            ),
+            ("MULTI\r\nGET m\r\nEXEC\r\n", "+OK\r\n+QUEUED\r\n*1\r\n$1\r\n1\r\n"),
+            ("EVAL \"redis.call('set','p','1') redis.call('incr','p') return 1\" 0\r\n", ":1\r\n"),
+            ("PSETEX short 1 v\r\n", "+OK\r\n"),
+        ] {
+            bench.exchange(&mut stream, request, reply);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        bench.exchange(&mut stream, "GET short\r\n", "$-1\r\n");
+        let mut waiting = bench.connect();
+        bench.exchange(&mut waiting, "SELECT 2\r\n", "+OK\r\n");
+        std::io::Write::write_all(&mut waiting, b"BLPOP l 0\r\n").unwrap();
+        while database.waiters.blocked.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        bench.exchange(&mut stream, "RPUSH l e f\r\n", ":2\r\n");
+        bench.exchange(&mut waiting, "", "*2\r\n$1\r\nl\r\n$1\r\ne\r\n");
+        let logged = text(&database.log, from);
+        let mut expected = String::from("SELECT 0 SET a 1 SET a 1.5 KEEPTTL SADD s x SREM s x ");
+        expected += "MULTI INCR n SELECT 2 INCR m EXEC MULTI set p 1 incr p EXEC ";
+        write!(expected, "SET short v PXAT T DEL short RPUSH l e f LPOP l").unwrap();
+        let time = logged.split(' ').skip_while(|word| *word != "PXAT").nth(1).unwrap();
+        assert_eq!(logged.trim().replace(time, "T"), expected);
+    }
+}

@@ -1,0 +1,100 @@
+//! A database's part in replication: the history of its data, whom it follows, and who follows it.
+//!
+//! `primary` and `feed` are about those who follow this database, `replica` and `link` about the one it follows.
+
+pub mod failover;
+pub mod feed;
+pub mod full_sync;
+pub mod primary;
+pub mod replica;
+pub mod waits;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::ArcSwapOption;
+use carnelian_replication::{History, Id};
+use parking_lot::Mutex;
+
+use primary::Primary;
+use replica::Following;
+
+use crate::database::Database;
+use crate::log;
+use crate::server::Server;
+
+/// What a command may have to be refused for: bits that `dispatch::admit` looks at, in one load.
+pub mod gate {
+    /// The database follows another.
+    pub const REPLICA: u32 = 1;
+    /// It does, and takes writes from it alone.
+    pub const READ_ONLY: u32 = 1 << 1;
+    /// It does, has no link to it, and is not to show old data.
+    pub const STALE: u32 = 1 << 2;
+    /// Fewer replicas keep up than `min-replicas-to-write` asks for.
+    pub const LACKING: u32 = 1 << 3;
+    /// It follows another and has no link to it.
+    pub const LINK_DOWN: u32 = 1 << 5;
+    /// Bits for which a command may be refused.
+    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING;
+}
+
+/// What a database knows of replication.
+pub struct Replication {
+    /// Names the history of the data.
+    pub history: Mutex<History>,
+    gate: AtomicU32,
+    /// Whom the database follows; none for a primary. Changed together with `gate::REPLICA`.
+    pub following: ArcSwapOption<Following>,
+    /// Those who follow it.
+    pub primary: Primary,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self {
+            history: Mutex::new(History::new(new_id())),
+            gate: AtomicU32::new(0),
+            following: ArcSwapOption::empty(),
+            primary: Primary::default(),
+        }
+    }
+}
+
+impl Replication {
+    /// Whether the database follows another.
+    #[inline]
+    pub fn is_replica(&self) -> bool {
+        self.gate() & gate::REPLICA != 0
+    }
+
+    /// Bits of [`gate`]. Zero for a primary that lacks nothing.
+    #[inline]
+    pub fn gate(&self) -> u32 {
+        self.gate.load(Ordering::Relaxed)
+    }
+
+    pub fn set_gate(&self, bits: u32, is_on: bool) {
+        if is_on {
+            self.gate.fetch_or(bits, Ordering::SeqCst);
+        } else {
+            self.gate.fetch_and(!bits, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Has the database follow another, as its replica.
+pub fn follow(_: &Arc<Server>, _: &Arc<Database>, host: &str, port: u16) {
+    log::warning!("Cannot follow {host}:{port}");
+}
+
+/// Has the database follow nobody any longer: it becomes a primary.
+pub fn follow_nobody(_: &Arc<Server>, _: &Arc<Database>) {
+    log::warning!("Follows nobody");
+}
+
+/// A name for a new history.
+pub fn new_id() -> Id {
+    let mut random = fastrand::Rng::new();
+    Id::new(|| random.u64(..))
+}

@@ -1,0 +1,103 @@
+//! Snapshots as files: written beside, brought safely to the disk, and only then put in the place of the last one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::source::{Broken, Snapshot};
+use crate::listener::reason;
+use crate::log;
+
+/// With `rdb-save-incremental-fsync`, so many bytes are brought to the disk at a time.
+const SYNC_BYTES: usize = 4 << 20;
+
+/// Where a snapshot goes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// `dir`
+    pub folder: PathBuf,
+    /// `dbfilename`
+    pub name: String,
+    /// `rdb-save-incremental-fsync`
+    pub sync_in_steps: bool,
+}
+
+/// The file was not replaced. The reason is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    Cancelled,
+    Disk,
+}
+
+/// Writes a snapshot into its file. Whatever goes wrong, the file that was there stays.
+pub fn write(snapshot: &mut Snapshot, target: &Target) -> Result<(), Failed> {
+    let Target { folder, name, .. } = target;
+    let temporary_name = format!("temp-{}.rdb", std::process::id());
+    let temporary = folder.join(&temporary_name);
+    let file = File::create(&temporary).map_err(|error| {
+        log::warning!(
+            "Failed opening the temp RDB file {temporary_name} (in server root dir {}) for saving: {}",
+            folder.display(),
+            reason(&error)
+        );
+        Failed::Disk
+    })?;
+    let written = fill(snapshot, file, target);
+    let result = match written {
+        Err(Broken::Cancelled) => Err(Failed::Cancelled),
+        Err(Broken::Write(error)) => {
+            log::warning!("Write error while saving DB to the disk: {}", reason(&error));
+            Err(Failed::Disk)
+        }
+        Ok(()) => put_in_place(&temporary, folder, name).map_err(|error| {
+            log::warning!(
+                "Error moving temp DB file {temporary_name} on the final destination {name} (in \
+                 server root dir {}): {}",
+                folder.display(),
+                reason(&error)
+            );
+            Failed::Disk
+        }),
+    };
+    if result.is_err() {
+        // It may be gone with its folder.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+fn fill(snapshot: &mut Snapshot, file: File, target: &Target) -> Result<(), Broken> {
+    let every = if target.sync_in_steps { SYNC_BYTES } else { usize::MAX };
+    let mut file = Synced { file, unsynced: 0, every };
+    snapshot.write(&mut file)?;
+    file.file.sync_all().map_err(Broken::Write)
+}
+
+fn put_in_place(temporary: &Path, folder: &Path, name: &str) -> io::Result<()> {
+    fs::rename(temporary, folder.join(name))?;
+    // The name is on the disk when its folder is.
+    File::open(folder)?.sync_all()
+}
+
+/// A file that is brought to the disk while it grows, so that it need not go there all at once.
+struct Synced {
+    file: File,
+    unsynced: usize,
+    every: usize,
+}
+
+impl Write for Synced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.unsynced += count;
+        if self.every <= self.unsynced {
+            self.unsynced = 0;
+            self.file.sync_data()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,282 @@
+//! A snapshot on its way out: from the cut to the last byte of an RDB file.
+//!
+//! The walk goes slice by slice, each under the lock of one segment and for no longer than `SLICE_NS`; what
+//! it has seen is written out between slices, with no lock held. What writers had to show before they could
+//! go on is kept beside and written out in between.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use carnelian_config::Config;
+use carnelian_keyspace::{Access, AlreadyOpen, EvictionOrder, Hold, SEGMENTS, Sink, Value, Walk};
+use carnelian_persistence::rdb::Form;
+use carnelian_persistence::rdb::file::{self, FileWriter, Records};
+use carnelian_structs::entry::EntryRef;
+use parking_lot::Mutex;
+
+use crate::allocator;
+use crate::clock::{Clock, wall_ms};
+use crate::database::Database;
+use crate::tasks::REDIS_VERSION;
+
+/// The longest a segment is locked at once, but for a single value that takes longer.
+const SLICE_NS: u64 = 200_000;
+/// Bytes that are collected before they are written.
+const BUFFER_BYTES: usize = 256 << 10;
+/// How often a snapshot that is slowed down looks whether it still is.
+const NAP: Duration = Duration::from_millis(5);
+
+/// How a snapshot is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// `rdb-version`, which is raised where the data asks for it.
+    pub version: u16,
+    pub compress: bool,
+    pub checksum: bool,
+    /// The base of an append-only file.
+    pub is_aof_base: bool,
+}
+
+impl Plan {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            version: config.rdb_version,
+            compress: config.rdbcompression,
+            checksum: config.rdbchecksum,
+            is_aof_base: false,
+        }
+    }
+}
+
+/// Fields that a snapshot tells of itself, beside those that all have.
+pub type Aux = Vec<(&'static str, Vec<u8>)>;
+
+/// How far a snapshot has come; read by others while it is written.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub keys: AtomicU64,
+    pub keys_done: AtomicU64,
+    /// Bytes that writers had to show, and the most of them that were waiting to be written.
+    pub kept_bytes: AtomicU64,
+    pub kept_bytes_max: AtomicU64,
+    is_cancelled: AtomicBool,
+}
+
+impl Progress {
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a snapshot was not written whole.
+#[derive(Debug)]
+pub enum Broken {
+    Cancelled,
+    Write(io::Error),
+}
+
+/// The state of a database at one moment, yet to be written.
+pub struct Snapshot {
+    database: Arc<Database>,
+    walk: Walk,
+    kept: Arc<Kept>,
+    records: Records,
+    writer: FileWriter,
+    progress: Arc<Progress>,
+    clock: Clock,
+    is_through: bool,
+    /// What the writes of the database had added up to.
+    pub dirty: u64,
+}
+
+impl Snapshot {
+    /// Takes the snapshot, with the token held: all else is locked here, for the moment of the cut. `at_cut`
+    /// runs in it, and says what else is to be told of the snapshot: where the log stood, for one.
+    pub fn take(
+        database: &Arc<Database>,
+        mut access: Access<'_>,
+        plan: &Plan,
+        progress: Arc<Progress>,
+        at_cut: impl FnOnce() -> Aux,
+    ) -> Result<Self, AlreadyOpen> {
+        if database.keyspace.is_cut_open() {
+            return Err(AlreadyOpen);
+        }
+        access.lock_rest();
+        let mut hold = Hold::from(access);
+        let (sizes, fields_expire) = survey(&hold);
+        let version = file::version_for(plan.version, fields_expire);
+        let form = Form { version, compress: plan.compress };
+        let settings = database.settings.load();
+        let evicts_by_use =
+            settings.eviction.policy.is_some_and(|policy| policy.order == EvictionOrder::Idle);
+        let records = Records {
+            limits: settings.environment.limits,
+            form,
+            access: file::Access::under(settings.environment.policy, evicts_by_use),
+            now_ms: wall_ms(),
+        };
+        let kept =
+            Arc::new(Kept { records, progress: Arc::clone(&progress), runs: Mutex::default() });
+        let walk = hold.cut(Arc::clone(&kept) as Arc<dyn Sink>, || {})?;
+        let dirty = database.stats.sum(|counters| &counters.dirty);
+        let libraries = database.scripting.library_sources();
+        let aux = at_cut();
+        drop(hold);
+
+        progress.keys.store(walk.keys(), Ordering::Relaxed);
+        let mut writer = FileWriter::new(form, plan.checksum);
+        writer.aux("redis-ver", REDIS_VERSION.as_bytes());
+        writer.aux_number("redis-bits", u64::from(usize::BITS));
+        writer.aux_number("ctime", records.now_ms / 1000);
+        writer.aux_number("used-mem", allocator::used_memory() as u64);
+        for (name, value) in aux {
+            writer.aux(name, &value);
+        }
+        writer.aux_number("aof-base", plan.is_aof_base.into());
+        if 10 <= version {
+            libraries.iter().for_each(|source| writer.function(source));
+        }
+        for (db, size) in sizes.iter().enumerate().filter(|(_, size)| size.keys != 0) {
+            writer.resize(db, size.keys, size.expires);
+        }
+        Ok(Self {
+            database: Arc::clone(database),
+            walk,
+            kept,
+            records,
+            writer,
+            progress,
+            clock: Clock::new(),
+            is_through: false,
+            dirty,
+        })
+    }
+
+    /// Writes all of it.
+    pub fn write(&mut self, to: &mut impl Write) -> Result<(), Broken> {
+        while !self.is_through {
+            if self.progress.is_cancelled() {
+                return Err(Broken::Cancelled);
+            }
+            let walked = self.slice();
+            if BUFFER_BYTES <= self.writer.buffered_bytes() {
+                self.writer.write_to(to).map_err(Broken::Write)?;
+            }
+            self.lag(walked);
+        }
+        self.writer.end();
+        self.writer.write_to(to).map_err(Broken::Write)
+    }
+
+    /// Goes on with the walk. How many keys it has seen.
+    fn slice(&mut self) -> u64 {
+        let is_slowed = self.database.settings.load().save_delay_us != 0;
+        let Self { database, walk, kept, records, writer, clock, .. } = self;
+        let end_ns = clock.elapsed_ns() + SLICE_NS;
+        let mut walked = 0;
+        let emit = |db, entry: EntryRef<'_, Value>| {
+            walked += 1;
+            writer.entry(db, entry, records);
+        };
+        let goes_on = || !is_slowed && clock.elapsed_ns() < end_ns;
+        self.is_through = walk.step(&database.keyspace, emit, goes_on);
+        for (db, bytes) in kept.take() {
+            writer.records(db, &bytes);
+        }
+        self.progress.keys_done.store(walk.keys_done(), Ordering::Relaxed);
+        walked
+    }
+
+    /// `rdb-key-save-delay`: so many microseconds for each key or, if less than 0, one for so many keys.
+    fn lag(&self, keys: u64) {
+        let delay = || match self.database.settings.load().save_delay_us {
+            delay @ 0.. => keys.saturating_mul(delay.unsigned_abs().into()),
+            share => keys / u64::from(share.unsigned_abs()),
+        };
+        let begin_us = self.clock.elapsed_us();
+        loop {
+            let left_us = delay().saturating_sub(self.clock.elapsed_us() - begin_us);
+            if left_us == 0 || self.progress.is_cancelled() {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(left_us).min(NAP));
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    /// Whatever has become of it, another can be taken.
+    fn drop(&mut self) {
+        if !self.is_through {
+            self.walk.finish_silently(&self.database.keyspace);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Size {
+    keys: u64,
+    expires: u64,
+}
+
+/// The sizes of all logical databases, and whether fields of some hash expire.
+fn survey(hold: &Hold<'_>) -> (Vec<Size>, bool) {
+    let mut sizes: Vec<Size> = Vec::new();
+    let mut fields_expire = false;
+    for segment in 0..SEGMENTS {
+        let segment = hold.segment(segment);
+        fields_expire |= segment.has_expiring_fields();
+        if sizes.len() < segment.databases() {
+            sizes.resize(segment.databases(), Size::default());
+        }
+        for (db, size) in sizes.iter_mut().enumerate() {
+            let Some(table) = segment.table(db) else { break };
+            size.keys += table.len() as u64;
+            size.expires += table.expiring() as u64;
+        }
+    }
+    (sizes, fields_expire)
+}
+
+/// Records of entries that were about to change, until they are written.
+struct Kept {
+    records: Records,
+    progress: Arc<Progress>,
+    /// Logical databases with the records that came one after the other.
+    runs: Mutex<Runs>,
+}
+
+type Runs = Vec<(usize, Vec<u8>)>;
+
+impl Kept {
+    fn take(&self) -> Runs {
+        let runs = std::mem::take(&mut *self.runs.lock());
+        if !runs.is_empty() {
+            let bytes: usize = runs.iter().map(|(_, bytes)| bytes.len()).sum();
+            self.progress.kept_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.progress.kept_bytes_max.fetch_max(bytes as u64, Ordering::Relaxed);
+        }
+        runs
+    }
+}
+
+impl Sink for Kept {
+    fn entry(&self, db: usize, entry: EntryRef<'_, Value>) {
+        let mut runs = self.runs.lock();
+        match runs.last_mut() {
+            Some((last, bytes)) if *last == db => self.records.append(entry, bytes),
+            _ => {
+                let mut bytes = Vec::new();
+                self.records.append(entry, &mut bytes);
+                runs.push((db, bytes));
+            }
+        }
+    }
+}
