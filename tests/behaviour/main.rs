@@ -6,6 +6,7 @@
 
 mod acl;
 mod atomicity;
+mod bad_input;
 mod blocking;
 mod blocking_many;
 mod busy;
