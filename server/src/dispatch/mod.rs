@@ -691,7 +691,7 @@ fn run_server(
                 let waits = &database.replication.primary.waits;
                 waits.enter(&waiter);
                 // What was acknowledged until then found nobody waiting.
-                waits.settle(&database);
+                waits.settle(database);
             }
             session.waiter = Some(waiter);
         }
