@@ -15,10 +15,11 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest, UNSAVED};
+use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
+use crate::replication::gate;
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
@@ -246,11 +247,19 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
         }
-        if self.database.snapshots.refuses_writes()
+        let gate = session.database.replication.gate();
+        if gate & gate::REFUSING != 0
+            && (!self.wrote || gate & gate::READ_ONLY != 0)
+            && let Some(text) = dispatch::gated(session, entry, gate)
+        {
+            return Err((Some(entry), CommandError::text(text)));
+        }
+        if (self.database.snapshots.refuses_writes() || self.database.aof.refuses_writes())
             && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
             && !self.wrote
         {
-            return Err((Some(entry), CommandError::text(UNSAVED)));
+            let refusal = self.database.write_refusal();
+            return Err((Some(entry), refusal.unwrap_or_else(|| CommandError::text(UNSAVED))));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

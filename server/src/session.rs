@@ -18,6 +18,8 @@ use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::pubsub::{Publication, Subscriptions};
 use crate::reactor::Core;
+use crate::replication::feed::{Attached, Introduction};
+use crate::replication::waits::Awaited;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
@@ -69,6 +71,14 @@ pub struct Session {
     pub waiter: Option<Arc<Waiter>>,
     /// Where in the log its last effects end.
     pub logged: u64,
+    /// What a replica has told of itself before it asked for data.
+    pub introduction: Option<Box<Introduction>>,
+    /// The client is a replica, and this is how it is fed.
+    pub attached: Option<Box<Attached>>,
+    /// What WAIT, which is about to wait, waits for.
+    pub awaited: Cell<Option<Awaited>>,
+    /// The client is the server that this database follows: it may do all, and what it sends is right.
+    pub is_primary: bool,
 }
 
 impl Session {
@@ -103,6 +113,10 @@ impl Session {
             watched: None,
             waiter: None,
             logged: 0,
+            introduction: None,
+            attached: None,
+            awaited: Cell::new(None),
+            is_primary: false,
         }
     }
 }
@@ -191,6 +205,9 @@ impl Session {
         self.discard();
         if let Some(waiter) = self.waiter.take() {
             waiter.call_off();
+        }
+        if let Some(attached) = self.attached.take() {
+            self.database.replication.primary.detach(&self.database, &attached.replica);
         }
     }
 }

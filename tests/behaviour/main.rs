@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod append_only;
 mod atomicity;
 mod blocking;
 mod blocking_many;

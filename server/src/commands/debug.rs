@@ -106,7 +106,13 @@ const SUBCOMMANDS: &[Sub] = &[
         "Writes out all data, forgets it (unless NOFLUSH) and reads it back (MERGE: over it).",
         reload,
     ),
-    sub("replicate", (1, usize::MAX), "<word> [...]", "Has no effect here.", inspection::replicate),
+    sub(
+        "replicate",
+        (1, usize::MAX),
+        "<word> [...]",
+        "Tells replicas something.",
+        inspection::replicate,
+    ),
     sub("replybuffer", (2, 2), "<setting> <value>", "Has no effect here.", replybuffer),
     sub("sdslen", (1, 1), "<key>", "Tells the lengths of a key and its string.", sdslen),
     sub(

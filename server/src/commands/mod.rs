@@ -18,6 +18,7 @@ mod monitor;
 mod process;
 mod pubsub;
 mod reload;
+mod replication;
 mod save;
 mod scripting;
 mod slowlog;
@@ -184,6 +185,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    replication::TABLE,
     save::TABLE,
     scripting::TABLE,
     slowlog::TABLE,

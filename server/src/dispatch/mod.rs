@@ -40,7 +40,7 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, UNSAVED};
+pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, UNSAVED, gated};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -602,7 +602,14 @@ fn run_server(
         Ok(Effect::None) => {}
         Ok(Effect::Verbatim | Effect::Rewrite(_)) => counters.dirty.add(1),
         Ok(Effect::Wait(wait)) => {
-            session.waiter = Some(Waiter::enter(session, entry.id, words, *wait));
+            let waiter = Waiter::enter(session, entry.id, words, *wait);
+            if waiter.awaited.is_some() {
+                let waits = &database.replication.primary.waits;
+                waits.enter(&waiter);
+                // What was acknowledged until then found nobody waiting.
+                waits.settle(&database);
+            }
+            session.waiter = Some(waiter);
         }
         Err(error) => {
             out.truncate(before);
@@ -680,6 +687,7 @@ pub fn tick(worker: &mut Worker) {
             let tls = database.clients.totals().tls;
             database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
             eviction::make_room(worker, database);
+            database.replication.primary.tick(&server, database);
             snapshot::tick(&server, database);
             aof::tick(&server, database);
         }

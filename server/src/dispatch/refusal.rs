@@ -9,6 +9,7 @@ use super::settle_reply;
 use crate::acl::{self, Denied, Origin};
 use crate::pubsub;
 use crate::registry::{Entry, Registry};
+use crate::replication::gate;
 use crate::session::{Session, Worker};
 
 /// Why a request does not run.
@@ -29,6 +30,8 @@ pub enum Refusal {
     Loading(usize),
     /// Not between MULTI and EXEC.
     InTransaction(usize),
+    /// The database may not be written to, or not be read.
+    Gated(usize, &'static str),
     /// A web browser was made to talk to us.
     Http,
 }
@@ -80,8 +83,39 @@ pub fn admit<'r>(
     {
         return Err(Refusal::Unsaved(entry.id));
     }
+    let gate = session.database.replication.gate();
+    if gate & gate::REFUSING != 0
+        && let Some(text) = gated(session, entry, gate)
+    {
+        return Err(Refusal::Gated(entry.id, text));
+    }
     Ok(entry)
 }
+
+/// Why replication keeps a command, or one of those that EXEC is to run, from running.
+#[cold]
+pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str> {
+    if session.is_primary {
+        return None;
+    }
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    let writes = entry.flags.contains(Flags::WRITE)
+        || queued.as_ref().is_some_and(|queue| queue.has(Flags::WRITE));
+    if writes && gate & gate::LACKING != 0 {
+        return Some(NOREPLICAS);
+    }
+    if writes && gate & gate::READ_ONLY != 0 {
+        return Some(READONLY);
+    }
+    let needs_link = !entry.flags.contains(Flags::STALE)
+        || queued.is_some_and(|queue| queue.lacks(Flags::STALE));
+    (needs_link && gate & gate::STALE != 0).then_some(MASTERDOWN)
+}
+
+pub const NOREPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";
+pub const READONLY: &str = "READONLY You can't write against a read only replica.";
+pub const MASTERDOWN: &str =
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 
 /// Whether a command, or one of those that EXEC is to run, writes; or is a PING, by which the trouble is
 /// found out.
@@ -143,6 +177,7 @@ pub fn refuse(
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }
+        Refusal::Gated(_, text) => CommandError::text(*text),
         Refusal::Denied(id, denied) => {
             let entry = registry.entry(*id);
             session.last_command = *id as u32;
@@ -163,6 +198,7 @@ pub fn refuse(
     | Refusal::Busy(id)
     | Refusal::Loading(id)
     | Refusal::InTransaction(id)
+    | Refusal::Gated(id, _)
     | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);
