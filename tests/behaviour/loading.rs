@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use carnelian_tests::server::{Signal, program};
+use carnelian_tests::server::{Ready, Signal, program};
 use carnelian_tests::{Client, Server, is_carnelian, peers, require_or_skip};
 
 /// Keys of every type and of nearly every encoding, in two logical databases.
@@ -105,6 +105,11 @@ fn started(program: &Path, file: &[u8], args: &[&str]) -> (Server, tempfile::Tem
     (server, folder)
 }
 
+/// Starts a server that goes on loading.
+fn started_slowly(args: &[&str]) -> Server {
+    Server::starter().args(args).ready_when(Ready::Log("Loading RDB produced by")).start()
+}
+
 #[test]
 fn data_survives_a_restart() {
     let mut server = Server::start(&["--save", "''"]);
@@ -185,7 +190,7 @@ fn clients_are_told_to_wait_while_it_loads() {
     let folder = folder_with(&file);
     let path = folder.path().to_string_lossy().into_owned();
     let slow = ["--dir", &path, "--save", "''", "--key-load-delay", "5000"];
-    let server = Server::start(&slow);
+    let server = started_slowly(&slow);
     let mut client = server.connect();
     client.expect("GET key:1", "-LOADING Redis is loading the dataset in memory");
     client.expect("SET key:1 a", "-LOADING Redis is loading the dataset in memory");
@@ -217,7 +222,7 @@ fn a_signal_ends_it_while_it_loads() {
     let path = folder.path().to_string_lossy().into_owned();
     // With save points, what is half there must not take the place of what is whole.
     let slow = ["--dir", &path, "--save", "1 1", "--key-load-delay", "5000"];
-    let mut server = Server::start(&slow);
+    let mut server = started_slowly(&slow);
     server.connect().expect("GET key:1", "-LOADING Redis is loading the dataset in memory");
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
