@@ -42,7 +42,7 @@ use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
 use crate::{allocator, clock, signals};
 
 /// Where a server that was started without arguments keeps its data.
-const DATA_FOLDER: &str = "carnelian-data";
+pub(crate) const DATA_FOLDER: &str = "carnelian-data";
 
 /// More reactors than this are not started unless asked for.
 const REACTORS_MAX: usize = 8;

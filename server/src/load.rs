@@ -170,7 +170,8 @@ pub fn at_start(
     open_doors();
     let drops_expired = config.replicaof.is_none();
     let load = || {
-        let input = Input { input: file, bytes: Some(bytes), drops_expired };
+        let present = Present::Refused;
+        let input = Input { input: file, bytes: Some(bytes), drops_expired, present };
         snapshot(database, &config, input, &guard.progress, None)
     };
     let (loaded, is_told_to_end) = in_background(server, requests, &guard.progress, load)?;
@@ -269,6 +270,7 @@ pub struct Input<R> {
     pub bytes: Option<u64>,
     /// Whether keys whose time has come are left out.
     pub drops_expired: bool,
+    pub present: Present,
 }
 
 /// Reads a snapshot into a database: under locks that are `held`, or else with several threads.
@@ -294,7 +296,7 @@ pub fn snapshot(
         policy: environment.policy,
         now_ms: clock::wall_ms(),
         drops_expired: input.drops_expired,
-        present: Present::Refused,
+        present: input.present,
         threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
         after_chunk: &allocator::publish,
     };
@@ -306,6 +308,31 @@ pub fn snapshot(
     };
     database.scripting.figures();
     Ok(Loaded { summary, origin: teller.origin })
+}
+
+/// Loads the file of the last snapshot under locks that are held, for DEBUG RELOAD. Whether that went well;
+/// if not, the log says why.
+pub fn reload(
+    server: &Server,
+    database: &Database,
+    held: &mut dyn Segments,
+    present: Present,
+) -> bool {
+    let config = server.config();
+    let Ok(Some((file, bytes))) = open(&config.dir.join(&config.dbfilename)) else { return false };
+    let guard = database.loading.begin(bytes, config.key_load_delay);
+    let drops_expired = !database.replication.is_replica();
+    let input = Input { input: file, bytes: Some(bytes), drops_expired, present };
+    match snapshot(database, &config, input, &guard.progress, Some(held)) {
+        Ok(loaded) => {
+            tell(&loaded.summary);
+            true
+        }
+        Err(error) => {
+            log::warning!("Internal error in RDB reading offset {}: {}", error.offset, error.fault);
+            false
+        }
+    }
 }
 
 /// Tells what a snapshot held.

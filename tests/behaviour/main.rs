@@ -7,6 +7,7 @@
 mod acl;
 mod append_only;
 mod atomicity;
+mod bad_input;
 mod blocking;
 mod blocking_many;
 mod busy;
