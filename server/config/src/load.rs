@@ -490,7 +490,7 @@ mod tests {
             "1",
         ])
         .unwrap();
-        assert_eq!(start.later, ["appendonly", "loadmodule"]);
+        assert_eq!(start.later, ["loadmodule"]);
         assert_eq!(start.modules[0].words[1..], [b"/x".to_vec(), b"1".to_vec()]);
     }
 

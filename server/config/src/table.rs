@@ -246,27 +246,27 @@ directives! {
     data_at_rest_key_file: PathBuf = "at-rest.key", Kind::Path, StartOnly, Later;
 
     // Replication.
-    replicaof: Option<Primary> = "", Kind::ReplicaOf, StartOnly, Later, "slaveof";
-    masterauth: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Later, "primaryauth";
-    masteruser: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Later, "primaryuser";
-    replica_serve_stale_data: bool = "yes", Kind::Bool, AnyTime, Later, "slave-serve-stale-data";
-    replica_read_only: bool = "yes", Kind::Bool, AnyTime, Later, "slave-read-only";
-    replica_ignore_maxmemory: bool = "yes", Kind::Bool, AnyTime, Later, "slave-ignore-maxmemory";
+    replicaof: Option<Primary> = "", Kind::ReplicaOf, StartOnly, Obeyed, "slaveof";
+    masterauth: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Obeyed, "primaryauth";
+    masteruser: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Obeyed, "primaryuser";
+    replica_serve_stale_data: bool = "yes", Kind::Bool, AnyTime, Obeyed, "slave-serve-stale-data";
+    replica_read_only: bool = "yes", Kind::Bool, AnyTime, Obeyed, "slave-read-only";
+    replica_ignore_maxmemory: bool = "yes", Kind::Bool, AnyTime, Obeyed, "slave-ignore-maxmemory";
     replica_ignore_disk_write_errors: bool = "no", Kind::Bool, AnyTime, Later;
     replica_lazy_flush: bool = "no", Kind::Bool, AnyTime, Later, "slave-lazy-flush";
-    replica_priority: u32 = "100", int(0, I32_MAX), AnyTime, Later, "slave-priority";
-    replica_announced: bool = "yes", Kind::Bool, AnyTime, Later;
-    replica_announce_ip: String = "", TEXT, AnyTime, Later, "slave-announce-ip";
-    replica_announce_port: u16 = "0", int(0, 65535), AnyTime, Later, "slave-announce-port";
+    replica_priority: u32 = "100", int(0, I32_MAX), AnyTime, Obeyed, "slave-priority";
+    replica_announced: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    replica_announce_ip: String = "", TEXT, AnyTime, Obeyed, "slave-announce-ip";
+    replica_announce_port: u16 = "0", int(0, 65535), AnyTime, Obeyed, "slave-announce-port";
     replica_full_sync_buffer_limit: u64 = "0", memory(0, SIZE_MAX), AnyTime, Later;
     repl_diskless_sync: bool = "yes", Kind::Bool, AnyTime, Later;
     repl_diskless_sync_delay: u32 = "5", int(0, I32_MAX), AnyTime, Later;
     repl_diskless_sync_max_replicas: u32 = "0", int(0, I32_MAX), AnyTime, Later;
     repl_diskless_load: &'static str = "disabled",
-        Kind::Word(&["disabled", "on-empty-db", "swapdb"]), AnyTime, Later;
+        Kind::Word(&["disabled", "on-empty-db", "swapdb"]), AnyTime, Obeyed;
     dual_channel_replication_enabled: bool = "no", Kind::Bool, AnyTime, Later;
     repl_ping_replica_period: u32 = "10", int(1, I32_MAX), AnyTime, Later, "repl-ping-slave-period";
-    repl_timeout: u32 = "60", int(1, I32_MAX), AnyTime, Later;
+    repl_timeout: u32 = "60", int(1, I32_MAX), AnyTime, Obeyed;
     repl_disable_tcp_nodelay: bool = "no", Kind::Bool, AnyTime, Later;
     repl_backlog_size: u64 = "1mb", memory(1, SIZE_MAX), AnyTime, Later;
     repl_backlog_ttl: u64 = "3600", int(0, I64_MAX), AnyTime, Later;
