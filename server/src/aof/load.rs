@@ -226,10 +226,7 @@ impl Replay for Replayer<'_> {
         let bytes = Some(input.length());
         // Commands behind it may be about what has expired.
         let input = load::Input { input, bytes, drops_expired: false };
-        let held = match &mut self.held {
-            Some(held) => Some(&mut **held as &mut dyn Segments),
-            None => None,
-        };
+        let held = self.held.as_mut().map(|held| &mut **held as &mut dyn Segments);
         let loaded = load::snapshot(&database, self.config, input, self.progress, held);
         let loaded = loaded.map_err(|error| error.to_string())?;
         load::tell(&loaded.summary);
