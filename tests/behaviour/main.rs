@@ -7,6 +7,7 @@
 mod acl;
 mod append_only;
 mod atomicity;
+mod bad_input;
 mod blocking;
 mod blocking_many;
 mod busy;
@@ -30,6 +31,7 @@ mod notifications;
 mod pause;
 mod protocol;
 mod pubsub;
+mod replication_replica;
 mod same_port;
 mod scripts;
 mod sets;
