@@ -63,6 +63,7 @@ pub fn main() -> ExitCode {
                 match error.downcast_ref::<StartError>() {
                     Some(StartError::Unreadable { .. }) => log::warning!("{error}"),
                     Some(error) => eprint!("{}", error.report(REDIS_VERSION)),
+                    None if error.is::<aof::load::Told>() => {}
                     None => log::warning!("{error:#}"),
                 }
                 ExitCode::FAILURE

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use carnelian_tests::server::{Ready, Signal, program};
-use carnelian_tests::{Client, Server, is_carnelian, peers, require_or_skip};
+use carnelian_tests::{Client, Server, is_carnelian, peers};
 
 /// Keys of every type and of nearly every encoding, in two logical databases.
 const DATA: &str = "
