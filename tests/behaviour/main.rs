@@ -29,6 +29,7 @@ mod notifications;
 mod pause;
 mod protocol;
 mod pubsub;
+mod replication_primary;
 mod same_port;
 mod scripts;
 mod sets;

@@ -42,6 +42,9 @@ pub struct Primary {
     next_look_ms: AtomicU64,
     /// Replicas that keep up, as `min-replicas-max-lag` has it.
     pub good: AtomicUsize,
+    /// `min-replicas-to-write`, and that in seconds.
+    needed: AtomicUsize,
+    max_lag: AtomicU64,
     pub failover: Mutex<Failover>,
 }
 
@@ -79,6 +82,7 @@ impl Primary {
         replica.leave();
         database.log.detach(replica.id());
         self.waits.settle(database);
+        self.judge(database);
     }
 
     /// Closes the connections of all replicas: they are to come again. For a history that changes.
@@ -179,13 +183,17 @@ impl Primary {
             self.forget_backlog(database, &config, now_ms);
         }
         self.resize_backlog(database, &config);
-        self.judge(database, &config, now_ms);
+        self.set_needs(database, &config);
     }
 
     /// Shows replicas that we are here, in the log, so that theirs pass it on.
     fn ping(&self, database: &Database, config: &Config, now_ms: u64) {
         let due_ms = self.next_ping_ms.load(Ordering::Relaxed);
         let period_ms = u64::from(config.repl_ping_replica_period) * 1000;
+        if due_ms == 0 {
+            self.next_ping_ms.store(now_ms + period_ms, Ordering::Relaxed);
+            return;
+        }
         if now_ms < due_ms && due_ms <= now_ms + period_ms {
             return;
         }
@@ -254,10 +262,18 @@ impl Primary {
         }
     }
 
+    /// What the configuration asks of replicas before there may be writes.
+    pub fn set_needs(&self, database: &Database, config: &Config) {
+        self.needed.store(config.min_replicas_to_write as usize, Ordering::Relaxed);
+        self.max_lag.store(config.min_replicas_max_lag.into(), Ordering::Relaxed);
+        self.judge(database);
+    }
+
     /// Counts the replicas that keep up, and closes or opens the gate for writes.
-    pub fn judge(&self, database: &Database, config: &Config, now_ms: u64) {
-        let max_lag = u64::from(config.min_replicas_max_lag);
-        let needed = config.min_replicas_to_write as usize;
+    pub fn judge(&self, database: &Database) {
+        let max_lag = self.max_lag.load(Ordering::Relaxed);
+        let needed = self.needed.load(Ordering::Relaxed);
+        let now_ms = clock::wall_ms();
         let keeps_up =
             |replica: &&Arc<Replica>| replica.is_online() && replica.lag_seconds(now_ms) <= max_lag;
         let good = self.replicas.lock().values().filter(keeps_up).count();
