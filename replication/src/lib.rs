@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod backlog;
+pub mod handshake;
 pub mod history;
+pub mod payload;
 
 pub use backlog::{Backlog, Trimmed};
 pub use history::{History, Id};

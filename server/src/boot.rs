@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carnelian_config::{
@@ -21,6 +22,7 @@ use carnelian_config::{
 use carnelian_keyspace::Keyspace;
 
 use crate::acl::{self, Acl};
+use crate::aof;
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
@@ -33,13 +35,15 @@ use crate::process::{self, PidFile};
 use crate::reactor::{Reactor, Seat};
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
+use crate::replication::replica::{self, Rules};
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
+use crate::snapshot::{self, Purpose};
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
-use crate::{allocator, clock, signals, snapshot};
+use crate::{allocator, clock, signals};
 
 /// Where a server that was started without arguments keeps its data.
-const DATA_FOLDER: &str = "carnelian-data";
+pub(crate) const DATA_FOLDER: &str = "carnelian-data";
 
 /// More reactors than this are not started unless asked for.
 const REACTORS_MAX: usize = 8;
@@ -259,6 +263,14 @@ impl Running {
         if is_half_loaded {
             return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
         }
+        if let Some(primary) = &config.replicaof {
+            let rules = Rules { is_start: true, ..Rules::of(&server) };
+            let following = {
+                let _all = database.keyspace.lock_all();
+                replica::follow(&database, primary.host.clone(), primary.port, rules)
+            };
+            replica::begin(&server, &database, &following);
+        }
         for kind in database.listeners.lock().kinds() {
             log::notice!("Ready to accept connections {}", kind.name());
         }
@@ -290,6 +302,9 @@ impl Running {
             if self.stop(flags) {
                 break;
             }
+            for database in &*self.server.databases.read() {
+                database.replication.primary.go_on(&self.server, database);
+            }
             log::warning!(
                 "Errors trying to shut down the server. Check the logs for more information."
             );
@@ -310,6 +325,10 @@ impl Running {
         }
         for database in &*self.server.databases.read() {
             database.listeners.lock().close();
+            if database.aof.is_written() {
+                log::notice!("Calling fsync() on the AOF file.");
+                aof::disable(&self.server, database, false);
+            }
         }
         log::warning!("Carnelian is now ready to exit, bye bye...");
     }
@@ -318,9 +337,28 @@ impl Running {
     /// then all goes on.
     fn stop(&self, flags: ShutdownFlags) -> bool {
         let databases = self.server.databases.read().clone();
+        let patience = Duration::from_secs(self.server.config().shutdown_timeout.into());
+        for database in databases.iter().filter(|_| !flags.now) {
+            if !database.replication.primary.part(database, patience) {
+                return false;
+            }
+        }
         for database in &databases {
+            let running = database.snapshots.running();
+            if database.aof.is_unfinished() {
+                if !flags.force {
+                    log::warning!("Writing initial AOF, can't exit.");
+                    return false;
+                }
+                log::warning!("Writing initial AOF. Exit anyway.");
+            }
             if database.snapshots.cancel() {
-                log::warning!("There is a child saving an .rdb. Killing it!");
+                match running {
+                    Some(Purpose::Rewrite) => {
+                        log::warning!("There is a child rewriting the AOF. Killing it!");
+                    }
+                    _ => log::warning!("There is a child saving an .rdb. Killing it!"),
+                }
                 database.snapshots.wait_until_idle();
             }
         }

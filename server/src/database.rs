@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use carnelian_commands::CommandError;
 use carnelian_keyspace::Keyspace;
 use parking_lot::Mutex;
 
 use crate::acl::Acl;
+use crate::aof::Aof;
 use crate::clients::Clients;
+use crate::dispatch::UNSAVED;
 use crate::effects::EffectLog;
 use crate::encryption::Encryption;
 use crate::eviction::Room;
@@ -46,6 +49,7 @@ pub struct Database {
     /// What its writes did, for those who follow.
     pub log: EffectLog,
     pub snapshots: Snapshots,
+    pub aof: Aof,
     pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
@@ -94,6 +98,7 @@ impl Database {
             loading: Loading::default(),
             log: EffectLog::default(),
             snapshots: Snapshots::default(),
+            aof: Aof::default(),
             pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
@@ -121,6 +126,14 @@ impl Database {
         self.snapshots.heed(&settings);
         self.settings.store(Arc::new(settings));
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The reply to writes while they cannot be brought to the disk.
+    pub fn write_refusal(&self) -> Option<CommandError> {
+        if self.snapshots.refuses_writes() {
+            return Some(CommandError::text(UNSAVED));
+        }
+        self.aof.refuses_writes().then(|| CommandError::text(self.aof.misconf()))
     }
 
     /// Has sessions take notice of changes to users.

@@ -9,11 +9,13 @@ mod accept;
 pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
+mod aof;
 pub mod blocking;
 pub mod boot;
 mod census;
 pub mod clients;
 pub mod clock;
+pub mod cluster_tool;
 mod commands;
 pub mod configure;
 pub mod connection;

@@ -783,6 +783,12 @@ impl Reactor {
         }
         if self.core.farewell_ms.is_some() {
             self.close(token);
+            return;
+        }
+        let Some(connection) = self.core.connections.get_mut(token) else { return };
+        if connection.flags.unparsed {
+            // No event will tell of what came before.
+            self.follow(token, After::Again);
         }
     }
 
@@ -1059,7 +1065,7 @@ mod tests {
     fn the_port_moves_and_stays_where_the_new_one_is_taken() {
         let bench = Bench::start(Config::default());
         let set = |name: &str, value: String| {
-            configure::change(&bench.server, &bench.database, |config| {
+            configure::change(&bench.server, &bench.database, false, |config| {
                 config.set(&[(name.as_bytes(), value.as_bytes())], Permission::Ordinary)
             })
             .map_err(|error| error.to_string())
@@ -1086,7 +1092,7 @@ mod tests {
         let bench = Bench::start(Config::default());
         let mut old = bench.connect();
         bench.exchange(&mut old, "PING\r\n", "+PONG\r\n");
-        configure::change(&bench.server, &bench.database, |config| {
+        configure::change(&bench.server, &bench.database, false, |config| {
             config.set(&[(b"transit-encryption-mode", b"required")], Permission::Ordinary)
         })
         .unwrap();
@@ -1102,7 +1108,7 @@ mod tests {
     fn a_certificate_that_cannot_be_read_is_refused_and_the_old_one_stays() {
         let bench = Bench::start(Config::default());
         let before = bench.database.tls.configuration().unwrap().certificates.len();
-        let error = configure::change(&bench.server, &bench.database, |config| {
+        let error = configure::change(&bench.server, &bench.database, false, |config| {
             config.set(&[(b"tls-cert-file", b"/no/such.pem")], Permission::Ordinary)
         })
         .unwrap_err()

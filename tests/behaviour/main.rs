@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod append_only;
 mod atomicity;
+mod bad_input;
 mod blocking;
 mod blocking_many;
 mod busy;
@@ -30,6 +32,7 @@ mod pause;
 mod protocol;
 mod pubsub;
 mod replication_primary;
+mod replication_replica;
 mod same_port;
 mod scripts;
 mod sets;

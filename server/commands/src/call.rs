@@ -59,6 +59,13 @@ impl<'c> Call<'c> {
         self.db.now_ms()
     }
 
+    /// What expires at this time or before has expired. Not the present time on a replica, where the
+    /// primary decides.
+    #[must_use]
+    pub fn due_ms(&self) -> u64 {
+        self.db.due_ms()
+    }
+
     #[must_use]
     pub fn resp3(&self) -> bool {
         self.reply.protocol() == Protocol::Resp3

@@ -229,17 +229,17 @@ directives! {
         Kind::Word(&["no", "yes", "clients"]), AnyTime, Later;
 
     // Append-only file.
-    appendonly: bool = "no", Kind::Bool, AnyTime, Later;
-    appendfilename: String = "appendonly.aof", Kind::Text(check::append_name), StartOnly, Later;
-    appenddirname: String = "appendonlydir", Kind::Text(check::append_folder), StartOnly, Later;
-    appendfsync: AppendFsync = "everysec", Kind::Word(AppendFsync::WORDS), AnyTime, Later;
-    no_appendfsync_on_rewrite: bool = "no", Kind::Bool, AnyTime, Later;
-    auto_aof_rewrite_percentage: u32 = "100", int(0, I32_MAX), AnyTime, Later;
-    auto_aof_rewrite_min_size: u64 = "64mb", memory(0, SIZE_MAX), AnyTime, Later;
-    aof_load_truncated: bool = "yes", Kind::Bool, AnyTime, Later;
-    aof_use_rdb_preamble: bool = "yes", Kind::Bool, AnyTime, Later;
-    aof_rewrite_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Later;
-    aof_timestamp_enabled: bool = "no", Kind::Bool, AnyTime, Later;
+    appendonly: bool = "no", Kind::Bool, AnyTime, Obeyed;
+    appendfilename: String = "appendonly.aof", Kind::Text(check::append_name), StartOnly, Obeyed;
+    appenddirname: String = "appendonlydir", Kind::Text(check::append_folder), StartOnly, Obeyed;
+    appendfsync: AppendFsync = "everysec", Kind::Word(AppendFsync::WORDS), AnyTime, Obeyed;
+    no_appendfsync_on_rewrite: bool = "no", Kind::Bool, AnyTime, Obeyed;
+    auto_aof_rewrite_percentage: u32 = "100", int(0, I32_MAX), AnyTime, Obeyed;
+    auto_aof_rewrite_min_size: u64 = "64mb", memory(0, SIZE_MAX), AnyTime, Obeyed;
+    aof_load_truncated: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    aof_use_rdb_preamble: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    aof_rewrite_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    aof_timestamp_enabled: bool = "no", Kind::Bool, AnyTime, Obeyed;
 
     // Encryption at rest.
     data_at_rest_encryption: bool = "no", Kind::Bool, AnyTime, Later;
@@ -259,19 +259,20 @@ directives! {
     replica_announce_ip: String = "", TEXT, AnyTime, Later, "slave-announce-ip";
     replica_announce_port: u16 = "0", int(0, 65535), AnyTime, Later, "slave-announce-port";
     replica_full_sync_buffer_limit: u64 = "0", memory(0, SIZE_MAX), AnyTime, Later;
-    repl_diskless_sync: bool = "yes", Kind::Bool, AnyTime, Later;
-    repl_diskless_sync_delay: u32 = "5", int(0, I32_MAX), AnyTime, Later;
-    repl_diskless_sync_max_replicas: u32 = "0", int(0, I32_MAX), AnyTime, Later;
+    repl_diskless_sync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    repl_diskless_sync_delay: u32 = "5", int(0, I32_MAX), AnyTime, Obeyed;
+    repl_diskless_sync_max_replicas: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed;
     repl_diskless_load: &'static str = "disabled",
         Kind::Word(&["disabled", "on-empty-db", "swapdb"]), AnyTime, Later;
     dual_channel_replication_enabled: bool = "no", Kind::Bool, AnyTime, Later;
-    repl_ping_replica_period: u32 = "10", int(1, I32_MAX), AnyTime, Later, "repl-ping-slave-period";
-    repl_timeout: u32 = "60", int(1, I32_MAX), AnyTime, Later;
+    repl_ping_replica_period: u32 = "10",
+        int(1, I32_MAX), AnyTime, Obeyed, "repl-ping-slave-period";
+    repl_timeout: u32 = "60", int(1, I32_MAX), AnyTime, Obeyed;
     repl_disable_tcp_nodelay: bool = "no", Kind::Bool, AnyTime, Later;
-    repl_backlog_size: u64 = "1mb", memory(1, SIZE_MAX), AnyTime, Later;
-    repl_backlog_ttl: u64 = "3600", int(0, I64_MAX), AnyTime, Later;
-    min_replicas_to_write: u32 = "0", int(0, I32_MAX), AnyTime, Later, "min-slaves-to-write";
-    min_replicas_max_lag: u32 = "10", int(0, I32_MAX), AnyTime, Later, "min-slaves-max-lag";
+    repl_backlog_size: u64 = "1mb", memory(1, SIZE_MAX), AnyTime, Obeyed;
+    repl_backlog_ttl: u64 = "3600", int(0, I64_MAX), AnyTime, Obeyed;
+    min_replicas_to_write: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-to-write";
+    min_replicas_max_lag: u32 = "10", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-max-lag";
     propagation_error_behavior: &'static str = "ignore",
         Kind::Word(&["ignore", "panic", "panic-on-replicas"]), AnyTime, Later;
 
@@ -315,7 +316,7 @@ directives! {
     import_mode: bool = "no", Kind::Bool, AnyTime, Later;
 
     // Hidden: for tests and debugging.
-    aof_disable_auto_gc: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
+    aof_disable_auto_gc: bool = "no", Kind::Bool, AnyTime + HIDDEN, Obeyed;
     cluster_message_gossip_perc: u32 = "10", int(1, 100), AnyTime + HIDDEN, Later;
     cluster_ping_interval: u64 = "0", int(0, I64_MAX), AnyTime + HIDDEN, Later;
     enable_debug_assert: bool = "no", Kind::Bool, StartOnly + HIDDEN, Later;

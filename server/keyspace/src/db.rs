@@ -46,6 +46,8 @@ pub struct Db<'k> {
     pub(crate) access: Hold<'k>,
     pub(crate) index: usize,
     pub(crate) now_ms: u64,
+    /// What expires at this time or before has expired.
+    pub(crate) due_ms: u64,
     pub(crate) clock: AccessClock,
     /// CLIENT NO-TOUCH: reads leave the access clock alone.
     pub no_touch: bool,
@@ -74,6 +76,7 @@ impl<'k> Db<'k> {
             access: access.into(),
             index,
             now_ms,
+            due_ms: now_ms,
             clock: AccessClock::new(policy, now_ms),
             no_touch: false,
             changes: &mut aftermath.changes,
@@ -94,6 +97,17 @@ impl<'k> Db<'k> {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// What is to expire at this time or before has expired.
+    #[must_use]
+    pub fn due_ms(&self) -> u64 {
+        self.due_ms
+    }
+
+    /// Nothing expires by the clock: what has expired is decided elsewhere, and comes as a deletion.
+    pub fn set_timeless(&mut self) {
+        self.due_ms = 0;
     }
 
     /// How many logical databases there are.
@@ -120,7 +134,10 @@ impl<'k> Db<'k> {
     fn live_for(&mut self, is_change: bool, hash: u64, key: &[u8]) -> Option<EntryMut<'_, Value>> {
         let Parts { table, cut, .. } = self.access.segment_mut(segment_of(hash)).parts(self.index);
         let mut entry = table.find_mut(hash, key)?;
-        let is_due = entry.as_ref().expiry().is_some_and(|at| at <= self.now_ms);
+        let is_due = entry.as_ref().expiry().is_some_and(|at| at <= self.due_ms);
+        if is_due && !is_change && self.changes.keeps_expired {
+            return None;
+        }
         if is_change || is_due {
             preserve(cut, self.index, &mut entry);
         }
@@ -147,7 +164,7 @@ impl<'k> Db<'k> {
             return None;
         };
         if let Some(at) = entry.as_ref().expiry()
-            && at <= self.now_ms
+            && at <= self.due_ms
         {
             if !self.changes.keeps_expired {
                 preserve(cut, self.index, &mut entry);
@@ -210,7 +227,7 @@ impl<'k> Db<'k> {
     pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_, Value>> {
         let hash = self.access.keyspace().hash(key);
         let entry = self.access.segment(segment_of(hash)).table(self.index)?.find(hash, key)?;
-        if entry.expiry().is_some_and(|at| at <= self.now_ms) { None } else { Some(entry) }
+        if entry.expiry().is_some_and(|at| at <= self.due_ms) { None } else { Some(entry) }
     }
 
     /// Counts a read of a key and removes it if it has expired. Whether it is there.
@@ -333,7 +350,7 @@ impl<'k> Db<'k> {
         let Some(mut entry) = table.find_mut(hash, key) else { return Ok(None) };
         preserve(cut, index, &mut entry);
         let look = entry.as_ref();
-        if look.expiry().is_some_and(|at| at <= self.now_ms) {
+        if look.expiry().is_some_and(|at| at <= self.due_ms) {
             retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
             return Ok(None);
@@ -385,7 +402,7 @@ impl<'k> Db<'k> {
         counts: bool,
     ) -> Result<Option<Mut<'_, T>>, WrongType> {
         let hash = self.access.keyspace().hash(key);
-        let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
+        let (clock, index, due_ms) = (self.clock, self.index, self.due_ms);
         let Parts { table, field_expiries, cut } =
             self.access.segment_mut(segment_of(hash)).parts(index);
         let Some(mut entry) = table.find_mut(hash, key) else {
@@ -396,7 +413,7 @@ impl<'k> Db<'k> {
         };
         preserve(cut, index, &mut entry);
         if let Some(at) = entry.as_ref().expiry()
-            && at <= now_ms
+            && at <= due_ms
         {
             retire(entry.remove(), self.dropped);
             self.changes.key_expired(index, key);
@@ -432,7 +449,7 @@ impl<'k> Db<'k> {
         make: impl FnOnce() -> T,
     ) -> Result<Mut<'_, T>, WrongType> {
         let hash = self.access.keyspace().hash(key);
-        let (clock, index, now_ms) = (self.clock, self.index, self.now_ms);
+        let (clock, index, due_ms) = (self.clock, self.index, self.due_ms);
         let Parts { table, field_expiries, cut } =
             self.access.segment_mut(segment_of(hash)).parts(index);
         let mut place = table.place_of(hash, key);
@@ -440,7 +457,7 @@ impl<'k> Db<'k> {
             preserve(cut, index, entry);
         }
         let place = match place {
-            Place::Taken(entry) if entry.as_ref().expiry().is_some_and(|at| at <= now_ms) => {
+            Place::Taken(entry) if entry.as_ref().expiry().is_some_and(|at| at <= due_ms) => {
                 let (expired, vacancy) = entry.vacate();
                 retire(expired, self.dropped);
                 self.changes.key_expired(index, key);
@@ -577,11 +594,14 @@ impl<'k> Db<'k> {
 
     /// Removes the expired fields of a hash, and the key with the last of them.
     pub fn expire_fields(&mut self, key: &[u8]) {
-        let (index, now_ms) = (self.index, self.now_ms);
+        if self.changes.keeps_expired {
+            return;
+        }
+        let (index, due_ms) = (self.index, self.due_ms);
         let Ok(Some(mut hash)) = self.write_as::<Hash>(key) else { return };
         let mut gone = Vec::new();
-        while hash.is_due(now_ms) {
-            gone.append(&mut hash.expire(now_ms));
+        while hash.is_due(due_ms) {
+            gone.append(&mut hash.expire(due_ms));
         }
         let spent = hash.is_empty();
         drop(hash);
@@ -591,11 +611,11 @@ impl<'k> Db<'k> {
     /// Removes those of a hash's fields that are named and have expired, and the key with the last
     /// of all fields.
     pub fn expire_named<'f>(&mut self, key: &[u8], fields: impl IntoIterator<Item = &'f [u8]>) {
-        let (index, now_ms) = (self.index, self.now_ms);
+        let (index, due_ms) = (self.index, self.due_ms);
         let Ok(Some(mut hash)) = self.write_as::<Hash>(key) else { return };
         let mut gone = Vec::new();
         for field in fields {
-            if hash.expiry(field, 0).flatten().is_some_and(|at| at <= now_ms) {
+            if hash.expiry(field, 0).flatten().is_some_and(|at| at <= due_ms) {
                 hash.remove(field);
                 gone.push(field.to_vec());
             }

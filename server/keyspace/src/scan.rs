@@ -26,7 +26,7 @@ impl Db<'_> {
         matches: impl Fn(&[u8]) -> bool,
         mut visit: impl FnMut(EntryRef<'_, Value>),
     ) -> u64 {
-        let (index, now_ms) = (self.index, self.now_ms);
+        let (index, due_ms) = (self.index, self.due_ms);
         let mut segment = (cursor >> PLACE_BITS) as usize;
         let mut place = Cursor(cursor << (64 - PLACE_BITS));
         // Nearly empty tables must not make one call walk for ever.
@@ -42,7 +42,7 @@ impl Db<'_> {
                         if !matches(entry.key()) {
                             return;
                         }
-                        if entry.expiry().is_none_or(|at| now_ms < at) {
+                        if entry.expiry().is_none_or(|at| due_ms < at) {
                             visit(entry);
                         } else {
                             due.push(entry.key().to_vec());
@@ -74,11 +74,11 @@ impl Db<'_> {
 
     /// Visits every live key.
     pub fn for_each(&mut self, mut visit: impl FnMut(EntryRef<'_, Value>)) {
-        let (index, now_ms) = (self.index, self.now_ms);
+        let (index, due_ms) = (self.index, self.due_ms);
         for segment in 0..SEGMENTS {
             self.access.visit(segment, |segment| {
                 let Some(table) = segment.table(index) else { return };
-                for entry in table.iter().filter(|e| e.expiry().is_none_or(|at| now_ms < at)) {
+                for entry in table.iter().filter(|e| e.expiry().is_none_or(|at| due_ms < at)) {
                     visit(entry);
                 }
             });
@@ -101,7 +101,7 @@ impl Db<'_> {
 
     /// A random live key; expired ones met on the way are removed. Segments are weighed by their size, so the choice is uniform.
     pub fn random_key(&mut self) -> Option<Vec<u8>> {
-        let (index, now_ms) = (self.index, self.now_ms);
+        let (index, due_ms) = (self.index, self.due_ms);
         // When nearly all keys have expired unseen, give up rather than search for ever.
         for _ in 0..100 {
             let sizes: Vec<usize> = (0..SEGMENTS)
@@ -123,7 +123,7 @@ impl Db<'_> {
             let found = self.access.visit(segment, |segment| {
                 let entry = segment.table(index)?.random(|| fastrand::u64(..))?;
                 let (key, expiry) = (entry.key().to_vec(), entry.expiry());
-                if expiry.is_some_and(|at| at <= now_ms) {
+                if expiry.is_some_and(|at| at <= due_ms) {
                     remove_expired(segment, index, &key, self.changes, self.dropped);
                     return None;
                 }
@@ -165,6 +165,25 @@ impl Db<'_> {
         keys
     }
 
+    /// Puts the data of a [sibling](crate::Keyspace::sibling) in place of all that is here. Needs all locks.
+    pub fn replace_all(&mut self, data: &crate::Keyspace) {
+        for db in 0..self.databases() {
+            self.flush(db);
+        }
+        let mut data = data.lock_all();
+        for segment in 0..SEGMENTS {
+            let new = data.segment_mut(segment);
+            if self.changes.is_anything_watched() {
+                for db in 0..new.databases() {
+                    for entry in new.table(db).into_iter().flat_map(|table| table.iter()) {
+                        self.changes.touch(db, entry.key());
+                    }
+                }
+            }
+            self.access.segment_mut(segment).put_all(new);
+        }
+    }
+
     /// Exchanges two logical databases. Needs all locks.
     pub fn swap(&mut self, a: usize, b: usize) {
         assert!(self.access.holds_all(), "a swap holds every lock");
@@ -179,7 +198,7 @@ impl Db<'_> {
                 for db in [a, b] {
                     let mut due = Vec::new();
                     for entry in segment.table(db).into_iter().flat_map(|table| table.iter()) {
-                        if entry.expiry().is_none_or(|at| self.now_ms < at) {
+                        if entry.expiry().is_none_or(|at| self.due_ms < at) {
                             self.changes.touch(a, entry.key());
                             self.changes.touch(b, entry.key());
                         } else {

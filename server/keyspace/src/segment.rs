@@ -110,6 +110,14 @@ impl Segment {
         }
     }
 
+    /// Puts the keys of another segment in place of those that are here, which were taken before.
+    pub(crate) fn put_all(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.tables, &mut other.tables);
+        std::mem::swap(&mut self.field_expiries, &mut other.field_expiries);
+        // All that is here now has this version, and none of it is part of an open snapshot.
+        self.version = other.version;
+    }
+
     /// Raises the version: what is here now is stale from here on.
     pub(crate) fn raise_version(&mut self) {
         self.version = (self.version + 1) % 4;

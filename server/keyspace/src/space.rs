@@ -77,7 +77,16 @@ impl Keyspace {
     /// An empty keyspace with `databases` logical databases.
     #[must_use]
     pub fn new(databases: usize) -> Self {
-        let hasher = RandomState::new();
+        Self::with_hasher(databases, RandomState::new())
+    }
+
+    /// An empty one whose data can take the place of this one's: see [`crate::Db::replace_all`].
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self::with_hasher(self.databases, self.hasher.clone())
+    }
+
+    fn with_hasher(databases: usize, hasher: RandomState) -> Self {
         let segments =
             (0..SEGMENTS).map(|_| Padded(Mutex::new(Segment::new(hasher.clone())))).collect();
         Self {

@@ -83,7 +83,8 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if context.session.database.loading.is_on() && pairs.iter().any(|(name, _)| waits(name)) {
         return Err(CommandError::text(LOADING));
     }
-    configure::change(&context.worker.server, &context.session.database, |next| {
+    let is_nested = context.held.is_some();
+    configure::change(&context.worker.server, &context.session.database, is_nested, |next| {
         let permission = next.permission(loopback);
         next.set(&pairs, permission)
     })
@@ -119,6 +120,7 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     database.stats.reset();
     database.snapshots.reset();
+    database.aof.reset();
     database.rates.lock().reset();
     database.room.reset();
     context.worker.server.turns.iter().for_each(Turns::reset);

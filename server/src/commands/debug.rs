@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use carnelian_commands::generic::digest;
 use carnelian_commands::{CommandError, Effect, Flags, args};
 use carnelian_config::Extent;
-use carnelian_keyspace::{Db, Expiry, Limits, Text, Value, idle_seconds};
+use carnelian_keyspace::{Db, Expiry, Hold, Limits, Present, Text, Value, idle_seconds};
 use carnelian_persistence::rdb::dump::dump;
 use carnelian_resp::{Protocol, number};
 use carnelian_structs::glob;
 use carnelian_structs::list::List;
 
+use crate::aof;
 use crate::census;
 use crate::commands::config::rewrite_file;
 use crate::commands::inspection;
-use crate::commands::reload::{Present, round_trip};
+use crate::commands::reload::{round_trip, through_file};
 use crate::commands::{Context, Reach, command};
+use crate::dispatch::Nesting;
 use crate::log;
 use crate::mailbox::Message;
 use crate::registry::{ServerCommand, ServerRun};
@@ -42,7 +44,7 @@ struct Sub {
 }
 
 const SUBCOMMANDS: &[Sub] = &[
-    sub("aof-flush-sleep", (1, 1), "<microseconds>", "Has no effect here.", no_effect),
+    sub("aof-flush-sleep", (1, 1), "<microseconds>", "Delays each write of the file.", flush_sleep),
     sub("change-repl-id", (0, 0), "", "Gives the data's history another id.", change_repl_id),
     sub(
         "client-eviction",
@@ -305,27 +307,21 @@ fn log_text(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `DEBUG RELOAD [NOSAVE] [NOFLUSH] [MERGE]`
 fn reload(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let (mut flush, mut merge) = (true, false);
+    let (mut saves, mut flushes, mut present) = (true, true, Present::Refused);
     for word in &context.args[2..] {
         if args::is(word, "NOFLUSH") {
-            flush = false;
+            flushes = false;
         } else if args::is(word, "MERGE") {
-            merge = true;
+            present = Present::Replaced;
         } else if args::is(word, "NOSAVE") {
-            let text = "ERR DEBUG RELOAD NOSAVE needs snapshots, which this version does not have";
-            return Err(CommandError::text(text));
+            saves = false;
         } else {
             return Err(CommandError::text(
                 "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
             ));
         }
     }
-    let present = match (flush, merge) {
-        (true, _) => Present::Flushed,
-        (false, false) => Present::Kept,
-        (false, true) => Present::Merged,
-    };
-    round_trip(context, present)?;
+    through_file(context, saves, flushes, present)?;
     log::warning!("DB reloaded by DEBUG RELOAD");
     context.reply.ok();
     Ok(Effect::None)
@@ -333,8 +329,25 @@ fn reload(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `DEBUG LOADAOF`
 fn loadaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    round_trip(context, Present::Flushed)?;
+    let database = Arc::clone(&context.session.database);
+    if database.aof.has_files(&context.worker.server.config()) {
+        let reloaded = context.with_nest(Nesting::Transaction, |nest, _| {
+            Hold::Lent(&mut *nest.held).lock_rest();
+            aof::load::reload(nest)
+        })?;
+        reloaded.map_err(CommandError::text)?;
+    } else {
+        round_trip(context)?;
+    }
     log::warning!("Append Only File loaded by DEBUG LOADAOF");
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG AOF-FLUSH-SLEEP microseconds`
+fn flush_sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let micros = u64::try_from(args::integer(context.args[2])?).unwrap_or(0);
+    context.session.database.aof.set_delay(Duration::from_micros(micros));
     context.reply.ok();
     Ok(Effect::None)
 }

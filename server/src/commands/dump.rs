@@ -128,7 +128,7 @@ fn restore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let expiry = expiry_of(call, ttl, &options)?;
 
     let replaced = options.replace && call.db.remove(key);
-    if expiry.is_some_and(|at| at <= call.now_ms()) {
+    if expiry.is_some_and(|at| at <= call.due_ms()) {
         call.reply.ok();
         return Ok(only_removed(call, replaced));
     }

@@ -1,6 +1,7 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
 mod acl;
+mod aof;
 mod command;
 mod commandlog;
 mod config;
@@ -17,6 +18,7 @@ mod monitor;
 mod process;
 mod pubsub;
 mod reload;
+mod replicaof;
 mod replication;
 mod save;
 mod scripting;
@@ -159,9 +161,9 @@ impl Context<'_> {
         change(self, database)?;
         if database.log.is_followed() {
             self.worker.scratch.unit.verbatim(self.session.db.into(), self.args);
-            if !is_part {
-                dispatch::log_nested(self.worker, self.session);
-            }
+        }
+        if !is_part {
+            dispatch::log_nested(self.worker, self.session);
         }
         Ok(Effect::Verbatim)
     }
@@ -170,6 +172,7 @@ impl Context<'_> {
 /// Every command of the server's own, by family.
 pub const TABLES: &[&[ServerCommand]] = &[
     acl::TABLE,
+    aof::TABLE,
     connection::TABLE,
     command::TABLE,
     commandlog::TABLE,
@@ -183,6 +186,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    replicaof::TABLE,
     replication::TABLE,
     save::TABLE,
     scripting::TABLE,

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::{Page, View};
+use super::{Page, View, replica};
 use crate::database::{Counter, Counters};
 use crate::pause::Held;
 use crate::pubsub::Kind;
@@ -74,13 +74,7 @@ pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
     let loaded = database.loading.progress();
     page.field("rdb_last_load_keys_expired", loaded.expired.load(Ordering::Relaxed));
     page.field("rdb_last_load_keys_loaded", loaded.keys.load(Ordering::Relaxed));
-    page.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
-    page.field("aof_last_rewrite_time_sec", -1);
-    page.field("aof_current_rewrite_time_sec", -1);
-    page.field("aof_last_bgrewrite_status", "ok");
-    page.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    page.field("aof_last_write_status", "ok");
-    page.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    append_only(view, page);
     if database.loading.is_on() {
         let figures = database.loading.figures(view.now_ms());
         page.field("loading_start_time", figures.started);
@@ -89,6 +83,30 @@ pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
         page.field("loading_loaded_bytes", figures.loaded_bytes);
         page.field("loading_loaded_perc", format_args!("{:.2}", figures.percent));
         page.field("loading_eta_seconds", figures.eta);
+    }
+}
+
+fn append_only(view: &View<'_>, page: &mut Page) {
+    let figures = view.database.aof.figures(view.database);
+    let seconds = |time: Option<u64>| time.map_or(-1, |time| time as i64);
+    let status = |is_bad| if is_bad { "err" } else { "ok" };
+    page.field("aof_enabled", u8::from(figures.is_enabled));
+    page.field("aof_rewrite_in_progress", u8::from(figures.is_rewriting));
+    page.field("aof_rewrite_scheduled", u8::from(figures.is_scheduled));
+    page.field("aof_last_rewrite_time_sec", seconds(figures.last_rewrite_s));
+    page.field("aof_current_rewrite_time_sec", seconds(figures.current_rewrite_s));
+    page.field("aof_last_bgrewrite_status", status(figures.last_rewrite_failed));
+    page.field("aof_rewrites", figures.rewrites);
+    page.field("aof_rewrites_consecutive_failures", figures.failures);
+    page.field("aof_last_write_status", status(figures.is_in_trouble));
+    page.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if figures.is_enabled {
+        page.field("aof_current_size", figures.bytes);
+        page.field("aof_base_size", figures.base_bytes);
+        page.field("aof_pending_rewrite", u8::from(figures.is_scheduled));
+        page.field("aof_buffer_length", figures.buffered_bytes);
+        page.field("aof_pending_bio_fsync", u8::from(figures.is_syncing));
+        page.field("aof_delayed_fsync", figures.delayed_syncs);
     }
 }
 
@@ -221,12 +239,7 @@ pub(super) fn replication(view: &View<'_>, page: &mut Page) {
     let primary = &replication.primary;
     match replication.following.load_full() {
         None => page.field("role", "master"),
-        Some(following) => {
-            page.field("role", "slave");
-            let mut lines = String::new();
-            following.write_info(view.server, view.database, &mut lines);
-            page.0.push_str(&lines);
-        }
+        Some(following) => replica::fields(view, &following, page),
     }
     let replicas = primary.list();
     page.field("connected_slaves", replicas.len());

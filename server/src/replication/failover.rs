@@ -90,7 +90,7 @@ impl Primary {
             None => log::notice!("FAILOVER to any replica aborted: {reason}"),
         }
         if step == Step::InProgress {
-            super::follow_nobody(server, database);
+            super::follow_nobody(database);
         }
         self.end_failover(server, database);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use carnelian_config::Config;
 use parking_lot::Mutex;
@@ -11,10 +12,11 @@ use super::failover::Failover;
 use super::feed::{Parts, Replica};
 use super::waits::Waits;
 use super::{full_sync, gate, new_id};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::database::Database;
 use crate::log;
 use crate::mailbox::Message;
+use crate::pause::Held;
 use crate::server::Server;
 
 /// What a database knows of those who follow it.
@@ -46,7 +48,14 @@ pub struct Primary {
     needed: AtomicUsize,
     max_lag: AtomicU64,
     pub failover: Mutex<Failover>,
+    /// The server ends as soon as all replicas have everything.
+    is_parting: AtomicBool,
+    /// Writes are held back for that.
+    holds_writes: AtomicBool,
 }
+
+/// How often a server that is to end looks whether its replicas have everything.
+const PARTING_LOOK: Duration = Duration::from_millis(10);
 
 impl Primary {
     /// Whether any replica is attached.
@@ -260,6 +269,62 @@ impl Primary {
             self.backlog_bytes.store(bytes, Ordering::Relaxed);
             database.log.keep_backlog(Some(bytes));
         }
+    }
+
+    /// Before the server ends: holds writes back and waits until all replicas have everything, for as long as
+    /// `shutdown-timeout` says. False if it is not to end any more.
+    pub fn part(&self, database: &Database, patience: Duration) -> bool {
+        let has_all = |replica: &Arc<Replica>| replica.acknowledged() == database.log.end();
+        let in_sync = || self.list().iter().all(has_all);
+        if patience.is_zero() || !self.is_attended() || in_sync() {
+            return true;
+        }
+        log::notice!("Waiting for replicas before shutting down.");
+        self.is_parting.store(true, Ordering::SeqCst);
+        self.holds_writes.store(true, Ordering::SeqCst);
+        database.pause.begin(Held::Writes, u64::MAX / 2, clock::wall_ms(), &database.attention);
+        self.ask(database);
+        let begin = Clock::new();
+        while self.is_parting.load(Ordering::SeqCst)
+            && !in_sync()
+            && u128::from(begin.elapsed_us()) < patience.as_micros()
+        {
+            std::thread::sleep(PARTING_LOOK);
+        }
+        if !self.is_parting.swap(false, Ordering::SeqCst) {
+            log::warning!("Shutdown manually aborted.");
+            return false;
+        }
+        let replicas = self.list();
+        let (end, now_ms) = (database.log.end(), clock::wall_ms());
+        for replica in replicas.iter().filter(|replica| !has_all(replica)) {
+            log::notice!(
+                "Lagging replica {} reported offset {} behind master, lag={}, state={}.",
+                replica.name(),
+                end - replica.acknowledged().min(end),
+                replica.lag_seconds(now_ms),
+                replica.state()
+            );
+        }
+        log::notice!(
+            "{} of {} replicas are in sync when shutting down.",
+            replicas.iter().filter(|replica| has_all(replica)).count(),
+            replicas.len()
+        );
+        true
+    }
+
+    /// The server does not end after all.
+    pub fn go_on(&self, server: &Server, database: &Database) {
+        if self.holds_writes.swap(false, Ordering::SeqCst) {
+            database.pause.end(&database.attention);
+            server.mailboxes.iter().for_each(|mailbox| mailbox.post(Message::PauseOver));
+        }
+    }
+
+    /// SHUTDOWN ABORT. Whether the server was waiting.
+    pub fn stay(&self) -> bool {
+        self.is_parting.swap(false, Ordering::SeqCst)
     }
 
     /// What the configuration asks of replicas before there may be writes.

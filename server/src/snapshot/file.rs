@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::source::{Broken, Snapshot};
+use super::source::Broken;
 use crate::listener::reason;
 use crate::log;
 
@@ -29,10 +29,15 @@ pub enum Failed {
     Disk,
 }
 
-/// Writes a snapshot into its file. Whatever goes wrong, the file that was there stays.
-pub fn write(snapshot: &mut Snapshot, target: &Target) -> Result<(), Failed> {
+/// Has `fill` write a snapshot into its file. Whatever goes wrong, the file that was there stays. `kind`
+/// tells those apart that may be written at the same time.
+pub fn write(
+    target: &Target,
+    kind: &str,
+    fill: impl FnOnce(&mut Synced) -> Result<(), Broken>,
+) -> Result<(), Failed> {
     let Target { folder, name, .. } = target;
-    let temporary_name = format!("temp-{}.rdb", std::process::id());
+    let temporary_name = format!("temp-{kind}{}.rdb", std::process::id());
     let temporary = folder.join(&temporary_name);
     let file = File::create(&temporary).map_err(|error| {
         log::warning!(
@@ -42,7 +47,9 @@ pub fn write(snapshot: &mut Snapshot, target: &Target) -> Result<(), Failed> {
         );
         Failed::Disk
     })?;
-    let written = fill(snapshot, file, target);
+    let every = if target.sync_in_steps { SYNC_BYTES } else { usize::MAX };
+    let mut file = Synced { file, unsynced: 0, every };
+    let written = fill(&mut file).and_then(|()| file.file.sync_all().map_err(Broken::Write));
     let result = match written {
         Err(Broken::Cancelled) => Err(Failed::Cancelled),
         Err(Broken::Write(error)) => {
@@ -66,13 +73,6 @@ pub fn write(snapshot: &mut Snapshot, target: &Target) -> Result<(), Failed> {
     result
 }
 
-fn fill(snapshot: &mut Snapshot, file: File, target: &Target) -> Result<(), Broken> {
-    let every = if target.sync_in_steps { SYNC_BYTES } else { usize::MAX };
-    let mut file = Synced { file, unsynced: 0, every };
-    snapshot.write(&mut file)?;
-    file.file.sync_all().map_err(Broken::Write)
-}
-
 fn put_in_place(temporary: &Path, folder: &Path, name: &str) -> io::Result<()> {
     fs::rename(temporary, folder.join(name))?;
     // The name is on the disk when its folder is.
@@ -80,7 +80,7 @@ fn put_in_place(temporary: &Path, folder: &Path, name: &str) -> io::Result<()> {
 }
 
 /// A file that is brought to the disk while it grows, so that it need not go there all at once.
-struct Synced {
+pub struct Synced {
     file: File,
     unsynced: usize,
     every: usize,

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use carnelian_config::{Config, SavePoint};
-use carnelian_keyspace::{Access, Busy};
+use carnelian_keyspace::{Access, Busy, Hold};
 use parking_lot::{Condvar, Mutex};
 
+use file::Synced;
 pub use file::{Failed, Target};
 pub use source::{Aux, Broken, Plan, Progress, Snapshot};
 
@@ -34,6 +35,8 @@ pub enum Purpose {
     Save,
     /// BGSAVE and save points.
     Background,
+    /// The base of the append-only file.
+    Rewrite,
 }
 
 /// The snapshots of one database: which is being taken, and what became of the last.
@@ -133,7 +136,7 @@ impl Snapshots {
         let progress = Arc::new(Progress::default());
         let since_s = now_s();
         state.running = Some(Running { purpose, since_s, progress: Arc::clone(&progress) });
-        state.saves += 1;
+        state.saves += u64::from(purpose != Purpose::Rewrite);
         if purpose == Purpose::Background {
             state.last_try_s = since_s;
             state.is_scheduled = false;
@@ -321,6 +324,20 @@ pub fn save(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Failed
     write(server, &claim, Purpose::Save, snapshot)
 }
 
+/// The same for who holds all locks, and keeps them.
+pub fn save_held(server: &Server, database: &Database, hold: &Hold<'_>) -> Result<(), Failed> {
+    let config = server.config();
+    let plan = Plan::new(&config);
+    let dirty = database.stats.sum(|counters| &counters.dirty);
+    let fill = |to: &mut Synced| source::write_held(database, hold, &plan, to);
+    let result = file::write(&Target::new(&config), "held-", fill);
+    if result.is_ok() {
+        log::notice!("DB saved on disk");
+        database.snapshots.book(&database.settings.load(), Purpose::Save, dirty, result);
+    }
+    result
+}
+
 fn take(server: &Server, claim: &Claim, access: Access<'_>) -> Result<Snapshot, Unbegun> {
     let plan = Plan::new(&server.config());
     let progress = Arc::clone(&claim.progress);
@@ -337,7 +354,7 @@ fn write(
 ) -> Result<(), Failed> {
     let config = server.config();
     let dirty = snapshot.dirty;
-    let result = file::write(&mut snapshot, &Target::new(&config));
+    let result = file::write(&Target::new(&config), "", |to| snapshot.write(to));
     // One that was given up is still gone through to the end.
     drop(snapshot);
     if result.is_ok() {

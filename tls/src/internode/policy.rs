@@ -17,10 +17,11 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
 
 use super::Error;
+use super::credential::Credential;
 use super::peer::{ClusterId, Identity, NodeUid, Peer, Plane, Serial};
 use super::refusal::{Quoted, Refusal};
 use crate::describe::{self, hex};
@@ -132,6 +133,11 @@ impl Authority {
         &self.certificate
     }
 
+    /// The certificate as PEM.
+    pub fn to_pem(&self) -> String {
+        super::store::pem("CERTIFICATE", &self.certificate)
+    }
+
     pub fn cluster(&self) -> ClusterId {
         self.cluster
     }
@@ -198,6 +204,18 @@ impl Trust {
     /// The same with this list of nodes.
     pub fn with_members(&self, members: Option<BTreeSet<NodeUid>>) -> Self {
         Self { members, ..self.clone() }
+    }
+
+    /// Whether peers that trust the same will take a credential of this node's own. What they
+    /// would refuse is better refused here, where somebody can do something about it.
+    pub fn vouches_for(&self, credential: &Credential, now: SystemTime) -> Result<(), Error> {
+        let identity = credential.identity();
+        let meant = Expected { plane: identity.plane, node: Some(identity.node) };
+        // A node need not list itself, and may know that it is about to leave.
+        self.with_members(None)
+            .judge(credential.certificate(), &[], meant, unix_time(now))
+            .map(|_| ())
+            .map_err(|refusal| Error::BadCertificate(refusal.to_string()))
     }
 
     /// Judges what may change while a link lives.
@@ -339,9 +357,16 @@ fn check_chain(
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
             Refusal::ExtendedKeyUsage("for the server's end")
         }
-        E::UnhandledCriticalExtension => damaged("it has a critical extension unknown here"),
         _ if parsed.is_ca() => Refusal::Authority,
+        _ if has_unknown_critical(parsed) => damaged("a critical extension is unknown here"),
         other => damaged(&other.to_string()),
+    })
+}
+
+fn has_unknown_critical(leaf: &X509Certificate<'_>) -> bool {
+    leaf.extensions().iter().any(|extension| {
+        let parsed = extension.parsed_extension();
+        extension.critical && matches!(parsed, ParsedExtension::UnsupportedExtension { .. })
     })
 }
 

@@ -149,7 +149,7 @@ fn change(call: &mut Call<'_>, time: &Time) -> Result<Effect, CommandError> {
     let key = call.args[1];
     let conditions = Conditions::parse(&call.args[3..])?;
     let at = time.absolute(call.args[2], call.now_ms())?;
-    let future = u64::try_from(at).ok().filter(|at| call.now_ms() < *at);
+    let future = u64::try_from(at).ok().filter(|at| call.due_ms() < *at);
     let Some(future) = future else { return expire_now(call, &conditions, at) };
 
     let changed = call.db.update_expiry(key, |old| match conditions.allow(old, at) {

@@ -228,7 +228,7 @@ fn expire(
     clock: Clock,
     command: &'static str,
 ) -> Result<Effect, CommandError> {
-    let (key, words, now_ms) = (call.args[1], call.args, call.now_ms());
+    let (key, words, now_ms) = (call.args[1], call.args, call.due_ms());
     let parsed = ExpireRequest::parse(words, clock, now_ms, command);
     let request = after_type(call, key, parsed)?;
     let past = request.at_ms <= now_ms;
@@ -324,7 +324,7 @@ fn hpexpiretime(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 }
 
 fn tell(call: &mut Call<'_>, clock: Clock) -> Result<Effect, CommandError> {
-    let (key, now_ms) = (call.args[1], call.now_ms());
+    let (key, now_ms) = (call.args[1], call.due_ms());
     let hash = call.db.read_as::<Hash>(key)?;
     let fields = named_fields(call.args, 2, NOT_POSITIVE)?;
     call.reply.array(fields.len());
@@ -340,7 +340,7 @@ fn tell(call: &mut Call<'_>, clock: Clock) -> Result<Effect, CommandError> {
 
 /// `HPERSIST key FIELDS count field [field ...]`
 fn hpersist(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let (key, now_ms) = (call.args[1], call.now_ms());
+    let (key, now_ms) = (call.args[1], call.due_ms());
     let fields = after_type(call, key, named_fields(call.args, 2, NOT_POSITIVE))?;
     let reply = &mut call.reply;
     reply.array(fields.len());

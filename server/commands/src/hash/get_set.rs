@@ -54,7 +54,7 @@ fn clock_of(word: &[u8]) -> Option<Clock> {
 
 /// `HGETDEL key FIELDS count field [field ...]`
 fn hgetdel(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let (key, now_ms) = (call.args[1], call.now_ms());
+    let (key, now_ms) = (call.args[1], call.due_ms());
     let fields = after_type(call, key, named_fields(call.args, 2, NOT_POSITIVE))?;
     let reply = &mut call.reply;
     reply.array(fields.len());
@@ -119,7 +119,7 @@ impl Refresh {
 ///
 /// Replicas are sent what happened to the fields, with the absolute time.
 fn hgetex(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let (key, words, now_ms) = (call.args[1], call.args, call.now_ms());
+    let (key, words, now_ms) = (call.args[1], call.args, call.due_ms());
     let (refresh, fields) = after_type(call, key, Refresh::parse(words, now_ms))?;
     let past = matches!(refresh, Refresh::At(at) if at <= now_ms);
 
@@ -265,7 +265,7 @@ impl<'w> SetRequest<'w> {
 /// Replicas are sent the absolute time. With one that is past the fields are as good as set and
 /// removed.
 fn hsetex(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let (key, words, now_ms) = (call.args[1], call.args, call.now_ms());
+    let (key, words, now_ms) = (call.args[1], call.args, call.due_ms());
     let request = SetRequest::parse(words, now_ms)?;
     let past = matches!(request.expiry, FieldExpiry::At(at) if at <= now_ms);
     let set = match (past, request.presence) {
@@ -331,7 +331,7 @@ fn set_all(
 }
 
 fn hsetex_past(call: &mut Call<'_>, request: &SetRequest<'_>) -> Result<Effect, CommandError> {
-    let (key, now_ms, limits) = (call.args[1], call.now_ms(), limits(call));
+    let (key, now_ms, limits) = (call.args[1], call.due_ms(), limits(call));
     let done = change_existing(&mut call.db, key, request.fields(), |hash| {
         let allowed = request.allowed(hash, now_ms);
         if allowed {

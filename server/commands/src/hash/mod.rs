@@ -125,7 +125,7 @@ fn change_live<'f, R>(
     fields: impl IntoIterator<Item = &'f [u8]>,
     change: impl FnOnce(&mut Hash) -> R,
 ) -> Result<R, CommandError> {
-    let now_ms = db.now_ms();
+    let now_ms = db.due_ms();
     let mut due = false;
     if let Some(mut hash) = db.write_as::<Hash>(key)? {
         if !hash.is_due(now_ms) {
@@ -146,7 +146,7 @@ fn change_existing<'f, R>(
     fields: impl IntoIterator<Item = &'f [u8]>,
     change: impl FnOnce(&mut Hash) -> R,
 ) -> Result<Option<R>, CommandError> {
-    let now_ms = db.now_ms();
+    let now_ms = db.due_ms();
     match db.write_as::<Hash>(key)? {
         Some(mut hash) if !hash.is_due(now_ms) => return Ok(Some(change(&mut hash))),
         Some(hash) => drop(hash),

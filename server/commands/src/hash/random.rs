@@ -73,7 +73,7 @@ impl Wanted {
 fn hrandfield(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let key = call.args[1];
     let wanted = Wanted::parse(&call.args[2..])?;
-    let now_ms = call.now_ms();
+    let now_ms = call.due_ms();
     let lengthy = Lengthy::new(call, wanted.count());
     let mut hash = call.db.read_as::<Hash>(key)?;
     if hash.as_ref().is_some_and(|hash| hash.is_due(now_ms)) {

@@ -77,7 +77,7 @@ pub(super) const HVALS: DataCommand = DataCommand {
 
 /// `HGET key field`
 fn hget(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let now_ms = call.now_ms();
+    let now_ms = call.due_ms();
     let Some(hash) = call.db.read_as::<Hash>(call.args[1])? else {
         call.reply.null();
         return Ok(Effect::None);
@@ -94,7 +94,7 @@ fn hget(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// `HMGET key field [field ...]`
 fn hmget(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let now_ms = call.now_ms();
+    let now_ms = call.due_ms();
     let hash = call.db.read_as::<Hash>(call.args[1])?;
     let fields = &call.args[2..];
     call.reply.array(fields.len());
@@ -136,7 +136,7 @@ fn hexists(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// `HGETALL key`
 fn hgetall(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let now_ms = call.now_ms();
+    let now_ms = call.due_ms();
     let Some(hash) = call.db.read_as::<Hash>(call.args[1])? else {
         call.reply.map(0);
         return Ok(Effect::None);
@@ -151,7 +151,7 @@ fn hgetall(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// `HKEYS key`
 fn hkeys(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let now_ms = call.now_ms();
+    let now_ms = call.due_ms();
     let Some(hash) = call.db.read_as::<Hash>(call.args[1])? else {
         call.reply.array(0);
         return Ok(Effect::None);
@@ -163,7 +163,7 @@ fn hkeys(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// `HVALS key`
 fn hvals(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let now_ms = call.now_ms();
+    let now_ms = call.due_ms();
     let Some(hash) = call.db.read_as::<Hash>(call.args[1])? else {
         call.reply.array(0);
         return Ok(Effect::None);
@@ -175,7 +175,7 @@ fn hvals(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// The length of the value of the field that the request names.
 fn length_of(call: &mut Call<'_>) -> Result<Option<usize>, CommandError> {
-    let now_ms = call.now_ms();
+    let now_ms = call.due_ms();
     let Some(hash) = call.db.read_as::<Hash>(call.args[1])? else { return Ok(None) };
     let length = hash.get(call.args[2], now_ms).map(|value| value.len());
     let due = length.is_none() && hash.is_due(now_ms);

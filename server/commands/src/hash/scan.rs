@@ -50,7 +50,7 @@ impl<'w> Options<'w> {
 /// `HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]`
 fn hscan(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let cursor = number::parse_u64_lenient(call.args[2]).ok_or(CommandError::InvalidCursor)?;
-    let now_ms = call.now_ms();
+    let now_ms = call.due_ms();
     let Some(hash) = call.db.read_as::<Hash>(call.args[1])? else {
         call.reply.array(2);
         call.reply.bulk(b"0");

@@ -77,7 +77,7 @@ fn set_pairs(call: &mut Call<'_>, name: &'static str) -> Result<usize, CommandEr
 /// `HSETNX key field value`
 fn hsetnx(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let [_, key, field, value] = call.args else { unreachable!("the arity is 4") };
-    let (now_ms, limits) = (call.now_ms(), limits(call));
+    let (now_ms, limits) = (call.due_ms(), limits(call));
     let set = change_live(&mut call.db, key, [*field], |hash| {
         !hash.contains(field, now_ms) && hash.set(field, value, FieldExpiry::Clear, limits)
     })?;

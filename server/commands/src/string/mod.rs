@@ -431,7 +431,7 @@ fn persist(call: &mut Call<'_>, key: &[u8]) -> Effect {
 
 /// Sets the expiry of a key that is there, or removes the key if that time has passed.
 fn expire(call: &mut Call<'_>, key: &[u8], at: u64) -> Effect {
-    if at <= call.now_ms() {
+    if at <= call.due_ms() {
         call.db.remove(key);
         call.notify(EventClass::Generic, "del", key);
         return call.rewritten(&[b"DEL", key]);

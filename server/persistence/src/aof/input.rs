@@ -1,7 +1,7 @@
 //! A file read through a large buffer, in which whole commands are found in place.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// What is read at once.
@@ -76,6 +76,20 @@ impl Input {
                 Ok(count) => self.end += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on at another offset of the file.
+    pub fn go_to(&mut self, offset: u64) -> io::Result<()> {
+        let ahead = offset.checked_sub(self.offset).and_then(|ahead| usize::try_from(ahead).ok());
+        match ahead.filter(|ahead| *ahead <= self.end - self.start) {
+            Some(ahead) => self.consume(ahead),
+            None => {
+                self.file.seek(SeekFrom::Start(offset))?;
+                (self.start, self.end, self.offset) = (0, 0, offset);
+                self.is_at_end = false;
             }
         }
         Ok(())

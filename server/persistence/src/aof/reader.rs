@@ -11,13 +11,19 @@ use super::parse::{Found, Span, parse};
 
 /// Takes back what was appended.
 pub trait Replay {
-    /// Reads the snapshot that begins here, and no byte more.
-    fn snapshot(&mut self, input: &mut Input) -> Result<(), String>;
+    /// Reads the snapshot that begins here, and may read further. Where it ends.
+    fn snapshot(&mut self, input: &mut Input) -> Result<u64, String>;
 
-    /// Runs a command. `bytes` is all of it, `words` are the places of its words in there.
+    /// Runs commands, in order. `bytes` holds them, `words` are the places of all their words in
+    /// there, and `ends` says for each how many words there are up to its end.
     ///
-    /// An error ends the loading, and is logged.
-    fn command(&mut self, bytes: &[u8], words: &[Span]) -> Result<(), String>;
+    /// An error ends the loading, and is logged; the number is that of the command.
+    fn commands(
+        &mut self,
+        bytes: &[u8],
+        words: &[Span],
+        ends: &[usize],
+    ) -> Result<(), (usize, String)>;
 
     /// That many bytes more were read. Called from time to time.
     fn progress(&mut self, bytes: u64);
@@ -46,8 +52,11 @@ pub enum Stop {
     },
 }
 
-/// Commands between two reports of progress.
-const COMMANDS_PER_REPORT: u32 = 1024;
+/// Commands that are given out at once, but for those of a transaction.
+const COMMANDS_MAX: usize = 64;
+
+/// Bytes between two reports of progress.
+const BYTES_PER_REPORT: u64 = 256 * 1024;
 
 /// How far is looked for commands behind one that seems to be torn.
 const LOOK_AHEAD_BYTES: usize = 16 * 1024 * 1024;
@@ -68,18 +77,12 @@ pub fn read(
     input.fill(SNAPSHOT_MARK.len()).map_err(Stop::Unreadable)?;
     if input.buffered().starts_with(SNAPSHOT_MARK) {
         began(Preamble::Begins);
-        replay.snapshot(input).map_err(Stop::Snapshot)?;
+        let end = replay.snapshot(input).map_err(Stop::Snapshot)?;
+        input.go_to(end).map_err(Stop::Unreadable)?;
         began(Preamble::Ended);
     }
-    Reading {
-        valid: input.offset(),
-        reported: 0,
-        commands: 0,
-        words: Vec::new(),
-        transaction: None,
-        input,
-    }
-    .run(replay)
+    let valid = input.offset();
+    Reading { input, valid, reported: 0, held: Held::default(), in_transaction: false }.run(replay)
 }
 
 /// A snapshot at the beginning of a file.
@@ -94,118 +97,124 @@ struct Reading<'a> {
     /// Up to where the file is whole: behind the last command that was given out.
     valid: u64,
     reported: u64,
-    commands: u32,
-    words: Vec<Span>,
-    transaction: Option<Transaction>,
+    held: Held,
+    in_transaction: bool,
 }
 
-/// A transaction whose end was not seen yet. Its bytes stay in the buffer.
+/// Commands that were found and are still to be given out. Their bytes stay in the buffer.
 #[derive(Default)]
-struct Transaction {
-    /// From the byte after MULTI.
-    commands: Vec<Held>,
-    words: Vec<Span>,
-    /// Bytes from MULTI to behind the last command.
-    length: usize,
-}
-
 struct Held {
-    start: usize,
+    words: Vec<Span>,
+    /// Where in the buffer each command begins, and how many words there are up to its end.
+    starts: Vec<usize>,
+    ends: Vec<usize>,
+    /// Bytes up to the last command's end, and all that were looked at.
+    whole: usize,
     length: usize,
-    words: usize,
 }
 
 impl Reading<'_> {
     fn run(mut self, replay: &mut dyn Replay) -> Result<(), Stop> {
         loop {
-            let from = self.transaction.as_ref().map_or(0, |transaction| transaction.length);
+            let from = self.held.length;
             if self.input.buffered().len() == from {
+                if !self.in_transaction && from != 0 {
+                    self.give(replay)?;
+                    continue;
+                }
                 self.input.fill(from + 1).map_err(Stop::Unreadable)?;
                 if self.input.buffered().len() == from {
                     break;
                 }
             }
-            self.words.clear();
-            match parse(&self.input.buffered()[from..], &mut self.words) {
-                Found::Command(length) => self.take(from, length, replay)?,
-                Found::Annotation(length) => match &mut self.transaction {
-                    Some(transaction) => transaction.length += length,
-                    None => self.input.consume(length),
-                },
-                Found::Part(wanted) => self.read_on(from, wanted)?,
-                Found::Damage(at, reason) => return Err(self.damage(from + at, reason)),
+            let known = self.held.words.len();
+            let found = parse(&self.input.buffered()[from..], &mut self.held.words);
+            match found {
+                Found::Command(length) => {
+                    for word in &mut self.held.words[known..] {
+                        *word = Span { start: word.start + from, end: word.end + from };
+                    }
+                    self.take(known, length, replay)?;
+                }
+                Found::Annotation(length) => self.held.length += length,
+                other => {
+                    self.held.words.truncate(known);
+                    if !self.in_transaction && from != 0 {
+                        self.give(replay)?;
+                        continue;
+                    }
+                    match other {
+                        Found::Part(wanted) => self.read_on(from, wanted)?,
+                        Found::Damage(at, reason) => return Err(self.damage(from + at, reason)),
+                        Found::Command(_) | Found::Annotation(_) => {}
+                    }
+                }
             }
         }
         replay.progress(self.input.offset() - self.reported);
-        if self.transaction.is_some() {
+        if self.in_transaction {
             return Err(Stop::Short { valid: self.valid, within_transaction: true });
         }
         Ok(())
     }
 
-    fn take(&mut self, from: usize, length: usize, replay: &mut dyn Replay) -> Result<(), Stop> {
-        let bytes = &self.input.buffered()[from..from + length];
-        let first = self.words[0].of(bytes);
-        match &mut self.transaction {
-            Some(_) if is_word(first, b"exec") => {
-                let transaction = self.transaction.take().expect("it was just seen");
-                return self.give(&transaction, from + length, replay);
+    /// Takes in a command whose words are the last ones from `known` on.
+    fn take(&mut self, known: usize, length: usize, replay: &mut dyn Replay) -> Result<(), Stop> {
+        let start = self.held.length;
+        let first = self.held.words[known].of(self.input.buffered());
+        let is_begin = is_word(first, b"multi");
+        if is_begin || is_word(first, b"exec") {
+            self.held.words.truncate(known);
+            if is_begin && !self.in_transaction {
+                // What came before does not belong to it, and is whole.
+                self.give(replay)?;
+                self.in_transaction = true;
+                self.held.length = length;
+                return Ok(());
             }
-            // Within another it means nothing, as in Redis.
-            Some(transaction) if is_word(first, b"multi") => transaction.length += length,
-            Some(transaction) => {
-                let words = self.words.len();
-                transaction.commands.push(Held { start: from, length, words });
-                transaction.words.append(&mut self.words);
-                transaction.length += length;
+            // A MULTI within another means nothing, nor does an EXEC without one, as in Redis.
+            self.held.length = start + length;
+            if !is_begin {
+                self.held.whole = self.held.length;
+                if std::mem::take(&mut self.in_transaction) {
+                    self.give(replay)?;
+                }
             }
-            None if is_word(first, b"multi") => {
-                self.transaction = Some(Transaction { length, ..Transaction::default() });
-            }
-            None if is_word(first, b"exec") => self.pass(length),
-            None => {
-                let given = replay.command(bytes, &self.words);
-                given.map_err(|reason| Stop::Refused { at: self.input.offset(), reason })?;
-                self.pass(length);
-                self.report(1, replay);
-            }
+            return Ok(());
+        }
+        self.held.starts.push(start);
+        self.held.ends.push(self.held.words.len());
+        self.held.length = start + length;
+        self.held.whole = self.held.length;
+        if !self.in_transaction && COMMANDS_MAX <= self.held.ends.len() {
+            self.give(replay)?;
         }
         Ok(())
     }
 
-    fn give(
-        &mut self,
-        transaction: &Transaction,
-        length: usize,
-        replay: &mut dyn Replay,
-    ) -> Result<(), Stop> {
-        let mut words = &transaction.words[..];
-        for held in &transaction.commands {
-            let (own, rest) = words.split_at(held.words);
-            words = rest;
-            let bytes = &self.input.buffered()[held.start..held.start + held.length];
-            replay.command(bytes, own).map_err(|reason| Stop::Refused {
-                at: self.input.offset() + held.start as u64,
-                reason,
+    /// Gives out what is held.
+    fn give(&mut self, replay: &mut dyn Replay) -> Result<(), Stop> {
+        let held = &mut self.held;
+        if !held.ends.is_empty() {
+            let bytes = &self.input.buffered()[..held.whole];
+            replay.commands(bytes, &held.words, &held.ends).map_err(|(place, reason)| {
+                let start = held.starts.get(place).copied().unwrap_or_default();
+                Stop::Refused { at: self.input.offset() + start as u64, reason }
             })?;
         }
-        self.pass(length);
-        self.report(u32::try_from(transaction.commands.len()).unwrap_or(u32::MAX), replay);
-        Ok(())
-    }
-
-    fn pass(&mut self, length: usize) {
-        self.input.consume(length);
-        self.valid = self.input.offset();
-    }
-
-    fn report(&mut self, commands: u32, replay: &mut dyn Replay) {
-        self.commands = self.commands.saturating_add(commands);
-        if COMMANDS_PER_REPORT <= self.commands {
-            self.commands = 0;
-            replay.progress(self.valid - self.reported);
-            self.reported = self.valid;
+        if held.whole != 0 {
+            self.valid = self.input.offset() + held.whole as u64;
         }
+        self.input.consume(held.length);
+        (held.whole, held.length) = (0, 0);
+        held.words.clear();
+        held.starts.clear();
+        held.ends.clear();
+        if BYTES_PER_REPORT <= self.input.offset() - self.reported {
+            replay.progress(self.input.offset() - self.reported);
+            self.reported = self.input.offset();
+        }
+        Ok(())
     }
 
     /// Fetches the rest of a command that begins at `from`, or says that there is none.
@@ -283,20 +292,30 @@ pub(super) mod tests {
     }
 
     impl Replay for Notes {
-        fn snapshot(&mut self, input: &mut Input) -> Result<(), String> {
+        fn snapshot(&mut self, input: &mut Input) -> Result<u64, String> {
             input.fill(9).unwrap();
-            input.consume(9);
+            input.consume(input.buffered().len().min(20));
             self.commands.push("snapshot".into());
-            Ok(())
+            Ok(9)
         }
 
-        fn command(&mut self, bytes: &[u8], words: &[Span]) -> Result<(), String> {
-            let words = words.iter().map(|word| String::from_utf8_lossy(word.of(bytes)));
-            let command = words.collect::<Vec<_>>().join(" ");
-            if self.refuses == Some(&command) {
-                return Err("refused".into());
+        fn commands(
+            &mut self,
+            bytes: &[u8],
+            words: &[Span],
+            ends: &[usize],
+        ) -> Result<(), (usize, String)> {
+            let mut start = 0;
+            for (place, &end) in ends.iter().enumerate() {
+                let words = words[start..end].iter();
+                let words = words.map(|word| String::from_utf8_lossy(word.of(bytes)));
+                let command = words.collect::<Vec<_>>().join(" ");
+                if self.refuses == Some(&command) {
+                    return Err((place, "refused".into()));
+                }
+                self.commands.push(command);
+                start = end;
             }
-            self.commands.push(command);
             Ok(())
         }
 

@@ -157,9 +157,9 @@ pub(super) fn field<R>(
     field: &[u8],
     with: impl FnOnce(Option<&[u8]>) -> R,
 ) -> R {
-    let now_ms = db.now_ms();
+    let due_ms = db.due_ms();
     let hash = db.read_as::<Hash>(key).ok().flatten();
-    let value = hash.as_ref().and_then(|hash| hash.get(field, now_ms));
+    let value = hash.as_ref().and_then(|hash| hash.get(field, due_ms));
     match value {
         Some(Element::String(bytes)) => with(Some(bytes)),
         Some(Element::Integer(number)) => {

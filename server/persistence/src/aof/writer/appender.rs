@@ -219,9 +219,8 @@ impl Appender {
         length: u64,
         error: &io::Error,
     ) -> Option<Lot> {
-        let was_healthy = self.shared.is_healthy();
         self.shared.write_failed.store(true, Ordering::Relaxed);
-        self.shared.tell_health(was_healthy);
+        self.shared.events.troubled(Some(&reason(error)));
         if done == 0 {
             self.complain(|| format!("Error writing to the AOF file: {}", reason(error)));
         } else if done < length {
@@ -266,7 +265,7 @@ impl Appender {
             self.shared.events.tell(Level::Notice, text);
             let was_healthy = self.shared.is_healthy();
             self.shared.write_failed.store(false, Ordering::Relaxed);
-            self.shared.tell_health(was_healthy);
+            self.shared.tell_recovery(was_healthy);
         }
     }
 

@@ -58,8 +58,8 @@ pub trait Events: Send + Sync {
     /// on disk with `always` (but where `no-appendfsync-on-rewrite` allows less), else written.
     fn released(&self, offset: u64);
 
-    /// Whether writes to the file succeed, when that changed.
-    fn healthy(&self, is_healthy: bool);
+    /// Why writes to the file do not succeed any more, or `None` when they do again.
+    fn troubled(&self, reason: Option<&str>);
 
     /// How long a step took, under the name that LATENCY knows it by.
     fn took(&self, step: &'static str, time: Duration) {
@@ -310,23 +310,24 @@ impl Shared {
             Ok(()) => {
                 self.synced.fetch_max(offset, Ordering::AcqRel);
                 self.events.synced(offset);
+                self.tell_recovery(was_healthy);
             }
             Err(error) => {
-                let text = format!("Fail to fsync the AOF file: {}", reason(&error));
+                let reason = reason(&error);
+                let text = format!("Fail to fsync the AOF file: {reason}");
                 self.events.tell(Level::Warning, &text);
+                self.events.troubled(Some(&reason));
             }
         }
-        self.tell_health(was_healthy);
     }
 
     fn is_healthy(&self) -> bool {
         !self.write_failed.load(Ordering::Relaxed) && !self.sync_failed.load(Ordering::Relaxed)
     }
 
-    fn tell_health(&self, was_healthy: bool) {
-        let is_healthy = self.is_healthy();
-        if is_healthy != was_healthy {
-            self.events.healthy(is_healthy);
+    fn tell_recovery(&self, was_healthy: bool) {
+        if self.is_healthy() && !was_healthy {
+            self.events.troubled(None);
         }
     }
 }

@@ -69,8 +69,8 @@ impl Events for Log {
         self.changed.notify_all();
     }
 
-    fn healthy(&self, is_healthy: bool) {
-        self.is_unhealthy.store(!is_healthy, Ordering::SeqCst);
+    fn troubled(&self, reason: Option<&str>) {
+        self.is_unhealthy.store(reason.is_some(), Ordering::SeqCst);
     }
 }
 
