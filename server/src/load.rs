@@ -26,6 +26,7 @@ use crate::aof;
 use crate::clock::{self, Clock};
 use crate::database::Database;
 use crate::log;
+use crate::replication::replica;
 use crate::scripting::LoadHost;
 use crate::server::{Request, Server};
 
@@ -179,6 +180,9 @@ pub fn at_start(
     }
     let loaded = loaded.map_err(|error| refusal(&path, &config, &error))?;
     tell(&loaded.summary);
+    if let Origin { replication_id: Some(id), offset: Some(offset), db } = &loaded.origin {
+        replica::resume(database, &config, id.as_bytes(), *offset, *db);
+    }
     log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
     Ok(Start::Ready)
 }

@@ -22,6 +22,7 @@ pub use source::{Aux, Broken, Plan, Progress, Snapshot};
 use crate::clock;
 use crate::database::Database;
 use crate::log;
+use crate::replication::replica;
 use crate::server::Server;
 use crate::settings::Settings;
 
@@ -356,7 +357,8 @@ pub fn save_held(server: &Server, database: &Database, hold: &Hold<'_>) -> Resul
 fn take(server: &Server, claim: &Claim, access: Access<'_>) -> Result<Snapshot, Unbegun> {
     let plan = Plan::new(&server.config());
     let progress = Arc::clone(&claim.progress);
-    let snapshot = Snapshot::take(&claim.database, access, &plan, progress, Vec::new);
+    let snapshot =
+        Snapshot::take(&claim.database, access, &plan, progress, || replica::aux(&claim.database));
     snapshot.map_err(|_| Unbegun::Taken)
 }
 
