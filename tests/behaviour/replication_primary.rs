@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -26,7 +26,7 @@ fn primary(args: &[&str]) -> Server {
     Server::starter().args(&["--repl-diskless-sync-delay", "0", "--save", ""]).args(args).start()
 }
 
-fn replica_of(program: &PathBuf, primary: &Server) -> Server {
+fn replica_of(program: &Path, primary: &Server) -> Server {
     let port = primary.port().to_string();
     let args = ["--replicaof", "127.0.0.1", port.as_str(), "--save", ""];
     Server::starter_of(program).args(&args).start()
@@ -54,7 +54,7 @@ impl Traffic {
 
     fn end(self) {
         self.ends.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
+        self.thread.join().expect("nothing is in the way");
     }
 }
 
@@ -181,7 +181,7 @@ fn replicas_of_every_kind_have_the_same_data_and_go_on_after_a_cut() {
     wait_until_online(&mut client, replicas.len());
     let full = client.info("sync_full");
     for _ in 0..2 {
-        let before: usize = client.info("sync_partial_ok").parse().unwrap();
+        let before: usize = client.info("sync_partial_ok").parse().expect("nothing is in the way");
         client.expect("CLIENT KILL TYPE replica", &format!(":{}", replicas.len()));
         wait_for("all have come back", || {
             client.info("sync_partial_ok") == (before + replicas.len()).to_string()
@@ -219,20 +219,21 @@ struct Puppet(BufReader<TcpStream>);
 
 impl Puppet {
     fn connect(server: &Server) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let stream =
+            TcpStream::connect(("127.0.0.1", server.port())).expect("nothing is in the way");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("nothing is in the way");
         Self(BufReader::new(stream))
     }
 
     fn send(&mut self, text: &str) {
-        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+        self.0.get_mut().write_all(text.as_bytes()).expect("nothing is in the way");
     }
 
     /// The next line that is more than a sign of life.
     fn line(&mut self) -> String {
         loop {
             let mut line = String::new();
-            self.0.read_line(&mut line).unwrap();
+            self.0.read_line(&mut line).expect("nothing is in the way");
             if line != "\n" {
                 return line.trim_end().to_owned();
             }
@@ -247,13 +248,14 @@ impl Puppet {
         puppet.send("PSYNC ? -1\r\n");
         let line = puppet.line();
         let mut words = line.split(' ').skip(1).map(str::to_owned);
-        let id = words.next().unwrap();
-        let offset = words.next().unwrap().parse().unwrap();
-        let mark = puppet.line().strip_prefix("$EOF:").unwrap().to_owned();
+        let id = words.next().expect("nothing is in the way");
+        let offset =
+            words.next().expect("nothing is in the way").parse().expect("nothing is in the way");
+        let mark = puppet.line().strip_prefix("$EOF:").expect("nothing is in the way").to_owned();
         let mut received = Vec::new();
         while !received.ends_with(mark.as_bytes()) {
             let mut byte = [0];
-            puppet.0.read_exact(&mut byte).unwrap();
+            puppet.0.read_exact(&mut byte).expect("nothing is in the way");
             received.push(byte[0]);
         }
         assert!(received.starts_with(b"REDIS"));
@@ -263,7 +265,7 @@ impl Puppet {
 
     fn take(&mut self, expected: &str) {
         let mut received = vec![0; expected.len()];
-        self.0.read_exact(&mut received).unwrap();
+        self.0.read_exact(&mut received).expect("nothing is in the way");
         assert_eq!(String::from_utf8_lossy(&received), expected);
     }
 
@@ -365,7 +367,7 @@ fn writes_wait_for_replicas_and_need_them_where_asked_to() {
     puppet.take("*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n");
     acknowledged.store(true, Ordering::SeqCst);
     puppet.send(&format!("REPLCONF ACK {}\r\n", offset + 50));
-    let mut client = waiting.join().unwrap();
+    let mut client = waiting.join().expect("nothing is in the way");
 
     client.expect("CONFIG SET min-replicas-to-write 1", "+OK");
     client.expect("SET k w", "+OK");
@@ -392,7 +394,7 @@ fn a_replica_that_does_not_read_is_given_up() {
     }
     wait_for("it is gone", || client.info("connected_slaves") == "0");
     wait_for("nothing is kept for it", || {
-        client.info("repl_backlog_histlen").parse::<u64>().unwrap() < 4 << 20
+        client.info("repl_backlog_histlen").parse::<u64>().expect("nothing is in the way") < 4 << 20
     });
     assert!(primary.log().contains("overcoming of output buffer limits"));
 }
