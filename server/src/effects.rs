@@ -66,6 +66,8 @@ struct Keepers {
     files: u32,
     /// From where on the file still needs it.
     file: u64,
+    /// What it has to begin with.
+    prologue: Vec<u8>,
     /// How much is kept for replicas that may come back; none if none has ever come.
     backlog_bytes: Option<u64>,
     /// From where on each replica still needs it, by its client's id.
@@ -114,6 +116,7 @@ impl EffectLog {
         if sequence.keepers.files == 0 {
             sequence.keepers.file = end;
         }
+        sequence.keepers.prologue = self.prologue_of(&sequence);
         sequence.keepers.files += 1;
         self.settle(&sequence);
         end
@@ -241,6 +244,32 @@ impl EffectLog {
     /// The logical database that is selected at the end, if what comes next goes by it.
     pub fn selected(&self) -> Option<usize> {
         self.sequence.lock().selected
+    }
+
+    /// Says what is selected at the end.
+    pub fn select(&self, selected: Option<usize>) {
+        self.sequence.lock().selected = selected;
+    }
+
+    /// What whoever begins to follow at a cut has to know first: on a replica the effects do not name
+    /// their logical database anew. Empty elsewhere.
+    pub fn prologue(&self) -> Vec<u8> {
+        self.prologue_of(&self.sequence.lock())
+    }
+
+    /// The same as of the last [`EffectLog::follow`].
+    pub fn take_prologue(&self) -> Vec<u8> {
+        std::mem::take(&mut self.sequence.lock().keepers.prologue)
+    }
+
+    fn prologue_of(&self, sequence: &Sequence) -> Vec<u8> {
+        let mut prologue = Vec::new();
+        if !self.is_source(0)
+            && let Some(db) = sequence.selected
+        {
+            write_select(&mut prologue, db);
+        }
+        prologue
     }
 
     /// The offset behind the last effect.
@@ -389,7 +418,7 @@ impl Sequence {
 
     /// Forgets what nobody needs.
     fn trim(&mut self) {
-        let Keepers { files, file, backlog_bytes, replicas } = &self.keepers;
+        let Keepers { files, file, backlog_bytes, replicas, .. } = &self.keepers;
         let end = self.backlog.end();
         let mut needed = end.saturating_sub(backlog_bytes.unwrap_or(0));
         if *files != 0 {

@@ -31,6 +31,7 @@ mod notifications;
 mod pause;
 mod protocol;
 mod pubsub;
+mod replication_primary;
 mod replication_replica;
 mod same_port;
 mod scripts;

@@ -363,7 +363,10 @@ fn start_writer(
     incr: Incr,
     from: u64,
 ) -> std::io::Result<Writer> {
-    let source = Follower { database: Arc::downgrade(database), offset: from };
+    // What was relayed may go by a SELECT that is in no file.
+    let prologue = database.log.take_prologue();
+    let prologue = Some(prologue).filter(|prologue| !prologue.is_empty());
+    let source = Follower { database: Arc::downgrade(database), offset: from, prologue };
     let told = Told { database: Arc::downgrade(database), mailboxes: server.mailboxes.clone() };
     let is_busy = database.snapshots.running().is_some();
     Writer::start(
@@ -381,10 +384,15 @@ fn start_writer(
 struct Follower {
     database: Weak<Database>,
     offset: u64,
+    /// What the file begins with.
+    prologue: Option<Vec<u8>>,
 }
 
 impl Source for Follower {
     fn take(&mut self) -> Option<Lot> {
+        if let Some(prologue) = self.prologue.take() {
+            return Some(Lot { chunks: vec![prologue.into()], end: self.offset });
+        }
         let database = self.database.upgrade()?;
         let mut chunks = Vec::new();
         let Ok(end) = database.log.read(self.offset, LOT_BYTES, &mut chunks) else {

@@ -82,7 +82,9 @@ pub fn begin(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Unbeg
                 Mode::On => {
                     let at = database.log.cut();
                     let state = database.aof.state.lock();
-                    rotation = state.writer.as_ref().map(|writer| writer.rotate(at));
+                    let prologue = database.log.prologue();
+                    let writer = state.writer.as_ref();
+                    rotation = writer.map(|writer| writer.rotate_with(at, prologue));
                 }
                 Mode::Awaited => from = database.log.follow(),
                 Mode::Off | Mode::Built => {}

@@ -36,6 +36,7 @@ fn replicaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if args::is(host, "NO") && args::is(port, "ONE") {
         let was_replica = context.with_data(Reach::Everything, |_| replica::promote(&database));
         if was_replica {
+            replica::restart_file(&server, &database, context.nesting != Nesting::Nothing);
             note(context, None)?;
             let line = line(context);
             log::notice!("MASTER MODE enabled (user request from '{line}')");

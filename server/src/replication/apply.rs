@@ -38,7 +38,7 @@ impl PrimaryLink {
     }
 
     /// The connection has ended.
-    pub fn end(self: Box<Self>) {
+    pub fn end(self) {
         self.following.lose_link();
     }
 }

@@ -21,6 +21,7 @@ use super::gate;
 use super::replica::{self, Following, Rules, Stage};
 use super::snapshot::{self, Loaded, OnDisk};
 use super::wire::Wire;
+use crate::aof;
 use crate::clients::{ClientShared, Origin, bits};
 use crate::clock;
 use crate::connection::{Accepted, PrimaryStream, Stream};
@@ -240,7 +241,9 @@ impl Link {
         if is_beside {
             log::notice!("MASTER <-> REPLICA sync: Swapping active DB with loaded DB");
         }
+        aof::disable(&self.server, &self.database, false);
         let source = self.take_over(loaded, id, offset)?;
+        replica::restart_file(&self.server, &self.database, false);
         Ok((source, behind))
     }
 
@@ -320,6 +323,8 @@ impl Link {
 
     /// Gives up the old data and their history, before others are loaded.
     fn empty(&self) -> Result<(), String> {
+        // What it says is of the old data; it begins anew when the new ones are there.
+        aof::disable(&self.server, &self.database, false);
         log::notice!("MASTER <-> REPLICA sync: Flushing old data");
         let following = Arc::clone(&self.following);
         self.under_all_locks(move |worker, database, held| {

@@ -14,7 +14,7 @@ pub mod waits;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 use carnelian_replication::{History, Id};
@@ -53,6 +53,8 @@ pub struct Replication {
     pub following: ArcSwapOption<Following>,
     /// Those who follow it.
     pub primary: Primary,
+    /// The history is that of the snapshot that the server was started with.
+    pub has_resumed: AtomicBool,
 }
 
 impl Default for Replication {
@@ -62,6 +64,7 @@ impl Default for Replication {
             gate: AtomicU32::new(0),
             following: ArcSwapOption::empty(),
             primary: Primary::default(),
+            has_resumed: AtomicBool::new(false),
         }
     }
 }

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use carnelian_config::Config;
 use carnelian_replication::{History, Id};
 use carnelian_resp::Writer;
 use parking_lot::{Condvar, Mutex};
 
 use super::{gate, link, new_id};
+use crate::aof;
 use crate::blocking;
 use crate::clients::ClientShared;
 use crate::clock;
@@ -236,7 +238,8 @@ fn close(state: &mut State) {
 pub fn follow(database: &Database, host: String, port: u16, rules: Rules) -> Arc<Following> {
     let replication = &database.replication;
     let before = replication.following.load_full();
-    let has_past = before.as_ref().map_or(!rules.is_start, |before| before.has_past());
+    let has_own = !rules.is_start || replication.has_resumed.load(Ordering::SeqCst);
+    let has_past = before.as_ref().map_or(has_own, |before| before.has_past());
     let following = Following::new(host, port, has_past);
     replication.following.store(Some(Arc::clone(&following)));
     if let Some(before) = before {
@@ -247,7 +250,11 @@ pub fn follow(database: &Database, host: String, port: u16, rules: Rules) -> Arc
              master: I may be able to synchronize with the new master with just a partial transfer."
         );
     }
+    let selected = database.log.selected();
     database.log.set_foreign(true);
+    if rules.is_start {
+        database.log.select(selected);
+    }
     replication.set_gate(gate::REPLICA, true);
     apply_rules(database, rules);
     log::set_role(log::Role::Replica);
@@ -291,6 +298,14 @@ pub fn promote(database: &Database) -> bool {
     true
 }
 
+/// Begins the append-only file anew, if there is to be one and none is written: with other data it was ended.
+pub fn restart_file(server: &Arc<Server>, database: &Arc<Database>, is_nested: bool) {
+    if server.config().appendonly && aof::enable(server, database, is_nested).is_err() {
+        log::warning!("Failed enabling the AOF after successful master synchronization!");
+        aof::schedule(database);
+    }
+}
+
 /// What the configuration says of what a replica shows and takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -323,24 +338,40 @@ pub fn apply_rules(database: &Database, rules: Rules) {
     replication.set_gate(gate::STALE, is_down && !rules.shows_stale);
 }
 
-/// What a snapshot says of the history of its data, so that who reads it can go on from there.
-pub fn origin(database: &Database) -> (Id, u64, Option<usize>) {
+/// What a snapshot says of the history of its data, so that a server that loads it can go on from there.
+/// Called at its cut.
+pub fn aux(database: &Database) -> Vec<(&'static str, Vec<u8>)> {
+    if !database.log.keeps_backlog() {
+        // What was written was not counted.
+        return Vec::new();
+    }
     let id = database.replication.history.lock().id();
-    (id, database.log.end(), database.log.selected())
+    let selected = database.log.selected().unwrap_or(0);
+    vec![
+        ("repl-stream-db", selected.to_string().into_bytes()),
+        ("repl-id", id.as_bytes().to_vec()),
+        ("repl-offset", database.log.end().to_string().into_bytes()),
+    ]
 }
 
-/// Goes on with the history of a snapshot that was loaded when the server started. The caller holds all
-/// locks.
-pub fn resume(database: &Database, id: Id, offset: u64, selected: Option<usize>) {
+/// Goes on with the history of a snapshot that was loaded when the server started, before it follows
+/// anybody.
+pub fn resume(
+    database: &Database,
+    config: &Config,
+    id: &[u8],
+    offset: u64,
+    selected: Option<usize>,
+) {
+    let Some(id) = Id::parse(id) else { return };
+    let _all = database.keyspace.lock_all();
     let mut history = database.replication.history.lock();
-    if database.replication.is_replica() {
+    if config.replicaof.is_some() {
         history.renew(id);
-        if let Some(following) = database.replication.following.load_full() {
-            following.set_past(true);
-        }
+        database.replication.has_resumed.store(true, Ordering::SeqCst);
     } else {
         *history = History::resumed(new_id(), id, offset);
     }
-    drop(history);
     database.log.restart(offset, selected);
+    database.log.keep_backlog(Some(config.repl_backlog_size));
 }

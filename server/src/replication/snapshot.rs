@@ -121,7 +121,8 @@ pub fn load(
 /// Tries libraries of functions out, before those that are there give way to them.
 fn compile(sources: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     let failed = |text: &[u8]| format!("Failed loading library, {}", text.escape_ascii());
-    let mut engine = Engine::new(ScriptLimits::default()).map_err(|error| error.to_string())?;
+    let mut engine =
+        Engine::new(ScriptLimits::default()).map_err(|problem| format!("{problem}"))?;
     let clock = Clock::new();
     for source in sources {
         engine

@@ -133,7 +133,7 @@ impl Appender {
             self.taken = lot.end;
             self.lots = self.lots.saturating_sub(1);
         }
-        let Some(rotate) = rotate else {
+        let Some(mut rotate) = rotate else {
             self.pending.extend(lot.map(Step::Write));
             return;
         };
@@ -142,7 +142,11 @@ impl Appender {
             None => (None, None),
         };
         self.pending.extend(before.map(Step::Write));
+        let (end, prologue) = (rotate.at, std::mem::take(&mut rotate.prologue));
         self.pending.push_back(Step::Rotate(rotate));
+        if !prologue.is_empty() {
+            self.pending.push_back(Step::Write(Lot { chunks: vec![prologue.into()], end }));
+        }
         self.pending.extend(after.map(Step::Write));
     }
 

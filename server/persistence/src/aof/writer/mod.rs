@@ -156,6 +156,8 @@ struct Orders {
 
 struct Rotate {
     at: u64,
+    /// What the new file begins with.
+    prologue: Vec<u8>,
     answer: Sender<Rotated>,
 }
 
@@ -233,8 +235,13 @@ impl Writer {
     /// waits. The effect after it has to name its logical database. A second change of files
     /// before the first is done makes that one fail.
     pub fn rotate(&self, at: u64) -> Rotation {
+        self.rotate_with(at, Vec::new())
+    }
+
+    /// The same; the new file begins with `prologue`, which the effect after the cut goes by.
+    pub fn rotate_with(&self, at: u64, prologue: Vec<u8>) -> Rotation {
         let (answer, outcome) = mpsc::channel();
-        self.shared.order(|orders| orders.rotate = Some(Rotate { at, answer }));
+        self.shared.order(|orders| orders.rotate = Some(Rotate { at, prologue, answer }));
         Rotation(outcome)
     }
 
