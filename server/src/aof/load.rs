@@ -96,13 +96,16 @@ pub fn reload(nest: &mut Nest<'_>) -> Result<(), String> {
         FAILED.to_owned()
     })?;
     let folder = database.aof.folder(&config).map_err(|_| FAILED.to_owned())?;
+    // Others are told to wait, and do not stand before the locks.
+    let bytes = folder.measure().unwrap_or(0);
+    let guard = database.loading.begin(bytes, config.key_load_delay);
     let mut session = session(&server, &database);
     let mut replayer = Replayer {
         worker: nest.worker,
         session: &mut session,
         held: Some(nest.held),
         config: &config,
-        progress: &Progress::default(),
+        progress: &guard.progress,
         queue: Vec::new(),
         slices: Vec::new(),
         replies: Vec::new(),
