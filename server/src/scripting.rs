@@ -91,8 +91,8 @@ impl Scripting {
     /// The sources of all libraries of functions.
     pub fn library_sources(&self) -> Vec<Vec<u8>> {
         let engine = self.engine.lock();
-        let of = |engine: &Engine| engine.libraries().map(|library| library.code.to_vec()).collect();
-        engine.as_ref().map_or(Vec::new(), of)
+        let engine = engine.as_ref();
+        engine.map_or(Vec::new(), |engine| engine.libraries().map(|it| it.code.to_vec()).collect())
     }
 
     /// Whether a script may write, or pass something on, for all it says of itself.

@@ -21,5 +21,7 @@ pub use reply::{Protocol, Reply};
 pub use server::{Server, Starter, is_carnelian};
 pub use transport::{TlsOptions, Transport};
 
+#[path = "../crash/mod.rs"]
+pub mod crash;
 #[path = "../differential/mod.rs"]
 pub mod differential;

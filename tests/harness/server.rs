@@ -78,7 +78,7 @@ pub fn is_carnelian() -> bool {
     program_is_carnelian(program())
 }
 
-fn program_is_carnelian(program: &Path) -> bool {
+pub(crate) fn program_is_carnelian(program: &Path) -> bool {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     !name.contains("redis") && !name.contains("valkey")
 }

@@ -18,10 +18,10 @@ pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(820 * 86_400);
 /// Leaves of ours are made anew this long before they end.
 pub(crate) const LEAF_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
 
-const AUTHORITY_LIFE: Duration = Duration::from_secs(3_652 * 86_400);
+pub(crate) const AUTHORITY_LIFE: Duration = Duration::from_secs(3_652 * 86_400);
 
 /// Clocks of clients may be behind.
-const BACKDATED: Duration = Duration::from_secs(10 * 60);
+pub(crate) const BACKDATED: Duration = Duration::from_secs(10 * 60);
 
 /// The end of what fits into a certificate: 9999-12-31T23:59:59Z.
 const YEAR_9999_S: u64 = 253_402_300_799;
@@ -166,7 +166,7 @@ fn issued(certificate: rcgen::Certificate, key: &KeyPair) -> Issued {
     }
 }
 
-fn subject(common_name: &str) -> DistinguishedName {
+pub(crate) fn subject(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::OrganizationName, "Carnelian");
     name.push(DnType::CommonName, common_name);
@@ -180,7 +180,7 @@ fn alternatives(names: &SubjectAltNames) -> Result<Vec<SanType>, ConfigError> {
 }
 
 /// 16 random bytes that make a positive number of always the same length.
-fn serial() -> Result<[u8; 16], ConfigError> {
+pub(crate) fn serial() -> Result<[u8; 16], ConfigError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ConfigError::NoRandomness)?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
@@ -189,7 +189,7 @@ fn serial() -> Result<[u8; 16], ConfigError> {
 
 /// Sets both dates, in whole seconds as certificates have them. A clock outside 1970 to 9999 is
 /// taken for the nearest date a certificate can hold.
-fn set_validity(params: &mut CertificateParams, from: SystemTime, to: SystemTime) {
+pub(crate) fn set_validity(params: &mut CertificateParams, from: SystemTime, to: SystemTime) {
     let date = |at: SystemTime| {
         let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seconds = since_1970.as_secs().min(YEAR_9999_S);

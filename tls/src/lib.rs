@@ -1,9 +1,11 @@
 //! TLS towards clients: the client CA and what it signs, settings and their checking, the choice
 //! between TLS and plaintext on a shared port, configurations that are swapped under live traffic,
-//! and sessions as a reactor drives them.
+//! and sessions as a reactor drives them. That is plain rustls over byte slices: no sockets, no
+//! threads, no async.
 //!
-//! All of it is plain rustls over byte slices: no sockets, no threads, no async. It knows nothing of
-//! commands and keys.
+//! TLS between nodes is in [`internode`]: its own CA, mutual authentication, and links on tokio.
+//!
+//! Neither knows anything of commands and keys.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +16,7 @@ mod der;
 mod describe;
 mod detect;
 mod error;
+pub mod internode;
 mod issue;
 mod private_key;
 mod provider;

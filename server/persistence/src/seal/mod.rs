@@ -50,6 +50,7 @@ mod frame;
 mod header;
 mod input;
 mod keys;
+mod policy;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,7 @@ pub use error::{Damage, SealError};
 pub use header::Form;
 pub use input::Input;
 pub use keys::{KeyFileError, KeyId, Keys};
+pub use policy::{Output, Policy, is_sealed_file};
 pub use reader::{Ending, SealedReader};
 pub use writer::SealedWriter;
 

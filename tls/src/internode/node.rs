@@ -1,0 +1,234 @@
+//! One node's side of the channel: what it shows, whom it trusts, its live links, its figures.
+//!
+//! `credentials` and `trust` are complete and valid at any time and swapped as a whole. A handshake
+//! takes them as it finds them; live links keep what they began with, until they are told otherwise
+//! or their peer is no longer believed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use tokio::sync::Semaphore;
+
+use super::Error;
+use super::counters::Counters;
+use super::credential::Credential;
+use super::links::{LinkId, LinkInfo, Links};
+use super::peer::{ClusterId, Identity, NodeUid, Plane, Serial};
+use super::policy::{Authority, Expected, Trust, Versions, unix_time};
+
+/// What can be chosen. Nothing here makes a link weaker than another.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub versions: Versions,
+    /// From the first byte, or from connecting, until both ends are sure of one another.
+    pub handshake_limit: Duration,
+    /// Incoming handshakes at a time.
+    pub handshakes_max: usize,
+    /// What certificates' dates are held against.
+    pub clock: Arc<dyn TimeProvider>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            versions: Versions::Both,
+            handshake_limit: Duration::from_secs(10),
+            handshakes_max: 256,
+            clock: Arc::new(DefaultTimeProvider),
+        }
+    }
+}
+
+/// A node of a cluster, able to make links.
+#[derive(Debug)]
+pub struct Node {
+    cluster: ClusterId,
+    uid: NodeUid,
+    settings: Settings,
+    credentials: [ArcSwap<Credential>; Plane::ALL.len()],
+    trust: ArcSwap<Trust>,
+    /// Held while `trust` is changed, so that no change gets lost.
+    changing: Mutex<()>,
+    links: Arc<Links>,
+    counters: Counters,
+    handshakes: Semaphore,
+}
+
+impl Node {
+    /// Checks the credentials as a peer would.
+    pub fn new(
+        control: Credential,
+        data: Credential,
+        trust: Trust,
+        settings: Settings,
+    ) -> Result<Arc<Self>, Error> {
+        let Identity { cluster, node: uid, .. } = control.identity();
+        let now = now_of(&settings);
+        for (credential, plane) in [(&control, Plane::Control), (&data, Plane::Data)] {
+            check(credential, Identity { cluster, node: uid, plane }, &trust, now)?;
+        }
+        Ok(Arc::new(Self {
+            cluster,
+            uid,
+            handshakes: Semaphore::new(settings.handshakes_max),
+            settings,
+            credentials: [ArcSwap::from_pointee(control), ArcSwap::from_pointee(data)],
+            trust: ArcSwap::from_pointee(trust),
+            changing: Mutex::new(()),
+            links: Arc::default(),
+            counters: Counters::default(),
+        }))
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    pub fn uid(&self) -> NodeUid {
+        self.uid
+    }
+
+    /// This node on a plane.
+    pub fn identity(&self, plane: Plane) -> Identity {
+        Identity { cluster: self.cluster, node: self.uid, plane }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What new handshakes show.
+    pub fn credential(&self, plane: Plane) -> Arc<Credential> {
+        self.credentials[plane as usize].load_full()
+    }
+
+    /// Whom new handshakes trust.
+    pub fn trust(&self) -> Arc<Trust> {
+        self.trust.load_full()
+    }
+
+    /// Shows another certificate from the next handshake on. Live links stay as they are; which of
+    /// them show an earlier one is told by [`Links::outdated`].
+    pub fn install(&self, credential: Credential) -> Result<(), Error> {
+        let plane = credential.identity().plane;
+        let now = now_of(&self.settings);
+        check(&credential, self.identity(plane), &self.trust.load(), now)?;
+        self.credentials[plane as usize].store(Arc::new(credential));
+        Ok(())
+    }
+
+    /// Changes whom to trust, from the next handshake on and on all live links: those whose peer
+    /// is not believed any more have ended when this returns, and are listed. One change at a time.
+    pub fn change_trust(
+        &self,
+        change: impl FnOnce(&Trust) -> Result<Trust, Error>,
+    ) -> Result<Vec<LinkInfo>, Error> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&self.trust.load())?;
+        if changed.cluster() != self.cluster {
+            return Err(Error::BadAuthority("it is another cluster's".into()));
+        }
+        let changed = Arc::new(changed);
+        // In this order: see `Links::register`.
+        self.trust.store(Arc::clone(&changed));
+        Ok(self.links.judge_again(&changed, &self.counters))
+    }
+
+    /// Trusts one more authority, or, with one already, makes it the second.
+    pub fn add_authority(&self, authority: Authority) -> Result<(), Error> {
+        self.change_trust(|trust| {
+            let mut authorities = trust.authorities().to_vec();
+            authorities.push(authority);
+            trust.with_authorities(authorities)
+        })?;
+        Ok(())
+    }
+
+    /// No longer trusts all authorities but one, which ends the links of those. This node's own
+    /// certificates must be of the one that stays.
+    pub fn keep_authority(&self, fingerprint: &str) -> Result<Vec<LinkInfo>, Error> {
+        let now = now_of(&self.settings);
+        self.change_trust(|trust| {
+            let mut authorities = trust.authorities().to_vec();
+            authorities.retain(|authority| authority.fingerprint() == fingerprint);
+            let changed = trust.with_authorities(authorities)?;
+            for plane in Plane::ALL {
+                check(&self.credential(plane), self.identity(plane), &changed, now)?;
+            }
+            Ok(changed)
+        })
+    }
+
+    /// No longer believes a certificate. Its links have ended when this returns.
+    pub fn revoke_certificate(&self, serial: Serial) -> Vec<LinkInfo> {
+        self.revoke(|trust| {
+            trust.revocations.serials.insert(serial);
+        })
+    }
+
+    /// No longer believes a node, whatever it shows. Its links have ended when this returns.
+    pub fn revoke_node(&self, node: NodeUid) -> Vec<LinkInfo> {
+        self.revoke(|trust| {
+            trust.revocations.nodes.insert(node);
+        })
+    }
+
+    fn revoke(&self, change: impl FnOnce(&mut Trust)) -> Vec<LinkInfo> {
+        let ended = self.change_trust(|trust| {
+            let mut trust = trust.clone();
+            change(&mut trust);
+            Ok(trust)
+        });
+        ended.expect("revoking changes no authority and cannot fail")
+    }
+
+    /// Ends a link for a reason of this node's own. `false` if it had ended.
+    pub fn end_link(&self, id: LinkId) -> bool {
+        self.links.end(id, &self.counters)
+    }
+
+    pub(super) fn handshakes(&self) -> &Semaphore {
+        &self.handshakes
+    }
+
+    pub(super) fn links_shared(&self) -> &Arc<Links> {
+        &self.links
+    }
+}
+
+/// A credential that a peer would refuse is refused here, where somebody can do something about it.
+fn check(
+    credential: &Credential,
+    expected: Identity,
+    trust: &Trust,
+    now: SystemTime,
+) -> Result<(), Error> {
+    let found = credential.identity();
+    if found != expected {
+        return Err(Error::NotOurs { found: Box::new(found), expected: Box::new(expected) });
+    }
+    let meant = Expected { plane: expected.plane, node: Some(expected.node) };
+    // This node need not list itself, and may know that it is about to leave.
+    let trust = trust.with_members(None);
+    trust
+        .judge(credential.certificate(), &[], meant, unix_time(now))
+        .map(|_| ())
+        .map_err(|refusal| Error::BadCertificate(refusal.to_string()))
+}
+
+fn now_of(settings: &Settings) -> SystemTime {
+    match settings.clock.current_time() {
+        Some(now) => SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs()),
+        None => SystemTime::now(),
+    }
+}

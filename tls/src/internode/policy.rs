@@ -1,0 +1,418 @@
+//! What may be spoken on the internode channel and whom to believe: the versions and suites, the
+//! authorities, who has been revoked, and the judgement of one certificate. No sockets, no state.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use aws_lc_rs::digest;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::cipher_suite as suite;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CertificateError, Error as EngineError, ProtocolVersion, RootCertStore, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::public_key::{PublicKey, RSAPublicKey};
+
+use super::Error;
+use super::peer::{ClusterId, Identity, NodeUid, Peer, Plane, Serial};
+use super::refusal::{Quoted, Refusal};
+use crate::describe::{self, hex};
+use crate::provider::provider;
+
+/// Where the internode channel listens.
+pub const INTERNODE_PORT: u16 = 3342;
+
+/// During a change of authorities two are trusted; there is never a reason for a third.
+pub const AUTHORITIES_MAX: usize = 2;
+
+/// Ours have about 1,200.
+const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
+
+const RSA_BITS_MIN: usize = 2048;
+const RSA_BITS_MAX: usize = 8192;
+
+/// The only suites there are here. Those of TLS 1.2 are why nodes have RSA keys.
+const SUITES: [SupportedCipherSuite; 4] = [
+    suite::TLS13_AES_256_GCM_SHA384,
+    suite::TLS13_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
+
+/// RSA with SHA-256, SHA-384 and SHA-512, in that order.
+const SIGNATURE_ALGORITHMS: [&str; 3] =
+    ["1.2.840.113549.1.1.11", "1.2.840.113549.1.1.12", "1.2.840.113549.1.1.13"];
+
+/// The suites, the preferred first.
+pub fn suites() -> impl Iterator<Item = SupportedCipherSuite> {
+    SUITES.into_iter()
+}
+
+/// The engine's cryptography, cut down to the four suites.
+pub(super) fn cryptography() -> Arc<CryptoProvider> {
+    static CRYPTOGRAPHY: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let cipher_suites = SUITES.to_vec();
+        Arc::new(CryptoProvider { cipher_suites, ..CryptoProvider::clone(provider()) })
+    });
+    CRYPTOGRAPHY.clone()
+}
+
+const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
+/// The versions of TLS in use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Versions {
+    /// TLS 1.3 with those who know it.
+    #[default]
+    Both,
+    Tls12,
+    Tls13,
+}
+
+impl Versions {
+    pub(super) fn has(self, version: ProtocolVersion) -> bool {
+        self.all().iter().any(|known| known.version == version)
+    }
+
+    pub(super) fn all(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Both => BOTH,
+            Self::Tls12 => &BOTH[1..],
+            Self::Tls13 => &BOTH[..1],
+        }
+    }
+}
+
+/// The certificate of an authority of the cluster.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    cluster: ClusterId,
+    sha256: [u8; 32],
+    /// Holds this authority and no other.
+    root: Arc<RootCertStore>,
+}
+
+impl Authority {
+    /// Checks that it is one of ours: an authority's, self-signed, whose one name is its cluster.
+    pub fn new(certificate: CertificateDer<'static>) -> Result<Self, Error> {
+        let bad = |reason: String| Error::BadAuthority(reason);
+        let parsed = describe::parse(&certificate).map_err(|error| bad(error.to_string()))?;
+        if !parsed.is_ca() {
+            return Err(bad("it is not marked as an authority's".into()));
+        }
+        if parsed.subject().as_raw() != parsed.issuer().as_raw() {
+            return Err(bad("another authority has signed it".into()));
+        }
+        parsed
+            .verify_signature(None)
+            .map_err(|_| bad("it is not signed with its own key".into()))?;
+        let cluster = match &names(&parsed).map_err(|refusal| bad(refusal.to_string()))?[..] {
+            [GeneralName::URI(uri)] => uri
+                .strip_prefix("carnelian://")
+                .and_then(|cluster| cluster.parse().ok())
+                .ok_or_else(|| bad(format!("{} is no cluster's name", Quoted::text(uri))))?,
+            _ => return Err(bad("it does not have one name, its cluster's".into())),
+        };
+        let mut root = RootCertStore::empty();
+        root.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, &certificate).as_ref());
+        Ok(Self { cluster, sha256, root: Arc::new(root), certificate })
+    }
+
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// SHA-256 of the certificate in hexadecimal: what to call it.
+    pub fn fingerprint(&self) -> String {
+        hex(&self.sha256)
+    }
+}
+
+/// Who is no longer believed, although their certificates are in order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Revocations {
+    pub serials: BTreeSet<Serial>,
+    pub nodes: BTreeSet<NodeUid>,
+}
+
+/// Whom to believe: complete at any time, replaced as a whole.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    cluster: ClusterId,
+    authorities: Vec<Authority>,
+    pub revocations: Revocations,
+    /// The nodes of the cluster, where they are known; `None` lets in whoever has a certificate.
+    pub members: Option<BTreeSet<NodeUid>>,
+}
+
+impl Trust {
+    /// One authority, or two while one takes over from the other.
+    pub fn new(authorities: Vec<Authority>) -> Result<Self, Error> {
+        let [first, rest @ ..] = &authorities[..] else {
+            return Err(Error::BadAuthority("there is none".into()));
+        };
+        if AUTHORITIES_MAX < authorities.len() {
+            return Err(Error::BadAuthority("no more than two can be trusted at a time".into()));
+        }
+        if rest.iter().any(|other| other.cluster != first.cluster) {
+            return Err(Error::BadAuthority("they are not of one cluster".into()));
+        }
+        if rest.iter().any(|other| other.subject() == first.subject()) {
+            return Err(Error::BadAuthority("both have the same name".into()));
+        }
+        let cluster = first.cluster;
+        Ok(Self { cluster, authorities, revocations: Revocations::default(), members: None })
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    pub fn authorities(&self) -> &[Authority] {
+        &self.authorities
+    }
+
+    /// The same with other authorities.
+    pub fn with_authorities(&self, authorities: Vec<Authority>) -> Result<Self, Error> {
+        let new = Self::new(authorities)?;
+        if new.cluster != self.cluster {
+            return Err(Error::BadAuthority("it is another cluster's".into()));
+        }
+        Ok(Self { authorities: new.authorities, ..self.clone() })
+    }
+
+    /// The same with this list of nodes.
+    pub fn with_members(&self, members: Option<BTreeSet<NodeUid>>) -> Self {
+        Self { members, ..self.clone() }
+    }
+
+    /// Judges what may change while a link lives.
+    pub(super) fn still_believes(&self, peer: &Peer) -> Result<(), Refusal> {
+        if !self.authorities.iter().any(|authority| authority.sha256 == peer.authority) {
+            return Err(Refusal::UnknownAuthority(Quoted::text("an authority withdrawn since")));
+        }
+        if self.revocations.serials.contains(&peer.serial) {
+            return Err(Refusal::RevokedCertificate(peer.serial.clone()));
+        }
+        let node = peer.identity.node;
+        if self.revocations.nodes.contains(&node) {
+            return Err(Refusal::RevokedNode(node));
+        }
+        match &self.members {
+            Some(members) if !members.contains(&node) => Err(Refusal::NotAMember(node)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Judges the certificate a peer has shown. What is checked first is what tells most.
+    pub(super) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        expected: Expected,
+        now: UnixTime,
+    ) -> Result<Peer, Refusal> {
+        if !others.is_empty() {
+            return Err(Refusal::Chain { count: others.len().saturating_add(1) });
+        }
+        if CERTIFICATE_BYTES_MAX < leaf.len() {
+            return Err(Refusal::OversizeCertificate { bytes: leaf.len() });
+        }
+        let parsed = describe::parse(leaf).map_err(|error| damaged(&error.to_string()))?;
+        let version = parsed.version().0.saturating_add(1);
+        if version != 3 {
+            return Err(Refusal::CertificateVersion(version));
+        }
+        let authority = self.authority_of(&parsed)?;
+        check_signature_algorithm(&parsed)?;
+        check_chain(leaf, &parsed, authority, now)?;
+        check_key(&parsed)?;
+        check_usage(&parsed)?;
+        let identity = identity(&parsed)?;
+        expected.check(self.cluster, identity)?;
+        let peer = Peer {
+            identity,
+            serial: Serial::from_bytes(parsed.raw_serial()),
+            not_after: parsed.validity().not_after.timestamp(),
+            authority: authority.sha256,
+        };
+        self.still_believes(&peer)?;
+        Ok(peer)
+    }
+
+    /// By name; whether it signed is checked later.
+    fn authority_of(&self, leaf: &X509Certificate<'_>) -> Result<&Authority, Refusal> {
+        let issuer = leaf.issuer();
+        self.authorities
+            .iter()
+            .find(|authority| authority.subject().as_deref() == Some(issuer.as_raw()))
+            .ok_or_else(|| Refusal::UnknownAuthority(Quoted::text(&issuer.to_string())))
+    }
+}
+
+impl Authority {
+    fn subject(&self) -> Option<Vec<u8>> {
+        let parsed = describe::parse(&self.certificate).ok()?;
+        Some(parsed.subject().as_raw().to_vec())
+    }
+}
+
+/// Who the other end has to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    pub(super) plane: Plane,
+    /// `None` where any node of the cluster may come.
+    pub(super) node: Option<NodeUid>,
+}
+
+impl Expected {
+    fn check(self, cluster: ClusterId, found: Identity) -> Result<(), Refusal> {
+        if found.cluster != cluster {
+            return Err(Refusal::WrongCluster { found: found.cluster, expected: cluster });
+        }
+        if found.plane != self.plane {
+            return Err(Refusal::WrongPlane { found: found.plane, expected: self.plane });
+        }
+        match self.node {
+            Some(expected) if expected != found.node => {
+                Err(Refusal::WrongNode { found: found.node, expected })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_signature_algorithm(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
+    let algorithm = leaf.signature_algorithm.algorithm.to_id_string();
+    if SIGNATURE_ALGORITHMS.contains(&algorithm.as_str()) {
+        return Ok(());
+    }
+    Err(Refusal::SignatureAlgorithm(match algorithm.as_str() {
+        "1.2.840.113549.1.1.4" => "MD5".into(),
+        "1.2.840.113549.1.1.5" => "SHA-1".into(),
+        _ => algorithm,
+    }))
+}
+
+/// Signature, dates, that it is no authority's, and critical extensions: the engine's business.
+fn check_chain(
+    leaf: &CertificateDer<'_>,
+    parsed: &X509Certificate<'_>,
+    authority: &Authority,
+    now: UnixTime,
+) -> Result<(), Refusal> {
+    use CertificateError as E;
+
+    let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let algorithms = provider().signature_verification_algorithms.all;
+    let result = ParsedCertificate::try_from(leaf).and_then(|leaf| {
+        verify_server_cert_signed_by_trust_anchor(&leaf, &authority.root, &[], now, algorithms)
+    });
+    let error = match result {
+        Ok(()) => return Ok(()),
+        Err(EngineError::InvalidCertificate(error)) => error,
+        Err(other) => return Err(damaged(&other.to_string())),
+    };
+    let validity = parsed.validity();
+    Err(match error {
+        E::Expired | E::ExpiredContext { .. } => {
+            Refusal::Expired { ago_s: now_s.saturating_sub(validity.not_after.timestamp()) }
+        }
+        E::NotValidYet | E::NotValidYetContext { .. } => {
+            Refusal::NotYetValid { in_s: validity.not_before.timestamp().saturating_sub(now_s) }
+        }
+        E::UnknownIssuer | E::BadSignature => Refusal::BadSignature,
+        E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
+            Refusal::ExtendedKeyUsage("for the server's end")
+        }
+        E::UnhandledCriticalExtension => damaged("it has a critical extension unknown here"),
+        _ if parsed.is_ca() => Refusal::Authority,
+        other => damaged(&other.to_string()),
+    })
+}
+
+fn check_key(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
+    let key = leaf.public_key().parsed().map_err(|_| damaged("its key cannot be read"))?;
+    let PublicKey::RSA(key) = key else { return Err(Refusal::KeyKind) };
+    match rsa_bits(&key) {
+        bits if bits < RSA_BITS_MIN => Err(Refusal::WeakKey { bits }),
+        bits if RSA_BITS_MAX < bits => Err(Refusal::OversizeKey { bits }),
+        _ => Ok(()),
+    }
+}
+
+/// The exact size, which the library rounds up to bytes.
+pub(super) fn rsa_bits(key: &RSAPublicKey<'_>) -> usize {
+    let zeros = key.modulus.iter().take_while(|byte| **byte == 0).count();
+    match &key.modulus[zeros..] {
+        [] => 0,
+        [first, rest @ ..] => 8 * rest.len() + (u8::BITS - first.leading_zeros()) as usize,
+    }
+}
+
+/// A node is client and server of the others, and signs handshakes, nothing else.
+fn check_usage(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
+    let twice = |_| damaged("an extension comes twice or is not readable");
+    match leaf.key_usage().map_err(twice)? {
+        Some(usage) if usage.value.digital_signature() && !usage.value.key_cert_sign() => {}
+        _ => return Err(Refusal::KeyUsage),
+    }
+    let Some(usage) = leaf.extended_key_usage().map_err(twice)? else {
+        return Err(Refusal::ExtendedKeyUsage("for either end of a link"));
+    };
+    match usage.value {
+        usage if usage.any => Err(Refusal::ExtendedKeyUsage("limited to links")),
+        usage if !usage.server_auth => Err(Refusal::ExtendedKeyUsage("for the server's end")),
+        usage if !usage.client_auth => Err(Refusal::ExtendedKeyUsage("for the client's end")),
+        _ => Ok(()),
+    }
+}
+
+/// The one name of a certificate. Its common name is nobody's.
+fn identity(leaf: &X509Certificate<'_>) -> Result<Identity, Refusal> {
+    let names = names(leaf)?;
+    let name = match &names[..] {
+        [] => return Err(Refusal::NoIdentity),
+        [name] => name,
+        several => return Err(Refusal::SeveralNames { count: several.len() }),
+    };
+    match name {
+        GeneralName::URI(uri) => uri.parse().map_err(|error: super::NotAnIdentity| {
+            Refusal::BadIdentity { name: Quoted::text(uri), reason: error.0 }
+        }),
+        other => Err(Refusal::BadIdentity {
+            name: Quoted::text(&other.to_string()),
+            reason: "it is not a URI",
+        }),
+    }
+}
+
+fn names<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a GeneralName<'a>>, Refusal> {
+    let extension = certificate
+        .subject_alternative_name()
+        .map_err(|_| damaged("its names come twice or are not readable"))?;
+    Ok(extension.map_or_else(Vec::new, |names| names.value.general_names.iter().collect()))
+}
+
+fn damaged(reason: &str) -> Refusal {
+    Refusal::BadCertificate(Quoted::text(reason).unquoted())
+}
+
+/// The time as certificates count it.
+pub(super) fn unix_time(at: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}

@@ -1,0 +1,129 @@
+//! Sealing the authority's key at rest: AES-256-GCM under a key of its own in a file of its own,
+//! which can lie on another disk, be mounted only when needed, or be taken away.
+//!
+//! A sealed file is `CARNSEAL`, the version 1, a random nonce of 12 bytes, and what was sealed with
+//! its tag. Name and version are authenticated with it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+
+use super::Error;
+use crate::describe::hex;
+use crate::error::ConfigError;
+use crate::private_key::unhex;
+use crate::store::{self, Access};
+
+const HEADER: &[u8; 9] = b"CARNSEAL\x01";
+const KEY_BYTES: usize = 32;
+
+/// The key that seals, and the file it came from.
+pub struct SealKey {
+    key: RandomizedNonceKey,
+    path: PathBuf,
+}
+
+impl SealKey {
+    /// Makes a new one in a file that must not exist yet.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let mut bytes = [0; KEY_BYTES];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ConfigError::NoRandomness)?;
+        if store::read_if_present(path)?.is_some() {
+            return Err(Error::Exists { path: path.to_owned() });
+        }
+        store::write(path, format!("{}\n", hex(&bytes)).as_bytes(), Access::Owner)?;
+        Self::of(&bytes, path)
+    }
+
+    /// The one in a file, which nobody but its owner may be able to read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let contents = store::read(path)?;
+        let mode = std::fs::metadata(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?
+            .permissions()
+            .mode();
+        if mode & 0o077 != 0 {
+            return Err(Error::Exposed { path: path.to_owned(), mode: mode & 0o777 });
+        }
+        let bad = || Error::BadSealKey { path: path.to_owned() };
+        let text = std::str::from_utf8(&contents).map_err(|_| bad())?;
+        let bytes = unhex(text.trim_end()).ok_or_else(bad)?;
+        Self::of(bytes[..].try_into().map_err(|_| bad())?, path)
+    }
+
+    fn of(bytes: &[u8; KEY_BYTES], path: &Path) -> Result<Self, Error> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes)
+            .map_err(|_| Error::BadSealKey { path: path.to_owned() })?;
+        Ok(Self { key, path: path.to_owned() })
+    }
+
+    pub(super) fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut body = plain.to_vec();
+        let nonce = self
+            .key
+            .seal_in_place_append_tag(Aad::from(HEADER), &mut body)
+            .map_err(|_| ConfigError::NoRandomness)?;
+        Ok([HEADER, &nonce.as_ref()[..], &body].concat())
+    }
+
+    /// What was sealed into the file `path` with this key, unchanged since.
+    pub(super) fn unseal(&self, sealed: &[u8], path: &Path) -> Result<Vec<u8>, Error> {
+        let bad = || Error::NotSealed { path: path.to_owned() };
+        let rest = sealed.strip_prefix(HEADER).ok_or_else(bad)?;
+        let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(bad)?;
+        let mut body = body.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let plain = self
+            .key
+            .open_in_place(nonce, Aad::from(HEADER), &mut body)
+            .map_err(|_| Error::WrongSealKey { path: path.to_owned(), key: self.path.clone() })?;
+        Ok(plain.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens_with_its_key_only_and_only_unchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let sealed = SealKey::create(&path).unwrap().seal(b"secret").unwrap();
+        let key = SealKey::open(&path).unwrap();
+        let file = Path::new("ca.sealed");
+        assert_eq!(key.unseal(&sealed, file).unwrap(), b"secret");
+        assert!(!sealed.windows(6).any(|window| window == b"secret"));
+        assert_ne!(key.seal(b"secret").unwrap(), sealed, "never twice the same nonce");
+
+        for place in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[place] ^= 1;
+            let error = key.unseal(&changed, file).unwrap_err().to_string();
+            assert!(error.contains("ca.sealed"), "{error}");
+            assert!(key.unseal(&sealed[..place], file).is_err());
+        }
+        let other = SealKey::create(&folder.path().join("other")).unwrap();
+        let error = other.unseal(&sealed, file).unwrap_err().to_string();
+        assert!(error.contains("other"), "{error}");
+    }
+
+    #[test]
+    fn key_files_are_not_replaced_and_must_be_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        SealKey::create(&path).unwrap();
+        assert!(matches!(SealKey::create(&path), Err(Error::Exists { .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = SealKey::open(&path).err().unwrap().to_string();
+        assert!(error.contains("0640"), "{error}");
+        for bad in ["", "00", &"g".repeat(64), &"0".repeat(63), &"0".repeat(66), "\u{0444}"] {
+            fs::write(&path, bad).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(matches!(SealKey::open(&path), Err(Error::BadSealKey { .. })), "{bad}");
+        }
+    }
+}

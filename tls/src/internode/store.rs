@@ -1,0 +1,208 @@
+//! What a node keeps of the internode channel, in a folder of its own, closed to others. Every
+//! file has mode 0600 and is replaced as a whole; a key and its certificate are one file, so that no
+//! crash can part them.
+//!
+//! | file | content |
+//! |---|---|
+//! | `control.pem`, `data.pem` | the node's certificate for the plane and its key |
+//! | `control.key.pending`, `data.key.pending` | a key whose request has not been granted yet |
+//! | `trust.pem` | the certificates of the authorities that are trusted, one or two |
+//! | `revoked` | lines `serial HEX` and `node UID` |
+//! | `authority.sealed` | certificate and key of the authority, sealed; on nodes that sign |
+//! | `seal.key` | what it is sealed with, unless that is kept elsewhere |
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::CertificateDer;
+
+use super::Error;
+use super::ca::SigningAuthority;
+use super::credential::Credential;
+use super::issue::NodeKey;
+use super::peer::Plane;
+use super::policy::{Authority, Revocations, Trust};
+use super::seal::SealKey;
+use crate::error::ConfigError;
+use crate::store::{self, Access};
+
+const AUTHORITY: &str = "authority.sealed";
+const TRUST: &str = "trust.pem";
+const REVOKED: &str = "revoked";
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Its name within the data folder.
+    pub const FOLDER: &str = "internode";
+    /// Where the key that seals the authority is, unless the operator keeps it elsewhere.
+    pub const SEAL_KEY: &str = "seal.key";
+
+    /// The store in a data folder; makes it if it is missing.
+    pub fn open(data_folder: &Path) -> Result<Self, Error> {
+        let folder = data_folder.join(Self::FOLDER);
+        store::make_folder(&folder)?;
+        Ok(Self { folder })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The file of the key that seals, if it is kept here.
+    pub fn seal_key_file(&self) -> PathBuf {
+        self.folder.join(Self::SEAL_KEY)
+    }
+
+    /// Whether an authority is kept here.
+    pub fn has_authority(&self) -> bool {
+        self.folder.join(AUTHORITY).exists()
+    }
+
+    pub fn save_authority(&self, authority: &SigningAuthority, key: &SealKey) -> Result<(), Error> {
+        let sealed = key.seal(authority.to_pem().as_bytes())?;
+        Ok(store::write(&self.folder.join(AUTHORITY), &sealed, Access::Owner)?)
+    }
+
+    pub fn authority(&self, key: &SealKey) -> Result<SigningAuthority, Error> {
+        let path = self.folder.join(AUTHORITY);
+        let plain = key.unseal(&store::read(&path)?, &path)?;
+        let pem = String::from_utf8(plain).map_err(|_| Error::NotSealed { path })?;
+        SigningAuthority::from_pem(pem)
+    }
+
+    /// Keeps a key until its request has been granted, in the place of an earlier one.
+    pub fn save_pending_key(&self, plane: Plane, key: &NodeKey) -> Result<(), Error> {
+        let path = self.pending(plane);
+        Ok(store::write(&path, key.to_pem().as_bytes(), Access::Owner)?)
+    }
+
+    /// The key whose request has not been granted yet.
+    pub fn pending_key(&self, plane: Plane) -> Result<Option<NodeKey>, Error> {
+        let contents = store::read_if_present(&self.pending(plane))?;
+        contents.map(|pem| NodeKey::from_pem(&pem)).transpose()
+    }
+
+    /// Keeps a credential; the request for it is over.
+    pub fn save_credential(&self, credential: &Credential) -> Result<(), Error> {
+        let plane = credential.identity().plane;
+        let contents = pem("CERTIFICATE", credential.certificate()) + credential.key_pem();
+        store::write(&self.credential_file(plane), contents.as_bytes(), Access::Owner)?;
+        let pending = self.pending(plane);
+        match fs::remove_file(&pending) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(ConfigError::Write { path: pending, source: error }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn credential(&self, plane: Plane) -> Result<Credential, Error> {
+        let path = self.credential_file(plane);
+        let contents = store::read(&path)?;
+        let certificate = store::certificates_in(&contents, &path)?.remove(0);
+        let named = |error: Error| Error::BadFile { path: path.clone(), reason: error.to_string() };
+        NodeKey::from_pem(&contents).and_then(|key| key.certified(certificate)).map_err(named)
+    }
+
+    /// Whether there is one.
+    pub fn has_credential(&self, plane: Plane) -> bool {
+        self.credential_file(plane).exists()
+    }
+
+    pub fn save_trust(&self, trust: &Trust) -> Result<(), Error> {
+        let authorities: String = trust
+            .authorities()
+            .iter()
+            .map(|authority| pem("CERTIFICATE", authority.certificate()))
+            .collect();
+        // Should the second write fail, more is revoked than is known, which is no harm, or the
+        // new authorities are not trusted yet, which shows.
+        let revoked = revoked_text(&trust.revocations);
+        store::write(&self.folder.join(REVOKED), revoked.as_bytes(), Access::Owner)?;
+        Ok(store::write(&self.folder.join(TRUST), authorities.as_bytes(), Access::Owner)?)
+    }
+
+    /// Authorities and revocations. The members of the cluster are not kept here.
+    pub fn trust(&self) -> Result<Trust, Error> {
+        let path = self.folder.join(TRUST);
+        let named = |error: Error| Error::BadFile { path: path.clone(), reason: error.to_string() };
+        let authorities: Result<Vec<Authority>, Error> =
+            store::certificates(&path)?.into_iter().map(Authority::new).collect();
+        let mut trust = authorities.and_then(Trust::new).map_err(named)?;
+        let path = self.folder.join(REVOKED);
+        if let Some(contents) = store::read_if_present(&path)? {
+            trust.revocations = read_revoked(&contents, &path)?;
+        }
+        Ok(trust)
+    }
+
+    fn credential_file(&self, plane: Plane) -> PathBuf {
+        self.folder.join(format!("{plane}.pem"))
+    }
+
+    fn pending(&self, plane: Plane) -> PathBuf {
+        self.folder.join(format!("{plane}.key.pending"))
+    }
+}
+
+fn revoked_text(revocations: &Revocations) -> String {
+    let mut text = String::new();
+    for serial in &revocations.serials {
+        let _ = writeln!(text, "serial {serial}");
+    }
+    for node in &revocations.nodes {
+        let _ = writeln!(text, "node {node}");
+    }
+    text
+}
+
+/// A line that cannot be read is an error: to pass over it would be to believe whom it names.
+fn read_revoked(contents: &[u8], path: &Path) -> Result<Revocations, Error> {
+    let mut revocations = Revocations::default();
+    let text = String::from_utf8_lossy(contents);
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let is_known = match line.split_once(' ') {
+            _ if line.is_empty() || line.starts_with('#') => true,
+            Some(("serial", serial)) => {
+                serial.parse().map(|serial| revocations.serials.insert(serial)).is_ok()
+            }
+            Some(("node", node)) => node.parse().map(|node| revocations.nodes.insert(node)).is_ok(),
+            _ => false,
+        };
+        if !is_known {
+            let reason = format!("line {} is neither 'serial HEX' nor 'node UID'", number + 1);
+            return Err(Error::BadFile { path: path.to_owned(), reason });
+        }
+    }
+    Ok(revocations)
+}
+
+/// A certificate or the like as text.
+pub(super) fn pem(label: &str, der: &CertificateDer<'_>) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in der.chunks(48) {
+        for group in line.chunks(3) {
+            let byte = |place: usize| u32::from(group.get(place).copied().unwrap_or(0));
+            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+            for place in 0..4 {
+                let digit = bits >> (18 - 6 * place) & 0x3f;
+                text.push(match place <= group.len() {
+                    true => char::from(ALPHABET[digit as usize]),
+                    false => '=',
+                });
+            }
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "-----END {label}-----");
+    text
+}

@@ -1,0 +1,134 @@
+//! The judgement of certificates in the form the TLS engine asks for it. One judge per handshake:
+//! it knows who is expected and remembers what it found, with all its evidence, which the engine's
+//! own errors would lose.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error as EngineError, SignatureScheme};
+
+use super::peer::Peer;
+use super::policy::{Expected, Trust};
+use super::refusal::Refusal;
+use crate::provider::provider;
+
+/// What keys of nodes sign handshakes with.
+const SCHEMES: [SignatureScheme; 6] = [
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+];
+
+#[derive(Debug)]
+pub(super) struct Judge {
+    trust: Arc<Trust>,
+    expected: Expected,
+    verdict: OnceLock<Result<Peer, Refusal>>,
+}
+
+impl Judge {
+    pub(super) fn new(trust: Arc<Trust>, expected: Expected) -> Arc<Self> {
+        Arc::new(Self { trust, expected, verdict: OnceLock::new() })
+    }
+
+    /// `None` if it did not come to that.
+    pub(super) fn verdict(&self) -> Option<&Result<Peer, Refusal>> {
+        self.verdict.get()
+    }
+
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), EngineError> {
+        let verdict =
+            self.verdict.get_or_init(|| self.trust.judge(leaf, others, self.expected, now));
+        verdict.as_ref().map(|_| ()).map_err(Refusal::to_engine)
+    }
+}
+
+impl ServerCertVerifier for Judge {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, EngineError> {
+        self.judge(leaf, others, now).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, EngineError> {
+        let algorithms = &provider().signature_verification_algorithms;
+        verify_tls12_signature(message, leaf, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, EngineError> {
+        let algorithms = &provider().signature_verification_algorithms;
+        verify_tls13_signature(message, leaf, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
+
+impl ClientCertVerifier for Judge {
+    fn client_auth_mandatory(&self) -> bool {
+        true
+    }
+
+    /// Not told: who has to be told does not belong here.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, EngineError> {
+        self.judge(leaf, others, now).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, EngineError> {
+        ServerCertVerifier::verify_tls12_signature(self, message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, EngineError> {
+        ServerCertVerifier::verify_tls13_signature(self, message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
