@@ -19,6 +19,7 @@ use crate::clients::ClientShared;
 use crate::database::Database;
 use crate::dispatch;
 use crate::mailbox::Message;
+use crate::replication::waits::Awaited;
 use crate::session::{Session, Worker};
 use crate::waiters::Key;
 
@@ -39,6 +40,8 @@ pub struct Waiter {
     pub user: Arc<User>,
     /// Its place in every line.
     pub order: u64,
+    /// What WAIT waits for.
+    pub awaited: Option<Awaited>,
     state: AtomicU8,
 }
 
@@ -68,6 +71,7 @@ impl Waiter {
             no_touch: session.no_touch,
             user: Arc::clone(&session.user),
             order: database.waiters.next_order(),
+            awaited: session.awaited.take(),
             state: AtomicU8::new(WAITING),
         });
         *session.shared.waiter.lock() = Some(Arc::clone(&waiter));
@@ -79,6 +83,11 @@ impl Waiter {
     fn claim(&self) -> bool {
         let (order, loaded) = (Ordering::AcqRel, Ordering::Acquire);
         self.state.compare_exchange(WAITING, CLAIMED, order, loaded).is_ok()
+    }
+
+    /// Whether nobody has ended the wait.
+    pub fn is_waiting(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WAITING
     }
 
     fn give_back(&self) {
@@ -103,6 +112,9 @@ impl Waiter {
             return None;
         }
         self.leave();
+        if let Some(awaited) = &self.awaited {
+            return Some(awaited.reply_now(&self.database, self.protocol));
+        }
         let mut out = Vec::new();
         self.wait.on_timeout.write_to(&mut Writer::new(&mut out, self.protocol));
         Some(out)

@@ -19,13 +19,16 @@ use carnelian_config::{
     Task,
 };
 use carnelian_keyspace::Keyspace;
+use carnelian_persistence::rdb::file::Progress;
 
 use crate::acl::{self, Acl};
+use crate::aof;
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
 use crate::halt::Halt;
 use crate::listener::Change;
+use crate::load;
 use crate::log::{self, Role};
 use crate::mailbox::{Mailbox, Message};
 use crate::process::{self, PidFile};
@@ -34,8 +37,9 @@ use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
+use crate::snapshot::{self, Purpose};
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
-use crate::{allocator, clock, signals, snapshot};
+use crate::{allocator, clock, signals};
 
 /// Where a server that was started without arguments keeps its data.
 const DATA_FOLDER: &str = "carnelian-data";
@@ -45,6 +49,9 @@ const REACTORS_MAX: usize = 8;
 
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(code) = tasks::run_as_check(&program_name(), &arguments) {
+        return code;
+    }
     match Task::of(&arguments) {
         Task::Version => tasks::print_version(),
         Task::Help => tasks::print_usage(&program_name()),
@@ -212,6 +219,8 @@ struct Running {
     reactors: Vec<JoinHandle<()>>,
     requests: Receiver<Request>,
     pid_file: Option<PidFile>,
+    /// The server was told to end before all data was there: none of it may be saved.
+    is_half_loaded: bool,
 }
 
 impl Running {
@@ -242,12 +251,26 @@ impl Running {
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
         log::notice!("Server initialized");
+        if config.appendonly {
+            aof::load::at_start(&server, &database, &Progress::default())?;
+        }
 
         let mut reactors = Vec::with_capacity(seats.len());
         for (index, seat) in seats.into_iter().enumerate() {
             reactors.push(spawn(seat, index, Arc::clone(&server))?);
         }
-        server.pass_on(&database, change);
+        let open_doors = || server.pass_on(&database, change);
+        // As in Redis: where there is an append-only file, it is what counts.
+        let start = if config.appendonly {
+            open_doors();
+            load::Start::Ready
+        } else {
+            load::at_start(&server, &database, &requests, open_doors)?
+        };
+        let is_half_loaded = start == load::Start::Ended;
+        if is_half_loaded {
+            return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
+        }
         for kind in database.listeners.lock().kinds() {
             log::notice!("Ready to accept connections {}", kind.name());
         }
@@ -255,11 +278,16 @@ impl Running {
         if is_bare {
             show_first_steps(&config, &database);
         }
-        Ok(Self { server, reactors, requests, pid_file })
+        Ok(Self { server, reactors, requests, pid_file, is_half_loaded })
     }
 
     /// Returns when the server has ended in order.
     fn wait_for_the_end(self) {
+        if self.is_half_loaded {
+            log::notice!("User requested shutdown...");
+            self.server.mailboxes.iter().for_each(|mailbox| mailbox.post(Message::Shutdown));
+            return self.end();
+        }
         // The server holds a sender, so there is always somebody who may still ask.
         while let Ok(request) = self.requests.recv() {
             let config = self.server.config();
@@ -267,6 +295,7 @@ impl Running {
                 Request::Shutdown(flags, waiter) => (flags, Some(waiter)),
                 Request::Signal("SIGINT") => (config.shutdown_on_sigint, None),
                 Request::Signal(_) => (config.shutdown_on_sigterm, None),
+                Request::Loaded => continue,
             };
             log::notice!("User requested shutdown...");
             process::notify_supervisor("STOPPING=1\n");
@@ -280,6 +309,11 @@ impl Running {
                 waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
             }
         }
+        self.end();
+    }
+
+    /// Returns when the reactors have ended.
+    fn end(self) {
         for reactor in self.reactors {
             let _ = reactor.join();
         }
@@ -288,6 +322,10 @@ impl Running {
         }
         for database in &*self.server.databases.read() {
             database.listeners.lock().close();
+            if database.aof.is_written() {
+                log::notice!("Calling fsync() on the AOF file.");
+                aof::disable(&self.server, database, false);
+            }
         }
         log::warning!("Carnelian is now ready to exit, bye bye...");
     }
@@ -297,8 +335,21 @@ impl Running {
     fn stop(&self, flags: ShutdownFlags) -> bool {
         let databases = self.server.databases.read().clone();
         for database in &databases {
+            let running = database.snapshots.running();
+            if database.aof.is_unfinished() {
+                if !flags.force {
+                    log::warning!("Writing initial AOF, can't exit.");
+                    return false;
+                }
+                log::warning!("Writing initial AOF. Exit anyway.");
+            }
             if database.snapshots.cancel() {
-                log::warning!("There is a child saving an .rdb. Killing it!");
+                match running {
+                    Some(Purpose::Rewrite) => {
+                        log::warning!("There is a child rewriting the AOF. Killing it!");
+                    }
+                    _ => log::warning!("There is a child saving an .rdb. Killing it!"),
+                }
                 database.snapshots.wait_until_idle();
             }
         }

@@ -44,6 +44,8 @@ pub mod bits {
     pub const UNIX_SOCKET: u32 = 1 << 15;
     /// It is closed as soon as it has taken its replies.
     pub const CLOSE_AFTER_REPLY: u32 = 1 << 16;
+    /// It is a replica of this database.
+    pub const REPLICA: u32 = 1 << 17;
 }
 
 /// What each client takes, whatever it does: what is known of it, and its connection.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use carnelian_config::{Config, DirectiveId, LogLevel, SetError};
 
+use crate::aof;
 use crate::database::Database;
 use crate::listener::{Endpoints, Kind};
 use crate::log::{self, Level};
@@ -15,9 +16,11 @@ use crate::settings::{self, Settings};
 /// Makes `next` the configuration of the server. `changed` is what `Config::set` returned.
 ///
 /// `alter` makes the next configuration out of the present one, while no other change is going on.
+/// `is_nested`: locks of the keyspace are held.
 pub fn change(
-    server: &Server,
+    server: &Arc<Server>,
     database: &Arc<Database>,
+    is_nested: bool,
     alter: impl FnOnce(&mut Config) -> Result<Vec<DirectiveId>, SetError>,
 ) -> Result<(), SetError> {
     let _one_at_a_time = server.changing.lock();
@@ -61,6 +64,14 @@ pub fn change(
     {
         return Err(SetError::refused(DirectiveId::dir, error.to_string()));
     }
+    if changed.contains(&DirectiveId::appendonly) {
+        if !next.appendonly {
+            aof::disable(server, database, is_nested);
+        } else if aof::enable(server, database, is_nested).is_err() {
+            let reason = "Unable to turn on AOF. Check server logs.";
+            return Err(SetError::refused(DirectiveId::appendonly, reason));
+        }
+    }
 
     log::set_threshold(level(next.loglevel));
     server.hz.store(next.hz.max(1), Ordering::Relaxed);
@@ -72,7 +83,9 @@ pub fn change(
     if changed.contains(&DirectiveId::requirepass) {
         database.acl.set_default_password(settings::password(&next));
     }
+    database.loading.set_key_delay(next.key_load_delay);
     database.set_settings(settings);
+    aof::heed(server, database, &next);
     *server.config.write() = Arc::new(next);
     Ok(())
 }

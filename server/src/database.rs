@@ -8,17 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use carnelian_commands::CommandError;
 use carnelian_keyspace::Keyspace;
 use parking_lot::Mutex;
 
 use crate::acl::Acl;
+use crate::aof::Aof;
 use crate::clients::Clients;
+use crate::dispatch::UNSAVED;
 use crate::effects::EffectLog;
 use crate::encryption::Encryption;
 use crate::eviction::Room;
 use crate::histogram::Histogram;
 use crate::latency::Latency;
 use crate::listener::Listeners;
+use crate::load::Loading;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -41,9 +45,11 @@ pub struct Database {
     pub clients: Clients,
     pub stats: Stats,
     pub keyspace: Keyspace,
+    pub loading: Loading,
     /// What its writes did, for those who follow.
     pub log: EffectLog,
     pub snapshots: Snapshots,
+    pub aof: Aof,
     pub pubsub: PubSub,
     pub tls: Encryption,
     pub listeners: Mutex<Listeners>,
@@ -89,8 +95,10 @@ impl Database {
             clients: Clients::default(),
             stats,
             keyspace,
+            loading: Loading::default(),
             log: EffectLog::default(),
             snapshots: Snapshots::default(),
+            aof: Aof::default(),
             pubsub: PubSub::default(),
             tls,
             listeners: Mutex::default(),
@@ -118,6 +126,14 @@ impl Database {
         self.snapshots.heed(&settings);
         self.settings.store(Arc::new(settings));
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The reply to writes while they cannot be brought to the disk.
+    pub fn write_refusal(&self) -> Option<CommandError> {
+        if self.snapshots.refuses_writes() {
+            return Some(CommandError::text(UNSAVED));
+        }
+        self.aof.refuses_writes().then(|| CommandError::text(self.aof.misconf()))
     }
 
     /// Has sessions take notice of changes to users.

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use carnelian_commands::{Rewrite, write_command};
 use carnelian_keyspace::Changes;
+use carnelian_persistence::aof::Doorbell;
 use carnelian_replication::{Backlog, Trimmed};
 use parking_lot::Mutex;
 
@@ -37,6 +38,8 @@ pub struct EffectLog {
     held: AtomicU64,
     /// Of the reactors; known once a replica has come.
     mailboxes: OnceLock<Box<[Arc<Mailbox>]>>,
+    /// Wakes the writer of the append-only file.
+    pub bell: Arc<Doorbell>,
     sequence: Mutex<Sequence>,
 }
 
@@ -82,6 +85,7 @@ impl Default for EffectLog {
             is_strict: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            bell: Arc::default(),
             sequence: Mutex::new(sequence),
         }
     }
@@ -234,6 +238,7 @@ impl EffectLog {
         let end = sequence.append(&unit.bytes);
         let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
+        self.bell.ring();
         self.wake(waiting);
         unit.bytes.clear();
         unit.bytes.shrink_to(KEPT_BYTES);
@@ -253,8 +258,81 @@ impl EffectLog {
         let end = sequence.append(bytes);
         let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
+        self.bell.ring();
         self.wake(waiting);
         end
+    }
+
+    /// Appends a command that is about no data, between the units of others. The offset behind it.
+    pub fn append_aside(&self, words: &[&[u8]]) -> u64 {
+        let mut bytes = Vec::with_capacity(64);
+        write_command(&mut bytes, words.len(), words.iter().copied());
+        self.append_foreign(&bytes)
+    }
+
+    /// The logical database of the last effect, for who goes on from there.
+    pub fn selected(&self) -> Option<usize> {
+        self.sequence.lock().selected
+    }
+
+    /// Says which logical database what was appended last from another server left selected.
+    pub fn note_selected(&self, db: usize) {
+        self.sequence.lock().selected = Some(db);
+    }
+
+    /// A replica reads from an offset on; what it has yet to read stays. How much that is.
+    pub fn attach(
+        &self,
+        replica: u64,
+        offset: u64,
+        mailboxes: &[Arc<Mailbox>],
+    ) -> Result<u64, Trimmed> {
+        self.mailboxes.get_or_init(|| mailboxes.into());
+        let mut sequence = self.sequence.lock();
+        let (start, end) = (sequence.backlog.start(), sequence.backlog.end());
+        if offset < start || end < offset || sequence.keepers.backlog_bytes.is_none() {
+            return Err(Trimmed);
+        }
+        sequence.keepers.replicas.push((replica, offset));
+        Ok(end - offset)
+    }
+
+    pub fn detach(&self, replica: u64) {
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.replicas.retain(|(other, _)| *other != replica);
+        sequence.trim();
+    }
+
+    /// Gives a replica what comes next, up to about `most` bytes. How much there is after that; if it is
+    /// nothing, `reactor` is told of what comes.
+    pub fn feed(
+        &self,
+        replica: u64,
+        most: usize,
+        reactor: usize,
+        into: &mut Vec<Bytes>,
+    ) -> Result<u64, Trimmed> {
+        let Sequence { backlog, keepers, waiting, .. } = &mut *self.sequence.lock();
+        let keeper = keepers.replicas.iter_mut().find(|(other, _)| *other == replica);
+        let (_, position) = keeper.ok_or(Trimmed)?;
+        *position = backlog.read(*position, most, into)?;
+        let left = backlog.end() - *position;
+        if left == 0 {
+            *waiting |= bit(reactor);
+        }
+        Ok(left)
+    }
+
+    /// How much a replica has yet to read.
+    pub fn lag(&self, replica: u64) -> u64 {
+        let sequence = self.sequence.lock();
+        let keeper = sequence.keepers.replicas.iter().find(|(other, _)| *other == replica);
+        keeper.map_or(0, |(_, position)| sequence.backlog.end() - position)
+    }
+
+    /// A reactor will look by itself: it need not be told.
+    pub fn hush(&self, reactor: usize) {
+        self.sequence.lock().waiting &= !bit(reactor);
     }
 
     /// The append-only file needs nothing before an offset any more. What others need stays.

@@ -9,6 +9,7 @@ mod accept;
 pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
+mod aof;
 pub mod blocking;
 pub mod boot;
 mod census;
@@ -31,6 +32,7 @@ mod input;
 mod keys;
 mod latency;
 pub mod listener;
+pub mod load;
 pub mod log;
 pub mod mailbox;
 mod memory;

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 /// Replies are gathered in pieces of up to this many bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -25,6 +27,7 @@ pub struct Output {
 enum Piece {
     Own(Vec<u8>),
     Shared(Arc<[u8]>),
+    Block(Bytes),
 }
 
 impl Output {
@@ -60,6 +63,15 @@ impl Output {
         }
         self.bytes += bytes.len();
         self.pieces.push_back(Piece::Shared(bytes));
+    }
+
+    /// The same with a piece of the log.
+    pub fn push_block(&mut self, bytes: Bytes) {
+        if bytes.len() < 1024 {
+            return self.push(&bytes);
+        }
+        self.bytes += bytes.len();
+        self.pieces.push_back(Piece::Block(bytes));
     }
 
     pub fn clear(&mut self) {
@@ -113,6 +125,7 @@ impl Piece {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+            Self::Block(bytes) => bytes,
         }
     }
 }

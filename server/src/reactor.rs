@@ -25,6 +25,7 @@ use crate::halt::Verdict;
 use crate::log;
 use crate::mailbox::{Mailbox, Message};
 use crate::pubsub::{Part, Row};
+use crate::replication::feed::Fed;
 use crate::server::Server;
 use crate::service::{After, Service};
 use crate::session::{ClientClass, Worker};
@@ -101,6 +102,10 @@ pub struct Core {
     touched: Vec<Token>,
     /// Those whose replies wait for the disk.
     held: Vec<Token>,
+    /// Replicas, which are fed at the end of each turn.
+    replicas: Vec<Token>,
+    /// One of them can be fed more at once.
+    is_hungry: bool,
     /// When (in the clock's monotonic milliseconds) which handshake must have ended.
     handshake_deadlines: VecDeque<(u64, Token)>,
     refusal_deadlines: VecDeque<(u64, Token)>,
@@ -140,6 +145,8 @@ impl Core {
             shaking: VecDeque::new(),
             touched: Vec::new(),
             held: Vec::new(),
+            replicas: Vec::new(),
+            is_hungry: false,
             handshake_deadlines: VecDeque::new(),
             refusal_deadlines: VecDeque::new(),
             wait_deadlines: BTreeSet::new(),
@@ -263,6 +270,9 @@ impl Reactor {
     fn turn(&mut self, events: &Events) {
         self.service.begin_turn();
         let begin_ns = self.service.worker.clock.monotonic_us() * 1000;
+        if !self.core.replicas.is_empty() {
+            self.hush();
+        }
         if !self.core.mailbox.is_empty() {
             // What others sent before a client's request was sent comes before that request.
             self.read_mail();
@@ -306,6 +316,9 @@ impl Reactor {
         }
         features::end_turn(&mut self.service.worker);
         self.read_own_mail();
+        if !self.core.replicas.is_empty() {
+            self.feed();
+        }
         self.service.end_turn();
         allocator::publish();
         let worker = &self.service.worker;
@@ -336,6 +349,7 @@ impl Reactor {
             || self.core.doors.is_knocked()
             || has_own_mail
             || is_evicting
+            || self.core.is_hungry
         {
             return Duration::ZERO;
         }
@@ -467,6 +481,11 @@ impl Reactor {
             }
         }
         let Some(connection) = self.core.connections.get_mut(token) else { return Presence::Gone };
+        if let Some(attached) = &mut connection.session.attached
+            && !std::mem::replace(&mut attached.is_listed, true)
+        {
+            self.core.replicas.push(token);
+        }
         let is_owed = !connection.staged.is_empty()
             || connection.closing()
             || !connection.output.is_empty() && !connection.flags.blocked;
@@ -477,6 +496,45 @@ impl Reactor {
             self.flush();
         }
         Presence::Here
+    }
+
+    /// At the end of the turn replicas are fed anyway: nobody need wake this reactor for that.
+    fn hush(&mut self) {
+        for &token in &self.core.replicas {
+            if let Some(connection) = self.core.connections.get_mut(token) {
+                connection.session.database.log.hush(self.service.worker.reactor);
+            }
+        }
+    }
+
+    /// Gives the replicas of this reactor what they are to be sent next.
+    fn feed(&mut self) {
+        let mut replicas = std::mem::take(&mut self.core.replicas);
+        let mut hungry = Vec::new();
+        replicas.retain(|&token| {
+            let Some(connection) = self.core.connections.get_mut(token) else {
+                return self.is_lent(token);
+            };
+            let fed = self.service.feed(connection);
+            if fed == Fed::Over {
+                connection.close_when_flushed(self.service.worker.clock.monotonic_ms());
+            }
+            let is_owed = connection.closing() || !connection.output.is_empty();
+            if fed == Fed::More {
+                hungry.push(token);
+            }
+            if is_owed && (!connection.flags.blocked || connection.closing()) {
+                self.touch(token);
+            }
+            true
+        });
+        self.core.replicas.append(&mut replicas);
+        self.flush();
+        let connections = &mut self.core.connections;
+        let takes_more = |token: Token| {
+            connections.get_mut(token).is_some_and(|connection| !connection.flags.blocked)
+        };
+        self.core.is_hungry = hungry.into_iter().any(takes_more);
     }
 
     /// Writes to every connection that is owed something: once each.
@@ -839,7 +897,8 @@ impl Reactor {
             self.core.cursor = cursor;
             let Some(connection) = self.core.connections.get_mut(token) else { continue };
             if connection.closing_since_ms.is_some_and(|since_ms| since_ms + CLOSING_MS < now_ms)
-                || !connection.output.is_empty() && self.service.is_over_limit(connection)
+                || (!connection.output.is_empty() || connection.session.attached.is_some())
+                    && self.service.is_over_limit(connection)
             {
                 self.close(token);
                 continue;
@@ -1000,7 +1059,7 @@ mod tests {
     fn the_port_moves_and_stays_where_the_new_one_is_taken() {
         let bench = Bench::start(Config::default());
         let set = |name: &str, value: String| {
-            configure::change(&bench.server, &bench.database, |config| {
+            configure::change(&bench.server, &bench.database, false, |config| {
                 config.set(&[(name.as_bytes(), value.as_bytes())], Permission::Ordinary)
             })
             .map_err(|error| error.to_string())
@@ -1027,7 +1086,7 @@ mod tests {
         let bench = Bench::start(Config::default());
         let mut old = bench.connect();
         bench.exchange(&mut old, "PING\r\n", "+PONG\r\n");
-        configure::change(&bench.server, &bench.database, |config| {
+        configure::change(&bench.server, &bench.database, false, |config| {
             config.set(&[(b"transit-encryption-mode", b"required")], Permission::Ordinary)
         })
         .unwrap();
@@ -1043,7 +1102,7 @@ mod tests {
     fn a_certificate_that_cannot_be_read_is_refused_and_the_old_one_stays() {
         let bench = Bench::start(Config::default());
         let before = bench.database.tls.configuration().unwrap().certificates.len();
-        let error = configure::change(&bench.server, &bench.database, |config| {
+        let error = configure::change(&bench.server, &bench.database, false, |config| {
             config.set(&[(b"tls-cert-file", b"/no/such.pem")], Permission::Ordinary)
         })
         .unwrap_err()

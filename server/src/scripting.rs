@@ -15,10 +15,11 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::dispatch::{BUSY, BUSY_FUNCTION, Nest, UNSAVED};
+use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
+use crate::replication::gate;
 
 /// How long a wait for the engine goes on before it looks whether a script has run for too long.
 const BUSY_CHECK: Duration = Duration::from_millis(1);
@@ -91,8 +92,8 @@ impl Scripting {
     /// The sources of all libraries of functions.
     pub fn library_sources(&self) -> Vec<Vec<u8>> {
         let engine = self.engine.lock();
-        let engine = engine.as_ref();
-        engine.map_or(Vec::new(), |engine| engine.libraries().map(|it| it.code.to_vec()).collect())
+        let sources = |engine: &Engine| engine.libraries().map(|it| it.code.to_vec()).collect();
+        engine.as_ref().map_or(Vec::new(), sources)
     }
 
     /// Whether a script may write, or pass something on, for all it says of itself.
@@ -245,6 +246,13 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 Some(entry),
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
+        }
+        let gate = session.database.replication.gate();
+        if gate & gate::REFUSING != 0
+            && (!self.wrote || gate & gate::READ_ONLY != 0)
+            && let Some(text) = dispatch::gated(session, entry, gate)
+        {
+            return Err((Some(entry), CommandError::text(text)));
         }
         if self.database.snapshots.refuses_writes()
             && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)

@@ -58,6 +58,8 @@ pub enum Request {
     Shutdown(ShutdownFlags, Arc<Waiter>),
     /// SIGTERM or SIGINT, under its name.
     Signal(&'static str),
+    /// The data has been loaded, or cannot be.
+    Loaded,
 }
 
 impl Server {
@@ -99,6 +101,11 @@ impl Server {
     pub fn request_shutdown(&self, flags: ShutdownFlags, waiter: Arc<Waiter>) {
         // A main thread that no longer listens is already ending the process.
         let _ = self.requests.send(Request::Shutdown(flags, waiter));
+    }
+
+    /// Tells the main thread that it need not wait for the data any longer.
+    pub(crate) fn tell_loaded(&self) {
+        let _ = self.requests.send(Request::Loaded);
     }
 
     /// Tells the accepting reactor of a change in a database's listeners.

@@ -18,6 +18,8 @@ use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::pubsub::{Publication, Subscriptions};
 use crate::reactor::Core;
+use crate::replication::feed::{Attached, Introduction};
+use crate::replication::waits::Awaited;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
@@ -69,6 +71,14 @@ pub struct Session {
     pub waiter: Option<Arc<Waiter>>,
     /// Where in the log its last effects end.
     pub logged: u64,
+    /// What a replica has told of itself before it asked for data.
+    pub introduction: Option<Box<Introduction>>,
+    /// The client is a replica, and this is how it is fed.
+    pub attached: Option<Box<Attached>>,
+    /// What WAIT, which is about to wait, waits for.
+    pub awaited: Cell<Option<Awaited>>,
+    /// The client is the server that this database follows: it may do all, and what it sends is right.
+    pub is_primary: bool,
 }
 
 impl Session {
@@ -103,11 +113,20 @@ impl Session {
             watched: None,
             waiter: None,
             logged: 0,
+            introduction: None,
+            attached: None,
+            awaited: Cell::new(None),
+            is_primary: false,
         }
     }
 }
 
 impl Session {
+    /// The client is the server itself, and may do anything.
+    pub fn trust(&mut self) {
+        (self.authenticated, self.logged_in, self.may_do_all) = (true, true, true);
+    }
+
     /// Takes notice of settings that have changed: once a turn, and after each of the server's own commands.
     #[inline]
     pub fn refresh_settings(&mut self) {
@@ -186,6 +205,9 @@ impl Session {
         self.discard();
         if let Some(waiter) = self.waiter.take() {
             waiter.call_off();
+        }
+        if let Some(attached) = self.attached.take() {
+            self.database.replication.primary.detach(&self.database, &attached.replica);
         }
     }
 }
@@ -281,6 +303,8 @@ pub struct Worker {
     pub clock: Clock,
     pub random: fastrand::Rng,
     pub scratch: Scratch,
+    /// What it runs is from the past: nothing has expired for it.
+    pub is_timeless: bool,
     /// Commands that have run in this turn.
     pub turn_commands: u64,
     /// A script's reply, before it is known whether it is an error.
@@ -316,6 +340,7 @@ impl Worker {
             clock: Clock::new(),
             random: fastrand::Rng::new(),
             scratch: Scratch::new(),
+            is_timeless: false,
             turn_commands: 0,
             script_reply: Vec::new(),
             sweeps: BTreeMap::new(),

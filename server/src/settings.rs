@@ -84,7 +84,8 @@ impl Settings {
             tcp_keepalive: seconds(config.tcp_keepalive),
             bulk_bytes_max: bytes(config.proto_max_bulk_len),
             query_bytes_max: bytes(config.client_query_buffer_limit),
-            output_limits: OutputLimits::new(&config.client_output_buffer_limit),
+            output_limits: OutputLimits::new(&config.client_output_buffer_limit)
+                .for_backlog(bytes(config.repl_backlog_size)),
             protected_mode: config.protected_mode,
             acl_log_len: bytes(config.acllog_max_len),
             acl_all_channels: config.acl_pubsub_default == "allchannels",
@@ -318,6 +319,14 @@ impl OutputLimits {
             replica: limit(&limits.replica),
             pubsub: limit(&limits.pubsub),
         }
+    }
+
+    /// A replica that may go on by a backlog of so many bytes may also have so much waiting.
+    fn for_backlog(mut self, backlog_bytes: usize) -> Self {
+        if self.replica.hard_bytes != 0 {
+            self.replica.hard_bytes = self.replica.hard_bytes.max(backlog_bytes);
+        }
+        self
     }
 
     pub fn of(&self, class: ClientClass) -> &OutputLimit {

@@ -1,11 +1,31 @@
 //! What the program does instead of serving: its version, its usage, and checks of the machine.
 
+use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::process::ExitCode;
+
+use carnelian_persistence::aof::check as aof_check;
+use carnelian_persistence::rdb::file::check as rdb_check;
 
 /// The level of the commands on offer, by which clients switch features on.
 pub const REDIS_VERSION: &str = "8.0.6";
 pub const CARNELIAN_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Does the work of `redis-check-rdb` or `redis-check-aof` if that is the name of the program.
+pub fn run_as_check(program: &str, arguments: &[OsString]) -> Option<ExitCode> {
+    let out = &mut io::stdout().lock();
+    if rdb_check::is_called(program) {
+        let code = rdb_check::run(program, REDIS_VERSION, arguments, out);
+        return Some(ExitCode::from(code));
+    }
+    if aof_check::is_called(program) {
+        let input = &mut io::stdin().lock();
+        let world = aof_check::World { out, input, check_snapshot: &mut rdb_check::check };
+        return Some(ExitCode::from(aof_check::run(program, arguments, world)));
+    }
+    None
+}
 
 pub fn print_version() -> ExitCode {
     println!(

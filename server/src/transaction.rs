@@ -24,6 +24,8 @@ pub struct Transaction {
     commands: Vec<(usize, usize)>,
     /// What the flags of the commands say together.
     flags: u32,
+    /// Flags that one of them does not have.
+    missing: u32,
     /// Whether a pause of writes holds one of them back.
     may_write: bool,
     /// Whether a command was refused: EXEC will run none.
@@ -43,6 +45,7 @@ impl Transaction {
         }
         self.commands.push((entry.id, self.words.len()));
         self.flags |= entry.flags.bits();
+        self.missing |= !entry.flags.bits();
         self.may_write |= may_write;
     }
 
@@ -57,6 +60,11 @@ impl Transaction {
     /// Whether one of the commands has the flag.
     pub fn has(&self, flag: Flags) -> bool {
         self.flags & flag.bits() != 0
+    }
+
+    /// Whether one of the commands does not have the flag.
+    pub fn lacks(&self, flag: Flags) -> bool {
+        self.missing & flag.bits() != 0
     }
 
     /// Whether a pause of writes holds the transaction back.

@@ -223,23 +223,23 @@ directives! {
     rdb_del_sync_files: bool = "no", Kind::Bool, AnyTime, Later;
     rdb_save_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     rdb_version: u16 = "11", int(9, 12), AnyTime, Obeyed;
-    rdb_version_check: &'static str = "strict", Kind::Word(&["strict", "relaxed"]), AnyTime, Later;
+    rdb_version_check: &'static str = "strict", Kind::Word(&["strict", "relaxed"]), AnyTime, Obeyed;
     stop_writes_on_bgsave_error: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     sanitize_dump_payload: &'static str = "no",
         Kind::Word(&["no", "yes", "clients"]), AnyTime, Later;
 
     // Append-only file.
-    appendonly: bool = "no", Kind::Bool, AnyTime, Later;
-    appendfilename: String = "appendonly.aof", Kind::Text(check::append_name), StartOnly, Later;
-    appenddirname: String = "appendonlydir", Kind::Text(check::append_folder), StartOnly, Later;
-    appendfsync: AppendFsync = "everysec", Kind::Word(AppendFsync::WORDS), AnyTime, Later;
-    no_appendfsync_on_rewrite: bool = "no", Kind::Bool, AnyTime, Later;
-    auto_aof_rewrite_percentage: u32 = "100", int(0, I32_MAX), AnyTime, Later;
-    auto_aof_rewrite_min_size: u64 = "64mb", memory(0, SIZE_MAX), AnyTime, Later;
-    aof_load_truncated: bool = "yes", Kind::Bool, AnyTime, Later;
-    aof_use_rdb_preamble: bool = "yes", Kind::Bool, AnyTime, Later;
-    aof_rewrite_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Later;
-    aof_timestamp_enabled: bool = "no", Kind::Bool, AnyTime, Later;
+    appendonly: bool = "no", Kind::Bool, AnyTime, Obeyed;
+    appendfilename: String = "appendonly.aof", Kind::Text(check::append_name), StartOnly, Obeyed;
+    appenddirname: String = "appendonlydir", Kind::Text(check::append_folder), StartOnly, Obeyed;
+    appendfsync: AppendFsync = "everysec", Kind::Word(AppendFsync::WORDS), AnyTime, Obeyed;
+    no_appendfsync_on_rewrite: bool = "no", Kind::Bool, AnyTime, Obeyed;
+    auto_aof_rewrite_percentage: u32 = "100", int(0, I32_MAX), AnyTime, Obeyed;
+    auto_aof_rewrite_min_size: u64 = "64mb", memory(0, SIZE_MAX), AnyTime, Obeyed;
+    aof_load_truncated: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    aof_use_rdb_preamble: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    aof_rewrite_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    aof_timestamp_enabled: bool = "no", Kind::Bool, AnyTime, Obeyed;
 
     // Encryption at rest.
     data_at_rest_encryption: bool = "no", Kind::Bool, AnyTime, Later;
@@ -315,12 +315,12 @@ directives! {
     import_mode: bool = "no", Kind::Bool, AnyTime, Later;
 
     // Hidden: for tests and debugging.
-    aof_disable_auto_gc: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
+    aof_disable_auto_gc: bool = "no", Kind::Bool, AnyTime + HIDDEN, Obeyed;
     cluster_message_gossip_perc: u32 = "10", int(1, 100), AnyTime + HIDDEN, Later;
     cluster_ping_interval: u64 = "0", int(0, I64_MAX), AnyTime + HIDDEN, Later;
     enable_debug_assert: bool = "no", Kind::Bool, StartOnly + HIDDEN, Later;
     io_threads_always_active: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
-    key_load_delay: i32 = "0", int(I32_MIN, I32_MAX), AnyTime + HIDDEN, Later;
+    key_load_delay: i32 = "0", int(I32_MIN, I32_MAX), AnyTime + HIDDEN, Obeyed;
     loading_process_events_interval_bytes: u32 = "524288",
         int(1024, I32_MAX), AnyTime + HIDDEN, Later;
     lua_enable_deprecated_api: bool = "no", Kind::Bool, StartOnly + HIDDEN, Later;

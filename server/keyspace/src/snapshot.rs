@@ -134,9 +134,10 @@ impl Keyspace {
         if self.is_cut_open() {
             return Err(AlreadyOpen);
         }
-        let mut all = self.lock_lazily();
-        all.lock_rest();
-        Hold::from(all).cut(sink, at_cut)
+        // With the token: what holds it has taken only some of its locks, and may be halfway through.
+        let mut hold = Hold::from(self.lock_lazily());
+        hold.lock_rest();
+        hold.cut(sink, at_cut)
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct RunState {
     pub(crate) numbers: Vec<u8>,
     /// Resumptions of coroutines since the last tick for their sake.
     pub(crate) beats: u32,
+    /// Work of functions that take long for one instruction, since the last tick for its sake.
+    pub(crate) steps: usize,
     /// The library being loaded, during FUNCTION LOAD.
     pub(crate) loading: Option<crate::functions::Registrations>,
 }

@@ -11,7 +11,7 @@ use mlua::debug::Debug;
 use crate::error::{self, PRELUDE, Raised};
 use crate::host::{Slot, Tick, current};
 use crate::random::Random;
-use crate::raw::{Callable, Passing, Runner, Status};
+use crate::raw::{Callable, Passing, Runner, Status, strings};
 use crate::reply::Booleans;
 use crate::{api, library};
 
@@ -206,7 +206,7 @@ fn native(lua: &Lua, kind: Kind) -> mlua::Result<Table> {
         Ok(())
     };
     native.raw_set("randomseed", lua.create_function(seed)?)?;
-    native.raw_set("string", lua.create_table()?)?;
+    native.raw_set("string", strings::table(lua)?)?;
     native.raw_set("cjson", library::cjson::table(lua)?)?;
     native.raw_set("cmsgpack", library::cmsgpack::table(lua)?)?;
     native.raw_set("struct", library::packing::table(lua)?)?;

@@ -13,6 +13,7 @@ mod functions;
 mod host;
 mod interpreter;
 mod library;
+mod pattern;
 mod payload;
 mod random;
 mod raw;

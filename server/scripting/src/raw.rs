@@ -18,6 +18,8 @@
 //!   whoever runs something: no other thread is in the state meanwhile.
 #![allow(unsafe_code)]
 
+pub(crate) mod strings;
+
 use std::any::Any;
 use std::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -459,6 +459,14 @@ fn a_script_is_ended_from_outside() {
          coroutine.resume(c) end",
         "while true do pcall(coroutine.wrap(function() while true do end end)) end",
         "while true do xpcall(function() while true do end end, function() while true do end end) end",
+        "return string.find(('a'):rep(1000), ('a*'):rep(20) .. 'b')",
+        "return (('a'):rep(1000)):match(('a-'):rep(20) .. 'b')",
+        "for _ in string.gmatch(('a'):rep(1000), ('a?'):rep(500) .. 'b') do end",
+        "return pcall(string.gsub, ('a'):rep(1000), ('.+'):rep(20) .. '(b)', '')",
+        "local s = ('('):rep(100000) return s:find('%b()')",
+        "local s = ('x'):rep(1000000) while true do s:find('y', 1, true) end",
+        "local s = ('x'):rep(1000000) while true do s:gsub('x', '', 1) end",
+        "while true do local s = ('x'):rep(1000000) end",
     ] {
         let (engine, host) = (&mut engine(), &mut Toy::default());
         host.ticks_left = Some(2);

@@ -6,6 +6,7 @@
 //!
 //! Order of locks: those of the keyspace, then this state, then the log.
 
+mod convert;
 pub mod load;
 mod rewrite;
 
@@ -105,11 +106,27 @@ impl Aof {
 
     /// The reply to them.
     pub fn misconf(&self) -> String {
-        format!("MISCONF Errors writing to the AOF file: {}", self.trouble.lock())
+        format!("MISCONF Errors writing to the AOF file: {}", self.trouble())
     }
 
-    pub fn is_enabled(&self) -> bool {
-        self.state.lock().mode != Mode::Off
+    /// Why it cannot be written to.
+    pub fn trouble(&self) -> String {
+        self.trouble.lock().clone()
+    }
+
+    /// Whether there is anything that DEBUG LOADAOF could load.
+    pub fn has_files(&self, config: &Config) -> bool {
+        self.folder(config).is_ok_and(|folder| !folder.manifest().is_empty())
+    }
+
+    /// Whether there is a thread that writes.
+    pub fn is_written(&self) -> bool {
+        self.state.lock().writer.is_some()
+    }
+
+    /// A file was begun that is of no use yet.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self.state.lock().mode, Mode::Awaited | Mode::Built)
     }
 
     pub fn figures(&self, database: &Database) -> Figures {
@@ -195,17 +212,18 @@ fn tell(level: Level, text: &str) {
 /// Begins the append-only file of a database whose data has just been loaded, before it is served.
 pub fn open_at_start(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), FileError> {
     let config = server.config();
-    let failed = |what: &str| {
-        move |text: String| FileError { what: what.into(), source: std::io::Error::other(text) }
+    let failed = |text: String| FileError {
+        what: "The append-only file".into(),
+        source: std::io::Error::other(text),
     };
-    let folder = database.aof.folder(&config).map_err(failed("The append-only file"))?;
+    let folder = database.aof.folder(&config).map_err(failed)?;
     folder.create()?;
     if folder.manifest().is_empty() {
         let base = rewrite::write_first_base(server, database, &folder)?;
         log::notice!("Creating AOF base file {base} on server start");
     }
     let incr = folder.continue_incr(&tell)?;
-    folder.measure().map_err(|error| failed("The append-only file")(error.to_string()))?;
+    folder.measure().map_err(|error| failed(error.to_string()))?;
     let from = {
         let _all = database.keyspace.lock_all();
         database.log.follow()
@@ -222,15 +240,29 @@ pub fn open_at_start(server: &Arc<Server>, database: &Arc<Database>) -> Result<(
 }
 
 /// `CONFIG SET appendonly yes`: has a file begin, at once if it can be.
-pub fn enable(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), ()> {
+pub fn enable(server: &Arc<Server>, database: &Arc<Database>, is_nested: bool) -> Result<(), ()> {
     {
         let mut state = database.aof.state.lock();
         if state.mode != Mode::Off {
             return Ok(());
         }
+        if state.writer.is_some() {
+            // It was ended in this very transaction.
+            state.mode = Mode::On;
+            return Ok(());
+        }
         state.mode = Mode::Awaited;
         // The folder may be another than at the last time.
         state.folder = None;
+    }
+    if is_nested {
+        // Locks are held.
+        schedule(database);
+        log::notice!(
+            "AOF was enabled during a transaction. An AOF background was scheduled to start when \
+             possible."
+        );
+        return Ok(());
     }
     match begin(server, database) {
         Ok(()) => Ok(()),
@@ -254,16 +286,20 @@ pub fn enable(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), ()> 
 }
 
 /// `CONFIG SET appendonly no`, and the end of the server: what there is goes to the disk.
-pub fn disable(server: &Server, database: &Arc<Database>) {
+pub fn disable(server: &Server, database: &Database, is_nested: bool) {
     let writer = {
         let mut state = database.aof.state.lock();
         state.mode = Mode::Off;
         state.rewrites.is_scheduled = false;
-        state.writer.take()
+        // Where locks are held, `tick` ends the writer.
+        if is_nested { None } else { state.writer.take() }
     };
-    if database.snapshots.running() == Some(Purpose::Rewrite) && database.snapshots.cancel() {
+    if !is_nested
+        && database.snapshots.running() == Some(Purpose::Rewrite)
+        && database.snapshots.cancel()
+    {
+        // It goes to its end in silence; a new one waits for that.
         log::notice!("Killing running AOF rewrite child: {}", std::process::id());
-        database.snapshots.wait_until_idle();
     }
     if let Some(writer) = writer {
         stop_writer(server, database, writer);

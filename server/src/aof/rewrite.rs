@@ -10,10 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carnelian_config::AppendFsync;
+use carnelian_config::{AppendFsync, Config};
 use carnelian_keyspace::Busy;
 use carnelian_persistence::aof::{BaseFormat, FileError, Folder, Keep, Rotation, reason};
 
+use super::convert::convert;
 use super::{Mode, base_format, keep, start_writer, stop_writer, tell};
 use crate::clock;
 use crate::database::Database;
@@ -55,10 +56,7 @@ struct Rewrite {
 
 /// Begins a rewrite; to be called without any lock.
 pub fn begin(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Unbegun> {
-    let claim = database
-        .snapshots
-        .claim(database, Purpose::Rewrite)
-        .map_err(|_| Unbegun::Taken)?;
+    let claim = database.snapshots.claim(database, Purpose::Rewrite).map_err(|_| Unbegun::Taken)?;
     let config = server.config();
     let failed = |text: String| {
         log::warning!("{text}");
@@ -115,7 +113,7 @@ pub fn begin(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Unbeg
     let run = move || rewrite.run(&own_server, &own_database);
     let spawned = std::thread::Builder::new().name("aof-rewrite".into()).spawn(run);
     if let Err(error) = spawned {
-        settle(server, database, Some(false));
+        settle(server, database, Some(false), built == Mode::Built);
         return Err(failed(format!("Can't rewrite append only file in background: {error}")));
     }
     let pid = std::process::id();
@@ -150,7 +148,7 @@ impl Rewrite {
             // It may not be there.
             let _ = fs::remove_file(&temporary);
         }
-        settle(server, database, outcome);
+        settle(server, database, outcome, mode == Mode::Built);
         // Who may take the next snapshot finds everything booked.
         drop(claim);
         super::heed(server, database, &server.config());
@@ -166,6 +164,9 @@ fn install(
     mode: Mode,
     rotation: Option<&Rotation>,
 ) -> Option<bool> {
+    if claim.progress.is_cancelled() {
+        return None;
+    }
     let mut rotated = None;
     if let Some(rotation) = rotation {
         rotated = loop {
@@ -190,8 +191,8 @@ fn install(
     }
 }
 
-/// Books what became of a rewrite; `None`: it was given up.
-fn settle(server: &Server, database: &Arc<Database>, outcome: Option<bool>) {
+/// Books what became of a rewrite; `None`: it was given up. `was_built`: it was to make the file whole.
+fn settle(server: &Server, database: &Database, outcome: Option<bool>, was_built: bool) {
     let mut state = database.aof.state.lock();
     let rewrites = &mut state.rewrites;
     let since_s = rewrites.since_s.take().unwrap_or_else(now_s);
@@ -205,6 +206,12 @@ fn settle(server: &Server, database: &Arc<Database>, outcome: Option<bool>) {
         None => {}
     }
     if state.mode != Mode::Built {
+        // Without it, what was written beside it is of no use, and has ended already.
+        let folder = state.folder.clone().filter(|_| was_built && outcome != Some(true));
+        drop(state);
+        if let Some(folder) = folder {
+            folder.remove_temporary_incr(&tell);
+        }
         return;
     }
     if outcome == Some(true) {
@@ -229,8 +236,16 @@ fn settle(server: &Server, database: &Arc<Database>, outcome: Option<bool>) {
 
 /// Begins what is due: what was asked for, and what the growth of the file asks for.
 pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
+    let config = server.config();
+    if config.no_appendfsync_on_rewrite {
+        super::heed(server, database, &config);
+    }
     {
         let mut state = database.aof.state.lock();
+        if state.mode == Mode::Off && state.writer.is_some() {
+            drop(state);
+            return super::disable(server, database, false);
+        }
         let asked = state.rewrites.is_scheduled;
         if !asked && state.mode != Mode::On || database.snapshots.running().is_some() {
             return;
@@ -326,15 +341,32 @@ fn write_base(
     match format {
         BaseFormat::Rdb => snapshot.write(&mut file)?,
         BaseFormat::Aof => {
-            let mut commands = super::commands::Converter::new(BufWriter::new(&mut file));
-            snapshot.write(&mut commands)?;
-            commands.finish().map_err(Broken::Write)?;
+            let rdb = path.with_extension("rdb");
+            let result = write_commands(snapshot, &rdb, &mut file, &config);
+            // It may not be there.
+            let _ = fs::remove_file(&rdb);
+            result?;
         }
     }
     file.file.sync_all().map_err(Broken::Write)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     log::notice!("Successfully created the temporary AOF base file {name}");
     Ok(())
+}
+
+/// Writes a snapshot as commands, by way of a file.
+fn write_commands(
+    snapshot: &mut Snapshot,
+    rdb: &Path,
+    out: &mut impl Write,
+    config: &Config,
+) -> Result<(), Broken> {
+    let mut file = BufWriter::new(File::create(rdb).map_err(Broken::Write)?);
+    snapshot.write(&mut file)?;
+    file.flush().map_err(Broken::Write)?;
+    drop(file);
+    let file = File::open(rdb).map_err(Broken::Write)?;
+    convert(file, config.rdb_version, config.databases as usize, out).map_err(Broken::Write)
 }
 
 /// A file that is brought to the disk while it grows, so that it need not go there all at once.

@@ -8,6 +8,7 @@ use carnelian_config::{self as config, Extent};
 use crate::commands::{Context, command, help};
 use crate::configure;
 use crate::database::Database;
+use crate::dispatch::LOADING;
 use crate::eviction;
 use crate::features;
 use crate::listener::reason;
@@ -78,7 +79,12 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|&[name, value]| (name, value)).collect();
     let loopback = context.session.loopback;
-    configure::change(&context.worker.server, &context.session.database, |next| {
+    let waits = |name: &[u8]| LATER.iter().any(|later| name.eq_ignore_ascii_case(later));
+    if context.session.database.loading.is_on() && pairs.iter().any(|(name, _)| waits(name)) {
+        return Err(CommandError::text(LOADING));
+    }
+    let is_nested = context.held.is_some();
+    configure::change(&context.worker.server, &context.session.database, is_nested, |next| {
         let permission = next.permission(loopback);
         next.set(&pairs, permission)
     })
@@ -91,6 +97,9 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     context.reply.ok();
     Ok(Effect::None)
 }
+
+/// What is not changed while the data is being loaded.
+const LATER: [&[u8]; 3] = [b"dir", b"appendonly", b"repl-diskless-load"];
 
 /// Less than is in use: keys go, or commands that take memory are refused.
 fn warn_of_small_limit(context: &Context<'_>, database: &Database, pairs: &[(&[u8], &[u8])]) {
@@ -111,6 +120,7 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = &context.session.database;
     database.stats.reset();
     database.snapshots.reset();
+    database.aof.reset();
     database.rates.lock().reset();
     database.room.reset();
     context.worker.server.turns.iter().for_each(Turns::reset);

@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use carnelian_commands::generic::digest;
 use carnelian_commands::{CommandError, Effect, Flags, args};
 use carnelian_config::Extent;
-use carnelian_keyspace::{Db, Expiry, Limits, Text, Value, idle_seconds};
+use carnelian_keyspace::{Db, Expiry, Hold, Limits, Text, Value, idle_seconds};
 use carnelian_persistence::rdb::dump::dump;
 use carnelian_resp::{Protocol, number};
 use carnelian_structs::glob;
 use carnelian_structs::list::List;
 
+use crate::aof;
 use crate::census;
 use crate::commands::config::rewrite_file;
 use crate::commands::inspection;
 use crate::commands::reload::{Present, round_trip};
 use crate::commands::{Context, Reach, command};
+use crate::dispatch::Nesting;
 use crate::log;
 use crate::mailbox::Message;
 use crate::registry::{ServerCommand, ServerRun};
@@ -42,7 +44,7 @@ struct Sub {
 }
 
 const SUBCOMMANDS: &[Sub] = &[
-    sub("aof-flush-sleep", (1, 1), "<microseconds>", "Has no effect here.", no_effect),
+    sub("aof-flush-sleep", (1, 1), "<microseconds>", "Delays each write of the file.", flush_sleep),
     sub("change-repl-id", (0, 0), "", "Gives the data's history another id.", change_repl_id),
     sub(
         "client-eviction",
@@ -104,7 +106,13 @@ const SUBCOMMANDS: &[Sub] = &[
         "Writes out all data, forgets it (unless NOFLUSH) and reads it back (MERGE: over it).",
         reload,
     ),
-    sub("replicate", (1, usize::MAX), "<word> [...]", "Has no effect here.", inspection::replicate),
+    sub(
+        "replicate",
+        (1, usize::MAX),
+        "<word> [...]",
+        "Tells replicas something.",
+        inspection::replicate,
+    ),
     sub("replybuffer", (2, 2), "<setting> <value>", "Has no effect here.", replybuffer),
     sub("sdslen", (1, 1), "<key>", "Tells the lengths of a key and its string.", sdslen),
     sub(
@@ -327,8 +335,25 @@ fn reload(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `DEBUG LOADAOF`
 fn loadaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    round_trip(context, Present::Flushed)?;
+    let database = Arc::clone(&context.session.database);
+    if database.aof.has_files(&context.worker.server.config()) {
+        let reloaded = context.with_nest(Nesting::Transaction, |nest, _| {
+            Hold::Lent(&mut *nest.held).lock_rest();
+            aof::load::reload(nest)
+        })?;
+        reloaded.map_err(CommandError::text)?;
+    } else {
+        round_trip(context, Present::Flushed)?;
+    }
     log::warning!("Append Only File loaded by DEBUG LOADAOF");
+    context.reply.ok();
+    Ok(Effect::None)
+}
+
+/// `DEBUG AOF-FLUSH-SLEEP microseconds`
+fn flush_sleep(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let micros = u64::try_from(args::integer(context.args[2])?).unwrap_or(0);
+    context.session.database.aof.set_delay(Duration::from_micros(micros));
     context.reply.ok();
     Ok(Effect::None)
 }

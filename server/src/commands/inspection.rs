@@ -59,8 +59,12 @@ pub(super) fn quicklist(context: &mut Context<'_>) -> Result<Effect, CommandErro
     Ok(Effect::None)
 }
 
-/// `DEBUG REPLICATE argument ...`: there are no replicas to send it to.
+/// `DEBUG REPLICATE word ...`: tells replicas, whatever it is.
 pub(super) fn replicate(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    let database = &context.session.database;
+    if database.log.is_followed() {
+        database.log.append_aside(&context.args[2..]);
+    }
     context.reply.ok();
     Ok(Effect::None)
 }

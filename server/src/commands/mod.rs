@@ -1,6 +1,7 @@
 //! The server's own commands: those that need the client, the configuration or the process.
 
 mod acl;
+mod aof;
 mod command;
 mod commandlog;
 mod config;
@@ -17,6 +18,7 @@ mod monitor;
 mod process;
 mod pubsub;
 mod reload;
+mod replication;
 mod save;
 mod scripting;
 mod slowlog;
@@ -169,6 +171,7 @@ impl Context<'_> {
 /// Every command of the server's own, by family.
 pub const TABLES: &[&[ServerCommand]] = &[
     acl::TABLE,
+    aof::TABLE,
     connection::TABLE,
     command::TABLE,
     commandlog::TABLE,
@@ -182,6 +185,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    replication::TABLE,
     save::TABLE,
     scripting::TABLE,
     slowlog::TABLE,

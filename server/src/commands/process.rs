@@ -1,49 +1,27 @@
-//! SHUTDOWN and ROLE: the process as a whole, and its part in replication.
+//! SHUTDOWN: the process as a whole.
 
 use std::sync::Arc;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Wait, args};
+use carnelian_commands::{CommandError, Effect, Flags, Wait, args};
 use carnelian_config::ShutdownFlags;
 
 use crate::blocking::Waiter;
 use crate::commands::{Context, command};
 use crate::registry::ServerCommand;
 
-pub const TABLE: &[ServerCommand] = &[
-    ServerCommand {
-        categories: Categories::ADMIN.union(Categories::DANGEROUS),
-        ..command(
-            "role",
-            "Tells the server's part in replication.",
-            "2.8.12",
-            1,
-            Flags::FAST.union(Flags::LOADING).union(Flags::NOSCRIPT).union(Flags::STALE),
-            role,
-        )
-    },
-    command(
-        "shutdown",
-        "Ends the server in order.",
-        "1.0.0",
-        -1,
-        Flags::ADMIN
-            .union(Flags::ALLOW_BUSY)
-            .union(Flags::LOADING)
-            .union(Flags::NO_MULTI)
-            .union(Flags::NOSCRIPT)
-            .union(Flags::STALE),
-        shutdown,
-    ),
-];
-
-/// `ROLE`: a primary, its offset, its replicas.
-fn role(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    context.reply.array(3);
-    context.reply.bulk(b"master");
-    context.reply.integer(0);
-    context.reply.array(0);
-    Ok(Effect::None)
-}
+pub const TABLE: &[ServerCommand] = &[command(
+    "shutdown",
+    "Ends the server in order.",
+    "1.0.0",
+    -1,
+    Flags::ADMIN
+        .union(Flags::ALLOW_BUSY)
+        .union(Flags::LOADING)
+        .union(Flags::NO_MULTI)
+        .union(Flags::NOSCRIPT)
+        .union(Flags::STALE),
+    shutdown,
+)];
 
 /// What SHUTDOWN is to do.
 #[derive(Debug, PartialEq)]

@@ -4,6 +4,7 @@ use carnelian_commands::{CommandError, Effect, Flags, Group, KeyFlags, KeySpec};
 use carnelian_structs::glob;
 
 use crate::commands::{Context, help};
+use crate::dispatch;
 use crate::pubsub::{Kind, publish};
 use crate::registry::{ServerCommand, ServerRun};
 
@@ -240,6 +241,12 @@ fn send(context: &mut Context<'_>, kind: Kind) -> Result<Effect, CommandError> {
     let database = &session.database;
     let receivers = publish(context.worker, database, Some(session), kind, name, message);
     context.reply.integer(receivers as i64);
+    if database.replication.primary.is_attended() && database.log.is_followed() {
+        context.worker.scratch.unit.verbatim(session.db.into(), context.args);
+        if context.held.is_none() {
+            dispatch::log_nested(context.worker, context.session);
+        }
+    }
     Ok(Effect::None)
 }
 

@@ -89,12 +89,13 @@ fn bgsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         _ => return Err(CommandError::Syntax),
     };
     let database = Arc::clone(&context.session.database);
-    if database.snapshots.running().is_some() {
+    let running = database.snapshots.running();
+    if running.is_some_and(|purpose| purpose != Purpose::Rewrite) {
         return Err(IN_PROGRESS);
     }
     // A transaction holds locks: the cut comes after it.
     let is_queued = context.nesting == Nesting::Transaction;
-    if is_queued || database.keyspace.is_cut_open() {
+    if is_queued || running.is_some() || database.keyspace.is_cut_open() {
         if !is_scheduled && !is_queued {
             return Err(refusal(context, &Unbegun::Taken));
         }
@@ -125,7 +126,7 @@ fn cancel(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
-/// `LASTSAVE`
+/// `LASTSAVE`: before the first snapshot, when the server started.
 fn lastsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let last_s = context.session.database.snapshots.last_save_s();
     context.reply.integer(last_s as i64);
@@ -134,7 +135,10 @@ fn lastsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 fn claim(context: &Context<'_>, purpose: Purpose) -> Result<Claim, CommandError> {
     let database = &context.session.database;
-    database.snapshots.claim(database, purpose).map_err(|_| IN_PROGRESS)
+    database.snapshots.claim(database, purpose).map_err(|running| match running {
+        Purpose::Rewrite => refusal(context, &Unbegun::Taken),
+        _ => IN_PROGRESS,
+    })
 }
 
 fn refusal(context: &Context<'_>, unbegun: &Unbegun) -> CommandError {

@@ -286,6 +286,14 @@ fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError
              disk. Writable scripts are blocked. Use 'no-writes' flag for read only scripts.",
         ));
     }
+    if session.database.aof.refuses_writes() {
+        return Err(CommandError::text(format!(
+            "MISCONF Redis is configured to persist data to AOF, but it's currently unable to persist to \
+             disk. Writable scripts are blocked. Use 'no-writes' flag for read only scripts. AOF \
+             error: {}",
+            session.database.aof.trouble()
+        )));
+    }
     if session.is_out_of_memory && !flags.contains(ScriptFlags::ALLOW_OOM) {
         return Err(CommandError::text(
             "OOM allow-oom flag is not set on the script, can not run it when used memory > \

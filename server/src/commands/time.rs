@@ -1,26 +1,14 @@
-//! TIME, LASTSAVE and LOLWUT: the clock, the last snapshot, and a drawing.
+//! TIME and LOLWUT: the clock, and a drawing.
 
 use std::fmt::Write as _;
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
+use carnelian_commands::{CommandError, Effect, Flags, args};
 
 use crate::commands::{Context, command};
 use crate::registry::ServerCommand;
 use crate::tasks::{CARNELIAN_VERSION, REDIS_VERSION};
 
 pub const TABLE: &[ServerCommand] = &[
-    ServerCommand {
-        categories: Categories::ADMIN.union(Categories::DANGEROUS),
-        tips: &["nondeterministic_output"],
-        ..command(
-            "lastsave",
-            "Returns when the data was last saved.",
-            "1.0.0",
-            1,
-            Flags::FAST.union(Flags::LOADING).union(Flags::STALE),
-            lastsave,
-        )
-    },
     command(
         "lolwut",
         "Draws something, and tells the version.",
@@ -48,12 +36,6 @@ fn time(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     context.reply.array(2);
     context.reply.bulk_integer((now_us / 1_000_000) as i64);
     context.reply.bulk_integer((now_us % 1_000_000) as i64);
-    Ok(Effect::None)
-}
-
-/// `LASTSAVE`: before the first snapshot, when the server started.
-fn lastsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    context.reply.integer((context.worker.server.identity.started_ms / 1000) as i64);
     Ok(Effect::None)
 }
 

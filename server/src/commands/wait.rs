@@ -1,10 +1,13 @@
 //! WAIT and WAITAOF: until copies of the data are elsewhere, or on disk.
 
-use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, OnTimeout, Wait, args};
+use std::sync::Arc;
+
+use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Wait, args};
 
 use crate::commands::Context;
 use crate::dispatch::Nesting;
 use crate::registry::{ServerCommand, ServerRun};
+use crate::replication::waits::Awaited;
 
 const fn command(
     name: &'static str,
@@ -32,41 +35,61 @@ pub const TABLE: &[ServerCommand] = &[
     ),
 ];
 
+const NOT_HERE: &str = "cannot be used with replica instances. Please also note that";
+
 /// `WAIT numreplicas timeout`
-///
-/// There are no replicas, so only a wait for none of them ends before its time.
 fn wait(context: &mut Context<'_>) -> Result<Effect, CommandError> {
+    if context.session.database.replication.is_replica() {
+        return Err(CommandError::text(format!(
+            "ERR WAIT {NOT_HERE} since Redis 4.0 if a replica is configured to be writable (which \
+             is not the default) writes to replicas are just local and are not propagated."
+        )));
+    }
     let replicas = args::integer(context.args[1])?;
     let deadline_ms = deadline(context, context.args[2])?;
-    if replicas <= 0 || context.nesting != Nesting::Nothing {
-        context.reply.integer(0);
-        return Ok(Effect::None);
-    }
-    let on_timeout = OnTimeout::Integer(0);
-    Ok(Effect::Wait(Box::new(Wait { deadline_ms, on_timeout, ..Wait::default() })))
+    let offset = context.session.logged;
+    let replicas = u64::try_from(replicas).unwrap_or(0);
+    wait_for(context, Awaited { offset, replicas, local: None }, deadline_ms)
 }
 
 /// `WAITAOF numlocal numreplicas timeout`
 fn waitaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let local = args::integer(context.args[1])?;
     let replicas = args::integer(context.args[2])?;
-    if !(0..=1).contains(&local) || replicas < 0 {
+    let (0..=1, Ok(replicas)) = (local, u64::try_from(replicas)) else {
         return Err(CommandError::text("ERR value is out of range, must be positive"));
-    }
+    };
     let deadline_ms = deadline(context, context.args[3])?;
-    if local != 0 {
+    if context.session.database.replication.is_replica() {
+        return Err(CommandError::text(format!(
+            "ERR WAITAOF {NOT_HERE} writes to replicas are just local and are not propagated."
+        )));
+    }
+    let has_file = context.worker.server.config().appendonly;
+    if local != 0 && !has_file {
         return Err(CommandError::text(
             "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
         ));
     }
-    if replicas == 0 || context.nesting != Nesting::Nothing {
-        context.reply.array(2);
-        context.reply.integer(0);
-        context.reply.integer(0);
+    let offset = context.session.logged;
+    wait_for(context, Awaited { offset, replicas, local: Some(local != 0) }, deadline_ms)
+}
+
+/// Replies, if it is so already or must not take time, or waits.
+fn wait_for(
+    context: &mut Context<'_>,
+    awaited: Awaited,
+    deadline_ms: Option<u64>,
+) -> Result<Effect, CommandError> {
+    let database = Arc::clone(&context.session.database);
+    let reached = awaited.reached(&database);
+    if awaited.is_met_by(reached) || context.nesting != Nesting::Nothing {
+        awaited.reply(reached, &mut context.reply);
         return Ok(Effect::None);
     }
-    let on_timeout = OnTimeout::Integers(0, 0);
-    Ok(Effect::Wait(Box::new(Wait { deadline_ms, on_timeout, ..Wait::default() })))
+    context.session.awaited.set(Some(awaited));
+    database.replication.primary.ask(&database);
+    Ok(Effect::Wait(Box::new(Wait { deadline_ms, ..Wait::default() })))
 }
 
 /// A time limit in milliseconds from now; 0 is none.

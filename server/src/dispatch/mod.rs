@@ -21,6 +21,7 @@ use carnelian_resp::Writer;
 use carnelian_tls::TlsSession;
 
 use crate::allocator;
+use crate::aof;
 use crate::blocking::{self, Waiter};
 use crate::commands::Context;
 use crate::database::Database;
@@ -39,7 +40,7 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, UNSAVED};
+pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, UNSAVED, gated};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -494,7 +495,11 @@ pub fn open<'c>(
     changes.keeps_expired = attention & attention::PAUSED != 0;
     changes.following = database.log.is_followed();
     let policy = settings.environment.policy;
-    Db::new(hold, index, worker.clock.now_ms(), policy, aftermath)
+    let mut db = Db::new(hold, index, worker.clock.now_ms(), policy, aftermath);
+    if worker.is_timeless {
+        db.set_timeless();
+    }
+    db
 }
 
 fn call<'c>(
@@ -597,7 +602,14 @@ fn run_server(
         Ok(Effect::None) => {}
         Ok(Effect::Verbatim | Effect::Rewrite(_)) => counters.dirty.add(1),
         Ok(Effect::Wait(wait)) => {
-            session.waiter = Some(Waiter::enter(session, entry.id, words, *wait));
+            let waiter = Waiter::enter(session, entry.id, words, *wait);
+            if waiter.awaited.is_some() {
+                let waits = &database.replication.primary.waits;
+                waits.enter(&waiter);
+                // What was acknowledged until then found nobody waiting.
+                waits.settle(&database);
+            }
+            session.waiter = Some(waiter);
         }
         Err(error) => {
             out.truncate(before);
@@ -675,7 +687,9 @@ pub fn tick(worker: &mut Worker) {
             let tls = database.clients.totals().tls;
             database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
             eviction::make_room(worker, database);
+            database.replication.primary.tick(&server, database);
             snapshot::tick(&server, database);
+            aof::tick(&server, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

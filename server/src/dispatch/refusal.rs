@@ -9,6 +9,7 @@ use super::settle_reply;
 use crate::acl::{self, Denied, Origin};
 use crate::pubsub;
 use crate::registry::{Entry, Registry};
+use crate::replication::gate;
 use crate::session::{Session, Worker};
 
 /// Why a request does not run.
@@ -25,8 +26,12 @@ pub enum Refusal {
     Subscribed(usize),
     /// A script has been running for too long.
     Busy(usize),
+    /// The data is not there yet.
+    Loading(usize),
     /// Not between MULTI and EXEC.
     InTransaction(usize),
+    /// The database may not be written to, or not be read.
+    Gated(usize, &'static str),
     /// A web browser was made to talk to us.
     Http,
 }
@@ -64,17 +69,53 @@ pub fn admit<'r>(
     if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
         return Err(Refusal::Busy(entry.id));
     }
+    if session.database.loading.is_on() && !entry.flags.contains(Flags::LOADING) {
+        return Err(Refusal::Loading(entry.id));
+    }
     if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
         return Err(Refusal::InTransaction(entry.id));
     }
     if session.is_out_of_memory && takes_memory(session, entry) {
         return Err(Refusal::OutOfMemory(entry.id));
     }
-    if session.database.snapshots.refuses_writes() && needs_disk(session, entry) {
+    if (session.database.snapshots.refuses_writes() || session.database.aof.refuses_writes())
+        && needs_disk(session, entry)
+    {
         return Err(Refusal::Unsaved(entry.id));
+    }
+    let gate = session.database.replication.gate();
+    if gate & gate::REFUSING != 0
+        && let Some(text) = gated(session, entry, gate)
+    {
+        return Err(Refusal::Gated(entry.id, text));
     }
     Ok(entry)
 }
+
+/// Why replication keeps a command, or one of those that EXEC is to run, from running.
+#[cold]
+pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str> {
+    if session.is_primary {
+        return None;
+    }
+    let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
+    let writes = entry.flags.contains(Flags::WRITE)
+        || queued.as_ref().is_some_and(|queue| queue.has(Flags::WRITE));
+    if writes && gate & gate::LACKING != 0 {
+        return Some(NOREPLICAS);
+    }
+    if writes && gate & gate::READ_ONLY != 0 {
+        return Some(READONLY);
+    }
+    let needs_link = !entry.flags.contains(Flags::STALE)
+        || queued.is_some_and(|queue| queue.lacks(Flags::STALE));
+    (needs_link && gate & gate::STALE != 0).then_some(MASTERDOWN)
+}
+
+pub const NOREPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";
+pub const READONLY: &str = "READONLY You can't write against a read only replica.";
+pub const MASTERDOWN: &str =
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 
 /// Whether a command, or one of those that EXEC is to run, writes; or is a PING, by which the trouble is
 /// found out.
@@ -99,6 +140,8 @@ fn takes_memory(session: &Session, entry: &Entry) -> bool {
     entry.flags.contains(Flags::DENYOOM) || queued.is_some_and(|it| it.has(Flags::DENYOOM))
 }
 
+/// The reply to commands that need the data while it is being loaded.
+pub const LOADING: &str = "LOADING Redis is loading the dataset in memory";
 /// The reply to all but a few commands while a script runs that has taken too long.
 pub const BUSY: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
@@ -126,11 +169,15 @@ pub fn refuse(
         Refusal::OutOfMemory(_) => {
             CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
         }
-        Refusal::Unsaved(_) => CommandError::text(UNSAVED),
+        Refusal::Unsaved(_) => {
+            database.write_refusal().unwrap_or_else(|| CommandError::text(UNSAVED))
+        }
         Refusal::Busy(_) => CommandError::text(session.database.scripting.busy_text()),
+        Refusal::Loading(_) => CommandError::text(LOADING),
         Refusal::InTransaction(_) => {
             CommandError::text("ERR Command not allowed inside a transaction")
         }
+        Refusal::Gated(_, text) => CommandError::text(*text),
         Refusal::Denied(id, denied) => {
             let entry = registry.entry(*id);
             session.last_command = *id as u32;
@@ -149,7 +196,9 @@ pub fn refuse(
     | Refusal::Unsaved(id)
     | Refusal::Subscribed(id)
     | Refusal::Busy(id)
+    | Refusal::Loading(id)
     | Refusal::InTransaction(id)
+    | Refusal::Gated(id, _)
     | Refusal::Denied(id, _) = refusal
     {
         counters.commands[*id].rejected.add(1);

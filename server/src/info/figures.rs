@@ -14,7 +14,8 @@ use crate::snapshot::Progress;
 
 pub(super) fn clients(view: &View<'_>, page: &mut Page) {
     let totals = view.database.clients.totals();
-    page.field("connected_clients", view.database.clients.len());
+    let replicas = view.database.replication.primary.list().len();
+    page.field("connected_clients", view.database.clients.len().saturating_sub(replicas));
     page.field("cluster_connections", 0);
     page.field("maxclients", view.config.maxclients);
     page.field("client_recent_max_input_buffer", totals.query_bytes_max);
@@ -40,9 +41,11 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
 }
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
-    page.zeros(&["loading", "async_loading"]);
-    let dirty = view.database.stats.sum(|counters| &counters.dirty);
-    let figures = view.database.snapshots.figures(dirty);
+    let database = view.database;
+    page.field("loading", u8::from(database.loading.is_on()));
+    page.zeros(&["async_loading"]);
+    let dirty = database.stats.sum(|counters| &counters.dirty);
+    let figures = database.snapshots.figures(dirty);
     let of_current = |figure: fn(&Progress) -> &AtomicU64| {
         let current = figures.current.as_ref();
         current.map_or(0, |current| figure(&current.progress).load(Ordering::Relaxed))
@@ -68,19 +71,43 @@ pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
     page.field("rdb_current_bgsave_time_sec", seconds(current_s));
     page.field("rdb_saves", figures.saves);
     page.field("rdb_last_cow_size", figures.last_kept_bytes);
-    page.zeros(&[
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-        "aof_enabled",
-        "aof_rewrite_in_progress",
-        "aof_rewrite_scheduled",
-    ]);
-    page.field("aof_last_rewrite_time_sec", -1);
-    page.field("aof_current_rewrite_time_sec", -1);
-    page.field("aof_last_bgrewrite_status", "ok");
-    page.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    page.field("aof_last_write_status", "ok");
+    let loaded = database.loading.progress();
+    page.field("rdb_last_load_keys_expired", loaded.expired.load(Ordering::Relaxed));
+    page.field("rdb_last_load_keys_loaded", loaded.keys.load(Ordering::Relaxed));
+    append_only(view, page);
+    if database.loading.is_on() {
+        let figures = database.loading.figures(view.now_ms());
+        page.field("loading_start_time", figures.started);
+        page.field("loading_total_bytes", figures.total_bytes);
+        page.field("loading_rdb_used_mem", figures.memory_bytes);
+        page.field("loading_loaded_bytes", figures.loaded_bytes);
+        page.field("loading_loaded_perc", format_args!("{:.2}", figures.percent));
+        page.field("loading_eta_seconds", figures.eta);
+    }
+}
+
+fn append_only(view: &View<'_>, page: &mut Page) {
+    let figures = view.database.aof.figures(view.database);
+    let seconds = |time: Option<u64>| time.map_or(-1, |time| time as i64);
+    let status = |is_bad| if is_bad { "err" } else { "ok" };
+    page.field("aof_enabled", u8::from(figures.is_enabled));
+    page.field("aof_rewrite_in_progress", u8::from(figures.is_rewriting));
+    page.field("aof_rewrite_scheduled", u8::from(figures.is_scheduled));
+    page.field("aof_last_rewrite_time_sec", seconds(figures.last_rewrite_s));
+    page.field("aof_current_rewrite_time_sec", seconds(figures.current_rewrite_s));
+    page.field("aof_last_bgrewrite_status", status(figures.last_rewrite_failed));
+    page.field("aof_rewrites", figures.rewrites);
+    page.field("aof_rewrites_consecutive_failures", figures.failures);
+    page.field("aof_last_write_status", status(figures.is_in_trouble));
     page.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if figures.is_enabled {
+        page.field("aof_current_size", figures.bytes);
+        page.field("aof_base_size", figures.base_bytes);
+        page.field("aof_pending_rewrite", u8::from(figures.is_scheduled));
+        page.field("aof_buffer_length", figures.buffered_bytes);
+        page.field("aof_pending_bio_fsync", u8::from(figures.is_syncing));
+        page.field("aof_delayed_fsync", figures.delayed_syncs);
+    }
 }
 
 /// Reactors under the name of Redis's threads.
@@ -125,7 +152,10 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("instantaneous_input_repl_kbps", "0.00");
     page.field("instantaneous_output_repl_kbps", "0.00");
     page.field("rejected_connections", sum(|it| &it.connections_rejected));
-    page.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    let primary = &view.database.replication.primary;
+    page.field("sync_full", primary.full.load(Ordering::Relaxed));
+    page.field("sync_partial_ok", primary.partial.load(Ordering::Relaxed));
+    page.field("sync_partial_err", primary.partial_refused.load(Ordering::Relaxed));
     page.field("expired_subkeys", sum(|it| &it.expired_fields));
     page.field("expired_keys", sum(|it| &it.expired_keys));
     page.field("expired_stale_perc", format_args!("{:.2}", stale * 100.0));
@@ -205,16 +235,53 @@ pub(super) fn debug(view: &View<'_>, page: &mut Page) {
 }
 
 pub(super) fn replication(view: &View<'_>, page: &mut Page) {
-    page.field("role", "master");
-    page.field("connected_slaves", 0);
-    page.field("master_failover_state", "no-failover");
-    page.field("master_replid", view.database.replication.history.lock().id());
-    page.field("master_replid2", "0".repeat(40));
-    page.field("master_repl_offset", 0);
-    page.field("second_repl_offset", -1);
-    page.field("repl_backlog_active", 0);
-    page.field("repl_backlog_size", view.config.repl_backlog_size);
-    page.zeros(&["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
+    let replication = &view.database.replication;
+    let primary = &replication.primary;
+    match replication.following.load_full() {
+        None => page.field("role", "master"),
+        Some(following) => {
+            page.field("role", "slave");
+            let mut lines = String::new();
+            following.write_info(view.server, view.database, &mut lines);
+            page.0.push_str(&lines);
+        }
+    }
+    let replicas = primary.list();
+    page.field("connected_slaves", replicas.len());
+    let config = &view.config;
+    if config.min_replicas_to_write != 0 && config.min_replicas_max_lag != 0 {
+        page.field("min_slaves_good_slaves", primary.good.load(Ordering::Relaxed));
+    }
+    for (place, replica) in replicas.iter().enumerate() {
+        let lag = match replica.is_online() {
+            true => replica.lag_seconds(view.now_ms()),
+            false => 0,
+        };
+        let (host, port) = (replica.host(), replica.introduction.port);
+        let (state, offset) = (replica.state(), replica.acknowledged());
+        page.field(
+            format_args!("slave{place}"),
+            format_args!("ip={host},port={port},state={state},offset={offset},lag={lag}"),
+        );
+    }
+    let history = *replication.history.lock();
+    let previous = history.previous();
+    page.field("master_failover_state", primary.failover.lock().state());
+    page.field("master_replid", history.id());
+    match previous {
+        Some((id, _)) => page.field("master_replid2", id),
+        None => page.field("master_replid2", "0".repeat(40)),
+    }
+    let (is_kept, start, end) = view.database.log.range();
+    page.field("master_repl_offset", end);
+    match previous {
+        Some((_, end)) => page.field("second_repl_offset", end + 1),
+        None => page.field("second_repl_offset", -1),
+    }
+    page.field("repl_backlog_active", u8::from(is_kept));
+    page.field("repl_backlog_size", config.repl_backlog_size);
+    page.field("repl_backlog_first_byte_offset", if is_kept { start + 1 } else { 0 });
+    page.field("repl_backlog_histlen", if is_kept { end - start } else { 0 });
 }
 
 pub(super) fn cluster(_: &View<'_>, page: &mut Page) {

@@ -30,13 +30,15 @@ pub(super) fn memory(view: &View<'_>, page: &mut Page) {
     excess(page, "allocator_rss", figures.allocator_resident());
     excess(page, "rss_overhead", figures.process_resident());
     excess(page, "mem_fragmentation", figures.fragmentation());
-    page.zeros(&[
-        "mem_not_counted_for_evict",
-        "mem_replication_backlog",
-        "mem_total_replication_buffers",
-        "mem_replica_full_sync_buffer",
-        "mem_clients_slaves",
-    ]);
+    let (is_kept, start, end) = view.database.log.range();
+    let backlog = if is_kept { end - start } else { 0 };
+    let replicas = view.database.replication.primary.list();
+    let replicas: usize = replicas.iter().map(|replica| replica.client.memory()).sum();
+    page.zeros(&["mem_not_counted_for_evict"]);
+    page.field("mem_replication_backlog", backlog);
+    page.field("mem_total_replication_buffers", backlog);
+    page.zeros(&["mem_replica_full_sync_buffer"]);
+    page.field("mem_clients_slaves", replicas);
     page.field("mem_clients_normal", figures.clients);
     page.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     page.field("mem_allocator", allocator::name());

@@ -1,10 +1,302 @@
-//! A replica that is attached: its place in the log, and how it is fed from there.
+//! A replica that is attached: what it is, how far it has come, and what it is sent next.
+//!
+//! Its connection stays on its reactor, which feeds it at the end of a turn for as long as little of what it
+//! has been given waits for the socket. So what a slow replica has yet to get lies in the log, once for all.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
+use carnelian_replication::Id;
+use parking_lot::Mutex;
+
+use super::full_sync::{Taken, Transfer};
 use crate::clients::ClientShared;
+use crate::clock;
+use crate::database::Database;
+use crate::log;
+
+/// What a replica has said of itself by REPLCONF.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Introduction {
+    pub port: u16,
+    /// Where it wants to be reached, if not where it comes from.
+    pub address: Option<Box<str>>,
+    /// It finds the end of a snapshot by a mark.
+    pub finds_end: bool,
+    /// It understands `+CONTINUE` with a name.
+    pub knows_names: bool,
+    /// It wants the snapshot and nothing after it.
+    pub snapshot_only: bool,
+    pub parts: Parts,
+}
+
+/// What a snapshot has in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub data: bool,
+    pub functions: bool,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { data: true, functions: true }
+    }
+}
 
 /// An attached replica, as all threads see it.
 pub struct Replica {
     pub client: Arc<ClientShared>,
+    pub introduction: Introduction,
+    /// It came by SYNC: it acknowledges nothing.
+    pub is_old: bool,
+    pub attached_ms: u64,
+    stage: Mutex<Stage>,
+    /// It has the data and gets the stream.
+    is_online: AtomicBool,
+    /// It wants to see a line, so that it knows we are here.
+    wants_newline: AtomicBool,
+    /// What it has, and has on disk.
+    acknowledged: AtomicU64,
+    on_disk: AtomicU64,
+    /// When it was last heard of, or took something.
+    heard_ms: AtomicU64,
+}
+
+/// Where a replica stands.
+enum Stage {
+    /// Until a snapshot begins.
+    Waiting,
+    /// It gets a snapshot, after this line.
+    Sending { transfer: Arc<Transfer>, greeting: Option<Bytes> },
+    /// It has got a snapshot that ends with a mark, and is to say so first: it would take what follows
+    /// for a part of the snapshot.
+    Confirming,
+    /// It gets the log.
+    Online,
+    /// It has all that it wanted.
+    Done,
+}
+
+/// What came of feeding a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// There may be more.
+    More,
+    /// There is nothing more now; somebody will tell.
+    All,
+    /// It cannot go on, or need not.
+    Over,
+}
+
+impl Replica {
+    pub fn new(
+        client: Arc<ClientShared>,
+        introduction: Introduction,
+        is_old: bool,
+        is_online: bool,
+    ) -> Self {
+        let now_ms = clock::wall_ms();
+        Self {
+            client,
+            introduction,
+            is_old,
+            attached_ms: now_ms,
+            stage: Mutex::new(if is_online { Stage::Online } else { Stage::Waiting }),
+            is_online: AtomicBool::new(is_online),
+            wants_newline: AtomicBool::new(false),
+            acknowledged: AtomicU64::new(0),
+            on_disk: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(now_ms),
+        }
+    }
+
+    pub fn id(&self) -> u64 {
+        self.client.id
+    }
+
+    /// The host it can be reached at: what it has said, or where it comes from.
+    pub fn host(&self) -> &str {
+        match &self.introduction.address {
+            Some(address) => address,
+            None => {
+                let host = self.client.address.rsplit_once(':').map_or("", |(host, _)| host);
+                host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host)
+            }
+        }
+    }
+
+    /// What the log calls it.
+    pub fn name(&self) -> String {
+        match self.introduction.port {
+            0 => format!("client id #{}", self.client.id),
+            port => format!("{}:{port}", self.host()),
+        }
+    }
+
+    pub fn is_online(&self) -> bool {
+        self.is_online.load(Ordering::Acquire)
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::Waiting)
+    }
+
+    /// Whether it is being sent a snapshot.
+    pub fn is_sending(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::Sending { .. })
+    }
+
+    /// Under Redis's names.
+    pub fn state(&self) -> &'static str {
+        match *self.stage.lock() {
+            Stage::Waiting => "wait_bgsave",
+            Stage::Sending { .. } => "send_bulk",
+            Stage::Confirming | Stage::Online => "online",
+            Stage::Done => "rdb_transmitted",
+        }
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Acquire)
+    }
+
+    pub fn on_disk(&self) -> u64 {
+        self.on_disk.load(Ordering::Acquire)
+    }
+
+    /// Seconds since it was heard of.
+    pub fn lag_seconds(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed)) / 1000
+    }
+
+    /// It has said how far it has come. Whether it gets the stream from now on.
+    pub fn acknowledge(&self, offset: u64, on_disk: Option<u64>, now_ms: u64) -> bool {
+        self.acknowledged.fetch_max(offset, Ordering::AcqRel);
+        if let Some(on_disk) = on_disk {
+            self.on_disk.fetch_max(on_disk, Ordering::AcqRel);
+        }
+        self.heard_ms.store(now_ms, Ordering::Relaxed);
+        let mut stage = self.stage.lock();
+        let begins = matches!(*stage, Stage::Confirming);
+        if begins {
+            *stage = Stage::Online;
+        }
+        begins
+    }
+
+    /// A snapshot has begun at `offset` of the history `id`. Runs at the cut.
+    pub fn begin(&self, transfer: Arc<Transfer>, id: Id, offset: u64) {
+        let greeting = (!self.is_old)
+            .then(|| Bytes::from(format!("+FULLRESYNC {id} {offset}\r\n").into_bytes()));
+        *self.stage.lock() = Stage::Sending { transfer, greeting };
+    }
+
+    /// Has it see that we are here, while it waits for what takes long.
+    pub fn send_newline(&self) {
+        self.wants_newline.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes it out of a transfer.
+    pub fn leave(&self) {
+        if let Stage::Sending { transfer, .. } = &*self.stage.lock() {
+            transfer.leave(self.id());
+        }
+    }
+}
+
+/// A replica's connection, as its reactor sees it.
+pub struct Attached {
+    pub replica: Arc<Replica>,
+    /// What it is told before anything else.
+    pub greeting: Option<Bytes>,
+    /// Its reactor knows that it is to be fed.
+    pub is_listed: bool,
+    /// Replies to what it sent before it became a replica may still leave.
+    pub is_fresh: bool,
+    /// How much of the log it has yet to be given.
+    pub lag: u64,
+}
+
+impl Attached {
+    pub fn new(replica: Arc<Replica>, greeting: Option<Bytes>) -> Self {
+        Self { replica, greeting, is_listed: false, is_fresh: true, lag: 0 }
+    }
+
+    /// Puts what it is to be sent next into `pieces`: about `most` bytes.
+    pub fn next(
+        &mut self,
+        database: &Database,
+        most: usize,
+        reactor: usize,
+        pieces: &mut Vec<Bytes>,
+    ) -> Fed {
+        pieces.extend(self.greeting.take());
+        let replica = &*self.replica;
+        let mut stage = replica.stage.lock();
+        match &mut *stage {
+            Stage::Waiting => {
+                if replica.wants_newline.swap(false, Ordering::Relaxed) {
+                    pieces.push(Bytes::from_static(b"\n"));
+                }
+                Fed::All
+            }
+            Stage::Sending { transfer, greeting } => {
+                if let Some(greeting) = greeting.take() {
+                    pieces.push(greeting);
+                    return Fed::More;
+                }
+                if replica.wants_newline.swap(false, Ordering::Relaxed) && !transfer.has_begun() {
+                    pieces.push(Bytes::from_static(b"\n"));
+                }
+                self.lag = database.log.lag(replica.id());
+                match transfer.take(replica.id(), reactor) {
+                    Taken::Chunk(chunk) => {
+                        replica.heard_ms.store(clock::wall_ms(), Ordering::Relaxed);
+                        pieces.push(chunk);
+                        Fed::More
+                    }
+                    Taken::Nothing => Fed::All,
+                    Taken::Failed => Fed::Over,
+                    Taken::End { has_mark } => {
+                        *stage = match has_mark {
+                            _ if replica.introduction.snapshot_only => Stage::Done,
+                            true => Stage::Confirming,
+                            false => Stage::Online,
+                        };
+                        drop(stage);
+                        self.finish_snapshot();
+                        Fed::More
+                    }
+                }
+            }
+            Stage::Confirming => {
+                self.lag = database.log.lag(replica.id());
+                Fed::All
+            }
+            Stage::Online => {
+                let Ok(left) = database.log.feed(replica.id(), most, reactor, pieces) else {
+                    log::warning!("Replica {} needs what is kept no longer.", replica.name());
+                    return Fed::Over;
+                };
+                self.lag = left;
+                if left == 0 { Fed::All } else { Fed::More }
+            }
+            Stage::Done => Fed::Over,
+        }
+    }
+
+    fn finish_snapshot(&self) {
+        let replica = &*self.replica;
+        replica.heard_ms.store(clock::wall_ms(), Ordering::Relaxed);
+        if replica.introduction.snapshot_only {
+            log::notice!(
+                "RDB transfer completed, rdb only replica ({}) should be disconnected asap",
+                replica.name()
+            );
+            return;
+        }
+        replica.is_online.store(true, Ordering::Release);
+        log::notice!("Synchronization with replica {} succeeded", replica.name());
+    }
 }

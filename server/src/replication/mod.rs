@@ -2,10 +2,14 @@
 //!
 //! `primary` and `feed` are about those who follow this database, `replica` and `link` about the one it follows.
 
+pub mod failover;
 pub mod feed;
+pub mod full_sync;
 pub mod primary;
 pub mod replica;
+pub mod waits;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
@@ -14,6 +18,10 @@ use parking_lot::Mutex;
 
 use primary::Primary;
 use replica::Following;
+
+use crate::database::Database;
+use crate::log;
+use crate::server::Server;
 
 /// What a command may have to be refused for: bits that `dispatch::admit` looks at, in one load.
 pub mod gate {
@@ -25,6 +33,10 @@ pub mod gate {
     pub const STALE: u32 = 1 << 2;
     /// Fewer replicas keep up than `min-replicas-to-write` asks for.
     pub const LACKING: u32 = 1 << 3;
+    /// It follows another and has no link to it.
+    pub const LINK_DOWN: u32 = 1 << 5;
+    /// Bits for which a command may be refused.
+    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING;
 }
 
 /// What a database knows of replication.
@@ -69,6 +81,16 @@ impl Replication {
             self.gate.fetch_and(!bits, Ordering::SeqCst);
         }
     }
+}
+
+/// Has the database follow another, as its replica.
+pub fn follow(_: &Arc<Server>, _: &Arc<Database>, host: &str, port: u16) {
+    log::warning!("Cannot follow {host}:{port}");
+}
+
+/// Has the database follow nobody any longer: it becomes a primary.
+pub fn follow_nobody(_: &Arc<Server>, _: &Arc<Database>) {
+    log::warning!("Follows nobody");
 }
 
 /// A name for a new history.

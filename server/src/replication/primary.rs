@@ -2,24 +2,270 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use carnelian_config::Config;
 use parking_lot::Mutex;
 
-use super::feed::Replica;
+use super::failover::Failover;
+use super::feed::{Parts, Replica};
+use super::waits::Waits;
+use super::{full_sync, gate, new_id};
+use crate::clock;
+use crate::database::Database;
+use crate::log;
+use crate::mailbox::Message;
+use crate::server::Server;
 
 /// What a database knows of those who follow it.
 #[derive(Default)]
 pub struct Primary {
     /// By the id of their client.
     pub replicas: Mutex<BTreeMap<u64, Arc<Replica>>>,
+    /// How many there are.
+    attached: AtomicUsize,
+    /// A thread makes a snapshot for replicas.
+    pub is_syncing: AtomicBool,
+    /// Since when nobody is attached.
+    alone_since_ms: AtomicU64,
+    /// Synchronisations with a snapshot; without one; and those that asked for the second and got the first.
+    pub full: AtomicU64,
+    pub partial: AtomicU64,
+    pub partial_refused: AtomicU64,
+    /// Clients that wait for replicas.
+    pub waits: Waits,
+    /// Where the log ended when replicas were last asked how far they are.
+    asked_at: AtomicU64,
+    /// How much is kept for those who come back.
+    backlog_bytes: AtomicU64,
+    next_ping_ms: AtomicU64,
+    next_look_ms: AtomicU64,
+    /// Replicas that keep up, as `min-replicas-max-lag` has it.
+    pub good: AtomicUsize,
+    pub failover: Mutex<Failover>,
 }
 
 impl Primary {
+    /// Whether any replica is attached.
+    #[inline]
+    pub fn is_attended(&self) -> bool {
+        self.attached.load(Ordering::Relaxed) != 0
+    }
+
+    pub fn list(&self) -> Vec<Arc<Replica>> {
+        self.replicas.lock().values().cloned().collect()
+    }
+
+    pub fn is_attached(&self, replica: &Replica) -> bool {
+        self.replicas.lock().contains_key(&replica.id())
+    }
+
+    pub fn attach(&self, replica: &Arc<Replica>) {
+        let mut replicas = self.replicas.lock();
+        replicas.insert(replica.id(), Arc::clone(replica));
+        self.attached.store(replicas.len(), Ordering::Relaxed);
+    }
+
+    /// A replica's connection has ended.
+    pub fn detach(&self, database: &Database, replica: &Replica) {
+        {
+            let mut replicas = self.replicas.lock();
+            if replicas.remove(&replica.id()).is_some() {
+                log::notice!("Connection with replica {} lost.", replica.name());
+            }
+            self.attached.store(replicas.len(), Ordering::Relaxed);
+        }
+        self.alone_since_ms.store(clock::wall_ms(), Ordering::Relaxed);
+        replica.leave();
+        database.log.detach(replica.id());
+        self.waits.settle(database);
+    }
+
     /// Closes the connections of all replicas: they are to come again. For a history that changes.
     pub fn disconnect_all(&self) {
-        let replicas: Vec<_> = self.replicas.lock().values().cloned().collect();
-        for replica in replicas {
+        for replica in self.list() {
             replica.client.kill();
+        }
+    }
+
+    /// Replicas that wait for a snapshot of this kind.
+    pub fn waiting(&self, parts: Parts, by_file: bool) -> Vec<Arc<Replica>> {
+        let replicas = self.replicas.lock();
+        let fits = |replica: &&Arc<Replica>| {
+            let introduction = &replica.introduction;
+            introduction.parts == parts
+                && (by_file || introduction.finds_end)
+                && replica.is_waiting()
+        };
+        replicas.values().filter(fits).cloned().collect()
+    }
+
+    /// Keeps what replicas that come back may need from now on. Under all locks: nobody knows what was
+    /// before, so if nothing was kept the data get a name nobody has.
+    pub fn keep_backlog(&self, database: &Database, bytes: u64) {
+        if database.log.keeps_backlog() {
+            return;
+        }
+        self.backlog_bytes.store(bytes, Ordering::Relaxed);
+        database.log.keep_backlog(Some(bytes));
+        if !database.replication.is_replica() {
+            let mut history = database.replication.history.lock();
+            history.renew(new_id());
+            log::notice!(
+                "Replication backlog created, my new replication IDs are '{}' and '{}'",
+                history.id(),
+                "0".repeat(40)
+            );
+        }
+    }
+
+    /// Asks all replicas how far they are, unless that is the last thing they were told.
+    pub fn ask(&self, database: &Database) {
+        if !self.is_attended() || database.replication.is_replica() {
+            return;
+        }
+        let end = database.log.end();
+        if self.asked_at.load(Ordering::Acquire) == end && end != 0 {
+            return;
+        }
+        let end = database.log.append_aside(&[b"REPLCONF", b"GETACK", b"*"]);
+        self.asked_at.store(end, Ordering::Release);
+    }
+
+    /// Begins a synchronisation, if one is due for those who wait.
+    pub fn synchronize(&self, server: &Arc<Server>, database: &Arc<Database>, config: &Config) {
+        if self.is_syncing.load(Ordering::Acquire) {
+            return;
+        }
+        let now_ms = clock::wall_ms();
+        let (parts, by_file, since_ms, count) = {
+            let replicas = self.replicas.lock();
+            let waiting: Vec<_> = replicas.values().filter(|it| it.is_waiting()).collect();
+            let Some(first) = waiting.iter().min_by_key(|it| it.attached_ms) else { return };
+            let parts = first.introduction.parts;
+            let by_file = !first.introduction.finds_end
+                || !config.repl_diskless_sync && parts == Parts::default();
+            let alike = waiting.iter().filter(|it| it.introduction.parts == parts).count();
+            (parts, by_file, first.attached_ms, alike)
+        };
+        let max = config.repl_diskless_sync_max_replicas as usize;
+        let delay_ms = u64::from(config.repl_diskless_sync_delay) * 1000;
+        let is_due = by_file
+            || !config.repl_diskless_sync
+            || (max != 0 && max <= count)
+            || since_ms + delay_ms <= now_ms;
+        if is_due {
+            full_sync::start(server, database, parts, by_file);
+        }
+    }
+
+    /// What is due by time. Called by one reactor.
+    pub fn tick(&self, server: &Arc<Server>, database: &Arc<Database>) {
+        self.advance_failover(server, database);
+        let now_ms = clock::wall_ms();
+        if self.is_attended() {
+            self.synchronize(server, database, &server.config());
+        }
+        let due_ms = self.next_look_ms.load(Ordering::Relaxed);
+        if now_ms < due_ms && due_ms <= now_ms + 1000 {
+            return;
+        }
+        self.next_look_ms.store(now_ms + 1000, Ordering::Relaxed);
+        let config = server.config();
+        if self.is_attended() {
+            self.ping(database, &config, now_ms);
+            self.look_after(server, database, &config, now_ms);
+        } else {
+            self.forget_backlog(database, &config, now_ms);
+        }
+        self.resize_backlog(database, &config);
+        self.judge(database, &config, now_ms);
+    }
+
+    /// Shows replicas that we are here, in the log, so that theirs pass it on.
+    fn ping(&self, database: &Database, config: &Config, now_ms: u64) {
+        let due_ms = self.next_ping_ms.load(Ordering::Relaxed);
+        let period_ms = u64::from(config.repl_ping_replica_period) * 1000;
+        if now_ms < due_ms && due_ms <= now_ms + period_ms {
+            return;
+        }
+        self.next_ping_ms.store(now_ms + period_ms, Ordering::Relaxed);
+        let is_held = self.failover.lock().is_on();
+        if !is_held && !database.replication.is_replica() && database.log.is_followed() {
+            database.log.append_aside(&[b"PING"]);
+        }
+    }
+
+    /// Gives up those that are not heard of, and shows those that wait that we are here.
+    fn look_after(&self, server: &Server, database: &Database, config: &Config, now_ms: u64) {
+        let is_cut_off = database.replication.gate() & gate::LINK_DOWN != 0;
+        for replica in self.list() {
+            let is_late = u64::from(config.repl_timeout) < replica.lag_seconds(now_ms);
+            if replica.is_online() {
+                if is_late && !replica.is_old {
+                    log::warning!(
+                        "Disconnecting timedout replica (streaming sync): {}",
+                        replica.name()
+                    );
+                    replica.client.kill();
+                }
+                if is_cut_off {
+                    replica.send_newline();
+                }
+            } else if replica.is_sending() && is_late {
+                log::warning!("Disconnecting timedout replica (full sync): {}", replica.name());
+                replica.client.kill();
+            } else {
+                replica.send_newline();
+                server.mailboxes[replica.client.reactor].post(Message::Feed);
+            }
+        }
+    }
+
+    /// Keeps nothing any longer for replicas that have been gone for long.
+    fn forget_backlog(&self, database: &Database, config: &Config, now_ms: u64) {
+        let since_ms = self.alone_since_ms.load(Ordering::Relaxed);
+        let ttl_ms = config.repl_backlog_ttl.saturating_mul(1000);
+        if ttl_ms == 0
+            || now_ms.saturating_sub(since_ms) <= ttl_ms
+            || database.replication.is_replica()
+            || !database.log.keeps_backlog()
+        {
+            return;
+        }
+        let _all = database.keyspace.lock_all();
+        if self.is_attended() {
+            return;
+        }
+        // Writes from here on may not be counted: nobody can go on from what was before.
+        database.replication.history.lock().renew(new_id());
+        database.log.keep_backlog(None);
+        log::notice!(
+            "Replication backlog freed after {} seconds without connected replicas.",
+            config.repl_backlog_ttl
+        );
+    }
+
+    fn resize_backlog(&self, database: &Database, config: &Config) {
+        let bytes = config.repl_backlog_size;
+        if self.backlog_bytes.load(Ordering::Relaxed) != bytes && database.log.keeps_backlog() {
+            self.backlog_bytes.store(bytes, Ordering::Relaxed);
+            database.log.keep_backlog(Some(bytes));
+        }
+    }
+
+    /// Counts the replicas that keep up, and closes or opens the gate for writes.
+    pub fn judge(&self, database: &Database, config: &Config, now_ms: u64) {
+        let max_lag = u64::from(config.min_replicas_max_lag);
+        let needed = config.min_replicas_to_write as usize;
+        let keeps_up =
+            |replica: &&Arc<Replica>| replica.is_online() && replica.lag_seconds(now_ms) <= max_lag;
+        let good = self.replicas.lock().values().filter(keeps_up).count();
+        self.good.store(good, Ordering::Relaxed);
+        let replication = &database.replication;
+        let is_lacking = needed != 0 && max_lag != 0 && good < needed && !replication.is_replica();
+        if is_lacking != (replication.gate() & gate::LACKING != 0) {
+            replication.set_gate(gate::LACKING, is_lacking);
         }
     }
 }

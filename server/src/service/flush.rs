@@ -70,6 +70,12 @@ impl Service {
         if database.log.holds(*logged, self.worker.reactor) {
             return self.hold(connection);
         }
+        if let Some(attached) = &connection.session.attached
+            && !attached.is_fresh
+            && !connection.staged.is_empty()
+        {
+            return self.refuse_replies(connection);
+        }
         let staged = std::mem::take(&mut connection.staged);
         let mut bytes = &self.replies[staged];
         if UNLIMITED_BYTES < bytes.len() && self.is_over_hard_limit(connection, bytes.len()) {
@@ -167,6 +173,9 @@ impl Service {
         if self.is_over_limit(connection) {
             return After::Close;
         }
+        if connection.session.attached.is_some() {
+            return After::Wait;
+        }
         let hard_bytes = {
             let settings = connection.session.database.settings.load();
             settings.output_limits.of(connection.session.class).hard_bytes
@@ -182,7 +191,7 @@ impl Service {
 
     /// Whether a client is to be disconnected because of what it does not read. Says so in the log.
     pub fn is_over_limit(&self, connection: &mut Connection) -> bool {
-        let waiting = connection.output.len();
+        let waiting = connection.output.len() + lag_of(connection);
         let now_ms = self.worker.clock.monotonic_ms();
         let limit = {
             let settings = connection.session.database.settings.load();
@@ -231,6 +240,11 @@ impl Service {
             false => After::Wait,
         }
     }
+}
+
+/// What a replica has yet to be given of the log counts as if it waited for its socket.
+fn lag_of(connection: &Connection) -> usize {
+    connection.session.attached.as_ref().map_or(0, |attached| attached.lag as usize)
 }
 
 /// Writes what waits and then `bytes`; what the socket does not take waits. Returns what it took.

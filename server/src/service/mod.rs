@@ -3,6 +3,7 @@
 //! Rules that the speed rests on: one read a turn into a buffer that all connections share, no copy of a whole
 //! request, no allocation for a command, and one write, at the end of the turn.
 
+mod feed;
 mod flush;
 mod run;
 

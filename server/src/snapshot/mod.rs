@@ -34,6 +34,8 @@ pub enum Purpose {
     Save,
     /// BGSAVE and save points.
     Background,
+    /// The base of the append-only file.
+    Rewrite,
 }
 
 /// The snapshots of one database: which is being taken, and what became of the last.
@@ -133,7 +135,7 @@ impl Snapshots {
         let progress = Arc::new(Progress::default());
         let since_s = now_s();
         state.running = Some(Running { purpose, since_s, progress: Arc::clone(&progress) });
-        state.saves += 1;
+        state.saves += u64::from(purpose != Purpose::Rewrite);
         if purpose == Purpose::Background {
             state.last_try_s = since_s;
             state.is_scheduled = false;

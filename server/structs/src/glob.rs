@@ -3,12 +3,18 @@
 //! The language is Redis's to the letter, oddities included: a lone `*` does not match an empty
 //! text, an unterminated bracket ends with the pattern, ranges compare bytes as signed, and escapes
 //! inside brackets ignore `ignore_case`. What differs is the cost: only the last star is ever
-//! retried, so a match takes at most `pattern × text` steps whatever the pattern.
+//! retried, so a match takes at most `pattern × text` steps, and one that would take very many
+//! is given up: what it takes is bounded by the text's length alone.
 
 use memchr::memchr;
 
 /// After this many stars that are not last, Redis gives a pattern up as abusive.
 const STARS_MAX: usize = 1000;
+
+/// Bytes that may be looked at in vain, for each byte of the text and in any case. Texts of a thousand
+/// bytes cannot take as many, and patterns that nobody made for it do not.
+const VAIN_MAX: usize = 100;
+const VAIN_LEAST: usize = 1 << 22;
 
 /// Whether all of `text` matches `pattern`.
 #[must_use]
@@ -18,6 +24,7 @@ pub fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
     let mut stars = 0;
     // What follows the last star, and where in the text it was last tried.
     let mut retry: Option<(usize, usize)> = None;
+    let mut patience = VAIN_LEAST.saturating_add(text.len().saturating_mul(VAIN_MAX));
 
     if text.is_empty() {
         return pattern.is_empty();
@@ -50,6 +57,14 @@ pub fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
             continue;
         }
         let Some((after_star, tried)) = retry else { return false };
+        let missed = match pattern.get(at) {
+            Some(b'[') => bracket(pattern, at + 1, 0, false).1,
+            _ => at,
+        };
+        let Some(left) = patience.checked_sub(done - tried + missed - after_star) else {
+            return false;
+        };
+        patience = left;
         let Some(start) = next_start(pattern[after_star], text, tried + 1, ignore_case) else {
             return false;
         };
@@ -164,6 +179,26 @@ mod tests {
 
     fn check(pattern: &str, text: &str) -> bool {
         matches(pattern.as_bytes(), text.as_bytes(), false)
+    }
+
+    #[test]
+    fn what_is_made_to_take_long_is_given_up() {
+        let text = "a".repeat(200_000);
+        let half = "a".repeat(100_000);
+        for pattern in [
+            format!("*{half}b"),
+            format!("*{half}b*"),
+            format!("*?{half}[b]*c"),
+            format!("*[{}]*x", "b".repeat(100_000)),
+            format!("{}b", "*a".repeat(1000)),
+        ] {
+            assert!(!check(&pattern, &text));
+        }
+        assert!(check(&format!("*{half}*a"), &text));
+        // What is not made for it is matched, however long it is.
+        let text = format!("{}{half}b", "ab".repeat(100_000));
+        assert!(check(&format!("*{half}?"), &text));
+        assert!(check("*ab*ab*aab", &text));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
 
 use super::Error;
@@ -339,9 +339,16 @@ fn check_chain(
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
             Refusal::ExtendedKeyUsage("for the server's end")
         }
-        E::UnhandledCriticalExtension => damaged("it has a critical extension unknown here"),
         _ if parsed.is_ca() => Refusal::Authority,
+        _ if has_unknown_critical(parsed) => damaged("a critical extension is unknown here"),
         other => damaged(&other.to_string()),
+    })
+}
+
+fn has_unknown_critical(leaf: &X509Certificate<'_>) -> bool {
+    leaf.extensions().iter().any(|extension| {
+        let parsed = extension.parsed_extension();
+        extension.critical && matches!(parsed, ParsedExtension::UnsupportedExtension { .. })
     })
 }
 

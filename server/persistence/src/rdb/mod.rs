@@ -101,6 +101,11 @@ pub enum Lineage {
     Valkey,
 }
 
+impl Lineage {
+    /// The number of [`Type::HashValkey`] in files.
+    const VALKEY_HASH: u8 = 22;
+}
+
 impl Type {
     /// The type a byte stands for; modules and what files have between values are none.
     #[must_use]
@@ -136,10 +141,8 @@ impl Type {
     /// The type a byte stands for in a file.
     #[must_use]
     pub fn of(byte: u8, lineage: Lineage) -> Option<Self> {
-        const VALKEY_HASH: u8 = 22;
-
         match (lineage, byte) {
-            (Lineage::Valkey, VALKEY_HASH) => Some(Self::HashValkey),
+            (Lineage::Valkey, Lineage::VALKEY_HASH) => Some(Self::HashValkey),
             (Lineage::Valkey, 23..) => None,
             _ => Self::from_byte(byte),
         }

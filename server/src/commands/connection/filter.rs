@@ -35,9 +35,10 @@ impl Kind {
     }
 
     fn matches(self, client: &ClientShared) -> bool {
-        let class = match client.is_subscriber() {
-            true => ClientClass::PubSub,
-            false => ClientClass::Normal,
+        let class = match () {
+            () if client.has(bits::REPLICA) => ClientClass::Replica,
+            () if client.is_subscriber() => ClientClass::PubSub,
+            () => ClientClass::Normal,
         };
         self == Self::Client(class)
     }

@@ -153,11 +153,8 @@ fn cases() -> Vec<Case> {
     {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let certificate = world.forged_by(&world.issuer, &key, |_| {});
-        let shown = Shown::with_key(
-            vec![certificate],
-            rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        );
-        add(name, shown, "not an RSA key");
+        // Who signed with that would find no common algorithm; a forger may sign with anything.
+        add(name, Shown::new(vec![certificate]), "not an RSA key");
     }
     let under = |last| Shown::new(vec![under_algorithm(&world.forged(|_| {}), last)]);
     add("signed with SHA-1", under(5), "signed with SHA-1, not with");
@@ -202,9 +199,9 @@ fn cases() -> Vec<Case> {
     add("NUL and more", changed("/data", "/data\0.evil"), "neither 'control' nor 'data'");
     add("NUL within", changed("/2/", "/2\0/"), "not a number");
     add("NUL before", changed("carnelian", "\0carnelian"), "does not begin with");
-    add("Cyrillic letters", changed("data", "d\u{0430}ta"), "damaged");
-    add("full-width digits", changed("/2/", "/\u{ff12}/"), "damaged");
-    add("bytes that are no text", named(&[(URI, b"carnelian://\xff\xfe")]), "damaged");
+    add("Cyrillic letters", changed("data", "d\u{0430}ta"), "d\\u{430}ta', which is no node's");
+    add("full-width digits", changed("/2/", "/\u{ff12}/"), "not a number");
+    add("bytes that are no text", named(&[(URI, b"carnelian://\xff\xfe")]), "not a URI");
     add("wildcard for the node", changed("/2/", "/*/"), "not a number");
     add("wildcard for the plane", changed("data", "*"), "neither 'control' nor 'data'");
     add("wildcard for the cluster", changed(&world.cluster.to_string(), "*"), "not of 32 digits");
@@ -280,6 +277,7 @@ fn judge(uid: u32) -> Arc<Node> {
 async fn hostile_certificates_are_refused_from_clients() {
     let mut listening = Listening::start(judge(1)).await;
     let mut refused = 0;
+    let mut wrong = Vec::new();
     for case in cases() {
         for versions in [Versions::Tls12, Versions::Tls13] {
             let client = Client {
@@ -291,11 +289,13 @@ async fn hostile_certificates_are_refused_from_clients() {
             let what = format!("{} ({versions:?})", case.name);
             let refusal = listening.result().await.expect_err(&what).to_string();
             assert!(!welcomed, "{what}");
-            assert!(refusal.contains(case.expected), "{what}: {refusal}");
-            assert!(refusal.is_ascii() && refusal.len() < 300, "{what}: {refusal}");
+            if !refusal.contains(case.expected) || !refusal.is_ascii() || 300 < refusal.len() {
+                wrong.push(format!("{what}: {refusal}"));
+            }
             refused += 1;
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(120 <= refused, "{refused}");
     assert_eq!(listening.node.counters().refused_in_all(Direction::Incoming), refused);
     assert_eq!(listening.node.links().count(), 0);
@@ -311,6 +311,7 @@ async fn hostile_certificates_are_refused_from_servers() {
         let address = server.start().await;
         connector.connect(address, world().uid(wanted), Plane::Data).await
     };
+    let mut wrong = Vec::new();
     for case in cases() {
         for versions in [Versions::Tls12, Versions::Tls13] {
             let versions_all = versions.all().to_vec();
@@ -319,9 +320,12 @@ async fn hostile_certificates_are_refused_from_servers() {
             // Whoever is meant, the certificate decides.
             let wanted = if case.name == "a revoked node" { 13 } else { 2 };
             let refusal = connect(server, wanted).await.expect_err(&what).to_string();
-            assert!(refusal.contains(case.expected), "{what}: {refusal}");
+            if !refusal.contains(case.expected) {
+                wrong.push(format!("{what}: {refusal}"));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let good = Shown::new(vec![world().forged(|_| {})]);
     connect(Server::showing(good.clone()), 2).await.expect("the server is not refused for itself");
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::rdb::LoadError;
+use crate::rdb::{LoadError, Type};
 
 /// A file that cannot be read to its end, or must not be believed.
 #[derive(Debug, thiserror::Error)]
@@ -12,13 +12,14 @@ pub struct FileError {
     pub offset: u64,
     /// The key that was being read.
     pub key: Option<Box<[u8]>>,
+    pub kind: Option<Type>,
     #[source]
     pub fault: Fault,
 }
 
 impl FileError {
     pub(super) fn new(offset: u64, fault: impl Into<Fault>) -> Self {
-        Self { offset, key: None, fault: fault.into() }
+        Self { offset, key: None, kind: None, fault: fault.into() }
     }
 
     /// Whether the file was not even begun to be read: of something else, or of a newer version.
@@ -38,7 +39,7 @@ pub enum Fault {
     Version(u32),
     #[error("Unexpected EOF reading RDB file")]
     End,
-    #[error("{0}")]
+    #[error("Value integrity check failed: {0}")]
     Value(#[from] LoadError),
     #[error("Unknown RDB encoding type {0}")]
     Code(u8),
@@ -46,13 +47,13 @@ pub enum Fault {
     Database(u64),
     #[error("a key that is there already")]
     Taken,
-    #[error("a value of the module type '{0}', which no module here can read")]
+    #[error("The RDB file contains module data I can't load: no matching module type '{0}'")]
     Module(String),
     #[error("Pre-release function format not supported")]
     PreviewFunction,
     #[error("Failed loading library, {0}")]
     Function(String),
-    #[error("RDB CRC error: expected {expected:x} but got {found:x}")]
+    #[error("RDB CRC error")]
     Checksum { expected: u64, found: u64 },
     /// By whoever asked for it, or because another part has failed.
     #[error("stopped")]

@@ -364,7 +364,8 @@ pub(super) fn decode<'c>(
         Err(error) => {
             let at = found.value.end - reader.rest().len();
             let offset = chunk.offset + at as u64;
-            Err(FileError { offset, key: Some((*key).into()), fault: error.into() })
+            let kind = Some(found.kind);
+            Err(FileError { offset, key: Some((*key).into()), kind, fault: error.into() })
         }
     }
 }
@@ -398,5 +399,5 @@ fn entry(key: &[u8], loaded: Loaded<'_>, expiry: Option<u64>) -> Entry<Value> {
 fn taken(chunk: &Chunk, found: &Found, expanded_bytes_max: usize) -> FileError {
     let offset = chunk.offset + found.key.start as u64;
     let key = key(chunk, found, expanded_bytes_max).ok().map(|key| (*key).into());
-    FileError { offset, key, fault: Fault::Taken }
+    FileError { offset, key, kind: Some(found.kind), fault: Fault::Taken }
 }

@@ -4,6 +4,7 @@
 //! the codes below. [`FileWriter`] makes one out of records in any order; [`FileReader`] finds the
 //! keys of one, and [`load`] has several threads make values of them.
 
+pub mod check;
 mod error;
 mod load;
 mod module;

@@ -26,14 +26,27 @@ pub(super) fn skip_aux(reader: &mut Reader<'_>) -> Result<String, Fault> {
         return Err(LoadError::Malformed("bad when_opcode").into());
     }
     reader.length()?;
+    skip(reader)?;
+    Ok(name(id))
+}
+
+/// Passes over the value of a key.
+pub(super) fn skip_value(reader: &mut Reader<'_>) -> Result<String, Fault> {
+    let id = reader.length()?;
+    skip(reader)?;
+    Ok(name(id))
+}
+
+/// Passes over words, each behind its form, up to their end.
+fn skip(reader: &mut Reader<'_>) -> Result<(), LoadError> {
     loop {
         match reader.length()? {
-            END => return Ok(name(id)),
+            END => return Ok(()),
             SIGNED | UNSIGNED => drop(reader.length()?),
             FLOAT => drop(reader.bytes(4)?),
             DOUBLE => drop(reader.bytes(8)?),
             STRING => reader.skip_string()?,
-            _ => return Err(LoadError::Malformed("a module's value of an unknown form").into()),
+            _ => return Err(LoadError::Malformed("a module's value of an unknown form")),
         }
     }
 }

@@ -26,6 +26,8 @@ const VERSION_VALKEY: Range<u32> = 80..81;
 
 /// Hears of what a file has beside keys, in the order in which it comes.
 pub trait Observer {
+    /// The file has been read up to here; said before what is told of it.
+    fn at(&mut self, _offset: u64) {}
     /// The header was read.
     fn version(&mut self, _lineage: Lineage, _version: u32) {}
     fn aux(&mut self, _name: &[u8], _value: &[u8]) {}
@@ -37,8 +39,10 @@ pub trait Observer {
     }
     /// Data of a module beside its keys, which is passed over.
     fn module_aux(&mut self, _module: &str) {}
-    /// The file was saved without a checksum.
-    fn unsummed(&mut self) {}
+    /// A key with a value of a module, which is passed over.
+    fn module_value(&mut self, _module: &str) {}
+    /// The checksum is right, or the file was saved without one.
+    fn checksum(&mut self, _is_there: bool) {}
 }
 
 /// Hears nothing.
@@ -74,6 +78,8 @@ pub struct Trust {
     pub checksum: bool,
     /// `rdb-version-check relaxed`: try what newer versions have written.
     pub newer: bool,
+    /// Whether values of modules are passed over, instead of being refused.
+    pub passes_modules: bool,
     /// The longest string that a compressed one may be.
     pub expanded_bytes_max: usize,
     /// How long the input is, where that is known: what claims to be longer is refused at once.
@@ -123,6 +129,8 @@ enum Item<'a> {
     Aux(Cow<'a, [u8]>, Cow<'a, [u8]>),
     Function(Cow<'a, [u8]>),
     ModuleAux(String),
+    /// A key with a value of this type.
+    Module(String),
     /// Told for the sake of who reserves room.
     Hint,
     End,
@@ -218,10 +226,11 @@ impl<R: Read> FileReader<R> {
             Err(Fault::Value(LoadError::Truncated)) => return Ok(Some(reader.missing().max(1))),
             Err(fault) => {
                 let at = self.filled - reader.rest().len();
-                return Err(FileError::new(self.offset + at as u64, fault));
+                return Err(self.in_record(self.offset + at as u64, fault));
             }
         };
         let end = self.filled - reader.rest().len();
+        observer.at(self.offset + end as u64);
         match item {
             Item::Key { kind, key, value } => found.push(Found {
                 db: self.db,
@@ -245,11 +254,27 @@ impl<R: Read> FileReader<R> {
                 .function(&source)
                 .map_err(|text| FileError::new(self.position(), Fault::Function(text)))?,
             Item::ModuleAux(module) => observer.module_aux(&module),
+            Item::Module(module) if self.trust.passes_modules => {
+                (self.expiry, self.last_use) = (None, LastUse::Unsaid);
+                observer.module_value(&module);
+            }
+            Item::Module(module) => {
+                return Err(self.in_record(self.position(), Fault::Module(module)));
+            }
             Item::Hint => {}
             Item::End => self.state = State::Footer,
         }
         self.at = end;
         Ok(None)
+    }
+
+    /// An error in the record that is being read, with its key if that can be told.
+    fn in_record(&self, offset: u64, fault: Fault) -> FileError {
+        let unread = &self.buffer[self.at..self.filled];
+        let mut reader = Reader::new(unread, self.trust.expanded_bytes_max);
+        let kind = reader.byte().ok().and_then(|byte| Type::of(byte, self.lineage));
+        let key = kind.and_then(|_| reader.string().ok()).map(|key| (*key).into());
+        FileError { kind: kind.filter(|_| key.is_some()), key, ..FileError::new(offset, fault) }
     }
 
     fn header(&mut self, observer: &mut dyn Observer) -> Result<(), FileError> {
@@ -263,16 +288,17 @@ impl<R: Read> FileReader<R> {
         } else if let Some(digits) = header.strip_prefix(MAGIC_VALKEY) {
             (Lineage::Valkey, digits)
         } else {
-            return Err(FileError::new(0, Fault::Signature));
+            return Err(FileError::new(HEADER_BYTES as u64, Fault::Signature));
         };
         let version = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-        let version = version.ok_or_else(|| FileError::new(0, Fault::Version(0)))?;
+        let version =
+            version.ok_or_else(|| FileError::new(HEADER_BYTES as u64, Fault::Version(0)))?;
         let known = match lineage {
             Lineage::Redis => 1..u32::from(VERSION_MAX) + 1,
             Lineage::Valkey => VERSION_VALKEY,
         };
         if version < known.start || (known.end <= version && !self.trust.newer) {
-            return Err(FileError::new(0, Fault::Version(version)));
+            return Err(FileError::new(HEADER_BYTES as u64, Fault::Version(version)));
         }
         (self.lineage, self.version) = (lineage, version);
         (self.at, self.state) = (HEADER_BYTES, State::Records);
@@ -293,12 +319,14 @@ impl<R: Read> FileReader<R> {
             return Err(FileError::new(self.offset + self.filled as u64, Fault::End));
         };
         let (found, expected) = (u64::from_le_bytes(*found), self.checksum);
-        if self.trust.checksum && found == 0 {
-            observer.unsummed();
-        } else if self.trust.checksum && found != expected {
-            return Err(FileError::new(self.position(), Fault::Checksum { expected, found }));
-        }
         self.at += CHECKSUM_BYTES;
+        if self.trust.checksum {
+            if found != 0 && found != expected {
+                return Err(FileError::new(self.position(), Fault::Checksum { expected, found }));
+            }
+            observer.at(self.position());
+            observer.checksum(found != 0);
+        }
         Ok(())
     }
 
@@ -307,7 +335,7 @@ impl<R: Read> FileReader<R> {
         let known = self.offset + self.filled as u64;
         match self.trust.input_bytes {
             Some(bytes) if bytes < known.saturating_add(missing as u64) => {
-                Err(FileError::new(self.position(), Fault::End))
+                Err(self.in_record(self.position(), Fault::End))
             }
             _ => Ok(()),
         }
@@ -318,7 +346,7 @@ impl<R: Read> FileReader<R> {
     fn fill(&mut self, wanted: usize) -> Result<(), FileError> {
         let end = self.offset + self.filled as u64;
         if self.is_input_at_end {
-            return Err(FileError::new(end, Fault::End));
+            return Err(self.in_record(end, Fault::End));
         }
         let enough = self.filled.saturating_add(wanted);
         while self.filled < enough {
@@ -411,9 +439,13 @@ impl<'a> Item<'a> {
             code::FUNCTION_PREVIEW => return Err(Fault::PreviewFunction),
             code::MODULE_AUX => Self::ModuleAux(module::skip_aux(reader)?),
             code::END => Self::End,
-            code::MODULE_PREVIEW | code::MODULE => {
+            code::MODULE_PREVIEW => {
                 reader.skip_string()?;
                 return Err(Fault::Module(module::name(reader.length()?)));
+            }
+            code::MODULE => {
+                reader.skip_string()?;
+                Self::Module(module::skip_value(reader)?)
             }
             byte => {
                 let kind = Type::of(byte, lineage).ok_or(Fault::Code(byte))?;

@@ -18,6 +18,7 @@ fn trust() -> Trust {
         databases: DATABASES,
         checksum: true,
         newer: false,
+        passes_modules: false,
         expanded_bytes_max: 1 << 20,
         input_bytes: None,
     }
@@ -189,8 +190,8 @@ impl Observer for Notes {
         self.0.push(format!("module {module}"));
     }
 
-    fn unsummed(&mut self) {
-        self.0.push("unsummed".into());
+    fn checksum(&mut self, is_there: bool) {
+        self.0.push(if is_there { "summed" } else { "unsummed" }.into());
     }
 }
 
@@ -294,7 +295,8 @@ fn what_lies_between_keys_is_told() {
     let mut notes = Notes::default();
     let (copy, _) =
         loaded_by(&file("REDIS0012", &body)[..], trust(), &rules(), &mut notes).expect("sound");
-    let expected = ["Redis 12", "redis-ver=7.2.0", "libs", "module ReJSON-RL", "database 2"];
+    let expected =
+        ["Redis 12", "redis-ver=7.2.0", "libs", "module ReJSON-RL", "database 2", "summed"];
     assert_eq!(notes.0, expected);
     assert_eq!(content(&copy).keys().next(), Some(&(2, b"k".to_vec())));
 }
@@ -352,7 +354,7 @@ fn files_of_valkey_are_read() {
     let mut notes = Notes::default();
     let (copy, _) =
         loaded_by(&file("VALKEY080", &body)[..], trust(), &rules(), &mut notes).expect("sound");
-    assert_eq!(notes.0, ["Valkey 80", "database 0"]);
+    assert_eq!(notes.0, ["Valkey 80", "database 0", "summed"]);
     let hash = &content(&copy)[&(0, b"h".to_vec())];
     let fields = BTreeMap::from([
         (b"f".to_vec(), (b"v".to_vec(), Some(expiry))),
@@ -391,12 +393,18 @@ fn what_cannot_be_is_refused_where_it_is() {
     let (offset, text) = refused(b"\0\x01k\x01v\0\x01k\x01w");
     assert_eq!((offset, &*text), (15, "a key that is there already"));
     let (offset, text) = refused(b"\0\x01k\x01v\x02\x01s\x02\x01a\x01a");
-    assert_eq!((offset, &*text), (22, "a member that is there twice"));
+    assert_eq!(
+        (offset, &*text),
+        (22, "Value integrity check failed: a member that is there twice")
+    );
     let module = [b"\x07\x01k\x81".as_slice(), &MODULE_ID.to_be_bytes(), b"\x02\x01\0"].concat();
     assert!(refused(&module).1.contains("'ReJSON-RL'"), "{:?}", refused(&module));
+    let passing = Trust { passes_modules: true, ..trust() };
+    let module = file("REDIS0011", &module);
+    assert!(loaded_by(&module[..], passing, &rules(), &mut ()).is_ok());
     assert!(refused(b"\xF6\x01a").1.contains("Pre-release"));
     let (offset, text) = fault_of(b"RUBIS0011\xFF");
-    assert_eq!((offset, &*text), (0, "Wrong signature trying to load DB from file"));
+    assert_eq!((offset, &*text), (9, "Wrong signature trying to load DB from file"));
     for version in ["REDIS0000", "REDIS0013", "VALKEY079", "VALKEY081", "REDISabcd"] {
         let (_, text) = fault_of(&file(version, b""));
         assert!(text.starts_with("Can't handle RDB format version"), "{version}: {text}");
@@ -436,7 +444,7 @@ fn checksums_are_checked_unless_told_otherwise() {
     bad[last] ^= 1;
     assert!(matches!(
         loaded(&bad),
-        Err(FileError { fault: Fault::Checksum { .. }, offset: 15, .. })
+        Err(FileError { fault: Fault::Checksum { .. }, offset: 23, .. })
     ));
     let careless = Trust { checksum: false, ..trust() };
     assert!(loaded_by(&bad[..], careless, &rules(), &mut ()).is_ok());

@@ -1,0 +1,391 @@
+//! Loading the data of a database: at the start, from the snapshot that is there.
+//!
+//! Listeners are open meanwhile, and commands that need the data are told to wait. What is wrong with a
+//! file is logged with the place where it is, and ends the process: half of the data is never served.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use carnelian_config::Config;
+use carnelian_keyspace::Present;
+use carnelian_persistence::aof::reason;
+use carnelian_persistence::rdb::file::{
+    self, Fault, FileError, FileReader, Observer, Progress, Rules, Summary, Trust,
+};
+use carnelian_scripting::Loading as LibraryLoading;
+use parking_lot::Mutex;
+
+use crate::allocator;
+use crate::clock::{self, Clock};
+use crate::database::Database;
+use crate::log;
+use crate::scripting::LoadHost;
+use crate::server::{Request, Server};
+
+/// More threads than this do not make loading quicker.
+const THREADS_MAX: usize = 8;
+
+/// Whether a database is being loaded, and how far.
+#[derive(Default)]
+pub struct Loading {
+    is_on: AtomicBool,
+    started_ms: AtomicU64,
+    /// Of what is loaded; 0 if that is not known.
+    total_bytes: AtomicU64,
+    /// How much memory the data took where it was saved.
+    memory_bytes: AtomicU64,
+    /// Of the last loading, or the one that goes on.
+    progress: Mutex<Arc<Progress>>,
+}
+
+impl Loading {
+    /// Whether commands that need the data have to wait.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Relaxed)
+    }
+
+    /// Begins loading so many bytes. Ends when the guard is dropped.
+    pub fn begin(&self, total_bytes: u64, key_delay: i32) -> LoadingGuard<'_> {
+        let progress = Arc::new(Progress::default());
+        progress.key_delay.store(key_delay, Relaxed);
+        *self.progress.lock() = Arc::clone(&progress);
+        self.started_ms.store(clock::wall_ms(), Relaxed);
+        self.total_bytes.store(total_bytes, Relaxed);
+        self.memory_bytes.store(0, Relaxed);
+        self.is_on.store(true, Relaxed);
+        LoadingGuard { loading: self, progress }
+    }
+
+    /// How far the last loading is, or was.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress.lock())
+    }
+
+    /// `key-load-delay` has changed.
+    pub fn set_key_delay(&self, key_delay: i32) {
+        self.progress.lock().key_delay.store(key_delay, Relaxed);
+    }
+
+    /// What INFO shows while it goes on.
+    pub fn figures(&self, now_ms: u64) -> Figures {
+        let loaded_bytes = self.progress().bytes.load(Relaxed);
+        let (total_bytes, memory_bytes) =
+            (self.total_bytes.load(Relaxed), self.memory_bytes.load(Relaxed));
+        let started_ms = self.started_ms.load(Relaxed);
+        let expected = if total_bytes == 0 { memory_bytes } else { total_bytes };
+        let left = expected.saturating_sub(loaded_bytes);
+        let elapsed = now_ms.saturating_sub(started_ms) / 1000;
+        let eta = u128::from(elapsed) * u128::from(left) / (u128::from(loaded_bytes) + 1);
+        Figures {
+            started: started_ms / 1000,
+            total_bytes,
+            memory_bytes,
+            loaded_bytes,
+            percent: if expected == 0 {
+                1.0
+            } else {
+                loaded_bytes as f64 / expected as f64 * 100.0
+            },
+            eta: if elapsed == 0 || expected == 0 { 1 } else { eta as u64 },
+        }
+    }
+}
+
+/// What INFO shows of a loading that goes on. Times are in seconds.
+#[derive(Debug)]
+pub struct Figures {
+    pub started: u64,
+    pub total_bytes: u64,
+    pub memory_bytes: u64,
+    pub loaded_bytes: u64,
+    pub percent: f64,
+    pub eta: u64,
+}
+
+/// While this lives, a database is being loaded.
+pub struct LoadingGuard<'l> {
+    loading: &'l Loading,
+    pub progress: Arc<Progress>,
+}
+
+impl Drop for LoadingGuard<'_> {
+    fn drop(&mut self) {
+        self.loading.is_on.store(false, Relaxed);
+    }
+}
+
+/// How loading at the start ended, if not by an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The data is there, or there is none.
+    Ready,
+    /// The server was told to end. What has been loaded is not all there is, and must not be saved.
+    Ended,
+}
+
+/// Loads the snapshot, if there is one. To be called by the thread that `requests` go to.
+///
+/// `open_doors` lets clients in: not before they are told to wait.
+pub fn at_start(
+    server: &Server,
+    database: &Database,
+    requests: &Receiver<Request>,
+    open_doors: impl FnOnce(),
+) -> Result<Start> {
+    let config = server.config();
+    let path = config.dir.join(&config.dbfilename);
+    let began = Instant::now();
+    let Some((file, bytes)) = open(&path)? else {
+        open_doors();
+        return Ok(Start::Ready);
+    };
+    let guard = database.loading.begin(bytes, config.key_load_delay);
+    open_doors();
+    let (loaded, is_told_to_end) = std::thread::scope(|scope| {
+        let load = || {
+            let _bell = Bell(server);
+            snapshot(database, &config, file, Some(bytes), &guard.progress)
+        };
+        let thread = std::thread::Builder::new().name("load".into()).spawn_scoped(scope, load);
+        let thread = thread.map_err(|error| anyhow!("Can't start a thread: {error}"))?;
+        let mut is_told_to_end = false;
+        // The server holds a sender, and whoever loads says so in the end.
+        while !matches!(requests.recv(), Ok(Request::Loaded)) {
+            is_told_to_end = true;
+            guard.progress.stop.store(true, Relaxed);
+        }
+        let loaded = thread.join().map_err(|_| anyhow!("Loading ended by a bug; exiting."))?;
+        Ok::<_, anyhow::Error>((loaded, is_told_to_end))
+    })?;
+    if is_told_to_end {
+        log::warning!("Loading was broken off, as the server is to end.");
+        return Ok(Start::Ended);
+    }
+    let loaded = loaded.map_err(|error| refusal(&path, &config, &error))?;
+    tell(&loaded.summary);
+    log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
+    Ok(Start::Ready)
+}
+
+/// Tells the main thread when loading has ended, in whatever way.
+struct Bell<'s>(&'s Server);
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        self.0.tell_loaded();
+    }
+}
+
+/// The file and its length.
+fn open(path: &Path) -> Result<Option<(File, u64)>> {
+    let opened = File::open(path).and_then(|file| {
+        let bytes = file.metadata()?.len();
+        Ok((file, bytes))
+    });
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let (path, reason) = (path.display(), reason(&error));
+            log::warning!("Fatal error: can't open the RDB file {path} for reading: {reason}");
+            Err(anyhow!(FATAL))
+        }
+    }
+}
+
+const FATAL: &str = "Fatal error loading the DB, check server logs. Exiting.";
+
+/// What a snapshot held.
+#[derive(Debug)]
+pub struct Loaded {
+    pub summary: Summary,
+    /// Where in a sequence of effects it was taken.
+    pub origin: Origin,
+}
+
+/// Where a snapshot stands in the effects of the server that took it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// `repl-id`
+    pub replication_id: Option<String>,
+    /// `repl-offset`
+    pub offset: Option<u64>,
+    /// `repl-stream-db`: the logical database of the next effect.
+    pub db: Option<usize>,
+}
+
+/// Reads a snapshot, which `input` begins with, into a database. `bytes`: how long the input is, if
+/// that is known.
+pub fn snapshot(
+    database: &Database,
+    config: &Config,
+    input: impl std::io::Read,
+    bytes: Option<u64>,
+    progress: &Progress,
+) -> Result<Loaded, FileError> {
+    let environment = database.settings.load().environment;
+    let limits = environment.limits;
+    let trust = Trust {
+        databases: database.keyspace.databases(),
+        checksum: config.rdbchecksum && !environment.ignores_checksums,
+        newer: config.rdb_version_check == "relaxed",
+        passes_modules: false,
+        expanded_bytes_max: limits.max_string,
+        input_bytes: bytes,
+    };
+    let rules = Rules {
+        limits,
+        policy: environment.policy,
+        now_ms: clock::wall_ms(),
+        drops_expired: config.replicaof.is_none(),
+        present: Present::Refused,
+        threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
+        after_chunk: &allocator::publish,
+    };
+    let mut reader = FileReader::new(input, trust);
+    let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
+    let summary = file::load(&mut reader, &database.keyspace, &rules, progress, &mut teller)?;
+    database.scripting.figures();
+    Ok(Loaded { summary, origin: teller.origin })
+}
+
+/// Tells what a snapshot held.
+pub fn tell(summary: &Summary) {
+    for key in &summary.empty_named {
+        log::notice!("rdbLoadObject skipping empty key: {}", String::from_utf8_lossy(key));
+    }
+    let Summary { keys, expired, empty, .. } = summary;
+    match empty {
+        0 => log::notice!("Done loading RDB, keys loaded: {keys}, keys expired: {expired}."),
+        _ => log::notice!(
+            "Done loading RDB, keys loaded: {keys}, keys expired: {expired}, empty keys skipped: \
+             {empty}."
+        ),
+    }
+}
+
+/// Logs why a snapshot could not be loaded; the last line is for the one who ends the process.
+fn refusal(path: &Path, config: &Config, error: &FileError) -> anyhow::Error {
+    if error.is_foreign() {
+        log::warning!("{}", error.fault);
+        return anyhow!(FATAL);
+    }
+    match error.fault {
+        Fault::Database(_) => {
+            return anyhow!(
+                "FATAL: Data file was created with a Redis server configured to handle more than \
+                 {} databases. Exiting",
+                config.databases
+            );
+        }
+        Fault::End => {
+            log::warning!("Short read or OOM loading DB. Unrecoverable error, aborting now.")
+        }
+        Fault::Checksum { expected, found } => log::warning!(
+            "Wrong RDB checksum expected: ({expected:x}) but got ({found:x}). Aborting now."
+        ),
+        _ => {}
+    }
+    log::warning!("Internal error in RDB reading offset {}: {}", error.offset, error.fault);
+    let mut report = Vec::new();
+    file::check::check(path, &mut report);
+    log::write_raw(&String::from_utf8_lossy(&report));
+    anyhow!("Terminating server after rdb file reading failure.")
+}
+
+/// Tells the log what a snapshot says of itself, and keeps what it has beside keys.
+struct Teller<'d> {
+    database: &'d Database,
+    clock: Clock,
+    origin: Origin,
+}
+
+impl Observer for Teller<'_> {
+    fn aux(&mut self, name: &[u8], value: &[u8]) {
+        let shown = String::from_utf8_lossy(value);
+        let number = || shown.trim().parse::<u64>().ok();
+        match name.to_ascii_lowercase().as_slice() {
+            b"redis-ver" | b"valkey-ver" => {
+                log::notice!("Loading RDB produced by version {shown}");
+            }
+            b"ctime" => {
+                let now = clock::wall_ms() / 1000;
+                log::notice!("RDB age {} seconds", now.saturating_sub(number().unwrap_or(now)));
+            }
+            b"used-mem" => {
+                let bytes = number().unwrap_or(0);
+                self.database.loading.memory_bytes.store(bytes, Relaxed);
+                let megabytes = bytes as f64 / f64::from(1 << 20);
+                log::notice!("RDB memory usage when created {megabytes:.2} Mb");
+            }
+            b"aof-preamble" if number() == Some(1) => log::notice!("RDB has an AOF tail"),
+            b"aof-base" if number() == Some(1) => log::notice!("RDB is base AOF"),
+            b"repl-id" => {
+                let is_id = value.len() == 40 && value.iter().all(u8::is_ascii_hexdigit);
+                self.origin.replication_id = is_id.then(|| shown.into_owned());
+            }
+            b"repl-offset" => self.origin.offset = number(),
+            b"repl-stream-db" => {
+                self.origin.db = number().and_then(|db| usize::try_from(db).ok());
+            }
+            b"redis-bits" | b"lua" | b"aof-preamble" | b"aof-base" => {}
+            _ => {
+                let name = String::from_utf8_lossy(name);
+                match name.starts_with('%') {
+                    true => log::notice!("RDB '{name}': {shown}"),
+                    false => log::debug!("Unrecognized RDB AUX field: '{name}'"),
+                }
+            }
+        }
+    }
+
+    fn function(&mut self, source: &[u8]) -> Result<(), String> {
+        let engine = self.database.scripting.engine(self.database);
+        let mut engine = engine.map_err(|error| error.to_string())?;
+        let mut host = LoadHost::new(&self.clock);
+        engine
+            .load_library(source, LibraryLoading::Replace, &mut host)
+            .map(drop)
+            .map_err(|reason| String::from_utf8_lossy(&reason).into_owned())
+    }
+
+    fn module_aux(&mut self, module: &str) {
+        log::warning!(
+            "The RDB file contains AUX module data of the module type '{module}', which is passed \
+             over: no matching module"
+        );
+    }
+
+    fn checksum(&mut self, is_there: bool) {
+        if !is_there {
+            log::notice!("RDB file was saved with checksum disabled: no check performed.");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_follow_the_bytes() {
+        let loading = Loading::default();
+        assert!(!loading.is_on());
+        let guard = loading.begin(1000, 0);
+        guard.progress.bytes.store(250, Relaxed);
+        assert!(loading.is_on());
+        let started_ms = loading.started_ms.load(Relaxed);
+        let figures = loading.figures(started_ms + 10_000);
+        assert_eq!((figures.total_bytes, figures.loaded_bytes), (1000, 250));
+        assert_eq!((figures.percent, figures.eta), (25.0, 29));
+        drop(guard);
+        assert!(!loading.is_on());
+    }
+}

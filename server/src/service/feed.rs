@@ -1,0 +1,72 @@
+//! Feeding a replica: what it is sent next goes to its output, for as long as little waits there.
+
+use bytes::Bytes;
+
+use super::{After, Service};
+use crate::connection::{Connection, Transport};
+use crate::log;
+use crate::replication::feed::Fed;
+
+/// No more than this waits for the socket of a replica; the rest stays where it is for all.
+const FEED_BYTES: usize = 256 << 10;
+
+impl Service {
+    /// Gives a replica more of what it is to be sent.
+    pub fn feed(&mut self, connection: &mut Connection) -> Fed {
+        if connection.closing() {
+            return Fed::All;
+        }
+        if connection.staged.is_empty() {
+            // It says where, in replies that may have left.
+            connection.staged = 0..0;
+        }
+        let mut pieces: Vec<Bytes> = Vec::new();
+        let mut fed = Fed::More;
+        while fed == Fed::More && connection.output.len() < FEED_BYTES {
+            let room = FEED_BYTES - connection.output.len();
+            let session = &mut connection.session;
+            let Some(attached) = &mut session.attached else { return Fed::All };
+            attached.is_fresh = false;
+            fed = attached.next(&session.database, room, self.worker.reactor, &mut pieces);
+            for piece in pieces.drain(..) {
+                if !self.send_piece(connection, piece) {
+                    return Fed::Over;
+                }
+            }
+        }
+        if FEED_BYTES <= connection.output.len()
+            && let Some(attached) = &mut connection.session.attached
+        {
+            attached.lag = connection.session.database.log.lag(attached.replica.id());
+        }
+        fed
+    }
+
+    fn send_piece(&mut self, connection: &mut Connection, piece: Bytes) -> bool {
+        match &mut connection.transport {
+            Transport::Handshake(session) | Transport::Tls(session) => {
+                self.records.clear();
+                if let Err(error) = session.send(&piece, &mut self.records) {
+                    log::verbose!("Writing to replica: {error} {}", connection.describe());
+                    return false;
+                }
+                connection.output.push(&self.records);
+            }
+            Transport::Sniff | Transport::Plain => connection.output.push_block(piece),
+        }
+        true
+    }
+
+    /// A replica gets no replies: one that asks for some is no replica.
+    #[cold]
+    pub(super) fn refuse_replies(&self, connection: &Connection) -> After {
+        let last = connection.session.last_command as usize;
+        let entries = self.worker.server.registry.entries();
+        let command = entries.get(last).map_or("?", |entry| &entry.full_name);
+        log::warning!(
+            "Replica generated a reply to command '{command}', disconnecting it: {}",
+            connection.describe()
+        );
+        After::Close
+    }
+}
