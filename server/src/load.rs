@@ -18,10 +18,12 @@ use carnelian_persistence::aof::reason;
 use carnelian_persistence::rdb::file::{
     self, Fault, FileError, FileReader, Observer, Progress, Rules, Summary, Trust,
 };
+use carnelian_persistence::seal::is_sealed_file;
 use carnelian_scripting::Loading as LibraryLoading;
 use parking_lot::Mutex;
 
 use crate::allocator;
+use crate::at_rest;
 use crate::clock::{self, Clock};
 use crate::database::Database;
 use crate::log;
@@ -146,6 +148,7 @@ pub fn at_start(
         open_doors();
         return Ok(Start::Ready);
     };
+    let file = at_rest::policy(&config).open(file).map_err(|error| unreadable(&path, &error))?;
     let guard = database.loading.begin(bytes, config.key_load_delay);
     open_doors();
     let (loaded, is_told_to_end) = std::thread::scope(|scope| {
@@ -192,12 +195,14 @@ fn open(path: &Path) -> Result<Option<(File, u64)>> {
     match opened {
         Ok(opened) => Ok(Some(opened)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            let (path, reason) = (path.display(), reason(&error));
-            log::warning!("Fatal error: can't open the RDB file {path} for reading: {reason}");
-            Err(anyhow!(FATAL))
-        }
+        Err(error) => Err(unreadable(path, &error)),
     }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let (path, reason) = (path.display(), reason(error));
+    log::warning!("Fatal error: can't open the RDB file {path} for reading: {reason}");
+    anyhow!(FATAL)
 }
 
 const FATAL: &str = "Fatal error loading the DB, check server logs. Exiting.";
@@ -294,9 +299,12 @@ fn refusal(path: &Path, config: &Config, error: &FileError) -> anyhow::Error {
         _ => {}
     }
     log::warning!("Internal error in RDB reading offset {}: {}", error.offset, error.fault);
-    let mut report = Vec::new();
-    file::check::check(path, &mut report);
-    log::write_raw(&String::from_utf8_lossy(&report));
+    // What looks for damage on its own does not have the key.
+    if !is_sealed_file(path).unwrap_or(false) {
+        let mut report = Vec::new();
+        file::check::check(path, &mut report);
+        log::write_raw(&String::from_utf8_lossy(&report));
+    }
     anyhow!("Terminating server after rdb file reading failure.")
 }
 

@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod at_rest;
 mod atomicity;
 mod blocking;
 mod blocking_many;
 mod busy;
 mod clients;
 mod config;
+mod crash;
 mod debug;
 mod dump;
 mod eviction;

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use carnelian_persistence::seal::Policy;
+
 use super::source::{Broken, Snapshot};
 use crate::listener::reason;
 use crate::log;
@@ -30,7 +32,7 @@ pub enum Failed {
 }
 
 /// Writes a snapshot into its file. Whatever goes wrong, the file that was there stays.
-pub fn write(snapshot: &mut Snapshot, target: &Target) -> Result<(), Failed> {
+pub fn write(snapshot: &mut Snapshot, target: &Target, policy: &Policy) -> Result<(), Failed> {
     let Target { folder, name, .. } = target;
     let temporary_name = format!("temp-{}.rdb", std::process::id());
     let temporary = folder.join(&temporary_name);
@@ -42,7 +44,7 @@ pub fn write(snapshot: &mut Snapshot, target: &Target) -> Result<(), Failed> {
         );
         Failed::Disk
     })?;
-    let written = fill(snapshot, file, target);
+    let written = fill(snapshot, file, target, policy);
     let result = match written {
         Err(Broken::Cancelled) => Err(Failed::Cancelled),
         Err(Broken::Write(error)) => {
@@ -66,10 +68,17 @@ pub fn write(snapshot: &mut Snapshot, target: &Target) -> Result<(), Failed> {
     result
 }
 
-fn fill(snapshot: &mut Snapshot, file: File, target: &Target) -> Result<(), Broken> {
+fn fill(
+    snapshot: &mut Snapshot,
+    file: File,
+    target: &Target,
+    policy: &Policy,
+) -> Result<(), Broken> {
     let every = if target.sync_in_steps { SYNC_BYTES } else { usize::MAX };
-    let mut file = Synced { file, unsynced: 0, every };
-    snapshot.write(&mut file)?;
+    let file = Synced { file, unsynced: 0, every };
+    let mut output = policy.create(file).map_err(Broken::Write)?;
+    snapshot.write(&mut output)?;
+    let file = output.finish().map_err(Broken::Write)?;
     file.file.sync_all().map_err(Broken::Write)
 }
 

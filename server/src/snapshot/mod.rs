@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 pub use file::{Failed, Target};
 pub use source::{Aux, Broken, Plan, Progress, Snapshot};
 
+use crate::at_rest;
 use crate::clock;
 use crate::database::Database;
 use crate::log;
@@ -339,7 +340,7 @@ fn write(
 ) -> Result<(), Failed> {
     let config = server.config();
     let dirty = snapshot.dirty;
-    let result = file::write(&mut snapshot, &Target::new(&config));
+    let result = file::write(&mut snapshot, &Target::new(&config), &at_rest::policy(&config));
     // One that was given up is still gone through to the end.
     drop(snapshot);
     if result.is_ok() {
