@@ -19,7 +19,6 @@ use carnelian_config::{
     Task,
 };
 use carnelian_keyspace::Keyspace;
-use carnelian_persistence::rdb::file::Progress;
 
 use crate::acl::{self, Acl};
 use crate::aof;
@@ -251,22 +250,13 @@ impl Running {
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
         log::notice!("Server initialized");
-        if config.appendonly {
-            aof::load::at_start(&server, &database, &Progress::default())?;
-        }
 
         let mut reactors = Vec::with_capacity(seats.len());
         for (index, seat) in seats.into_iter().enumerate() {
             reactors.push(spawn(seat, index, Arc::clone(&server))?);
         }
         let open_doors = || server.pass_on(&database, change);
-        // As in Redis: where there is an append-only file, it is what counts.
-        let start = if config.appendonly {
-            open_doors();
-            load::Start::Ready
-        } else {
-            load::at_start(&server, &database, &requests, open_doors)?
-        };
+        let start = load::at_start(&server, &database, &requests, open_doors)?;
         let is_half_loaded = start == load::Start::Ended;
         if is_half_loaded {
             return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });

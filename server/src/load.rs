@@ -1,4 +1,4 @@
-//! Loading the data of a database: at the start, from the snapshot that is there.
+//! Loading the data of a database: at the start, from the snapshot or append-only file that is there.
 //!
 //! Listeners are open meanwhile, and commands that need the data are told to wait. What is wrong with a
 //! file is logged with the place where it is, and ends the process: half of the data is never served.
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use carnelian_config::Config;
-use carnelian_keyspace::Present;
+use carnelian_keyspace::{Present, Segments};
 use carnelian_persistence::aof::reason;
 use carnelian_persistence::rdb::file::{
     self, Fault, FileError, FileReader, Observer, Progress, Rules, Summary, Trust,
@@ -23,6 +23,7 @@ use carnelian_scripting::Loading as LibraryLoading;
 use parking_lot::Mutex;
 
 use crate::allocator;
+use crate::aof;
 use crate::at_rest;
 use crate::clock::{self, Clock};
 use crate::database::Database;
@@ -132,16 +133,34 @@ pub enum Start {
     Ended,
 }
 
-/// Loads the snapshot, if there is one. To be called by the thread that `requests` go to.
+/// Loads what there is: with `appendonly` the append-only file, which alone counts then, as in Redis; else
+/// the snapshot. To be called by the thread that `requests` go to.
 ///
 /// `open_doors` lets clients in: not before they are told to wait.
 pub fn at_start(
-    server: &Server,
-    database: &Database,
+    server: &Arc<Server>,
+    database: &Arc<Database>,
     requests: &Receiver<Request>,
     open_doors: impl FnOnce(),
 ) -> Result<Start> {
     let config = server.config();
+    if config.appendonly {
+        let bytes = aof::load::prepare(server, database)?;
+        if bytes == 0 {
+            aof::load::at_start(server, database, &Progress::default())?;
+            open_doors();
+            return Ok(Start::Ready);
+        }
+        let guard = database.loading.begin(bytes, config.key_load_delay);
+        open_doors();
+        let progress = &guard.progress;
+        let load = || aof::load::at_start(server, database, progress);
+        let (loaded, is_told_to_end) = in_background(server, requests, progress, load)?;
+        if is_told_to_end {
+            return Ok(Start::Ended);
+        }
+        return loaded.map(|()| Start::Ready);
+    }
     let path = config.dir.join(&config.dbfilename);
     let began = Instant::now();
     let Some((file, bytes)) = open(&path)? else {
@@ -151,10 +170,32 @@ pub fn at_start(
     let file = at_rest::policy(&config).open(file).map_err(|error| unreadable(&path, &error))?;
     let guard = database.loading.begin(bytes, config.key_load_delay);
     open_doors();
+    let drops_expired = config.replicaof.is_none();
+    let load = || {
+        let input = Input { input: file, bytes: Some(bytes), drops_expired };
+        snapshot(database, &config, input, &guard.progress, None)
+    };
+    let (loaded, is_told_to_end) = in_background(server, requests, &guard.progress, load)?;
+    if is_told_to_end {
+        return Ok(Start::Ended);
+    }
+    let loaded = loaded.map_err(|error| refusal(&path, &config, &error))?;
+    tell(&loaded.summary);
+    log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
+    Ok(Start::Ready)
+}
+
+/// Loads on another thread, and has it stop if the server is told to end: whether it was.
+fn in_background<T: Send>(
+    server: &Server,
+    requests: &Receiver<Request>,
+    progress: &Progress,
+    load: impl FnOnce() -> T + Send,
+) -> Result<(T, bool)> {
     let (loaded, is_told_to_end) = std::thread::scope(|scope| {
         let load = || {
             let _bell = Bell(server);
-            snapshot(database, &config, file, Some(bytes), &guard.progress)
+            load()
         };
         let thread = std::thread::Builder::new().name("load".into()).spawn_scoped(scope, load);
         let thread = thread.map_err(|error| anyhow!("Can't start a thread: {error}"))?;
@@ -162,19 +203,15 @@ pub fn at_start(
         // The server holds a sender, and whoever loads says so in the end.
         while !matches!(requests.recv(), Ok(Request::Loaded)) {
             is_told_to_end = true;
-            guard.progress.stop.store(true, Relaxed);
+            progress.stop.store(true, Relaxed);
         }
         let loaded = thread.join().map_err(|_| anyhow!("Loading ended by a bug; exiting."))?;
         Ok::<_, anyhow::Error>((loaded, is_told_to_end))
     })?;
     if is_told_to_end {
         log::warning!("Loading was broken off, as the server is to end.");
-        return Ok(Start::Ended);
     }
-    let loaded = loaded.map_err(|error| refusal(&path, &config, &error))?;
-    tell(&loaded.summary);
-    log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
-    Ok(Start::Ready)
+    Ok((loaded, is_told_to_end))
 }
 
 /// Tells the main thread when loading has ended, in whatever way.
@@ -226,14 +263,22 @@ pub struct Origin {
     pub db: Option<usize>,
 }
 
-/// Reads a snapshot, which `input` begins with, into a database. `bytes`: how long the input is, if
-/// that is known.
+/// What a snapshot is at the beginning of.
+pub struct Input<R> {
+    pub input: R,
+    /// How long it is, if that is known.
+    pub bytes: Option<u64>,
+    /// Whether keys whose time has come are left out.
+    pub drops_expired: bool,
+}
+
+/// Reads a snapshot into a database: under locks that are `held`, or else with several threads.
 pub fn snapshot(
     database: &Database,
     config: &Config,
-    input: impl std::io::Read,
-    bytes: Option<u64>,
+    input: Input<impl std::io::Read>,
     progress: &Progress,
+    held: Option<&mut dyn Segments>,
 ) -> Result<Loaded, FileError> {
     let environment = database.settings.load().environment;
     let limits = environment.limits;
@@ -243,20 +288,23 @@ pub fn snapshot(
         newer: config.rdb_version_check == "relaxed",
         passes_modules: false,
         expanded_bytes_max: limits.max_string,
-        input_bytes: bytes,
+        input_bytes: input.bytes,
     };
     let rules = Rules {
         limits,
         policy: environment.policy,
         now_ms: clock::wall_ms(),
-        drops_expired: config.replicaof.is_none(),
+        drops_expired: input.drops_expired,
         present: Present::Refused,
         threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
         after_chunk: &allocator::publish,
     };
-    let mut reader = FileReader::new(input, trust);
+    let mut reader = FileReader::new(input.input, trust);
     let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
-    let summary = file::load(&mut reader, &database.keyspace, &rules, progress, &mut teller)?;
+    let summary = match held {
+        Some(held) => file::load_held(&mut reader, held, &rules, progress, &mut teller)?,
+        None => file::load(&mut reader, &database.keyspace, &rules, progress, &mut teller)?,
+    };
     database.scripting.figures();
     Ok(Loaded { summary, origin: teller.origin })
 }

@@ -254,11 +254,12 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         {
             return Err((Some(entry), CommandError::text(text)));
         }
-        if self.database.snapshots.refuses_writes()
+        if (self.database.snapshots.refuses_writes() || self.database.aof.refuses_writes())
             && (entry.flags.contains(Flags::WRITE) || entry.may_replicate)
             && !self.wrote
         {
-            return Err((Some(entry), CommandError::text(UNSAVED)));
+            let refusal = self.database.write_refusal();
+            return Err((Some(entry), refusal.unwrap_or_else(|| CommandError::text(UNSAVED))));
         }
         // Once it has written it goes on, since half of it would be worse.
         if session.is_out_of_memory

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod append_only;
 mod at_rest;
 mod atomicity;
 mod blocking;

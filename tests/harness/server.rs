@@ -42,7 +42,8 @@ struct Plan {
 /// How a start is known to have succeeded.
 #[derive(Clone, Copy, Debug)]
 pub enum Ready {
-    /// The port answers, be it with an error: a server that asks for a password is up too.
+    /// The port answers, be it with an error: a server that asks for a password is up too. One that
+    /// loads its data is not.
     Answer,
     /// The log has this text, for servers whose port is closed.
     Log(&'static str),
@@ -216,6 +217,19 @@ impl Server {
         }
     }
 
+    /// Ends the process as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts an ended server again on the same folder and port.
+    pub fn start_again(&mut self) -> Result<(), StartFailure> {
+        let (child, outcome) = self.plan.launch();
+        self.child = child;
+        outcome
+    }
+
     fn process(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -386,7 +400,8 @@ impl Plan {
         }
         let Ok(transport) = Transport::tcp(self.port) else { return false };
         let mut client = Client::over(transport);
-        client.try_send(b"PING\r\n").is_ok() && client.try_read().is_ok()
+        let reply = client.try_send(b"PING\r\n").ok().and_then(|()| client.try_read().ok());
+        reply.is_some_and(|reply| !reply.to_string().starts_with("-LOADING"))
     }
 }
 

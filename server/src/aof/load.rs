@@ -10,37 +10,43 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use carnelian_config::Config;
-use carnelian_keyspace::{Present, Segments};
+use carnelian_keyspace::Segments;
 use carnelian_persistence::aof::{self, Input, LoadError, Loaded, Replay, Span};
-use carnelian_persistence::rdb::file::{self, FileReader, Observer, Progress, Rules, Trust};
-use carnelian_scripting::Loading;
+use carnelian_persistence::rdb::file::Progress;
 
 use super::tell;
 use crate::allocator;
 use crate::clients::Origin;
-use crate::clock::{self, Clock};
+use crate::clock;
 use crate::database::Database;
 use crate::dispatch::{Nest, Nesting};
+use crate::load;
 use crate::log;
-use crate::scripting::LoadHost;
 use crate::server::Server;
 use crate::session::{Session, Worker, recycle};
 
-/// Loads what there is, and begins to write. Before the database is served.
-pub fn at_start(server: &Arc<Server>, database: &Arc<Database>, progress: &Progress) -> Result<()> {
-    let began = Instant::now();
+/// Sees what there is, and puts it in order. How many bytes there are.
+pub fn prepare(server: &Server, database: &Database) -> Result<u64> {
     let config = server.config();
     let folder = database.aof.folder(&config).map_err(|_| anyhow!(FATAL))?;
     folder.remove_temporary(&tell);
     folder.migrate(&tell)?;
-    let has_nothing = folder.manifest().is_empty();
-    if has_nothing && config.dir.join(&config.dbfilename).exists() {
+    if folder.manifest().is_empty() && config.dir.join(&config.dbfilename).exists() {
         log::warning!(
             "There is no append-only file yet, and the snapshot {} is not loaded: with appendonly \
              the append-only file alone counts",
             config.dbfilename
         );
     }
+    // What cannot be measured is told when it is loaded.
+    Ok(folder.measure().unwrap_or(0))
+}
+
+/// Loads what there is, and begins to write. Before the database is served, after [`prepare`].
+pub fn at_start(server: &Arc<Server>, database: &Arc<Database>, progress: &Progress) -> Result<()> {
+    let began = Instant::now();
+    let config = server.config();
+    let folder = database.aof.folder(&config).map_err(|_| anyhow!(FATAL))?;
     let mut worker = Worker::new(0, Arc::clone(server));
     let mut session = session(server, database);
     let mut replayer = Replayer {
@@ -67,7 +73,9 @@ pub fn at_start(server: &Arc<Server>, database: &Arc<Database>, progress: &Progr
             return Err(anyhow!(FATAL));
         }
     }
-    super::open_at_start(server, database)?;
+    if !progress.stop.load(Ordering::Relaxed) {
+        super::open_at_start(server, database)?;
+    }
     Ok(())
 }
 
@@ -215,38 +223,17 @@ fn find(server: &Server, words: &[&[u8]]) -> Result<usize, String> {
 impl Replay for Replayer<'_> {
     fn snapshot(&mut self, input: &mut Input) -> Result<u64, String> {
         let database = Arc::clone(&self.session.database);
-        let environment = database.settings.load().environment;
-        let trust = Trust {
-            databases: database.keyspace.databases(),
-            checksum: self.config.rdbchecksum && !environment.ignores_checksums,
-            newer: self.config.rdb_version_check == "relaxed",
-            expanded_bytes_max: environment.limits.max_string,
-            input_bytes: Some(input.length()),
-            passes_modules: false,
+        let bytes = Some(input.length());
+        // Commands behind it may be about what has expired.
+        let input = load::Input { input, bytes, drops_expired: false };
+        let held = match &mut self.held {
+            Some(held) => Some(&mut **held as &mut dyn Segments),
+            None => None,
         };
-        let rules = Rules {
-            limits: environment.limits,
-            policy: environment.policy,
-            now_ms: clock::wall_ms(),
-            // Commands behind it may be about them.
-            drops_expired: false,
-            present: Present::Refused,
-            threads: std::thread::available_parallelism().map_or(1, usize::from).min(8),
-            after_chunk: &allocator::publish,
-        };
-        let mut reader = FileReader::new(input, trust);
-        let mut libraries = Libraries { database: &database, clock: Clock::new() };
-        let summary = match &mut self.held {
-            Some(held) => {
-                file::load_held(&mut reader, &mut **held, &rules, self.progress, &mut libraries)
-            }
-            None => {
-                let keyspace = &database.keyspace;
-                file::load(&mut reader, keyspace, &rules, self.progress, &mut libraries)
-            }
-        };
-        let summary = summary.map_err(|error| error.to_string())?;
-        Ok(summary.bytes)
+        let loaded = load::snapshot(&database, self.config, input, self.progress, held);
+        let loaded = loaded.map_err(|error| error.to_string())?;
+        load::tell(&loaded.summary);
+        Ok(loaded.summary.bytes)
     }
 
     fn commands(
@@ -255,6 +242,9 @@ impl Replay for Replayer<'_> {
         words: &[Span],
         ends: &[usize],
     ) -> Result<(), (usize, String)> {
+        if self.progress.stop.load(Ordering::Relaxed) {
+            return Err((0, "The server is to end: not".into()));
+        }
         let mut slices = recycle(std::mem::take(&mut self.slices));
         slices.extend(words.iter().map(|word| word.of(bytes)));
         let result = self.run(&slices, ends);
@@ -265,23 +255,5 @@ impl Replay for Replayer<'_> {
     fn progress(&mut self, bytes: u64) {
         self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
         allocator::publish();
-    }
-}
-
-/// Loads the functions of a snapshot.
-struct Libraries<'d> {
-    database: &'d Database,
-    clock: Clock,
-}
-
-impl Observer for Libraries<'_> {
-    fn function(&mut self, source: &[u8]) -> Result<(), String> {
-        let engine = self.database.scripting.engine(self.database);
-        let mut engine = engine.map_err(|error| error.to_string())?;
-        let mut host = LoadHost::new(&self.clock);
-        engine
-            .load_library(source, Loading::Replace, &mut host)
-            .map(drop)
-            .map_err(|reason| String::from_utf8_lossy(&reason).into_owned())
     }
 }

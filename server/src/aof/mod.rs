@@ -136,7 +136,7 @@ impl Aof {
         let rewrites = &state.rewrites;
         let mut figures = Figures {
             is_enabled: state.mode != Mode::Off,
-            is_rewriting: rewrites.since_s.is_some(),
+            is_rewriting: database.snapshots.running() == Some(Purpose::Rewrite),
             is_scheduled: rewrites.is_scheduled,
             current_rewrite_s: rewrites.since_s.map(|since_s| now_s.saturating_sub(since_s)),
             last_rewrite_s: rewrites.last_duration_s,
@@ -418,6 +418,8 @@ impl Events for Told {
     fn synced(&self, offset: u64) {
         let Some(database) = self.database.upgrade() else { return };
         database.log.release(offset, &self.mailboxes);
+        // WAITAOF
+        database.replication.primary.waits.settle(&database);
     }
 
     fn released(&self, offset: u64) {

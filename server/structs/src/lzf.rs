@@ -10,6 +10,8 @@
 //!
 //! What `compress` gives is valid LZF, though not the same bytes that another implementation finds.
 
+use std::cell::RefCell;
+
 const LITERAL_MAX: usize = 1 << 5;
 const DISTANCE_MAX: usize = 1 << 13;
 const COPY_MAX: usize = (1 << 8) + (1 << 3);
@@ -19,30 +21,64 @@ const EXPANSION_MAX: usize = COPY_MAX / 3;
 /// The compressed form of `input` if it takes at most `bytes_max` bytes.
 #[must_use]
 pub fn compress(input: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
-    // Short inputs do not pay for clearing a large table.
-    match input.len() {
-        0 => None,
-        1..0x400 => compress_with::<10>(input, bytes_max),
-        0x400..0x4000 => compress_with::<12>(input, bytes_max),
-        _ => compress_with::<14>(input, bytes_max),
+    SEEN.with_borrow_mut(|seen| {
+        let base = seen.begin(input.len());
+        // What is short does not fill a large table, and a small one stays in the cache.
+        match input.len() {
+            0 => None,
+            1..0x400 => compress_with(&mut seen.places[..1 << 10], base, input, bytes_max),
+            0x400..0x4000 => compress_with(&mut seen.places[..1 << 12], base, input, bytes_max),
+            _ => compress_with(&mut seen.places, base, input, bytes_max),
+        }
+    })
+}
+
+const PLACES: usize = 1 << 14;
+
+thread_local! {
+    static SEEN: RefCell<Seen> = const { RefCell::new(Seen { places: Vec::new(), next: 0 }) };
+}
+
+/// The places behind the last occurrence of three bytes, by their hash.
+///
+/// To clear them would take longer than to compress a short input. So they are kept from one input
+/// to the next, and counted on: what earlier inputs have left is below those of the present one.
+struct Seen {
+    places: Vec<u32>,
+    next: u32,
+}
+
+impl Seen {
+    /// Sets places aside for an input so long. They lie above what is returned.
+    fn begin(&mut self, bytes: usize) -> u32 {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if self.places.is_empty() || self.next.checked_add(bytes).is_none() {
+            self.places.clear();
+            self.places.resize(PLACES, 0);
+            self.next = 0;
+        }
+        let base = self.next;
+        self.next = base.saturating_add(bytes);
+        base
     }
 }
 
-fn compress_with<const BITS: u32>(input: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
-    // The place behind the last occurrence of three bytes, by their hash; 0 is none.
-    let mut table = vec![0_u32; 1 << BITS];
+/// The length of `places` is a power of two.
+fn compress_with(places: &mut [u32], base: u32, input: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    let shift = 32 - places.len().ilog2();
     let slot = |at: usize| {
         let three = u32::from_be_bytes([0, input[at], input[at + 1], input[at + 2]]);
-        (three.wrapping_mul(0x9E37_79B1) >> (32 - BITS)) as usize
+        (three.wrapping_mul(0x9E37_79B1) >> shift) as usize
     };
+    // Inputs beyond 4 GiB are compressed as if the rest were unlike.
+    let behind = |at: usize| base.saturating_add(u32::try_from(at + 1).unwrap_or(0));
     let mut out = Vec::with_capacity(bytes_max.min(input.len()));
     let (mut at, mut literals_from) = (0, 0);
 
     while at + 2 < input.len() {
-        let place = &mut table[slot(at)];
-        let candidate = (*place as usize).checked_sub(1);
-        // Inputs beyond 4 GiB are compressed as if the rest were unlike.
-        *place = u32::try_from(at + 1).unwrap_or(0);
+        let place = &mut places[slot(at)];
+        let candidate = place.checked_sub(base + 1).map(|from| from as usize);
+        *place = behind(at);
         let from = candidate.filter(|&from| {
             at - from <= DISTANCE_MAX && input[from..from + 3] == input[at..at + 3]
         });
@@ -71,7 +107,7 @@ fn compress_with<const BITS: u32>(input: &[u8], bytes_max: usize) -> Option<Vec<
         let end = at + length;
         for inner in (at + 1).max(end - 2)..end {
             if inner + 2 < input.len() {
-                table[slot(inner)] = u32::try_from(inner + 1).unwrap_or(0);
+                places[slot(inner)] = behind(inner);
             }
         }
         (at, literals_from) = (end, end);
@@ -143,6 +179,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn places_start_anew_when_they_run_out() {
+        let mut seen = Seen { places: Vec::new(), next: 0 };
+        assert_eq!(seen.begin(10), 0);
+        assert_eq!((seen.places.len(), seen.begin(5)), (PLACES, 10));
+        seen.places[7] = 15;
+        seen.next = u32::MAX - 3;
+        assert_eq!(seen.begin(3), u32::MAX - 3);
+        assert_eq!((seen.begin(1), seen.places[7]), (0, 0));
+        assert_eq!(seen.begin(usize::MAX), 0);
+        assert_eq!((seen.next, seen.begin(1)), (u32::MAX, 0));
+    }
 
     fn round_trip(input: &[u8]) -> usize {
         let packed = compress(input, usize::MAX).expect("no limit");

@@ -49,7 +49,8 @@ fn hincrby(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// `HINCRBYFLOAT key field increment`
 ///
-/// Replicas are sent the sum, as their arithmetic may differ; the field keeps its expiry.
+/// Replicas are sent the sum, as their arithmetic may differ. A field keeps its expiry; where there is
+/// none, a command is sent that servers before 8.0 know too.
 fn hincrbyfloat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let [_, key, field, amount] = call.args else { unreachable!("the arity is 4") };
     let amount = LongDouble::parse(amount).ok_or(CommandError::NotAFloat)?;
@@ -57,7 +58,7 @@ fn hincrbyfloat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         return Err(CommandError::text("ERR value is NaN or Infinity"));
     }
     let (now_ms, limits) = (call.due_ms(), limits(call));
-    let sum = change_live(&mut call.db, key, [*field], |hash| {
+    let (sum, expires) = change_live(&mut call.db, key, [*field], |hash| {
         let old = match hash.get(field, now_ms) {
             None => LongDouble::ZERO,
             Some(Element::Integer(number)) => LongDouble::from_i64(number),
@@ -71,11 +72,14 @@ fn hincrbyfloat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         }
         let text = sum.to_bytes();
         hash.set(field, &text, FieldExpiry::Keep, limits);
-        Ok(text)
+        Ok((text, hash.expiry(field, now_ms).flatten().is_some()))
     })??;
     call.notify(EventClass::Hash, "hincrbyfloat", key);
     call.reply.bulk(&sum);
-    Ok(call.rewritten(&[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", field, &sum]))
+    if expires {
+        return Ok(call.rewritten(&[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", field, &sum]));
+    }
+    Ok(call.rewritten(&[b"HSET", key, field, &sum]))
 }
 
 #[cfg(test)]
@@ -107,7 +111,11 @@ mod tests {
         bench.expect("HINCRBYFLOAT h f 10.5", "$4 10.5");
         bench.expect("HINCRBYFLOAT h f 0.1", "$4 10.6");
         let effects = String::from_utf8_lossy(&bench.effects).replace("\r\n", " ");
-        assert!(effects.ends_with("HSETEX $1 h $7 KEEPTTL $6 FIELDS $1 1 $1 f $4 10.6 "));
+        assert!(effects.ends_with("HSET $1 h $1 f $4 10.6 "));
+        bench.expect("HEXPIREAT h 9999999999 FIELDS 1 f", "*1 :1");
+        bench.expect("HINCRBYFLOAT h f 0.1", "$4 10.7");
+        let effects = String::from_utf8_lossy(&bench.effects).replace("\r\n", " ");
+        assert!(effects.ends_with("HSETEX $1 h $7 KEEPTTL $6 FIELDS $1 1 $1 f $4 10.7 "));
         bench.expect("HSET h f 0x10", ":0");
         bench.expect("HINCRBYFLOAT h f 1", "$2 17");
         bench.expect("HINCRBYFLOAT h f 1e2", "$3 117");
