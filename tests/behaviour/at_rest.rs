@@ -14,8 +14,8 @@ const SECRET: &str = "a-word-that-nobody-must-read";
 /// Every file of a server's folder, but its logs.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("a folder").path();
         match path.is_dir() {
             true => found.extend(files(&path)),
             false => found.push(path),
@@ -26,12 +26,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn has_secret(path: &Path) -> bool {
-    let bytes = fs::read(path).unwrap();
+    let bytes = fs::read(path).expect("a file");
     bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes())
 }
 
 fn is_sealed(path: &Path) -> bool {
-    fs::read(path).unwrap().starts_with(b"CARNSEAL")
+    fs::read(path).expect("a file").starts_with(b"CARNSEAL")
 }
 
 #[test]
