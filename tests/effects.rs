@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use carnelian_tests::{Client, Server, require_or_skip};
+use carnelian_tests::{Server, require_or_skip};
 
 /// Requests that every Redis since 7.0 knows. A line that begins with `2: ` comes from a second client, whose
 /// reply is waited for only when a line `2!` says so.

@@ -9,7 +9,7 @@ use std::fmt;
 
 /// The name of a history: 40 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Id([u8; Id::LEN]);
+pub struct Id([u8; 40]);
 
 impl Id {
     pub const LEN: usize = 40;

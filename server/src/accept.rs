@@ -184,7 +184,8 @@ fn admit(
     };
     log::verbose!("Accepted {}", shared.address);
     let database = Arc::clone(database);
-    Some(Accepted { stream, kind: listener.kind, database, shared, loopback, refusal })
+    let kind = listener.kind;
+    Some(Accepted { stream, kind, database, shared, loopback, refusal, primary: None })
 }
 
 /// Whether a connection that is turned away may wait until it is known what it speaks.
@@ -224,7 +225,7 @@ fn prepare(
 }
 
 impl Stream {
-    fn descriptor(&self) -> i32 {
+    pub fn descriptor(&self) -> i32 {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),

@@ -167,6 +167,16 @@ pub fn unblock(worker: &mut Worker, client: &ClientShared, how: Unblock) -> bool
     true
 }
 
+/// Ends all waits that can be called off, with this error.
+pub fn end_all(database: &Database, error: &str) {
+    for client in database.clients.list() {
+        let Some(waiter) = client.waiter.lock().clone() else { continue };
+        if !waiter.is_bound() {
+            waiter.finish(format!("-{error}\r\n").into_bytes());
+        }
+    }
+}
+
 /// Serves those who wait for the keys that the last commands have changed, and those whom that serves
 /// in turn. Called with no lock held.
 pub fn serve(worker: &mut Worker, database: &Arc<Database>) {

@@ -34,6 +34,7 @@ use crate::process::{self, PidFile};
 use crate::reactor::{Reactor, Seat};
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
+use crate::replication::replica::{self, Rules};
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
 use crate::snapshot::{self, Purpose};
@@ -41,7 +42,7 @@ use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
 use crate::{allocator, clock, signals};
 
 /// Where a server that was started without arguments keeps its data.
-const DATA_FOLDER: &str = "carnelian-data";
+pub(crate) const DATA_FOLDER: &str = "carnelian-data";
 
 /// More reactors than this are not started unless asked for.
 const REACTORS_MAX: usize = 8;
@@ -260,6 +261,14 @@ impl Running {
         let is_half_loaded = start == load::Start::Ended;
         if is_half_loaded {
             return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
+        }
+        if let Some(primary) = &config.replicaof {
+            let rules = Rules { is_start: true, ..Rules::of(&server) };
+            let following = {
+                let _all = database.keyspace.lock_all();
+                replica::follow(&database, primary.host.clone(), primary.port, rules)
+            };
+            replica::begin(&server, &database, &following);
         }
         for kind in database.listeners.lock().kinds() {
             log::notice!("Ready to accept connections {}", kind.name());

@@ -38,6 +38,8 @@ pub mod bits {
     pub const CAPA_REDIRECT: u32 = 1 << 11;
     /// It is being closed.
     pub const CLOSING: u32 = 1 << 12;
+    /// It is the server that this database follows.
+    pub const PRIMARY: u32 = 1 << 13;
     /// A key that it watches has changed.
     pub const DIRTY: u32 = 1 << 14;
     /// It is connected through a unix socket.

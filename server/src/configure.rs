@@ -10,6 +10,7 @@ use crate::database::Database;
 use crate::listener::{Endpoints, Kind};
 use crate::log::{self, Level};
 use crate::process;
+use crate::replication::replica;
 use crate::server::Server;
 use crate::settings::{self, Settings};
 
@@ -87,6 +88,7 @@ pub fn change(
     database.set_settings(settings);
     aof::heed(server, database, &next);
     *server.config.write() = Arc::new(next);
+    replica::apply_rules(database, replica::Rules::of(server));
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::database::Database;
 use crate::input::Input;
 use crate::listener::Kind;
 use crate::output::Output;
+use crate::replication::apply::PrimaryLink;
 use crate::session::Session;
 
 /// A connection on its way from the accepting reactor to its own.
@@ -26,6 +27,17 @@ pub struct Accepted {
     pub shared: Arc<ClientShared>,
     pub loopback: bool,
     pub refusal: Option<Refusal>,
+    /// The peer is the server that the database follows, and the stream is in the middle.
+    pub primary: Option<PrimaryStream>,
+}
+
+/// Where the stream of effects of the server that a database follows goes on.
+pub struct PrimaryStream {
+    pub link: Box<PrimaryLink>,
+    /// The logical database that is selected.
+    pub db: u16,
+    /// What has come of it already.
+    pub received: Vec<u8>,
 }
 
 /// Why a connection that was accepted is turned away.
@@ -124,19 +136,28 @@ pub struct Flags {
 
 impl Connection {
     pub fn new(accepted: Accepted) -> Self {
-        let Accepted { stream, kind, database, shared, loopback, refusal } = accepted;
+        let Accepted { stream, kind, database, shared, loopback, refusal, primary } = accepted;
+        let mut session = Session::new(shared, database, loopback);
+        let (mut transport, mut input) = (Transport::Sniff, Input::default());
+        let mut flags = Flags::default();
+        if let Some(PrimaryStream { link, db, received }) = primary {
+            session = session.of_primary(link, db);
+            transport = Transport::Plain;
+            flags.unparsed = !received.is_empty();
+            input.append(&received);
+        }
         Self {
             stream,
             kind,
-            transport: Transport::Sniff,
-            session: Session::new(shared, database, loopback),
+            transport,
+            session,
             parser: Parser::default(),
-            input: Input::default(),
+            input,
             wanted: 0,
             output: Output::default(),
             staged: 0..0,
             refusal,
-            flags: Flags::default(),
+            flags,
             over_soft_limit_since_ms: None,
             wait_deadline_ms: None,
             closing_since_ms: None,

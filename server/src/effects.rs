@@ -32,6 +32,9 @@ pub struct EffectLog {
     is_followed: AtomicBool,
     /// Replies to writes wait until their effects are on disk: `appendfsync always`.
     is_strict: AtomicBool,
+    /// Where the log comes from: the link to the server that this one follows, by its number, or 0: what
+    /// is done here.
+    source: AtomicU64,
     /// Up to where the log is on disk.
     synced: AtomicU64,
     /// Reactors with replies that wait for that, as bits.
@@ -52,8 +55,8 @@ struct Sequence {
     trim_at: u64,
     /// Reactors that are to be told of what comes next, as bits.
     waiting: u64,
-    /// What is logged comes from the server that this one follows.
-    is_foreign: bool,
+    /// How often the log has begun to come from elsewhere: names the present source.
+    sources: u64,
 }
 
 /// Who needs what of the log.
@@ -77,12 +80,13 @@ impl Default for EffectLog {
             keepers: Keepers::default(),
             trim_at: TRIM_BYTES,
             waiting: 0,
-            is_foreign: false,
+            sources: 0,
         };
         Self {
             is_followed: AtomicBool::new(false),
             mailboxes: OnceLock::new(),
             is_strict: AtomicBool::new(false),
+            source: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             held: AtomicU64::new(0),
             bell: Arc::default(),
@@ -103,7 +107,9 @@ impl EffectLog {
     /// with. All segments are locked, so that no effect is cut in two.
     pub fn follow(&self) -> u64 {
         let mut sequence = self.sequence.lock();
-        sequence.selected = None;
+        if self.is_source(0) {
+            sequence.selected = None;
+        }
         let end = sequence.backlog.end();
         if sequence.keepers.files == 0 {
             sequence.keepers.file = end;
@@ -135,21 +141,32 @@ impl EffectLog {
         self.sequence.lock().keepers.backlog_bytes.is_some()
     }
 
-    /// From now on the log is what another server sends, word by word ([`EffectLog::append_foreign`]), or
-    /// is no longer. All segments are locked.
-    pub fn set_foreign(&self, is_foreign: bool) {
+    /// From now on the log is what another server sends, word by word ([`Unit::relay`]), or is no
+    /// longer. What earlier sources still bring is dropped. All segments are locked. The source's number.
+    pub fn set_foreign(&self, is_foreign: bool) -> u64 {
         let mut sequence = self.sequence.lock();
-        sequence.is_foreign = is_foreign;
-        sequence.selected = None;
+        sequence.sources += 1;
+        let source = if is_foreign { sequence.sources } else { 0 };
+        let before = self.source.swap(source, Ordering::SeqCst);
+        if before == 0 || source == 0 {
+            sequence.selected = None;
+        }
         self.settle(&sequence);
+        source
+    }
+
+    /// Whether this source is the present one; does not change while a segment is locked.
+    #[inline]
+    pub fn is_source(&self, source: u64) -> bool {
+        self.source.load(Ordering::SeqCst) == source
     }
 
     /// Forgets everything and goes on at another offset, as the data are others. All segments are
     /// locked, and no replica is attached.
-    pub fn restart(&self, offset: u64) {
+    pub fn restart(&self, offset: u64, selected: Option<usize>) {
         let mut sequence = self.sequence.lock();
         sequence.backlog.restart(offset);
-        sequence.selected = None;
+        sequence.selected = selected;
         sequence.keepers.file = offset;
         sequence.keepers.replicas.clear();
         sequence.trim_at = offset + TRIM_BYTES;
@@ -165,7 +182,7 @@ impl EffectLog {
 
     fn settle(&self, sequence: &Sequence) {
         let Keepers { files, backlog_bytes, .. } = sequence.keepers;
-        let is_followed = (files != 0 || backlog_bytes.is_some()) && !sequence.is_foreign;
+        let is_followed = (files != 0 || backlog_bytes.is_some()) && self.is_source(0);
         self.is_followed.store(is_followed, Ordering::SeqCst);
     }
 
@@ -215,8 +232,15 @@ impl EffectLog {
     /// names its logical database.
     pub fn cut(&self) -> u64 {
         let mut sequence = self.sequence.lock();
-        sequence.selected = None;
+        if self.is_source(0) {
+            sequence.selected = None;
+        }
         sequence.backlog.end()
+    }
+
+    /// The logical database that is selected at the end, if what comes next goes by it.
+    pub fn selected(&self) -> Option<usize> {
+        self.sequence.lock().selected
     }
 
     /// The offset behind the last effect.
@@ -227,6 +251,13 @@ impl EffectLog {
     /// Appends what a unit did. Called with the unit's locks held. The offset behind it.
     pub fn append(&self, unit: &mut Unit) -> u64 {
         let mut sequence = self.sequence.lock();
+        if !self.is_source(unit.source) {
+            unit.clear();
+            return sequence.backlog.end();
+        }
+        if unit.source != 0 {
+            sequence.selected = Some(unit.relayed_db);
+        }
         if let Some((first, last)) = unit.databases.take() {
             if sequence.selected != Some(first) {
                 let mut select = Vec::with_capacity(24);
@@ -240,9 +271,7 @@ impl EffectLog {
         drop(sequence);
         self.bell.ring();
         self.wake(waiting);
-        unit.bytes.clear();
-        unit.bytes.shrink_to(KEPT_BYTES);
-        (unit.begin, unit.commands) = (0, 0);
+        unit.clear();
         end
     }
 
@@ -251,33 +280,20 @@ impl EffectLog {
         self.sequence.lock().backlog.read(offset, most, into)
     }
 
-    /// Appends what the server that this one follows has sent: whole commands, under the locks of what
-    /// they change. The offset behind it.
-    pub fn append_foreign(&self, bytes: &[u8]) -> u64 {
+    /// Appends a command that is about no data, between the units of others. The offset behind it.
+    pub fn append_aside(&self, words: &[&[u8]]) -> u64 {
+        let mut bytes = Vec::with_capacity(64);
+        write_command(&mut bytes, words.len(), words.iter().copied());
         let mut sequence = self.sequence.lock();
-        let end = sequence.append(bytes);
+        if !self.is_source(0) {
+            return sequence.backlog.end();
+        }
+        let end = sequence.append(&bytes);
         let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
         self.bell.ring();
         self.wake(waiting);
         end
-    }
-
-    /// Appends a command that is about no data, between the units of others. The offset behind it.
-    pub fn append_aside(&self, words: &[&[u8]]) -> u64 {
-        let mut bytes = Vec::with_capacity(64);
-        write_command(&mut bytes, words.len(), words.iter().copied());
-        self.append_foreign(&bytes)
-    }
-
-    /// The logical database of the last effect, for who goes on from there.
-    pub fn selected(&self) -> Option<usize> {
-        self.sequence.lock().selected
-    }
-
-    /// Says which logical database what was appended last from another server left selected.
-    pub fn note_selected(&self, db: usize) {
-        self.sequence.lock().selected = Some(db);
     }
 
     /// A replica reads from an offset on; what it has yet to read stays. How much that is.
@@ -402,12 +418,42 @@ pub struct Unit {
     commands: u32,
     /// The logical databases of the first command and of the last.
     databases: Option<(usize, usize)>,
+    /// Where the bytes come from: see [`EffectLog::set_foreign`].
+    source: u64,
+    /// What is selected behind bytes that come from elsewhere.
+    relayed_db: usize,
 }
 
 impl Unit {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// What the server that this one follows has sent: whole commands, as they came. They leave the
+    /// logical database `db` selected.
+    pub fn relay(&mut self, source: u64, db: usize, bytes: &[u8]) {
+        (self.source, self.relayed_db) = (source, db);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// What has been relayed leaves another logical database selected.
+    pub fn note_selected(&mut self, db: usize) {
+        self.relayed_db = db;
+    }
+
+    /// Takes back what has been relayed and is not in the log yet.
+    pub fn take_relayed(&mut self) -> Vec<u8> {
+        self.source = 0;
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
+        (self.begin, self.commands) = (0, 0);
+        (self.databases, self.source) = (None, 0);
     }
 
     /// A command as the client sent it.

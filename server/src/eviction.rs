@@ -166,8 +166,10 @@ fn is_below_mark(worker: &Worker, database: &Database, bytes_max: usize) -> bool
 }
 
 fn make(worker: &mut Worker, database: &Arc<Database>, bytes_max: usize) -> bool {
-    if database.pause.now(worker.clock.now_ms(), &database.attention).is_some() {
-        // CLIENT PAUSE: the data is to stay as it is.
+    let obeys_other =
+        database.replication.is_replica() && database.settings.load().replica_ignores_maxmemory;
+    if obeys_other || database.pause.now(worker.clock.now_ms(), &database.attention).is_some() {
+        // CLIENT PAUSE, or the primary evicts: the data is to stay as it is.
         return true;
     }
     let mut quota = worker.quotas.remove(&database.uid).unwrap_or_default();

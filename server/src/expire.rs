@@ -38,6 +38,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
     let now_ms = worker.clock.now_ms();
     // For a script that runs for long the time stands still.
     if !database.active_expiry.load(Ordering::Relaxed)
+        || database.replication.is_replica()
         || database.keyspace.is_busy()
         || database.loading.is_on()
         || database.pause.now(now_ms, &database.attention).is_some()

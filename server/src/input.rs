@@ -70,7 +70,9 @@ impl Input {
     /// announces is believed only as far as it has sent: the room doubles what is there.
     pub fn room(&mut self, wanted: usize) -> &mut [u8] {
         let missing = wanted.saturating_sub(self.len()).max(1);
-        self.make_room(missing.min(self.len().max(STEP_BYTES)));
+        if self.bytes.len() - self.end < missing.min(STEP_BYTES) {
+            self.make_room(missing.min(self.len().max(STEP_BYTES)));
+        }
         let end = self.bytes.len().min(self.end + missing.max(STEP_BYTES));
         &mut self.bytes[self.end..end]
     }
@@ -132,6 +134,20 @@ mod tests {
         assert!(reads < 60, "{reads}");
         assert_eq!(input.len(), total);
         assert_eq!(&input.data_mut()[..4], b"$536");
+    }
+
+    #[test]
+    fn room_is_used_up_before_there_is_more() {
+        let mut input = Input::default();
+        input.append(&[1; 1 << 20]);
+        let mut sizes = Vec::new();
+        while input.len() < 16 << 20 {
+            input.room(64 << 20);
+            input.filled(10_000);
+            sizes.push(input.capacity());
+        }
+        sizes.dedup();
+        assert!(sizes.len() <= 5, "{sizes:?}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod boot;
 mod census;
 pub mod clients;
 pub mod clock;
+pub mod cluster_tool;
 mod commands;
 pub mod configure;
 pub mod connection;

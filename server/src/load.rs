@@ -280,25 +280,8 @@ pub fn snapshot(
     progress: &Progress,
     held: Option<&mut dyn Segments>,
 ) -> Result<Loaded, FileError> {
-    let environment = database.settings.load().environment;
-    let limits = environment.limits;
-    let trust = Trust {
-        databases: database.keyspace.databases(),
-        checksum: config.rdbchecksum && !environment.ignores_checksums,
-        newer: config.rdb_version_check == "relaxed",
-        passes_modules: false,
-        expanded_bytes_max: limits.max_string,
-        input_bytes: input.bytes,
-    };
-    let rules = Rules {
-        limits,
-        policy: environment.policy,
-        now_ms: clock::wall_ms(),
-        drops_expired: input.drops_expired,
-        present: Present::Refused,
-        threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
-        after_chunk: &allocator::publish,
-    };
+    let (trust, mut rules) = terms(database, config, input.bytes, Present::Refused);
+    rules.drops_expired = input.drops_expired;
     let mut reader = FileReader::new(input.input, trust);
     let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
     let summary = match held {
@@ -307,6 +290,62 @@ pub fn snapshot(
     };
     database.scripting.figures();
     Ok(Loaded { summary, origin: teller.origin })
+}
+
+/// Loads the file of the last snapshot under locks that are held, for DEBUG RELOAD. Whether that went well;
+/// if not, the log says why.
+pub fn reload(
+    server: &Server,
+    database: &Database,
+    segments: &mut dyn Segments,
+    present: Present,
+) -> bool {
+    let config = server.config();
+    let path = config.dir.join(&config.dbfilename);
+    let Ok(Some((file, bytes))) = open(&path) else { return false };
+    let guard = database.loading.begin(bytes, config.key_load_delay);
+    let (trust, rules) = terms(database, &config, Some(bytes), present);
+    let mut reader = FileReader::new(file, trust);
+    let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
+    match file::load_held(&mut reader, segments, &rules, &guard.progress, &mut teller) {
+        Ok(summary) => {
+            tell(&summary);
+            true
+        }
+        Err(error) => {
+            log::warning!("RDB file not loaded, offset {}: {}", error.offset, error.fault);
+            false
+        }
+    }
+}
+
+/// How closely a snapshot is looked at, and what becomes of what it has.
+fn terms(
+    database: &Database,
+    config: &Config,
+    bytes: Option<u64>,
+    present: Present,
+) -> (Trust, Rules<'static>) {
+    let environment = database.settings.load().environment;
+    let limits = environment.limits;
+    let trust = Trust {
+        databases: database.keyspace.databases(),
+        checksum: config.rdbchecksum && !environment.ignores_checksums,
+        newer: config.rdb_version_check == "relaxed",
+        passes_modules: false,
+        expanded_bytes_max: limits.max_string,
+        input_bytes: bytes,
+    };
+    let rules = Rules {
+        limits,
+        policy: environment.policy,
+        now_ms: clock::wall_ms(),
+        drops_expired: config.replicaof.is_none(),
+        present,
+        threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
+        after_chunk: &allocator::publish,
+    };
+    (trust, rules)
 }
 
 /// Tells what a snapshot held.

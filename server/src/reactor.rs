@@ -783,6 +783,12 @@ impl Reactor {
         }
         if self.core.farewell_ms.is_some() {
             self.close(token);
+            return;
+        }
+        let Some(connection) = self.core.connections.get_mut(token) else { return };
+        if connection.flags.unparsed {
+            // No event will tell of what came before.
+            self.follow(token, After::Again);
         }
     }
 

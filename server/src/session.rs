@@ -18,6 +18,7 @@ use crate::expire::Sweep;
 use crate::mailbox::Message;
 use crate::pubsub::{Publication, Subscriptions};
 use crate::reactor::Core;
+use crate::replication::apply::PrimaryLink;
 use crate::replication::feed::{Attached, Introduction};
 use crate::replication::waits::Awaited;
 use crate::server::Server;
@@ -71,14 +72,14 @@ pub struct Session {
     pub waiter: Option<Arc<Waiter>>,
     /// Where in the log its last effects end.
     pub logged: u64,
+    /// The peer is the server that this database follows.
+    pub primary: Option<Box<PrimaryLink>>,
     /// What a replica has told of itself before it asked for data.
     pub introduction: Option<Box<Introduction>>,
     /// The client is a replica, and this is how it is fed.
     pub attached: Option<Box<Attached>>,
     /// What WAIT, which is about to wait, waits for.
     pub awaited: Cell<Option<Awaited>>,
-    /// The client is the server that this database follows: it may do all, and what it sends is right.
-    pub is_primary: bool,
 }
 
 impl Session {
@@ -113,11 +114,21 @@ impl Session {
             watched: None,
             waiter: None,
             logged: 0,
+            primary: None,
             introduction: None,
             attached: None,
             awaited: Cell::new(None),
-            is_primary: false,
         }
+    }
+
+    /// The session of the server that the database follows. It may do anything, and has no user that
+    /// could be taken from it.
+    pub fn of_primary(mut self, link: Box<PrimaryLink>, db: u16) -> Self {
+        (self.authenticated, self.logged_in, self.may_do_all) = (true, true, true);
+        self.class = ClientClass::Primary;
+        self.db = db;
+        self.primary = Some(link);
+        self
     }
 }
 
@@ -132,7 +143,9 @@ impl Session {
     pub fn refresh_settings(&mut self) {
         if self.generation != self.database.generation() {
             (self.generation, self.settings) = self.database.settings();
-            self.refresh_user();
+            if self.primary.is_none() {
+                self.refresh_user();
+            }
         }
     }
 
@@ -201,6 +214,9 @@ impl Session {
     /// The connection is over: takes the client out of whatever others would look for it in. Called
     /// once, with no lock held, while the client's place is still known.
     pub fn on_close(&mut self, _worker: &mut Worker) {
+        if let Some(link) = self.primary.take() {
+            link.end();
+        }
         self.drop_subscriptions();
         self.discard();
         if let Some(waiter) = self.waiter.take() {
@@ -231,6 +247,8 @@ pub enum ClientClass {
     Normal,
     Replica,
     PubSub,
+    /// The server that the database follows.
+    Primary,
 }
 
 /// One turn's parsed commands of one connection: flat arguments, and where each command ends.
@@ -240,6 +258,26 @@ pub enum ClientClass {
 pub struct Batch<'a> {
     pub arguments: &'a [&'a [u8]],
     pub ends: &'a [usize],
+    /// As they came.
+    pub raw: Raw<'a>,
+}
+
+/// The bytes of a batch's commands: each with what was passed over in front of it.
+#[derive(Clone, Copy, Default)]
+pub struct Raw<'a> {
+    pub data: &'a [u8],
+    /// Where the first begins.
+    pub start: usize,
+    /// Where each command begins and ends.
+    pub commands: &'a [(usize, usize)],
+}
+
+impl<'a> Raw<'a> {
+    /// The bytes of `count` commands from `index` on.
+    pub fn of(&self, index: usize, count: usize) -> &'a [u8] {
+        let start = if index == 0 { self.start } else { self.commands[index - 1].1 };
+        &self.data[start..self.commands[index + count - 1].1]
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -462,7 +500,10 @@ mod tests {
     #[test]
     fn a_batch_gives_each_command_its_arguments() {
         let arguments: [&[u8]; 3] = [b"PING", b"ECHO", b"x"];
-        let batch = Batch { arguments: &arguments, ends: &[1, 3] };
+        let raw = Raw { data: b"PING\n\n\nECHO x\n", start: 0, commands: &[(0, 5), (7, 14)] };
+        let batch = Batch { arguments: &arguments, ends: &[1, 3], raw };
+        assert_eq!(batch.raw.of(1, 1), b"\n\nECHO x\n");
+        assert_eq!(batch.raw.of(0, 2), raw.data);
         assert_eq!(batch.len(), 2);
         assert_eq!(batch.command(0), [b"PING"]);
         assert_eq!(batch.command(1), [b"ECHO".as_slice(), b"x"]);

@@ -57,6 +57,8 @@ pub struct Settings {
     /// `slowlog-max-len`.
     pub slow_log_len: usize,
     pub eviction: Eviction,
+    /// `replica-ignore-maxmemory`: the primary evicts.
+    pub replica_ignores_maxmemory: bool,
     /// `lazyfree-lazy-expire`: what has expired is unlinked on replicas too.
     pub lazy_expire: bool,
     /// `maxmemory-clients` in bytes; 0: any amount.
@@ -120,6 +122,7 @@ impl Settings {
                 config.commandlog_reply_larger_than,
                 config.commandlog_large_reply_max_len,
             ),
+            replica_ignores_maxmemory: config.replica_ignore_maxmemory,
             lazy_expire: config.lazyfree_lazy_expire,
             slow_log_len: bytes(config.slowlog_max_len),
             eviction: Eviction {
@@ -331,7 +334,7 @@ impl OutputLimits {
 
     pub fn of(&self, class: ClientClass) -> &OutputLimit {
         match class {
-            ClientClass::Normal => &self.normal,
+            ClientClass::Normal | ClientClass::Primary => &self.normal,
             ClientClass::Replica => &self.replica,
             ClientClass::PubSub => &self.pubsub,
         }

@@ -11,6 +11,7 @@ use crate::commands::Context;
 use crate::dispatch::{self, Nest, Nesting};
 use crate::pause;
 use crate::registry::{Entry, Handler};
+use crate::replication::apply;
 use crate::session::Session;
 use crate::waiters::{Key, Watch};
 
@@ -22,7 +23,7 @@ pub struct Transaction {
     words: Vec<usize>,
     /// The entry of each command, and how many words there are up to its end.
     commands: Vec<(usize, usize)>,
-    /// What the flags of the commands say together.
+    /// What the flags of the commands say together: those that some have, and those that all have.
     flags: u32,
     /// Flags that one of them does not have.
     missing: u32,
@@ -160,7 +161,10 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         wanted.insert(segment_of(keyspace.hash(key)));
     }
 
+    let is_primary = context.session.primary.is_some();
     let locked = match is_bounded {
+        true if is_primary => Ok(keyspace.lock(wanted)),
+        false if is_primary => Ok(keyspace.lock_lazily()),
         true => keyspace.lock_unless_busy(wanted),
         false => keyspace.lock_lazily_unless_busy(),
     };
@@ -171,6 +175,18 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             database.scripting.busy_text()
         )));
     };
+    if apply::is_cut_off(context.session) {
+        context.session.close_after_reply = true;
+        return Ok(Effect::None);
+    }
+    if transaction.has(Flags::WRITE) && apply::is_shut_out(context.session) {
+        drop(access);
+        context.session.unwatch();
+        let reason = dispatch::READONLY;
+        return Err(CommandError::text(format!(
+            "EXECABORT Transaction discarded because of: {reason}"
+        )));
+    }
     if let Some(watched) = watched {
         for (db, key) in &watched.keys {
             // A watched key whose time is over has changed, even if nobody has looked.

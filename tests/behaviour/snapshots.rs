@@ -95,6 +95,49 @@ fn a_file_holds_everything_and_redis_reads_it() {
 }
 
 #[test]
+fn what_was_saved_is_there_after_a_crash() {
+    let mut server = Server::start(&[]);
+    let mut client = server.connect();
+    fill(&mut client);
+    client.expect("HSET expiring a 1 b 2", ":2");
+    client.expect("HPEXPIRE expiring 100000000 FIELDS 1 a", "[:1]");
+    let code = "#!lua name=lib\nredis.register_function('f', function() return 7 end)";
+    client.call_words(&["FUNCTION", "LOAD", code]);
+    let digest = client.call("DEBUG DIGEST").text();
+    client.expect("BGSAVE", "+Background saving started");
+    wait_for_idle(&mut client);
+    client.expect("SET lost x", "+OK");
+    server.crash();
+    let mut client = server.connect();
+    client.eventually("EXISTS text", ":1");
+    assert_eq!(client.call("DEBUG DIGEST").text(), digest);
+    client.expect("FCALL f 0", ":7");
+    assert!((1..=100_000_000).contains(&client.call("PTTL fleeting").integer()));
+    assert_eq!(client.info("rdb_changes_since_last_save"), "0");
+}
+
+#[test]
+fn a_reload_goes_through_the_file() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    fill(&mut client);
+    let digest = client.call("DEBUG DIGEST").text();
+    client.expect("DEBUG RELOAD", "+OK");
+    assert_eq!(client.call("DEBUG DIGEST").text(), digest);
+    assert!(server.folder().join("dump.rdb").is_file());
+    client.expect("SET text changed", "+OK");
+    client.expect("SET more x", "+OK");
+    client.expect("DEBUG RELOAD NOSAVE NOFLUSH MERGE", "+OK");
+    client.expect("GET text", "hello");
+    client.expect("GET more", "x");
+    client.expect("DEBUG RELOAD NOSAVE", "+OK");
+    assert_eq!(client.call("DEBUG DIGEST").text(), digest);
+    client.expect("CONFIG SET key-load-delay 0", "+OK");
+    let keys = client.info("rdb_last_load_keys_loaded");
+    assert_eq!(keys, (client.call("DBSIZE").integer() + 1).to_string());
+}
+
+#[test]
 fn a_background_save_is_the_state_when_it_was_asked_for() {
     let args = if is_carnelian() { &["--rdb-version", "10"][..] } else { &[] };
     let server = Server::start(args);

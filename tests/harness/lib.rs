@@ -14,7 +14,7 @@ pub mod reply;
 pub mod server;
 pub mod transport;
 
-pub use client::{Client, words};
+pub use client::{Client, encode, words};
 pub use matrix::{Way, each_way, each_way_with};
 pub use peers::require_or_skip;
 pub use reply::{Protocol, Reply};

@@ -210,11 +210,13 @@ impl Server {
     pub fn restart(&mut self) {
         self.signal(Signal::TERM);
         self.wait();
-        let (child, outcome) = self.plan.launch();
-        self.child = child;
-        if let Err(failure) = outcome {
-            panic!("no restart: {failure:?}");
-        }
+        self.start_again().expect("it starts again");
+    }
+
+    /// The same without giving it time for anything.
+    pub fn crash(&mut self) {
+        self.kill();
+        self.start_again().expect("it starts again");
     }
 
     /// Ends the process as a crash would.

@@ -259,6 +259,28 @@ impl Segments for Access<'_> {
     }
 }
 
+impl Segments for Hold<'_> {
+    fn of_keyspace(&self) -> &Keyspace {
+        self.keyspace()
+    }
+
+    fn held(&self, segment: usize) -> &Segment {
+        self.segment(segment)
+    }
+
+    fn held_mut(&mut self, segment: usize) -> &mut Segment {
+        self.segment_mut(segment)
+    }
+
+    fn is_all(&self) -> bool {
+        self.holds_all()
+    }
+
+    fn take_rest(&mut self) {
+        self.lock_rest();
+    }
+}
+
 impl Hold<'_> {
     #[inline]
     #[must_use]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use carnelian_commands::generic::digest;
 use carnelian_commands::{CommandError, Effect, Flags, args};
 use carnelian_config::Extent;
-use carnelian_keyspace::{Db, Expiry, Hold, Limits, Text, Value, idle_seconds};
+use carnelian_keyspace::{Db, Expiry, Hold, Limits, Present, Text, Value, idle_seconds};
 use carnelian_persistence::rdb::dump::dump;
 use carnelian_resp::{Protocol, number};
 use carnelian_structs::glob;
@@ -17,7 +17,7 @@ use crate::aof;
 use crate::census;
 use crate::commands::config::rewrite_file;
 use crate::commands::inspection;
-use crate::commands::reload::{Present, round_trip};
+use crate::commands::reload::{round_trip, through_file};
 use crate::commands::{Context, Reach, command};
 use crate::dispatch::Nesting;
 use crate::log;
@@ -307,27 +307,21 @@ fn log_text(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 
 /// `DEBUG RELOAD [NOSAVE] [NOFLUSH] [MERGE]`
 fn reload(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let (mut flush, mut merge) = (true, false);
+    let (mut saves, mut flushes, mut present) = (true, true, Present::Refused);
     for word in &context.args[2..] {
         if args::is(word, "NOFLUSH") {
-            flush = false;
+            flushes = false;
         } else if args::is(word, "MERGE") {
-            merge = true;
+            present = Present::Replaced;
         } else if args::is(word, "NOSAVE") {
-            let text = "ERR DEBUG RELOAD NOSAVE needs snapshots, which this version does not have";
-            return Err(CommandError::text(text));
+            saves = false;
         } else {
             return Err(CommandError::text(
                 "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
             ));
         }
     }
-    let present = match (flush, merge) {
-        (true, _) => Present::Flushed,
-        (false, false) => Present::Kept,
-        (false, true) => Present::Merged,
-    };
-    round_trip(context, present)?;
+    through_file(context, saves, flushes, present)?;
     log::warning!("DB reloaded by DEBUG RELOAD");
     context.reply.ok();
     Ok(Effect::None)
@@ -343,7 +337,7 @@ fn loadaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         })?;
         reloaded.map_err(CommandError::text)?;
     } else {
-        round_trip(context, Present::Flushed)?;
+        round_trip(context)?;
     }
     log::warning!("Append Only File loaded by DEBUG LOADAOF");
     context.reply.ok();

@@ -18,6 +18,7 @@ mod monitor;
 mod process;
 mod pubsub;
 mod reload;
+mod replicaof;
 mod replication;
 mod save;
 mod scripting;
@@ -160,9 +161,9 @@ impl Context<'_> {
         change(self, database)?;
         if database.log.is_followed() {
             self.worker.scratch.unit.verbatim(self.session.db.into(), self.args);
-            if !is_part {
-                dispatch::log_nested(self.worker, self.session);
-            }
+        }
+        if !is_part {
+            dispatch::log_nested(self.worker, self.session);
         }
         Ok(Effect::Verbatim)
     }
@@ -185,6 +186,7 @@ pub const TABLES: &[&[ServerCommand]] = &[
     monitor::TABLE,
     process::TABLE,
     pubsub::TABLE,
+    replicaof::TABLE,
     replication::TABLE,
     save::TABLE,
     scripting::TABLE,

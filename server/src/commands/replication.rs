@@ -97,7 +97,10 @@ fn replconf(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             return Ok(Effect::None);
         }
         if args::is(option, "GETACK") {
-            // For the one that this database follows to say, and answered by the link.
+            // For the one that this database follows to say, and answered behind the batch.
+            if let Some(link) = &mut context.session.primary {
+                link.wants_ack = true;
+            }
             return Ok(Effect::None);
         }
         introduce(context, option, value)?;
@@ -237,7 +240,7 @@ fn take_over(
     if !id.eq_ignore_ascii_case(database.replication.history.lock().id().as_bytes()) {
         return Err(CommandError::text("ERR PSYNC FAILOVER replid must match my replid."));
     }
-    crate::replication::follow_nobody(&context.worker.server, database);
+    crate::replication::follow_nobody(database);
     log::notice!(
         "MASTER MODE enabled (failover request from '{}')",
         context.session.shared.address

@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering;
 
 use carnelian_commands::{Call, DataCommand, Effect, Flags, Scope, Wait};
 use carnelian_keyspace::{
-    Access, Aftermath, Busy, Changes, Db, Dropped, Hold, Kind, SegmentSet, Segments, Told,
-    segment_of,
+    Access, Aftermath, Busy, Changes, Db, Dropped, Hold, Keyspace, Kind, SegmentSet, Segments,
+    Told, segment_of,
 };
 use carnelian_resp::Writer;
 use carnelian_tls::TlsSession;
@@ -33,6 +33,7 @@ use crate::log;
 use crate::pause::{self, Held, attention};
 use crate::pubsub;
 use crate::registry::{Entry, Handler, Registry, ServerRun};
+use crate::replication::apply;
 use crate::session::{BATCH_REPLY_BYTES, Batch, Next, Outcome, ReplyMode, Session, Worker};
 use crate::settings::Settings;
 use crate::snapshot;
@@ -40,7 +41,7 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, UNSAVED, gated};
+pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, READONLY, UNSAVED, gated};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};
@@ -60,7 +61,21 @@ const LARGE_BYTES: usize = 1 << 20;
 const CLIENTS_SURVEYED: usize = 50;
 
 /// Runs the commands of a batch in order, appending their replies.
+#[inline]
 pub fn run_batch(
+    worker: &mut Worker,
+    session: &mut Session,
+    batch: &Batch<'_>,
+    out: &mut Vec<u8>,
+) -> Outcome {
+    if session.primary.is_some() {
+        return apply::run_batch(worker, session, batch, out);
+    }
+    run_commands(worker, session, batch, out)
+}
+
+/// The same, whoever the client is.
+pub fn run_commands(
     worker: &mut Worker,
     session: &mut Session,
     batch: &Batch<'_>,
@@ -72,7 +87,13 @@ pub fn run_batch(
     let mut index = 0;
     while index < batch.len() {
         let words = batch.command(index);
-        session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        if session.primary.is_some() {
+            if session.database.keyspace.is_busy() {
+                return Outcome { ran: index, next: Next::Postpone };
+            }
+        } else {
+            session.is_out_of_memory = !eviction::make_room(worker, &session.database);
+        }
         if session.tracks {
             features::before_tracked(worker, session, out);
         }
@@ -82,7 +103,17 @@ pub fn run_batch(
             features::invalidate(worker, session, out);
         }
         let attention = session.database.attention.load(Ordering::Relaxed);
-        match admit(registry, session, words) {
+        let admitted = admit(registry, session, words);
+        if session.primary.is_some() && !runs_together(session, &admitted, attention) {
+            if let Ok(entry) = &admitted
+                && attention & attention::PAUSED != 0
+                && is_held(worker, session, entry, words)
+            {
+                return Outcome { ran: index, next: Next::Postpone };
+            }
+            apply::relay(worker, session, batch, index, 1);
+        }
+        match admitted {
             Err(Refusal::Http) => {
                 log::warning!(
                     "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or \
@@ -110,14 +141,10 @@ pub fn run_batch(
                 index += 1;
             }
             Ok(entry) => match entry.handler {
-                Handler::Data(_)
-                    if entry.is_plain
-                        && attention == 0
-                        && session.reply == ReplyMode::On
-                        && !session.tracks
-                        && !session.is_subscribed() =>
-                {
+                Handler::Data(_) if is_simple(session, entry, attention) => {
                     match run_together(worker, session, registry, batch, index, entry, out) {
+                        // Whom it comes from may not run it any more, for which it is looked at anew.
+                        Ok(0) => session.close_after_reply = session.primary.is_some(),
                         Ok(ran) => {
                             session.last_command = worker.scratch.ids[ran - 1] as u32;
                             index += ran;
@@ -162,6 +189,26 @@ pub fn run_batch(
         }
     }
     Outcome { ran: index, next: Next::Continue }
+}
+
+/// Whether a command on data may run together with its neighbours.
+#[inline]
+fn is_simple(session: &Session, entry: &Entry, attention: u32) -> bool {
+    entry.is_plain
+        && attention == 0
+        && session.reply == ReplyMode::On
+        && !session.tracks
+        && !session.is_subscribed()
+}
+
+/// Whether what a request is found to be runs together with its neighbours.
+#[cold]
+fn runs_together(session: &Session, admitted: &Result<&Entry, Refusal>, attention: u32) -> bool {
+    admitted.as_ref().is_ok_and(|entry| {
+        matches!(entry.handler, Handler::Data(_))
+            && session.transaction.is_none()
+            && is_simple(session, entry, attention)
+    })
 }
 
 /// Whether a pause holds a command back.
@@ -226,13 +273,18 @@ fn run_together(
         }
     }
 
-    let mut access = match keyspace.lock_unless_busy(wanted) {
+    let mut access = match lock(session, keyspace, wanted) {
         Ok(access) => access,
         Err(busy) => {
             worker.scratch = scratch;
             return Err(busy);
         }
     };
+    let writes = |id: &usize| registry.entry(*id).flags.contains(Flags::WRITE);
+    if apply::is_cut_off(session) || apply::is_shut_out(session) && scratch.ids.iter().any(writes) {
+        worker.scratch = scratch;
+        return Ok(0);
+    }
     if 1 < scratch.hashes.len() {
         prefetch(&mut access, usize::from(session.db), &scratch.hashes);
     }
@@ -255,6 +307,9 @@ fn run_together(
         }
     }
     let slow = run.end();
+    if let Some(link) = &session.primary {
+        unit.relay(link.source, session.db.into(), batch.raw.of(index, ran));
+    }
     let logged = log_unit(database, unit);
     drop(call);
     settle(worker, database, Some(session), &mut scratch.aftermath);
@@ -270,6 +325,19 @@ fn run_together(
     Ok(ran)
 }
 
+/// Locks segments for a client's commands. What the primary sends waits, however long a script runs.
+#[inline]
+fn lock<'k>(
+    session: &Session,
+    keyspace: &'k Keyspace,
+    wanted: SegmentSet,
+) -> Result<Access<'k>, Busy> {
+    match session.primary {
+        None => keyspace.lock_unless_busy(wanted),
+        Some(_) => Ok(keyspace.lock(wanted)),
+    }
+}
+
 /// Logs what has been collected, while the locks of those who did it are held. Where it ends.
 #[inline]
 pub fn log_unit(database: &Database, unit: &mut Unit) -> Option<u64> {
@@ -280,6 +348,9 @@ pub fn log_unit(database: &Database, unit: &mut Unit) -> Option<u64> {
 pub fn log_nested(worker: &mut Worker, session: &mut Session) {
     let unit = &mut worker.scratch.unit;
     unit.close();
+    if session.primary.is_some() {
+        unit.note_selected(session.db.into());
+    }
     session.note_logged(log_unit(&session.database, unit));
 }
 
@@ -363,14 +434,24 @@ fn run_alone(
         Scope::Everything => wanted = SegmentSet::all(),
     }
     let mut scratch = std::mem::take(&mut worker.scratch);
-    let Ok(access) = keyspace.lock_unless_busy(wanted) else {
+    let Ok(access) = lock(session, keyspace, wanted) else {
         worker.scratch = scratch;
         return refuse(worker, session, &Refusal::Busy(entry.id), words, out);
     };
+    if apply::is_cut_off(session) {
+        worker.scratch = scratch;
+        session.close_after_reply = true;
+        return;
+    }
+    if entry.flags.contains(Flags::WRITE) && apply::is_shut_out(session) {
+        drop(access);
+        worker.scratch = scratch;
+        return refuse(worker, session, &Refusal::Gated(entry.id, READONLY), words, out);
+    }
     let before = out.len();
     let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
-    call.may_block = true;
+    call.may_block = session.primary.is_none();
     let mut run = Run::begin(worker, &database, runs, unit, false, &session.settings);
     run.command(&mut call, entry, command, words);
     hear(&database, call.db.changes, ready);
@@ -492,7 +573,7 @@ pub fn open<'c>(
         Hold::Lent(_) => changes.watch_ahead(&database.waiters.interest),
     }
     let attention = database.attention.load(Ordering::Relaxed);
-    changes.keeps_expired = attention & attention::PAUSED != 0;
+    changes.keeps_expired = attention & attention::PAUSED != 0 || database.replication.is_replica();
     changes.following = database.log.is_followed();
     let policy = settings.environment.policy;
     let mut db = Db::new(hold, index, worker.clock.now_ms(), policy, aftermath);
@@ -512,6 +593,9 @@ fn call<'c>(
     let Session { database, settings, .. } = session;
     let mut db = open(worker, database, settings, session.db.into(), hold, aftermath);
     db.no_touch = session.no_touch;
+    if session.primary.is_some() {
+        db.set_timeless();
+    }
     let reply = Writer::new(out, session.protocol);
     let output_max = match session.reply {
         ReplyMode::On => settings.output_limits.of(session.class).hard_max(),
@@ -607,7 +691,7 @@ fn run_server(
                 let waits = &database.replication.primary.waits;
                 waits.enter(&waiter);
                 // What was acknowledged until then found nobody waiting.
-                waits.settle(&database);
+                waits.settle(database);
             }
             session.waiter = Some(waiter);
         }

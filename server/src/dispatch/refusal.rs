@@ -69,7 +69,10 @@ pub fn admit<'r>(
     if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
         return Err(Refusal::Busy(entry.id));
     }
-    if session.database.loading.is_on() && !entry.flags.contains(Flags::LOADING) {
+    if session.database.loading.is_on()
+        && session.primary.is_none()
+        && !entry.flags.contains(Flags::LOADING)
+    {
         return Err(Refusal::Loading(entry.id));
     }
     if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
@@ -79,6 +82,7 @@ pub fn admit<'r>(
         return Err(Refusal::OutOfMemory(entry.id));
     }
     if (session.database.snapshots.refuses_writes() || session.database.aof.refuses_writes())
+        && session.primary.is_none()
         && needs_disk(session, entry)
     {
         return Err(Refusal::Unsaved(entry.id));
@@ -95,7 +99,7 @@ pub fn admit<'r>(
 /// Why replication keeps a command, or one of those that EXEC is to run, from running.
 #[cold]
 pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str> {
-    if session.is_primary {
+    if session.primary.is_some() {
         return None;
     }
     let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
@@ -109,7 +113,12 @@ pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str
     }
     let needs_link = !entry.flags.contains(Flags::STALE)
         || queued.is_some_and(|queue| queue.lacks(Flags::STALE));
-    (needs_link && gate & gate::STALE != 0).then_some(MASTERDOWN)
+    if needs_link && gate & gate::STALE != 0 {
+        return Some(MASTERDOWN);
+    }
+    let needs_data = !entry.flags.contains(Flags::LOADING)
+        || queued.is_some_and(|queue| queue.lacks(Flags::LOADING));
+    (needs_data && gate & gate::LOADING != 0).then_some(LOADING)
 }
 
 pub const NOREPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::{Page, View};
+use super::{Page, View, replica};
 use crate::database::{Counter, Counters};
 use crate::pause::Held;
 use crate::pubsub::Kind;
@@ -239,12 +239,7 @@ pub(super) fn replication(view: &View<'_>, page: &mut Page) {
     let primary = &replication.primary;
     match replication.following.load_full() {
         None => page.field("role", "master"),
-        Some(following) => {
-            page.field("role", "slave");
-            let mut lines = String::new();
-            following.write_info(view.server, view.database, &mut lines);
-            page.0.push_str(&lines);
-        }
+        Some(following) => replica::fields(view, &following, page),
     }
     let replicas = primary.list();
     page.field("connected_slaves", replicas.len());

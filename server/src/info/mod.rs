@@ -7,6 +7,7 @@ mod commands;
 mod figures;
 mod host;
 mod memory;
+mod replica;
 
 use std::cell::{OnceCell, RefCell};
 use std::fmt::{Display, Write as _};

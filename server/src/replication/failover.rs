@@ -90,7 +90,7 @@ impl Primary {
             None => log::notice!("FAILOVER to any replica aborted: {reason}"),
         }
         if step == Step::InProgress {
-            super::follow_nobody(server, database);
+            super::follow_nobody(database);
         }
         self.end_failover(server, database);
     }
@@ -108,7 +108,7 @@ impl Primary {
             match target {
                 Some((host, port)) if force => {
                     log::notice!("FAILOVER to {host}:{port} time out exceeded, failing over.");
-                    self.hand_over(server, database, host, port);
+                    self.hand_over(server, database, &host, port);
                 }
                 _ => {
                     let reason = "Replica never caught up before timeout";
@@ -125,16 +125,16 @@ impl Primary {
         if let Some(replica) = synced.filter(|it| it.is_online() && it.acknowledged() == end) {
             let (host, port) = (replica.host().to_owned(), replica.introduction.port);
             log::notice!("Failover target {host}:{port} is synced, failing over.");
-            self.hand_over(server, database, host, port);
+            self.hand_over(server, database, &host, port);
         }
     }
 
-    fn hand_over(&self, server: &Arc<Server>, database: &Arc<Database>, host: String, port: u16) {
+    fn hand_over(&self, server: &Arc<Server>, database: &Arc<Database>, host: &str, port: u16) {
         {
             let mut failover = self.failover.lock();
             failover.step = Step::InProgress;
-            failover.target = Some((host.clone(), port));
+            failover.target = Some((host.to_owned(), port));
         }
-        super::follow(server, database, &host, port);
+        super::follow(server, database, host, port);
     }
 }

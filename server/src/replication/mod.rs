@@ -2,12 +2,16 @@
 //!
 //! `primary` and `feed` are about those who follow this database, `replica` and `link` about the one it follows.
 
+pub mod apply;
 pub mod failover;
 pub mod feed;
 pub mod full_sync;
+pub mod link;
 pub mod primary;
 pub mod replica;
+mod snapshot;
 pub mod waits;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,10 +21,9 @@ use carnelian_replication::{History, Id};
 use parking_lot::Mutex;
 
 use primary::Primary;
-use replica::Following;
+use replica::{Following, Rules};
 
 use crate::database::Database;
-use crate::log;
 use crate::server::Server;
 
 /// What a command may have to be refused for: bits that `dispatch::admit` looks at, in one load.
@@ -33,10 +36,12 @@ pub mod gate {
     pub const STALE: u32 = 1 << 2;
     /// Fewer replicas keep up than `min-replicas-to-write` asks for.
     pub const LACKING: u32 = 1 << 3;
+    /// The data are being loaded.
+    pub const LOADING: u32 = 1 << 4;
     /// It follows another and has no link to it.
     pub const LINK_DOWN: u32 = 1 << 5;
     /// Bits for which a command may be refused.
-    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING;
+    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING | LOADING;
 }
 
 /// What a database knows of replication.
@@ -84,13 +89,19 @@ impl Replication {
 }
 
 /// Has the database follow another, as its replica.
-pub fn follow(_: &Arc<Server>, _: &Arc<Database>, host: &str, port: u16) {
-    log::warning!("Cannot follow {host}:{port}");
+pub fn follow(server: &Arc<Server>, database: &Arc<Database>, host: &str, port: u16) {
+    let rules = Rules::of(server);
+    let following = {
+        let _all = database.keyspace.lock_all();
+        replica::follow(database, host.to_owned(), port, rules)
+    };
+    replica::begin(server, database, &following);
 }
 
 /// Has the database follow nobody any longer: it becomes a primary.
-pub fn follow_nobody(_: &Arc<Server>, _: &Arc<Database>) {
-    log::warning!("Follows nobody");
+pub fn follow_nobody(database: &Arc<Database>) {
+    let _all = database.keyspace.lock_all();
+    replica::promote(database);
 }
 
 /// A name for a new history.

@@ -169,6 +169,8 @@ impl Service {
         let after = served.unwrap_or_else(|_| {
             log::warning!("Closing the client that ran into a bug: {}", connection.describe());
             self.replies.truncate(connection.staged.start);
+            // Of what it has done by half nothing is told.
+            self.worker.scratch.unit.clear();
             self.received.resize(READ_BYTES, 0);
             After::Close
         });

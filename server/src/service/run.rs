@@ -9,13 +9,16 @@ use crate::connection::Connection;
 use crate::dispatch;
 use crate::features;
 use crate::log;
-use crate::session::{BATCH_COMMANDS, BATCH_REPLY_BYTES, Batch, Next, recycle};
+use crate::session::{BATCH_COMMANDS, BATCH_REPLY_BYTES, Batch, Next, Raw, recycle};
 
 /// After so many commands in one turn the others are served first.
 const TURN_COMMANDS: usize = 1024;
 
 /// The clock is read again after so many commands.
 pub(super) const CLOCK_COMMANDS: usize = 256;
+
+/// No argument is longer, whoever sends it.
+const BULK_BYTES_OF_PRIMARY: usize = 1 << 40;
 
 /// How far the parser came for one batch.
 struct Parsed {
@@ -83,7 +86,8 @@ impl Service {
         let room = connection.input.capacity() - connection.input.len();
         shared.query_room.store(room, Ordering::Relaxed);
         features::account(&self.worker, &connection.session);
-        if held != 0 && connection.session.settings.query_bytes_max < held {
+        let is_limited = connection.session.primary.is_none();
+        if is_limited && held != 0 && connection.session.settings.query_bytes_max < held {
             log::warning!(
                 "Closing client that reached max query buffer length: {}",
                 connection.describe()
@@ -120,17 +124,20 @@ impl Service {
         let mut position = 0;
         let mut quota = TURN_COMMANDS;
         loop {
+            let is_primary = connection.session.primary.is_some();
             let limits = Limits {
-                max_bulk: bulk_bytes_max,
+                // The primary has let it pass.
+                max_bulk: if is_primary { BULK_BYTES_OF_PRIMARY } else { bulk_bytes_max },
                 authenticated: connection.session.authenticated,
                 ..Limits::default()
             };
             let parsed = self.parse(connection, data, position, &limits);
+            let start = position;
             if !self.commands.is_empty() {
                 if features::is_too_large(&self.worker, &connection.session, data.len()) {
                     return (position, Stop::Close);
                 }
-                let (ran, next) = self.run_batch(connection, data);
+                let (ran, next) = self.run_batch(connection, data, start);
                 quota = quota.saturating_sub(ran);
                 let is_whole = ran == self.commands.len();
                 position = match ran {
@@ -156,6 +163,11 @@ impl Service {
                 }
             } else {
                 position = parsed.position;
+            }
+            if let Some(link) = &mut connection.session.primary {
+                // Empty lines behind the last command.
+                let last = self.commands.last().map_or(start, |last| last.1);
+                link.skip(&data[last..position]);
             }
             match parsed.end {
                 End::Batch => {}
@@ -255,7 +267,12 @@ impl Service {
     }
 
     /// Runs the parsed commands; returns how many, fewer only where the client has to read first.
-    fn run_batch(&mut self, connection: &mut Connection, data: &[u8]) -> (usize, Next) {
+    fn run_batch(
+        &mut self,
+        connection: &mut Connection,
+        data: &[u8],
+        start: usize,
+    ) -> (usize, Next) {
         let mut arguments = recycle(std::mem::take(&mut self.arguments));
         let mut first = 0;
         for (&(start, _), &end) in self.commands.iter().zip(&self.ends) {
@@ -278,7 +295,12 @@ impl Service {
                     CLOCK_COMMANDS
                 }
             };
-            let batch = Batch { arguments: &arguments[skip..], ends: &self.ends[ran..] };
+            let raw = Raw {
+                data,
+                start: if ran == 0 { start } else { self.commands[ran - 1].1 },
+                commands: &self.commands[ran..],
+            };
+            let batch = Batch { arguments: &arguments[skip..], ends: &self.ends[ran..], raw };
             let session = &mut connection.session;
             let outcome = dispatch::run_batch(&mut self.worker, session, &batch, &mut self.replies);
             if outcome.next == Next::Postpone && outcome.ran == 0 {

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use carnelian_persistence::seal::Policy;
+use carnelian_persistence::seal::{Output, Policy};
 
-use super::source::{Broken, Snapshot};
+use super::source::Broken;
 use crate::listener::reason;
 use crate::log;
 
@@ -31,10 +31,16 @@ pub enum Failed {
     Disk,
 }
 
-/// Writes a snapshot into its file. Whatever goes wrong, the file that was there stays.
-pub fn write(snapshot: &mut Snapshot, target: &Target, policy: &Policy) -> Result<(), Failed> {
+/// Has `fill` write a snapshot into its file. Whatever goes wrong, the file that was there stays. `kind`
+/// tells those apart that may be written at the same time.
+pub fn write(
+    target: &Target,
+    policy: &Policy,
+    kind: &str,
+    fill: impl FnOnce(&mut Output<Synced>) -> Result<(), Broken>,
+) -> Result<(), Failed> {
     let Target { folder, name, .. } = target;
-    let temporary_name = format!("temp-{}.rdb", std::process::id());
+    let temporary_name = format!("temp-{kind}{}.rdb", std::process::id());
     let temporary = folder.join(&temporary_name);
     let file = File::create(&temporary).map_err(|error| {
         log::warning!(
@@ -44,7 +50,13 @@ pub fn write(snapshot: &mut Snapshot, target: &Target, policy: &Policy) -> Resul
         );
         Failed::Disk
     })?;
-    let written = fill(snapshot, file, target, policy);
+    let every = if target.sync_in_steps { SYNC_BYTES } else { usize::MAX };
+    let file = Synced { file, unsynced: 0, every };
+    let written = policy.create(file).map_err(Broken::Write).and_then(|mut output| {
+        fill(&mut output)?;
+        let file = output.finish().map_err(Broken::Write)?;
+        file.file.sync_all().map_err(Broken::Write)
+    });
     let result = match written {
         Err(Broken::Cancelled) => Err(Failed::Cancelled),
         Err(Broken::Write(error)) => {
@@ -68,20 +80,6 @@ pub fn write(snapshot: &mut Snapshot, target: &Target, policy: &Policy) -> Resul
     result
 }
 
-fn fill(
-    snapshot: &mut Snapshot,
-    file: File,
-    target: &Target,
-    policy: &Policy,
-) -> Result<(), Broken> {
-    let every = if target.sync_in_steps { SYNC_BYTES } else { usize::MAX };
-    let file = Synced { file, unsynced: 0, every };
-    let mut output = policy.create(file).map_err(Broken::Write)?;
-    snapshot.write(&mut output)?;
-    let file = output.finish().map_err(Broken::Write)?;
-    file.file.sync_all().map_err(Broken::Write)
-}
-
 fn put_in_place(temporary: &Path, folder: &Path, name: &str) -> io::Result<()> {
     fs::rename(temporary, folder.join(name))?;
     // The name is on the disk when its folder is.
@@ -89,7 +87,7 @@ fn put_in_place(temporary: &Path, folder: &Path, name: &str) -> io::Result<()> {
 }
 
 /// A file that is brought to the disk while it grows, so that it need not go there all at once.
-struct Synced {
+pub struct Synced {
     file: File,
     unsynced: usize,
     every: usize,

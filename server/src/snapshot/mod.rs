@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use carnelian_config::{Config, SavePoint};
-use carnelian_keyspace::{Access, Busy};
+use carnelian_keyspace::{Access, Busy, Hold};
+use carnelian_persistence::seal::Output;
 use parking_lot::{Condvar, Mutex};
 
+use file::Synced;
 pub use file::{Failed, Target};
 pub use source::{Aux, Broken, Plan, Progress, Snapshot};
 
@@ -324,6 +326,20 @@ pub fn save(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Failed
     write(server, &claim, Purpose::Save, snapshot)
 }
 
+/// The same for who holds all locks, and keeps them.
+pub fn save_held(server: &Server, database: &Database, hold: &Hold<'_>) -> Result<(), Failed> {
+    let config = server.config();
+    let plan = Plan::new(&config);
+    let dirty = database.stats.sum(|counters| &counters.dirty);
+    let fill = |to: &mut Output<Synced>| source::write_held(database, hold, &plan, to);
+    let result = file::write(&Target::new(&config), &at_rest::policy(&config), "held-", fill);
+    if result.is_ok() {
+        log::notice!("DB saved on disk");
+        database.snapshots.book(&database.settings.load(), Purpose::Save, dirty, result);
+    }
+    result
+}
+
 fn take(server: &Server, claim: &Claim, access: Access<'_>) -> Result<Snapshot, Unbegun> {
     let plan = Plan::new(&server.config());
     let progress = Arc::clone(&claim.progress);
@@ -340,7 +356,8 @@ fn write(
 ) -> Result<(), Failed> {
     let config = server.config();
     let dirty = snapshot.dirty;
-    let result = file::write(&mut snapshot, &Target::new(&config), &at_rest::policy(&config));
+    let result =
+        file::write(&Target::new(&config), &at_rest::policy(&config), "", |to| snapshot.write(to));
     // One that was given up is still gone through to the end.
     drop(snapshot);
     if result.is_ok() {

@@ -25,6 +25,8 @@ use crate::tasks::REDIS_VERSION;
 const SLICE_NS: u64 = 200_000;
 /// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
+/// The first version of files with a place for libraries of functions.
+const VERSION_FUNCTIONS: u16 = 10;
 /// How often a snapshot that is slowed down looks whether it still is.
 const NAP: Duration = Duration::from_millis(5);
 
@@ -110,42 +112,17 @@ impl Snapshot {
         }
         access.lock_rest();
         let mut hold = Hold::from(access);
-        let (sizes, fields_expire) = survey(&hold);
-        let version = file::version_for(plan.version, fields_expire);
-        let form = Form { version, compress: plan.compress };
-        let settings = database.settings.load();
-        let evicts_by_use =
-            settings.eviction.policy.is_some_and(|policy| policy.order == EvictionOrder::Idle);
-        let records = Records {
-            limits: settings.environment.limits,
-            form,
-            access: file::Access::under(settings.environment.policy, evicts_by_use),
-            now_ms: wall_ms(),
-        };
+        let head = Head::of(database, &hold, plan);
+        let records = head.records;
         let kept =
             Arc::new(Kept { records, progress: Arc::clone(&progress), runs: Mutex::default() });
         let walk = hold.cut(Arc::clone(&kept) as Arc<dyn Sink>, || {})?;
         let dirty = database.stats.sum(|counters| &counters.dirty);
-        let libraries = database.scripting.library_sources();
         let aux = at_cut();
         drop(hold);
 
         progress.keys.store(walk.keys(), Ordering::Relaxed);
-        let mut writer = FileWriter::new(form, plan.checksum);
-        writer.aux("redis-ver", REDIS_VERSION.as_bytes());
-        writer.aux_number("redis-bits", u64::from(usize::BITS));
-        writer.aux_number("ctime", records.now_ms / 1000);
-        writer.aux_number("used-mem", allocator::used_memory() as u64);
-        for (name, value) in aux {
-            writer.aux(name, &value);
-        }
-        writer.aux_number("aof-base", plan.is_aof_base.into());
-        if 10 <= version {
-            libraries.iter().for_each(|source| writer.function(source));
-        }
-        for (db, size) in sizes.iter().enumerate().filter(|(_, size)| size.keys != 0) {
-            writer.resize(db, size.keys, size.expires);
-        }
+        let writer = head.write(plan, &aux);
         Ok(Self {
             database: Arc::clone(database),
             walk,
@@ -211,12 +188,80 @@ impl Snapshot {
     }
 }
 
+/// Writes the state of a database whose locks are all held, and stay so until all is written: for when
+/// nobody is to see the time between.
+pub fn write_held(
+    database: &Database,
+    hold: &Hold<'_>,
+    plan: &Plan,
+    to: &mut impl Write,
+) -> Result<(), Broken> {
+    let head = Head::of(database, hold, plan);
+    let mut writer = head.write(plan, &Aux::new());
+    for segment in (0..SEGMENTS).map(|segment| hold.segment(segment)) {
+        for db in 0..segment.databases() {
+            for entry in segment.table(db).into_iter().flat_map(|table| table.iter()) {
+                writer.entry(db, entry, &head.records);
+            }
+        }
+        if BUFFER_BYTES <= writer.buffered_bytes() {
+            writer.write_to(to).map_err(Broken::Write)?;
+        }
+    }
+    writer.end();
+    writer.write_to(to).map_err(Broken::Write)
+}
+
 impl Drop for Snapshot {
     /// Whatever has become of it, another can be taken.
     fn drop(&mut self) {
         if !self.is_through {
             self.walk.finish_silently(&self.database.keyspace);
         }
+    }
+}
+
+/// What a file begins with, as of the moment of which it tells.
+struct Head {
+    records: Records,
+    sizes: Vec<Size>,
+    libraries: Vec<Vec<u8>>,
+}
+
+impl Head {
+    fn of(database: &Database, hold: &Hold<'_>, plan: &Plan) -> Self {
+        let (sizes, fields_expire) = survey(hold);
+        let version = file::version_for(plan.version, fields_expire);
+        let settings = database.settings.load();
+        let evicts_by_use =
+            settings.eviction.policy.is_some_and(|policy| policy.order == EvictionOrder::Idle);
+        let records = Records {
+            limits: settings.environment.limits,
+            form: Form { version, compress: plan.compress },
+            access: file::Access::under(settings.environment.policy, evicts_by_use),
+            now_ms: wall_ms(),
+        };
+        Self { records, sizes, libraries: database.scripting.library_sources() }
+    }
+
+    fn write(&self, plan: &Plan, aux: &Aux) -> FileWriter {
+        let Records { form, now_ms, .. } = self.records;
+        let mut writer = FileWriter::new(form, plan.checksum);
+        writer.aux("redis-ver", REDIS_VERSION.as_bytes());
+        writer.aux_number("redis-bits", u64::from(usize::BITS));
+        writer.aux_number("ctime", now_ms / 1000);
+        writer.aux_number("used-mem", allocator::used_memory() as u64);
+        for (name, value) in aux {
+            writer.aux(name, value);
+        }
+        writer.aux_number("aof-base", plan.is_aof_base.into());
+        if VERSION_FUNCTIONS <= form.version {
+            self.libraries.iter().for_each(|source| writer.function(source));
+        }
+        for (db, size) in self.sizes.iter().enumerate().filter(|(_, size)| size.keys != 0) {
+            writer.resize(db, size.keys, size.expires);
+        }
+        writer
     }
 }
 

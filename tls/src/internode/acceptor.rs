@@ -54,12 +54,9 @@ impl Acceptor {
         F: Fn(SocketAddr, Result<Link, Refusal>) + Clone + Send + 'static,
     {
         loop {
-            let (socket, address) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(_) => {
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
+            let Ok((socket, address)) = listener.accept().await else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
             };
             let (acceptor, handle) = (self.clone(), handle.clone());
             tokio::spawn(async move {

@@ -75,14 +75,29 @@ pub struct Request {
 }
 
 impl Request {
+    /// The first of a text.
     pub fn from_pem(pem: &[u8]) -> Result<Self, Error> {
+        Self::all_from_pem(pem).map(|mut all| all.remove(0))
+    }
+
+    /// All of a text, at least one: a node may ask for both planes at once.
+    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, Error> {
         let bad = |reason: &str| Error::BadRequest(reason.into());
         if REQUEST_BYTES_MAX < pem.len() {
             return Err(bad("it is larger than any request"));
         }
-        let der = CertificateSigningRequestDer::from_pem_slice(pem)
-            .map_err(|_| bad("no request in it (expected PEM, BEGIN CERTIFICATE REQUEST)"))?;
-        let request = CertificateSigningRequestParams::from_der(&der)
+        let all: Vec<Self> = CertificateSigningRequestDer::pem_slice_iter(pem)
+            .map(|der| Self::from_der(&der.map_err(|_| bad("damaged PEM"))?))
+            .collect::<Result<_, Error>>()?;
+        match all.is_empty() {
+            true => Err(bad("no request in it (expected PEM, BEGIN CERTIFICATE REQUEST)")),
+            false => Ok(all),
+        }
+    }
+
+    fn from_der(der: &CertificateSigningRequestDer<'_>) -> Result<Self, Error> {
+        let bad = |reason: &str| Error::BadRequest(reason.into());
+        let request = CertificateSigningRequestParams::from_der(der)
             .map_err(|error| Error::BadRequest(error.to_string()))?;
 
         let asked = &request.params;

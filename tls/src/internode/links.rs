@@ -12,8 +12,10 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::{CipherSuite, ProtocolVersion};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -221,6 +223,10 @@ impl Live {
         }
         counters.count_drop(reason);
         self.signal.send_replace(Signal::Dropped(reason));
+        if reason != DropReason::Told {
+            // What was written but not sent yet is not for the other end any more either.
+            let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        }
         // Fails only where the other end was faster.
         let _ = self.socket.shutdown(Shutdown::Both);
         true

@@ -48,7 +48,7 @@ pub use policy::{
 pub use refusal::{Quoted, Refusal, RefusalKind};
 pub use rotation::Lifetime;
 pub use seal::SealKey;
-pub use store::Store;
+pub use store::{Store, certificates_in};
 
 use crate::error::ConfigError;
 

@@ -16,7 +16,7 @@ use super::counters::Counters;
 use super::credential::Credential;
 use super::links::{LinkId, LinkInfo, Links};
 use super::peer::{ClusterId, Identity, NodeUid, Plane, Serial};
-use super::policy::{Authority, Expected, Trust, Versions, unix_time};
+use super::policy::{Authority, Trust, Versions};
 
 /// What can be chosen. Nothing here makes a link weaker than another.
 #[derive(Clone, Debug)]
@@ -206,7 +206,7 @@ impl Node {
     }
 }
 
-/// A credential that a peer would refuse is refused here, where somebody can do something about it.
+/// That it is for this node and plane, and that peers will take it.
 fn check(
     credential: &Credential,
     expected: Identity,
@@ -217,13 +217,7 @@ fn check(
     if found != expected {
         return Err(Error::NotOurs { found: Box::new(found), expected: Box::new(expected) });
     }
-    let meant = Expected { plane: expected.plane, node: Some(expected.node) };
-    // This node need not list itself, and may know that it is about to leave.
-    let trust = trust.with_members(None);
-    trust
-        .judge(credential.certificate(), &[], meant, unix_time(now))
-        .map(|_| ())
-        .map_err(|refusal| Error::BadCertificate(refusal.to_string()))
+    trust.vouches_for(credential, now)
 }
 
 fn now_of(settings: &Settings) -> SystemTime {

@@ -21,6 +21,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
 
 use super::Error;
+use super::credential::Credential;
 use super::peer::{ClusterId, Identity, NodeUid, Peer, Plane, Serial};
 use super::refusal::{Quoted, Refusal};
 use crate::describe::{self, hex};
@@ -132,6 +133,11 @@ impl Authority {
         &self.certificate
     }
 
+    /// The certificate as PEM.
+    pub fn to_pem(&self) -> String {
+        super::store::pem("CERTIFICATE", &self.certificate)
+    }
+
     pub fn cluster(&self) -> ClusterId {
         self.cluster
     }
@@ -198,6 +204,18 @@ impl Trust {
     /// The same with this list of nodes.
     pub fn with_members(&self, members: Option<BTreeSet<NodeUid>>) -> Self {
         Self { members, ..self.clone() }
+    }
+
+    /// Whether peers that trust the same will take a credential of this node's own. What they
+    /// would refuse is better refused here, where somebody can do something about it.
+    pub fn vouches_for(&self, credential: &Credential, now: SystemTime) -> Result<(), Error> {
+        let identity = credential.identity();
+        let meant = Expected { plane: identity.plane, node: Some(identity.node) };
+        // A node need not list itself, and may know that it is about to leave.
+        self.with_members(None)
+            .judge(credential.certificate(), &[], meant, unix_time(now))
+            .map(|_| ())
+            .map_err(|refusal| Error::BadCertificate(refusal.to_string()))
     }
 
     /// Judges what may change while a link lives.

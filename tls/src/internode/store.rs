@@ -129,6 +129,11 @@ impl Store {
         Ok(store::write(&self.folder.join(TRUST), authorities.as_bytes(), Access::Owner)?)
     }
 
+    /// Whether it is known whom to trust.
+    pub fn has_trust(&self) -> bool {
+        self.folder.join(TRUST).exists()
+    }
+
     /// Authorities and revocations. The members of the cluster are not kept here.
     pub fn trust(&self) -> Result<Trust, Error> {
         let path = self.folder.join(TRUST);
@@ -183,6 +188,11 @@ fn read_revoked(contents: &[u8], path: &Path) -> Result<Revocations, Error> {
         }
     }
     Ok(revocations)
+}
+
+/// The certificates of a PEM file, at least one.
+pub fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    Ok(store::certificates(path)?)
 }
 
 /// A certificate or the like as text.

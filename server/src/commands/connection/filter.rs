@@ -35,12 +35,13 @@ impl Kind {
     }
 
     fn matches(self, client: &ClientShared) -> bool {
+        let is_primary = client.has(bits::PRIMARY);
         let class = match () {
             () if client.has(bits::REPLICA) => ClientClass::Replica,
             () if client.is_subscriber() => ClientClass::PubSub,
             () => ClientClass::Normal,
         };
-        self == Self::Client(class)
+        if is_primary { self == Self::Primary } else { self == Self::Client(class) }
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) fn letters(client: &ClientShared) -> String {
     let is_queuing = 0 <= client.queued.load(Ordering::Relaxed);
     let is_blocked = client.waiter.lock().is_some() || client.has(bits::POSTPONED);
     for (is_set, letter) in [
+        (client.has(bits::PRIMARY), 'M'),
         (client.has(bits::REPLICA), 'S'),
         (client.has(bits::MONITOR), 'O'),
         (client.is_subscriber(), 'P'),

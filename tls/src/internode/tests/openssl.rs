@@ -3,7 +3,8 @@
 //! unless `CARNELIAN_REQUIRE_PEERS` is set.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -25,35 +26,51 @@ fn identity(openssl: &Openssl) {
     }
 }
 
-/// What `openssl s_client` prints, given this input.
-async fn s_client(openssl: &Openssl, address: SocketAddr, arguments: &str, input: &str) -> String {
-    let name = world().identity(1, Plane::Data).server_name();
-    // With -CAfile it would send the authority's certificate along with its own.
-    let arguments = format!("s_client -connect {address} -verifyCAfile ca.pem {arguments}")
-        .replace("NAME", &format!("-servername {name}"))
-        .replace("DATA", "-alpn carnelian-data/1")
-        .replace("OWN", "-cert data.pem -key node.key");
-    let mut child = Command::new("timeout")
-        .args(["60", "openssl"])
-        .args(arguments.split_whitespace())
-        .current_dir(openssl.folder())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    tokio::task::spawn_blocking(move || {
-        // The program may be gone already, and it stops at the end of its input.
-        let _ = std::io::Write::write_all(&mut stdin, input.as_bytes());
-        std::thread::sleep(Duration::from_millis(500));
-        drop(stdin);
-        let output = child.wait_with_output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    })
-    .await
-    .unwrap()
+/// `openssl s_client`, which stays until its input ends or the connection does.
+struct Dialled {
+    child: Child,
+    stdin: ChildStdin,
+}
+
+impl Dialled {
+    fn start(openssl: &Openssl, address: SocketAddr, arguments: &str) -> Self {
+        let name = world().identity(1, Plane::Data).server_name();
+        // With -CAfile it would send the authority's certificate along with its own.
+        let arguments = format!("s_client -connect {address} -verifyCAfile ca.pem {arguments}")
+            .replace("NAME", &format!("-servername {name}"))
+            .replace("DATA", "-alpn carnelian-data/1")
+            .replace("OWN", "-cert data.pem -key node.key");
+        let mut child = Command::new("timeout")
+            .args(["60", "openssl"])
+            .args(arguments.split_whitespace())
+            .current_dir(openssl.folder())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        Self { child, stdin }
+    }
+
+    /// All that it prints, once its input has ended.
+    async fn hang_up(self) -> String {
+        drop(self.stdin);
+        printed(self.child).await
+    }
+
+    /// All that it prints until the other end has had enough.
+    async fn hold(self) -> String {
+        let printed = printed(self.child).await;
+        drop(self.stdin);
+        printed
+    }
+}
+
+async fn printed(child: Child) -> String {
+    let waiting = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let output = waiting.await.unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,8 +87,9 @@ async fn openssl_negotiates_the_four_suites_and_is_refused_all_else() {
         ("", "TLS_AES_256_GCM_SHA384"),
     ] {
         let all = format!("NAME DATA OWN {arguments}");
-        let output = s_client(&openssl, listening.address, &all, "").await;
+        let dialled = Dialled::start(&openssl, listening.address, &all);
         let link = listening.result().await.expect(arguments);
+        let output = dialled.hang_up().await;
         assert_eq!(link.peer().identity, world().identity(2, Plane::Data));
         assert!(output.contains(&format!("Cipher is {suite}")), "{arguments}: {output}");
         assert!(output.contains(verified), "{arguments}: {output}");
@@ -89,14 +107,15 @@ async fn openssl_negotiates_the_four_suites_and_is_refused_all_else() {
         ("NAME DATA OWN -tls1_3 -ciphersuites TLS_CHACHA20_POLY1305_SHA256", "none of the cipher"),
         ("NAME OWN", "no ALPN"),
         ("NAME OWN -alpn h2,http/1.1", "several protocols"),
-        ("DATA OWN", "has reached node 1"),
-        ("DATA OWN -noservername", "no server name"),
+        ("DATA OWN -servername localhost", "has reached node 1"),
+        ("DATA OWN", "no server name"),
         ("NAME OWN -alpn carnelian-control/1", "for the data plane, not for the control plane"),
         ("NAME DATA -cert ca.pem -key ca.key", "an authority's, not a node's"),
     ] {
-        let output = s_client(&openssl, listening.address, arguments, "").await;
+        let dialled = Dialled::start(&openssl, listening.address, arguments);
         let refusal = listening.result().await.expect_err(arguments).to_string();
         assert!(refusal.contains(expected), "{arguments}: {refusal}");
+        let output = dialled.hold().await;
         assert!(output.contains("alert"), "{arguments}: {output}");
     }
 }
@@ -106,29 +125,35 @@ async fn openssl_can_neither_renegotiate_nor_resume() {
     let Some(openssl) = Openssl::new() else { return };
     identity(&openssl);
     let mut listening = Listening::start(world().node(1)).await;
-    let arguments = "NAME DATA OWN -tls1_2";
-    let address = listening.address;
+    let mut dialled = Dialled::start(&openssl, listening.address, "NAME DATA OWN -tls1_2");
+    let mut link = listening.result().await.unwrap();
+    dialled.stdin.write_all(b"R\n").unwrap();
+    // The request is answered by whoever reads, with what is written next.
     let reading = async {
-        let mut link = listening.result().await.unwrap();
-        // The request is answered by whoever reads.
-        let _ = tokio::io::AsyncReadExt::read_u8(&mut link).await;
+        loop {
+            tokio::select! {
+                _ = link.read_u8() => return,
+                () = tokio::time::sleep(Duration::from_millis(20)) => drop(link.flush().await),
+            }
+        }
     };
-    let (output, ()) = tokio::join!(s_client(&openssl, address, arguments, "R\n"), reading);
+    let (output, ()) = tokio::join!(dialled.hold(), reading);
     assert!(output.contains("RENEGOTIATING") && output.contains("no renegotiation"), "{output}");
 
     for version in ["-tls1_2", "-tls1_2 -no_ticket", "-tls1_3"] {
         let save = format!("NAME DATA OWN {version} -sess_out session");
-        let output = s_client(&openssl, listening.address, &save, "").await;
+        let dialled = Dialled::start(&openssl, listening.address, &save);
         listening.result().await.unwrap();
+        let output = dialled.hang_up().await;
         assert!(!output.contains("TLS session ticket:"), "{output}");
         if openssl.folder().join("session").exists() {
             let again = format!("NAME DATA OWN {version} -sess_in session");
-            let output = s_client(&openssl, listening.address, &again, "").await;
-            assert!(!output.contains("Reused, TLS"), "{output}");
+            let dialled = Dialled::start(&openssl, listening.address, &again);
             // Let in as anybody else, or refused for trying.
             if let Err(refusal) = listening.result().await {
                 assert_eq!(refusal, Refusal::Resumption);
             }
+            assert!(!dialled.hang_up().await.contains("Reused, TLS"));
             fs::remove_file(openssl.folder().join("session")).unwrap();
         }
     }

@@ -1,0 +1,140 @@
+//! The socket of a link until a reactor has it: read and written by the link's own thread, within bounds of time.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use carnelian_replication::handshake::LINE_BYTES_MAX;
+use carnelian_replication::payload;
+
+use super::replica::Following;
+
+/// While data are loaded the primary is told so often that we are alive.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// What a peer has to send within a time-out, or else it is not worth waiting for.
+const BYTES_MIN: u64 = 64;
+
+/// A connection to the primary.
+pub struct Wire {
+    pub stream: TcpStream,
+    following: Arc<Following>,
+    timeout: Duration,
+    /// Until when the line that is being read has to be there.
+    line_deadline: Option<Instant>,
+    /// What has come since when.
+    window: (Instant, u64),
+    /// Signs of life are due, and the last one was sent then.
+    beaten: Option<Instant>,
+    pub counted_bytes: u64,
+}
+
+impl Wire {
+    /// Connects to the server that is followed.
+    pub fn connect(following: &Arc<Following>, timeout: Duration) -> Result<Self, String> {
+        let failed = |error: &io::Error| format!("Unable to connect to MASTER: {error}");
+        let addresses = (following.host.as_str(), following.port)
+            .to_socket_addrs()
+            .map_err(|it| failed(&it))?;
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => {
+                    Self::prepare(&stream, timeout).map_err(|it| failed(&it))?;
+                    following.keep(stream.try_clone().ok());
+                    return Ok(Self {
+                        stream,
+                        following: Arc::clone(following),
+                        timeout,
+                        line_deadline: None,
+                        window: (Instant::now(), 0),
+                        beaten: None,
+                        counted_bytes: 0,
+                    });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(format!("Error condition on socket for SYNC: {last}"))
+    }
+
+    fn prepare(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))
+    }
+
+    /// The next line, which has to come whole within the time-out.
+    pub fn line(&mut self) -> io::Result<Vec<u8>> {
+        self.line_deadline = Some(Instant::now() + self.timeout);
+        let line = payload::read_line(self, LINE_BYTES_MAX);
+        self.line_deadline = None;
+        self.stream.set_read_timeout(Some(self.timeout))?;
+        line
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// From now on what is read is the snapshot.
+    pub fn begin_payload(&mut self, beats: bool) {
+        self.window = (Instant::now(), 0);
+        self.beaten = beats.then(Instant::now);
+        self.counted_bytes = 0;
+    }
+
+    pub fn end_payload(&mut self) {
+        self.beaten = None;
+    }
+
+    /// Tells the primary from time to time that we are alive.
+    pub fn beat(&mut self) -> io::Result<()> {
+        if self.beaten.is_some_and(|last| BEAT <= last.elapsed()) {
+            self.beaten = Some(Instant::now());
+            self.stream.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Begins to beat, whatever is read meanwhile.
+    pub fn beat_from_now(&mut self) {
+        self.beaten = Some(Instant::now());
+    }
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the peer sends nothing, or next to nothing")
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(deadline) = self.line_deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(too_slow());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+        }
+        self.beat()?;
+        let count = match self.stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_slow()),
+            other => other?,
+        };
+        self.counted_bytes += count as u64;
+        self.window.1 += count as u64;
+        if self.timeout < self.window.0.elapsed() {
+            if self.window.1 < BYTES_MIN && count != 0 && self.line_deadline.is_none() {
+                return Err(too_slow());
+            }
+            self.window = (Instant::now(), 0);
+        }
+        self.following.note_io();
+        if self.line_deadline.is_none() {
+            self.following.transfer.read_bytes.store(self.counted_bytes, Ordering::Relaxed);
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,465 @@
+//! Replicas of other servers: of redis-server, valkey-server, one of ours, and of what only looks like one.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+use carnelian_tests::{Client, Reply, Server, is_carnelian, peers};
+
+/// The servers that ours is to follow: those that are installed, and itself.
+fn primaries() -> Vec<(String, Server)> {
+    let mut programs: Vec<PathBuf> = Vec::new();
+    programs.extend(peers::find("redis-server"));
+    programs.extend(peers::find("valkey-server"));
+    for folder in ["/usr/bin", "/usr/local/bin"] {
+        let debian = PathBuf::from(folder).join("redis-server");
+        if debian.is_file() && !programs.contains(&debian) {
+            programs.push(debian);
+        }
+    }
+    let mut servers: Vec<_> = programs
+        .iter()
+        .map(|program| {
+            let args = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600"];
+            (program.display().to_string(), Server::starter_of(program).args(&args).start())
+        })
+        .collect();
+    servers.push(("ours".into(), Server::start(&["--repl-diskless-sync-delay", "0"])));
+    servers
+}
+
+fn replica_of(primary: &Server, args: &[&str]) -> Server {
+    let port = primary.port().to_string();
+    let server = Server::starter().args(&["--replicaof", "127.0.0.1", &port]).args(args).start();
+    server.connect().eventually_up();
+    server
+}
+
+trait Waiting {
+    fn eventually_up(&mut self);
+    fn eventually_info(&mut self, field: &str, value: &str);
+}
+
+impl Waiting for Client {
+    fn eventually_up(&mut self) {
+        self.eventually_info("master_link_status", "up");
+    }
+
+    #[track_caller]
+    fn eventually_info(&mut self, field: &str, value: &str) {
+        for _ in 0..1000 {
+            if self.info(field) == value {
+                return;
+            }
+            sleep(Duration::from_millis(10));
+        }
+        panic!("{field} stays {}", self.info(field));
+    }
+}
+
+/// Waits until a replica has all that its primary has.
+#[track_caller]
+fn catch_up(primary: &mut Client, replica: &mut Client) {
+    for _ in 0..1000 {
+        let (ours, theirs) =
+            (replica.info("slave_repl_offset"), primary.info("master_repl_offset"));
+        if ours == theirs && replica.info("master_link_status") == "up" {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("{} of {}", replica.info("slave_repl_offset"), primary.info("master_repl_offset"));
+}
+
+/// All data, key by key, as commands show them.
+fn contents(client: &mut Client) -> BTreeMap<String, String> {
+    let mut contents = BTreeMap::new();
+    for db in 0..16 {
+        client.expect(&format!("SELECT {db}"), "+OK");
+        for key in client.call("KEYS *").elements() {
+            let key = key.text();
+            let kind = client.call_words(&["TYPE", &key]).text();
+            let words: &[&str] = match kind.as_str() {
+                "string" => &["GET"],
+                "list" => &["LRANGE", "0", "-1"],
+                "set" => &["SMEMBERS"],
+                "zset" => &["ZRANGE", "0", "-1", "WITHSCORES"],
+                "hash" => &["HGETALL"],
+                "stream" => &["XINFO", "STREAM", "FULL", "COUNT", "0"],
+                // Gone meanwhile.
+                _ => continue,
+            };
+            let mut command = vec![words[0]];
+            let rest = if words[0] == "XINFO" {
+                command.push(words[1]);
+                &words[2..]
+            } else {
+                &words[1..]
+            };
+            command.push(&key);
+            command.extend(rest);
+            let value = shown(&kind, &client.call_words(&command));
+            let expiry = client.call_words(&["PEXPIRETIME", &key]);
+            contents.insert(format!("{db} {key}"), format!("{kind} {value} {expiry}"));
+        }
+    }
+    client.expect("SELECT 0", "+OK");
+    contents
+}
+
+fn shown(kind: &str, value: &Reply) -> String {
+    let mut parts: Vec<String> = match kind {
+        "hash" => {
+            let elements = value.elements();
+            elements.chunks(2).map(|pair| format!("{}={}", pair[0], pair[1])).collect()
+        }
+        "set" => value.elements().iter().map(ToString::to_string).collect(),
+        "stream" => {
+            // What it holds, and not how it is kept or who was seen when.
+            let fields = value.elements();
+            let wanted = ["length", "last-generated-id", "entries", "max-deleted-entry-id"];
+            let pairs = fields.chunks(2);
+            pairs
+                .filter(|pair| wanted.contains(&pair[0].text().as_str()))
+                .map(|pair| format!("{}={}", pair[0], pair[1]))
+                .collect()
+        }
+        _ => return value.to_string(),
+    };
+    parts.sort();
+    parts.join(" ")
+}
+
+#[track_caller]
+fn assert_same(name: &str, primary: &mut Client, replica: &mut Client) {
+    let (theirs, ours) = (contents(primary), contents(replica));
+    for (key, value) in &theirs {
+        assert_eq!(ours.get(key), Some(value), "{name}: {key}");
+    }
+    assert_eq!(theirs.len(), ours.len(), "{name}");
+}
+
+/// Writes of all types; `round` makes them differ.
+fn write_some(client: &mut Client, round: u64) {
+    let mut random = 0x9e37_79b9_u64.wrapping_mul(round + 1);
+    for step in 0..300 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (pick, n) = ((random >> 33) % 26, (random >> 40) % 20);
+        let line = match pick {
+            0 => format!("SET s:{n} {random}"),
+            1 => format!("SETEX t:{n} 1000 {step}"),
+            2 => format!("INCRBY c:{n} {step}"),
+            3 => format!("APPEND s:{n} x"),
+            4 => format!("INCRBYFLOAT f:{n} 0.1"),
+            5 => format!("RPUSH l:{n} {step} b \"\\x00\\xff\""),
+            6 => format!("LPOP l:{n}"),
+            7 => format!("SADD u:{n} {step} {random}"),
+            8 => format!("SPOP u:{n}"),
+            9 => format!("HSET h:{n} f{step} {random}"),
+            10 => format!("HINCRBYFLOAT h:{n} float 0.5"),
+            11 => format!("ZADD z:{n} {step} m{}", random % 7),
+            12 => format!("ZPOPMIN z:{n}"),
+            13 => format!("XADD x:{n} * f {step}"),
+            14 => format!("XTRIM x:{n} MAXLEN 3"),
+            15 => format!("PFADD p:{n} {random}"),
+            16 => format!("SETBIT b:{n} {} 1", random % 1000),
+            17 => format!("EXPIRE s:{n} 500"),
+            18 => format!("DEL s:{n} l:{n}"),
+            19 => format!("RENAME c:{n} c:{}", random % 20),
+            20 => format!("COPY h:{n} h2:{n} REPLACE"),
+            21 => format!("SELECT {}", random % 3),
+            22 => "EVAL \"redis.call('INCR', 'e1') redis.call('LPUSH', 'e2', ARGV[1])\" 0 v".into(),
+            23 => format!("PSETEX gone:{n} 1 v"),
+            24 => format!("GETEX s:{n} PX 400000"),
+            _ => {
+                client.expect("MULTI", "+OK");
+                client.call(&format!("INCR m:{n}"));
+                client.call(&format!("SELECT {}", random % 3));
+                client.call(&format!("RPUSH ml:{n} {step}"));
+                "EXEC".into()
+            }
+        };
+        client.call(&line);
+    }
+    client.expect("SELECT 0", "+OK");
+}
+
+#[test]
+fn a_replica_has_what_its_primary_has() {
+    if !is_carnelian() {
+        return;
+    }
+    for (name, primary) in primaries() {
+        let mut there = primary.connect();
+        write_some(&mut there, 1);
+        let replica = replica_of(&primary, &[]);
+        let mut here = replica.connect();
+        catch_up(&mut there, &mut here);
+        assert_same(&name, &mut there, &mut here);
+        for round in 2..5 {
+            write_some(&mut there, round);
+        }
+        catch_up(&mut there, &mut here);
+        assert_same(&name, &mut there, &mut here);
+
+        // It follows from where it was after a cut from either side.
+        let full = there.info("sync_full");
+        here.call("CLIENT KILL TYPE master");
+        write_some(&mut there, 6);
+        here.eventually_up();
+        catch_up(&mut there, &mut here);
+        there.call("CLIENT KILL TYPE replica");
+        write_some(&mut there, 7);
+        catch_up(&mut there, &mut here);
+        assert_same(&name, &mut there, &mut here);
+        assert_eq!(there.info("sync_full"), full, "{name}");
+        assert!(2 <= there.info("sync_partial_ok").parse::<u64>().unwrap(), "{name}");
+
+        // The primary waits for it.
+        there.expect("SET waited 1", "+OK");
+        there.expect("WAIT 1 5000", ":1");
+        here.expect("GET waited", "1");
+        here.expect("WAIT 0 0", "-ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.");
+        here.expect("SET a b", "-READONLY You can't write against a read only replica.");
+        let list = here.call("CLIENT LIST TYPE master").text();
+        assert!(list.contains("flags=M"), "{list}");
+    }
+}
+
+#[test]
+fn a_promoted_replica_goes_on_and_others_go_on_with_it() {
+    if !is_carnelian() {
+        return;
+    }
+    for (name, primary) in primaries() {
+        let mut there = primary.connect();
+        let first = replica_of(&primary, &[]);
+        let second = replica_of(&primary, &[]);
+        let (mut one, mut two) = (first.connect(), second.connect());
+        write_some(&mut there, 11);
+        catch_up(&mut there, &mut one);
+        catch_up(&mut there, &mut two);
+        assert_same(&name, &mut there, &mut one);
+        assert_same(&name, &mut there, &mut two);
+
+        one.expect("REPLICAOF NO ONE", "+OK");
+        one.expect("SET promoted 1", "+OK");
+        let port = first.port();
+        two.expect(&format!("REPLICAOF 127.0.0.1 {port}"), "+OK");
+        two.eventually_up();
+        write_some(&mut one, 12);
+        catch_up(&mut one, &mut two);
+        assert_same(&name, &mut one, &mut two);
+        assert_eq!(one.info("sync_partial_ok"), "1", "{name}");
+        assert_eq!(one.info("sync_full"), "0", "{name}");
+        assert_ne!(one.info("master_replid2"), "0".repeat(40));
+
+        // The old primary follows the new one without a copy of everything.
+        there.expect(&format!("REPLICAOF 127.0.0.1 {port}"), "+OK");
+        there.eventually_up();
+        write_some(&mut one, 13);
+        catch_up(&mut one, &mut there);
+        assert_same(&name, &mut one, &mut there);
+        assert_eq!(one.info("sync_full"), "0", "{name}");
+    }
+}
+
+#[test]
+fn a_chain_has_the_same_data_and_offsets_at_its_end() {
+    if !is_carnelian() {
+        return;
+    }
+    for (name, primary) in primaries() {
+        let mut there = primary.connect();
+        write_some(&mut there, 21);
+        let middle = replica_of(&primary, &["--repl-diskless-sync-delay", "0"]);
+        let end = replica_of(&middle, &[]);
+        let (mut here, mut last) = (middle.connect(), end.connect());
+        write_some(&mut there, 22);
+        catch_up(&mut there, &mut here);
+        catch_up(&mut there, &mut last);
+        assert_same(&name, &mut there, &mut last);
+        // The link in the middle is made again, and the end does not even notice.
+        here.call("CLIENT KILL TYPE master");
+        write_some(&mut there, 23);
+        catch_up(&mut there, &mut here);
+        catch_up(&mut there, &mut last);
+        assert_same(&name, &mut there, &mut last);
+    }
+}
+
+#[test]
+fn expired_keys_are_the_primarys_to_remove() {
+    if !is_carnelian() {
+        return;
+    }
+    let primary = Server::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = replica_of(&primary, &[]);
+    let (mut there, mut here) = (primary.connect(), replica.connect());
+    there.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    there.expect("SET k v PX 50", "+OK");
+    there.expect("HSET h f v g w", ":2");
+    there.expect("HPEXPIRE h 50 FIELDS 1 f", "[:1]");
+    catch_up(&mut there, &mut here);
+    sleep(Duration::from_millis(80));
+    here.expect("GET k", "nil");
+    here.expect("EXISTS k", ":0");
+    here.expect("HGET h f", "nil");
+    here.expect("DBSIZE", ":2");
+    there.expect("GET k", "nil");
+    catch_up(&mut there, &mut here);
+    here.expect("DBSIZE", ":1");
+}
+
+/// A primary that does what a test wants.
+struct Impostor(TcpListener);
+
+impl Impostor {
+    fn new() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").expect("a free port"))
+    }
+
+    fn port(&self) -> String {
+        self.0.local_addr().expect("it is bound").port().to_string()
+    }
+
+    /// Takes the next connection through the handshake up to its PSYNC.
+    fn accept(&self) -> TcpStream {
+        let (mut stream, _) = self.0.accept().expect("a replica");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit");
+        let mut said = Vec::new();
+        let mut chunk = [0; 4096];
+        let mut answered = 0;
+        loop {
+            let text = String::from_utf8_lossy(&said).to_uppercase();
+            let commands = text.matches('*').count();
+            while answered < commands && !text.contains("\r\nPSYNC\r\n") {
+                stream.write_all(b"+OK\r\n").expect("it listens");
+                answered += 1;
+            }
+            if text.contains("\r\nPSYNC\r\n") && text.ends_with("\r\n") {
+                return stream;
+            }
+            let count = stream.read(&mut chunk).expect("it speaks");
+            assert_ne!(count, 0, "it hung up after {text}");
+            said.extend_from_slice(&chunk[..count]);
+        }
+    }
+}
+
+const FULL: &[u8] = b"+FULLRESYNC 0123456789abcdef0123456789abcdef01234567 1000\r\n";
+const MARK: &[u8] = b"00112233445566778899aabbccddeeff00112233";
+
+/// A snapshot with the key `new`.
+fn snapshot() -> Vec<u8> {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.expect("SET new 1", "+OK");
+    client.expect("SAVE", "+OK");
+    std::fs::read(server.folder().join("dump.rdb")).expect("it was saved")
+}
+
+#[track_caller]
+fn eventually_logged(server: &Server, text: &str) {
+    for _ in 0..1000 {
+        if server.log().contains(text) {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("{text:?} is not in the log:\n{}", server.log());
+}
+
+#[test]
+fn a_primary_that_is_none_changes_nothing() {
+    if !is_carnelian() {
+        return;
+    }
+    let snapshot = snapshot();
+    for load in ["disabled", "swapdb"] {
+        let server = Server::start(&["--repl-diskless-load", load, "--repl-timeout", "2"]);
+        let mut client = server.connect();
+        client.expect("SET old 1", "+OK");
+        let marked = [b"$EOF:".as_slice(), MARK, b"\r\n"].concat();
+        let half = &snapshot[..snapshot.len() / 2];
+        let mut broken = snapshot.clone();
+        broken.truncate(9);
+        broken.extend_from_slice(&[0; 4]);
+        broken.extend_from_slice(b"\xc3\xff\xff\xff\xff\xff");
+        let length = |count: usize| format!("${count}\r\n").into_bytes();
+        let cases: [(&[&[u8]], &str); 9] = [
+            (&[b"+FULLRESYNC 12 abc\r\n"], "wrong syntax"),
+            (
+                &[b"+FULLRESYNC 0123456789abcdef0123456789abcdef01234567 99999999999999999999\r\n"],
+                "wrong syntax",
+            ),
+            (&[b"HTTP/1.1 400 Bad Request\r\n"], "Master does not support PSYNC"),
+            (&[FULL, b"GET / HTTP/1.1\r\n"], "the first byte is not '$'"),
+            (&[FULL, b"$99999999999999999999\r\n"], "a bad length"),
+            (&[&[b'x'; 100_000]], "a line without end"),
+            (&[FULL, b"-ERR no\r\n"], "MASTER aborted replication with an error"),
+            (&[FULL, &length(snapshot.len()), half], "trying to sync with MASTER"),
+            (&[FULL, &marked, half], "trying to sync with MASTER"),
+        ];
+        let impostor = Impostor::new();
+        client.expect(&format!("REPLICAOF 127.0.0.1 {}", impostor.port()), "+OK");
+        for (pieces, reason) in cases {
+            let mut stream = impostor.accept();
+            for piece in pieces {
+                // It may have hung up already.
+                let _ = stream.write_all(piece);
+            }
+            drop(stream);
+            let reason = match (load, reason) {
+                ("swapdb", "trying to sync with MASTER") => "Failed trying to load the MASTER",
+                _ => reason,
+            };
+            eventually_logged(&server, reason);
+            client.eventually("GET old", "1");
+        }
+        // Says nothing, for ever.
+        let stream = impostor.accept();
+        eventually_logged(&server, "next to nothing");
+        client.eventually("GET old", "1");
+        drop(stream);
+
+        if load == "swapdb" {
+            // The end is not where it was said to be, or no end at all.
+            let wrong = [b'z'; 40];
+            for (pieces, reason) in [
+                (vec![FULL, &marked, &snapshot, &wrong], "EOF marker is broken"),
+                (vec![FULL, &length(broken.len()), &broken], "Failed trying to load"),
+            ] {
+                let mut stream = impostor.accept();
+                for piece in pieces {
+                    let _ = stream.write_all(piece);
+                }
+                eventually_logged(&server, reason);
+                client.eventually("GET old", "1");
+            }
+        }
+        // One that does what it should is followed after all that.
+        let mut stream = impostor.accept();
+        for piece in [FULL, &marked, &snapshot, MARK, b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n"]
+        {
+            stream.write_all(piece).expect("it listens");
+        }
+        client.eventually("GET a", "1");
+        client.expect("GET new", "1");
+        client.expect("GET old", "nil");
+        assert_eq!(client.info("master_repl_offset"), "1027");
+        // Garbage in the stream ends the link; what came before stays.
+        stream.write_all(b"*1\r\n$99999999999999\r\n").expect("it listens");
+        let mut stream = impostor.accept();
+        // An offset that it cannot have, in a history that it does not know.
+        stream.write_all(b"+CONTINUE xyz\r\n").expect("it listens");
+        eventually_logged(&server, "+CONTINUE xyz");
+        client.expect("GET a", "1");
+        client.expect("REPLICAOF NO ONE", "+OK");
+        client.expect("SET a 2", "+OK");
+        assert_eq!(client.info("master_repl_offset").parse::<u64>().unwrap() >= 1027, true);
+    }
+}
