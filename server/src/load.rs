@@ -303,6 +303,13 @@ pub fn reload(
     let config = server.config();
     let path = config.dir.join(&config.dbfilename);
     let Ok(Some((file, bytes))) = open(&path) else { return false };
+    let file = match at_rest::policy(&config).open(file) {
+        Ok(file) => file,
+        Err(error) => {
+            unreadable(&path, &error);
+            return false;
+        }
+    };
     let guard = database.loading.begin(bytes, config.key_load_delay);
     let (trust, rules) = terms(database, &config, Some(bytes), present);
     let mut reader = FileReader::new(file, trust);

@@ -54,6 +54,9 @@ fn a_sealed_snapshot_is_loaded_and_shows_nothing() {
     let mut client = server.connect();
     client.eventually("GET key", &format!("{SECRET:?}"));
 
+    client.expect("DEBUG RELOAD", "+OK");
+    client.expect("GET key", &format!("{SECRET:?}"));
+
     // Files are sealed, or not, as it is set when they are begun.
     client.expect("CONFIG SET data-at-rest-encryption no", "+OK");
     client.expect("SAVE", "+OK");
