@@ -5,6 +5,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use carnelian_commands::Scope;
+
 use crate::clients::{ClientShared, bits};
 use crate::commands::client_line;
 use crate::connection::Connection;
@@ -16,6 +18,7 @@ use crate::monitor::Source;
 use crate::pause::attention;
 use crate::registry::Entry;
 use crate::session::{Session, Worker};
+use crate::snapshot;
 use crate::tracking::{self, Invalidations};
 
 /// Before one of the server's own commands: those that run others are shown before them.
@@ -49,6 +52,15 @@ pub fn after_command(
     }
     if session.tracks {
         after_tracked(worker, session, entry, out);
+    }
+    note_flush(session, entry);
+}
+
+/// What was saved in the background is out of date after FLUSHALL.
+#[inline]
+fn note_flush(session: &Session, entry: &Entry) {
+    if entry.scope == Scope::Everything && entry.full_name == "flushall" {
+        snapshot::after_flush(&session.database);
     }
 }
 
@@ -87,6 +99,7 @@ pub fn after_nested(
     if session.tracks {
         tracking::remember(session, entry, words);
     }
+    note_flush(session, entry);
     let attention = session.database.attention.load(Ordering::Relaxed);
     if attention & attention::MONITORED != 0 {
         let source = match nesting {

@@ -172,7 +172,8 @@ pub fn at_start(
     open_doors();
     let drops_expired = config.replicaof.is_none();
     let load = || {
-        let input = Input { input: file, bytes: Some(bytes), drops_expired };
+        let present = Present::Refused;
+        let input = Input { input: file, bytes: Some(bytes), drops_expired, present };
         snapshot(database, &config, input, &guard.progress, None)
     };
     let (loaded, is_told_to_end) = in_background(server, requests, &guard.progress, load)?;
@@ -270,6 +271,7 @@ pub struct Input<R> {
     pub bytes: Option<u64>,
     /// Whether keys whose time has come are left out.
     pub drops_expired: bool,
+    pub present: Present,
 }
 
 /// Reads a snapshot into a database: under locks that are `held`, or else with several threads.
@@ -280,8 +282,25 @@ pub fn snapshot(
     progress: &Progress,
     held: Option<&mut dyn Segments>,
 ) -> Result<Loaded, FileError> {
-    let (trust, mut rules) = terms(database, config, input.bytes, Present::Refused);
-    rules.drops_expired = input.drops_expired;
+    let environment = database.settings.load().environment;
+    let limits = environment.limits;
+    let trust = Trust {
+        databases: database.keyspace.databases(),
+        checksum: config.rdbchecksum && !environment.ignores_checksums,
+        newer: config.rdb_version_check == "relaxed",
+        passes_modules: false,
+        expanded_bytes_max: limits.max_string,
+        input_bytes: input.bytes,
+    };
+    let rules = Rules {
+        limits,
+        policy: environment.policy,
+        now_ms: clock::wall_ms(),
+        drops_expired: input.drops_expired,
+        present: input.present,
+        threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
+        after_chunk: &allocator::publish,
+    };
     let mut reader = FileReader::new(input.input, trust);
     let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
     let summary = match held {
@@ -297,7 +316,7 @@ pub fn snapshot(
 pub fn reload(
     server: &Server,
     database: &Database,
-    segments: &mut dyn Segments,
+    held: &mut dyn Segments,
     present: Present,
 ) -> bool {
     let config = server.config();
@@ -311,48 +330,18 @@ pub fn reload(
         }
     };
     let guard = database.loading.begin(bytes, config.key_load_delay);
-    let (trust, rules) = terms(database, &config, Some(bytes), present);
-    let mut reader = FileReader::new(file, trust);
-    let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
-    match file::load_held(&mut reader, segments, &rules, &guard.progress, &mut teller) {
-        Ok(summary) => {
-            tell(&summary);
+    let drops_expired = !database.replication.is_replica();
+    let input = Input { input: file, bytes: Some(bytes), drops_expired, present };
+    match snapshot(database, &config, input, &guard.progress, Some(held)) {
+        Ok(loaded) => {
+            tell(&loaded.summary);
             true
         }
         Err(error) => {
-            log::warning!("RDB file not loaded, offset {}: {}", error.offset, error.fault);
+            log::warning!("Internal error in RDB reading offset {}: {}", error.offset, error.fault);
             false
         }
     }
-}
-
-/// How closely a snapshot is looked at, and what becomes of what it has.
-fn terms(
-    database: &Database,
-    config: &Config,
-    bytes: Option<u64>,
-    present: Present,
-) -> (Trust, Rules<'static>) {
-    let environment = database.settings.load().environment;
-    let limits = environment.limits;
-    let trust = Trust {
-        databases: database.keyspace.databases(),
-        checksum: config.rdbchecksum && !environment.ignores_checksums,
-        newer: config.rdb_version_check == "relaxed",
-        passes_modules: false,
-        expanded_bytes_max: limits.max_string,
-        input_bytes: bytes,
-    };
-    let rules = Rules {
-        limits,
-        policy: environment.policy,
-        now_ms: clock::wall_ms(),
-        drops_expired: config.replicaof.is_none(),
-        present,
-        threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
-        after_chunk: &allocator::publish,
-    };
-    (trust, rules)
 }
 
 /// Tells what a snapshot held.

@@ -107,7 +107,8 @@ fn what_was_saved_is_there_after_a_crash() {
     client.expect("BGSAVE", "+Background saving started");
     wait_for_idle(&mut client);
     client.expect("SET lost x", "+OK");
-    server.crash();
+    server.kill();
+    server.start_again().expect("a start");
     let mut client = server.connect();
     client.eventually("EXISTS text", ":1");
     assert_eq!(client.call("DEBUG DIGEST").text(), digest);
@@ -176,7 +177,7 @@ fn a_background_save_is_the_state_when_it_was_asked_for() {
         "FLUSHDB",
         "SET text after",
         "SWAPDB 0 9",
-        "FLUSHALL",
+        "FLUSHDB",
         "SET text last",
     ] {
         let reply = client.call(command);
@@ -192,6 +193,7 @@ fn a_background_save_is_the_state_when_it_was_asked_for() {
     assert_ne!(client.info("rdb_last_cow_size"), "0");
     assert_ne!(client.info("rdb_changes_since_last_save"), "0");
     client.expect("DBSIZE", ":1");
+    assert!(!server.log().contains("given up"));
     if let Some((read, _)) = read_by_redis(&server.folder().join("dump.rdb")) {
         assert_eq!(read, digest);
     }
@@ -311,6 +313,25 @@ fn saves_begin_by_themselves_and_can_be_put_off_or_given_up() {
     assert_eq!(client.info("rdb_last_bgsave_status"), "ok");
     client.expect("CONFIG SET rdb-key-save-delay 0", "+OK");
     client.expect("SAVE", "+OK");
+}
+
+#[test]
+fn after_all_is_flushed_the_file_is_empty_too() {
+    let server = Server::start(&["--save", "3600 1000"]);
+    let mut client = server.connect();
+    client.expect("DEBUG POPULATE 100", "+OK");
+    client.expect("SAVE", "+OK");
+    let full = fs::metadata(server.folder().join("dump.rdb")).expect("a snapshot").len();
+    client.expect("CONFIG SET rdb-key-save-delay 10000000", "+OK");
+    client.expect("BGSAVE", "+Background saving started");
+    client.expect("FLUSHALL", "+OK");
+    for _ in 0..1000 {
+        if fs::metadata(server.folder().join("dump.rdb")).expect("a snapshot").len() < full / 2 {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("the file has not been replaced: {}", server.log());
 }
 
 #[test]

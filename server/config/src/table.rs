@@ -226,7 +226,7 @@ directives! {
     rdb_version_check: &'static str = "strict", Kind::Word(&["strict", "relaxed"]), AnyTime, Obeyed;
     stop_writes_on_bgsave_error: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     sanitize_dump_payload: &'static str = "no",
-        Kind::Word(&["no", "yes", "clients"]), AnyTime, Later;
+        Kind::Word(&["no", "yes", "clients"]), AnyTime, Obeyed;
 
     // Append-only file.
     appendonly: bool = "no", Kind::Bool, AnyTime, Obeyed;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use carnelian_config::Config;
-use carnelian_keyspace::Segments;
+use carnelian_keyspace::{Present, Segments};
 use carnelian_persistence::aof::{self, Input, LoadError, Loaded, Replay, Span};
 use carnelian_persistence::rdb::file::Progress;
 
@@ -225,7 +225,8 @@ impl Replay for Replayer<'_> {
         let database = Arc::clone(&self.session.database);
         let bytes = Some(input.length());
         // Commands behind it may be about what has expired.
-        let input = load::Input { input, bytes, drops_expired: false };
+        let present = Present::Refused;
+        let input = load::Input { input, bytes, drops_expired: false, present };
         let held = match &mut self.held {
             Some(held) => Some(&mut **held as &mut dyn Segments),
             None => None,

@@ -9,7 +9,9 @@ use carnelian_commands::{
 };
 use carnelian_keyspace::{AccessPolicy, Db, EventClass, Expiry};
 use carnelian_persistence::rdb::dump::{Checksum, RestoreError, restore as read_payload};
-use carnelian_persistence::rdb::{Loaded, dump as rdb_dump};
+use carnelian_persistence::rdb::{Loaded, Type, dump as rdb_dump};
+
+use crate::log;
 
 pub const TABLE: &[DataCommand] = &[
     DataCommand {
@@ -124,7 +126,8 @@ fn restore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         true => Checksum::Ignored,
         false => Checksum::Verified,
     };
-    let loaded = read_payload(payload, &environment.limits, checksum).map_err(refusal)?;
+    let loaded = read_payload(payload, &environment.limits, checksum)
+        .map_err(|error| refusal(payload, error))?;
     let expiry = expiry_of(call, ttl, &options)?;
 
     let replaced = options.replace && call.db.remove(key);
@@ -152,10 +155,15 @@ fn expiry_of(call: &Call<'_>, ttl: u64, options: &Options) -> Result<Option<u64>
     }
 }
 
-/// Whatever is wrong with the value, there is one text, Redis's.
-fn refusal(error: RestoreError) -> CommandError {
+/// Whatever is wrong with the value, there is one text, Redis's. The log has more.
+fn refusal(payload: &[u8], error: RestoreError) -> CommandError {
     match error {
-        RestoreError::Load(_) => CommandError::text("ERR Bad data format"),
+        RestoreError::Load(error) => {
+            let kind = payload.first().and_then(|byte| Type::from_byte(*byte));
+            let packing = kind.map_or("Value", Type::packing);
+            log::warning!("Bad payload: {packing} integrity check failed: {error}");
+            CommandError::text("ERR Bad data format")
+        }
         RestoreError::Footer => CommandError::text(format!("ERR {error}")),
     }
 }

@@ -56,9 +56,11 @@ const FAILED: CommandError = CommandError::Other(std::borrow::Cow::Borrowed("ERR
 
 /// `SAVE`
 ///
-/// The client waits; others do not.
+/// The client waits; others do not. If the append-only file is being rewritten, it waits for that too.
 fn save(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let claim = claim(context, Purpose::Save)?;
+    if context.database.snapshots.running().is_some_and(|purpose| purpose != Purpose::Rewrite) {
+        return Err(IN_PROGRESS);
+    }
     let session = &mut *context.session;
     let waiter = Waiter::enter(session, context.entry.id, context.args, Wait::default());
     let then = {
@@ -68,14 +70,15 @@ fn save(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             waiter.finish(reply.to_vec());
         }
     };
-    match snapshot::start(&context.worker.server, claim, Purpose::Save, then) {
+    match snapshot::save_apart(&context.worker.server, context.database, then) {
         Ok(()) => {
             session.waiter = Some(waiter);
             Ok(Effect::None)
         }
-        Err(unbegun) => {
+        Err(error) => {
+            log::warning!("Can't save: {error}");
             waiter.call_off();
-            Err(refusal(context, &unbegun))
+            Err(FAILED)
         }
     }
 }
@@ -103,9 +106,8 @@ fn bgsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         context.reply.simple("Background saving scheduled");
         return Ok(Effect::None);
     }
-    let claim = claim(context, Purpose::Background)?;
-    snapshot::start(&context.worker.server, claim, Purpose::Background, |_| {})
-        .map_err(|unbegun| refusal(context, &unbegun))?;
+    let claim = claim(context)?;
+    snapshot::start(&context.worker.server, claim).map_err(|unbegun| refusal(context, &unbegun))?;
     context.reply.simple("Background saving started");
     Ok(Effect::None)
 }
@@ -133,9 +135,9 @@ fn lastsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
-fn claim(context: &Context<'_>, purpose: Purpose) -> Result<Claim, CommandError> {
+fn claim(context: &Context<'_>) -> Result<Claim, CommandError> {
     let database = &context.session.database;
-    database.snapshots.claim(database, purpose).map_err(|running| match running {
+    database.snapshots.claim(database, Purpose::Background).map_err(|running| match running {
         Purpose::Rewrite => refusal(context, &Unbegun::Taken),
         _ => IN_PROGRESS,
     })

@@ -276,27 +276,42 @@ pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
     if let Due::Point(SavePoint { seconds, changes }) = due {
         log::notice!("{changes} changes in {seconds} seconds. Saving...");
     }
-    let begun = Job::begin(server, claim, Purpose::Background, None);
-    if let Err(error) = begun {
+    if let Err(error) = spawn(server, claim, None) {
         log::warning!("Can't save in background: {error}");
     }
 }
 
-/// BGSAVE, or SAVE of a client that gets its reply from `then`. The cut is made here.
-pub fn start(
-    server: &Arc<Server>,
-    claim: Claim,
-    purpose: Purpose,
-    then: impl FnOnce(Result<(), Failed>) + Send + 'static,
-) -> Result<(), Unbegun> {
+/// BGSAVE. The cut is made here.
+pub fn start(server: &Arc<Server>, claim: Claim) -> Result<(), Unbegun> {
     let database = Arc::clone(&claim.database);
     let access = database.keyspace.lock_lazily_unless_busy().map_err(Unbegun::Busy)?;
     let snapshot = take(server, &claim, access)?;
-    let job = Job::begin(server, claim, purpose, Some((snapshot, Box::new(then))));
-    job.map_err(|error| {
+    spawn(server, claim, Some(snapshot)).map_err(|error| {
         log::warning!("Can't save in background: {error}");
         Unbegun::NoThread
     })
+}
+
+/// SAVE of a client that gets its reply from `then`.
+pub fn save_apart(
+    server: &Arc<Server>,
+    database: &Arc<Database>,
+    then: impl FnOnce(Result<(), Failed>) + Send + 'static,
+) -> std::io::Result<()> {
+    let (server, database) = (Arc::clone(server), Arc::clone(database));
+    let run = move || then(save(&server, &database));
+    std::thread::Builder::new().name("snapshot".into()).spawn(run).map(drop)
+}
+
+/// FLUSHALL: what is being saved is no longer wanted, and an empty file is.
+pub fn after_flush(database: &Database) {
+    let snapshots = &database.snapshots;
+    if snapshots.running() == Some(Purpose::Background) && snapshots.cancel() {
+        log::warning!("Background saving is given up, as all data was flushed");
+    }
+    if !database.settings.load().save_points.is_empty() {
+        snapshots.schedule();
+    }
 }
 
 /// Why a snapshot was not begun.
@@ -378,49 +393,24 @@ impl Target {
     }
 }
 
-type Then = Box<dyn FnOnce(Result<(), Failed>) + Send>;
-
-/// A snapshot that is written on a thread of its own.
-struct Job;
-
-impl Job {
-    /// Starts the thread. Without a snapshot, it takes one itself.
-    fn begin(
-        server: &Arc<Server>,
-        claim: Claim,
-        purpose: Purpose,
-        taken: Option<(Snapshot, Then)>,
-    ) -> std::io::Result<()> {
-        let server = Arc::clone(server);
-        let run = move || Self::run(&server, claim, purpose, taken);
-        std::thread::Builder::new().name("snapshot".into()).spawn(run)?;
-        if purpose == Purpose::Background {
-            log::notice!("Background saving started by pid {}", std::process::id());
-        }
-        Ok(())
-    }
-
-    fn run(server: &Server, claim: Claim, purpose: Purpose, taken: Option<(Snapshot, Then)>) {
-        let (snapshot, then) = match taken {
-            Some((snapshot, then)) => (snapshot, then),
-            None => match take(server, &claim, claim.database.keyspace.lock_lazily()) {
-                Ok(snapshot) => (snapshot, Box::new(|_| {}) as Then),
-                // Somebody was faster; it stays due.
-                Err(_) => return,
-            },
+/// Writes a snapshot in the background, on a thread of its own. Without one, the thread takes it.
+fn spawn(server: &Arc<Server>, claim: Claim, taken: Option<Snapshot>) -> std::io::Result<()> {
+    let server = Arc::clone(server);
+    let run = move || {
+        let take = || take(&server, &claim, claim.database.keyspace.lock_lazily());
+        let Some(snapshot) = taken.or_else(|| take().ok()) else {
+            // Somebody takes one who has not claimed it.
+            return claim.database.snapshots.schedule();
         };
-        let result = write(server, &claim, purpose, snapshot);
-        if purpose == Purpose::Background {
-            match result {
-                Ok(()) => log::notice!("Background saving terminated with success"),
-                Err(Failed::Disk) => log::warning!("Background saving error"),
-                Err(Failed::Cancelled) => log::warning!("Background saving was given up"),
-            }
+        match write(&server, &claim, Purpose::Background, snapshot) {
+            Ok(()) => log::notice!("Background saving terminated with success"),
+            Err(Failed::Disk) => log::warning!("Background saving error"),
+            Err(Failed::Cancelled) => log::warning!("Background saving was given up"),
         }
-        // Who is told may ask for the next one.
-        drop(claim);
-        then(result);
-    }
+    };
+    std::thread::Builder::new().name("snapshot".into()).spawn(run)?;
+    log::notice!("Background saving started by pid {}", std::process::id());
+    Ok(())
 }
 
 fn now_s() -> u64 {

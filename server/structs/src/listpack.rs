@@ -11,6 +11,7 @@
 mod check;
 mod entry;
 mod iter;
+mod repeats;
 
 use std::fmt;
 use std::ops::ControlFlow;

@@ -94,7 +94,7 @@ fn load_group(kind: Type, reader: &mut Reader<'_>, stream: &mut Stream) -> Resul
         };
         let consumer = group
             .add_consumer(&name, seen_ms)
-            .ok_or(LoadError::Malformed("two consumers of one name"))?;
+            .ok_or(LoadError::Malformed("Duplicate stream consumer detected"))?;
         group.consumer_mut(consumer).active_ms = active_ms;
         let pending = reader.length()?;
         for _ in 0..pending {

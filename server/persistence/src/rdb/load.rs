@@ -153,11 +153,10 @@ fn intset(bytes: &[u8], bounds: &Bounds) -> Result<Set, LoadError> {
 }
 
 fn set_of_listpack(listpack: Listpack, bounds: &Bounds) -> Result<Set, LoadError> {
-    let large = large_set(listpack.iter(), bounds)?;
-    if listpack.len() <= bounds.set.listpack_entries {
-        return Ok(Set::Listpack(listpack));
+    if bounds.set.listpack_entries < listpack.len() {
+        return large_set(listpack.iter(), bounds);
     }
-    Ok(large)
+    if listpack.has_repeats(1) { Err(DUPLICATE_MEMBER) } else { Ok(Set::Listpack(listpack)) }
 }
 
 fn large_set<'a>(
@@ -196,27 +195,43 @@ fn sorted_set_of_listpack(listpack: Listpack, bounds: &Bounds) -> Result<SortedS
     if !listpack.len().is_multiple_of(2) {
         return Err(LoadError::Malformed("a member without its score"));
     }
+    if listpack.has_repeats(2) {
+        return Err(DUPLICATE_MEMBER);
+    }
+    if listpack.len() / 2 <= bounds.sorted_set.listpack_entries && is_in_order(&listpack)? {
+        return Ok(SortedSet::Listpack(listpack));
+    }
     let mut builder = Builder::default();
-    let mut in_order = true;
-    let mut last: Option<(f64, Vec<u8>)> = None;
     let mut elements = listpack.iter();
     while let (Some(member), Some(score)) = (elements.next(), elements.next()) {
-        let member = member.to_vec();
+        add(&mut builder, member.as_bytes(&mut itoa::Buffer::new()), score_of(score)?)?;
+    }
+    Ok(builder.finish(bounds.sorted_set))
+}
+
+/// Whether members are in the order of their scores, and of their bytes where those are the same.
+fn is_in_order(listpack: &Listpack) -> Result<bool, LoadError> {
+    let mut in_order = true;
+    let mut last: Option<(f64, Element<'_>)> = None;
+    let mut elements = listpack.iter();
+    while let (Some(member), Some(score)) = (elements.next(), elements.next()) {
         let score = score_of(score)?;
-        add(&mut builder, &member, score)?;
+        if score.is_nan() {
+            return Err(NOT_A_SCORE);
+        }
         if let Some((last_score, last_member)) = last {
             in_order &= match last_score.partial_cmp(&score) {
                 Some(Ordering::Less) => true,
-                Some(Ordering::Equal) => last_member < member,
+                Some(Ordering::Equal) => {
+                    let mut buffer = itoa::Buffer::new();
+                    last_member.cmp_bytes(member.as_bytes(&mut buffer)) == Ordering::Less
+                }
                 Some(Ordering::Greater) | None => false,
             };
         }
         last = Some((score, member));
     }
-    if in_order && builder.len() <= bounds.sorted_set.listpack_entries {
-        return Ok(SortedSet::Listpack(listpack));
-    }
-    Ok(builder.finish(bounds.sorted_set))
+    Ok(in_order)
 }
 
 fn add(builder: &mut Builder, member: &[u8], score: f64) -> Result<(), LoadError> {

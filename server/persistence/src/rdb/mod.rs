@@ -174,6 +174,28 @@ pub enum LoadError {
     Empty,
 }
 
+impl Type {
+    /// What a value of this form is packed in, in the words of Redis's log.
+    #[must_use]
+    pub const fn packing(self) -> &'static str {
+        match self {
+            Self::HashZipmap => "Zipmap",
+            Self::ListZiplist | Self::ListQuicklist => "Ziplist",
+            Self::HashZiplist => "Hash ziplist",
+            Self::SortedSetZiplist => "Zset ziplist",
+            Self::SetIntset => "Intset",
+            Self::ListQuicklist2 => "Listpack",
+            Self::SetListpack => "Set listpack",
+            Self::SortedSetListpack => "Zset listpack",
+            Self::HashListpack | Self::HashListpackExpiries | Self::HashListpackExpiriesPreview => {
+                "Hash listpack"
+            }
+            Self::Stream | Self::Stream2 | Self::Stream3 => "Stream listpack",
+            _ => "Value",
+        }
+    }
+}
+
 impl From<Malformed> for LoadError {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed.what)

@@ -1,7 +1,5 @@
 //! A small hash: a listpack of pairs, or of triplets of field, value and expiry.
 
-use std::collections::HashSet;
-
 use smallvec::SmallVec;
 
 use super::{Field, FieldExpiry};
@@ -33,26 +31,23 @@ pub(super) fn check(packed: &Listpack, shape: Shape) -> Result<(), Malformed> {
     if !packed.len().is_multiple_of(shape.width()) {
         return Err(Malformed::new("a field without its value", packed.total_bytes()));
     }
-    let mut names: HashSet<Vec<u8>, ahash::RandomState> = HashSet::default();
-    let mut elements = packed.iter();
-    let (mut last, mut at) = (0, 0);
-    while let Some(name) = elements.next() {
-        if !names.insert(name.to_vec()) {
-            return Err(Malformed::new("a field that is there twice", at));
+    if packed.has_repeats(shape.width()) {
+        return Err(Malformed::new("a field that is there twice", packed.total_bytes()));
+    }
+    if shape == Shape::Pairs {
+        return Ok(());
+    }
+    let mut last = 0;
+    for (at, expiry) in packed.iter().enumerate().skip(2).step_by(shape.width()) {
+        let expiry = match expiry {
+            Element::Integer(expiry) if LASTS <= expiry => expiry,
+            _ => return Err(Malformed::new("an expiry that is no time", at)),
+        };
+        let order = if expiry == LASTS { i64::MAX } else { expiry };
+        if order < last {
+            return Err(Malformed::new("expiries out of order", at));
         }
-        elements.next();
-        if shape == Shape::Triplets {
-            let expiry = match elements.next() {
-                Some(Element::Integer(expiry)) if LASTS <= expiry => expiry,
-                _ => return Err(Malformed::new("an expiry that is no time", at)),
-            };
-            let order = if expiry == LASTS { i64::MAX } else { expiry };
-            if order < last {
-                return Err(Malformed::new("expiries out of order", at));
-            }
-            last = order;
-        }
-        at += shape.width();
+        last = order;
     }
     Ok(())
 }

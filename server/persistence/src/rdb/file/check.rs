@@ -106,7 +106,7 @@ impl Check<'_> {
         };
         let mut reader = FileReader::new(file, trust);
         let mut chunk = Chunk::default();
-        while reader.next(&mut chunk, usize::MAX, self)? {
+        while self.next(&mut reader, &mut chunk)? {
             for found in &chunk.found {
                 self.tally.keys += 1;
                 let (_, value) = decode(&chunk, found, trust.expanded_bytes_max, &limits)?;
@@ -114,6 +114,17 @@ impl Check<'_> {
             }
         }
         Ok(reader.position())
+    }
+
+    /// A key whose value is cut short counts too.
+    fn next(
+        &mut self,
+        reader: &mut FileReader<&File>,
+        chunk: &mut Chunk,
+    ) -> Result<bool, FileError> {
+        reader.next(chunk, usize::MAX, self).inspect_err(|error| {
+            self.tally.keys += u64::from(error.key.is_some());
+        })
     }
 
     fn count(&mut self, found: &Found, value: Option<&Loaded<'_>>) {
@@ -270,10 +281,12 @@ mod tests {
                         [additional info] Reading type 2 (set-hashtable)\n\
                         [info] 2 keys read\n";
         assert!(text.contains(expected), "{text}");
-        let (code, text) = checked(&sound()[..45]);
+        let (code, text) = checked(&sound()[..49]);
         let expected = "Unexpected EOF reading RDB file\n\
                         [additional info] While doing: read-object-value\n\
-                        [additional info] Reading key 'set'\n";
+                        [additional info] Reading key 'set'\n\
+                        [additional info] Reading type 2 (set-hashtable)\n\
+                        [info] 2 keys read\n";
         assert!(code == 1 && text.contains(expected), "{text}");
         let (code, text) = checked(b"RUBBISH..");
         assert!(code == 1 && text.contains("[offset 9] Wrong signature"), "{text}");

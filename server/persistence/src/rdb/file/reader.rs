@@ -106,6 +106,8 @@ pub struct FileReader<R> {
     db: usize,
     expiry: Option<u64>,
     last_use: LastUse,
+    /// What is wrong behind the keys that were handed over last.
+    failure: Option<FileError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +157,7 @@ impl<R: Read> FileReader<R> {
             db: 0,
             expiry: None,
             last_use: LastUse::Unsaid,
+            failure: None,
         }
     }
 
@@ -179,9 +182,32 @@ impl<R: Read> FileReader<R> {
         observer: &mut dyn Observer,
     ) -> Result<bool, FileError> {
         chunk.found.clear();
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         if self.state == State::Header {
             self.header(observer)?;
         }
+        let found = self.find(chunk, keys_max, observer);
+        if !chunk.found.is_empty() {
+            self.failure = found.err();
+            self.hand_over(chunk);
+            return Ok(true);
+        }
+        found?;
+        if self.state == State::Footer {
+            self.footer(observer)?;
+        }
+        Ok(false)
+    }
+
+    /// Reads records until the chunk is full or the file ends.
+    fn find(
+        &mut self,
+        chunk: &mut Chunk,
+        keys_max: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<(), FileError> {
         while self.state == State::Records && chunk.found.len() < keys_max {
             let Some(missing) = self.step(&mut chunk.found, observer)? else { continue };
             self.expect(missing)?;
@@ -195,14 +221,7 @@ impl<R: Read> FileReader<R> {
             }
             self.fill(wanted)?;
         }
-        if !chunk.found.is_empty() {
-            self.hand_over(chunk);
-            return Ok(true);
-        }
-        if self.state == State::Footer {
-            self.footer(observer)?;
-        }
-        Ok(false)
+        Ok(())
     }
 
     /// Reads one record. If it is cut short, nothing has been read, and this many bytes more are
