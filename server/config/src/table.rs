@@ -242,8 +242,8 @@ directives! {
     aof_timestamp_enabled: bool = "no", Kind::Bool, AnyTime, Obeyed;
 
     // Encryption at rest.
-    data_at_rest_encryption: bool = "no", Kind::Bool, AnyTime, Later;
-    data_at_rest_key_file: PathBuf = "at-rest.key", Kind::Path, StartOnly, Later;
+    data_at_rest_encryption: bool = "no", Kind::Bool, AnyTime, Obeyed;
+    data_at_rest_key_file: PathBuf = "at-rest.key", Kind::Path, StartOnly, Obeyed;
 
     // Replication.
     replicaof: Option<Primary> = "", Kind::ReplicaOf, StartOnly, Later, "slaveof";
