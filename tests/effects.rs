@@ -312,11 +312,12 @@ fn logged(folder: &Path, last: &str) -> Vec<String> {
     let start = Instant::now();
     loop {
         let mut files: Vec<_> = fs::read_dir(folder.join("appendonlydir"))
-            .map(|files| files.map(|file| file.unwrap().path()).collect())
+            .map(|files| files.map(|file| file.expect("nothing is in the way").path()).collect())
             .unwrap_or_default();
         files.retain(|path| path.to_string_lossy().ends_with(".incr.aof"));
         files.sort();
-        let text: Vec<u8> = files.iter().flat_map(|path| fs::read(path).unwrap()).collect();
+        let text: Vec<u8> =
+            files.iter().flat_map(|path| fs::read(path).expect("nothing is in the way")).collect();
         let commands = parse(&text);
         if commands.last().is_some_and(|it| it == last) {
             return commands;
@@ -334,7 +335,12 @@ fn parse(mut bytes: &[u8]) -> Vec<String> {
         *bytes = &rest[2..];
         Some(line)
     }
-    let number = |line: &[u8]| std::str::from_utf8(&line[1..]).unwrap().parse::<usize>().unwrap();
+    let number = |line: &[u8]| {
+        std::str::from_utf8(&line[1..])
+            .expect("nothing is in the way")
+            .parse::<usize>()
+            .expect("nothing is in the way")
+    };
     let mut commands = Vec::new();
     while let Some(head) = line(&mut bytes) {
         if !head.starts_with(b"*") {

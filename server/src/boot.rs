@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carnelian_config::{
@@ -63,6 +64,7 @@ pub fn main() -> ExitCode {
                 match error.downcast_ref::<StartError>() {
                     Some(StartError::Unreadable { .. }) => log::warning!("{error}"),
                     Some(error) => eprint!("{}", error.report(REDIS_VERSION)),
+                    None if error.is::<aof::load::Told>() => {}
                     None => log::warning!("{error:#}"),
                 }
                 ExitCode::FAILURE
@@ -301,6 +303,9 @@ impl Running {
             if self.stop(flags) {
                 break;
             }
+            for database in &*self.server.databases.read() {
+                database.replication.primary.go_on(&self.server, database);
+            }
             log::warning!(
                 "Errors trying to shut down the server. Check the logs for more information."
             );
@@ -333,6 +338,12 @@ impl Running {
     /// then all goes on.
     fn stop(&self, flags: ShutdownFlags) -> bool {
         let databases = self.server.databases.read().clone();
+        let patience = Duration::from_secs(self.server.config().shutdown_timeout.into());
+        for database in databases.iter().filter(|_| !flags.now) {
+            if !database.replication.primary.part(database, patience) {
+                return false;
+            }
+        }
         for database in &databases {
             let running = database.snapshots.running();
             if database.aof.is_unfinished() {

@@ -86,6 +86,7 @@ pub fn change(
     }
     database.loading.set_key_delay(next.key_load_delay);
     database.set_settings(settings);
+    database.replication.primary.set_needs(database, &next);
     aof::heed(server, database, &next);
     *server.config.write() = Arc::new(next);
     replica::apply_rules(database, replica::Rules::of(server));

@@ -10,6 +10,7 @@ pub mod acl;
 #[allow(unsafe_code)]
 pub mod allocator;
 mod aof;
+mod at_rest;
 pub mod blocking;
 pub mod boot;
 mod census;

@@ -18,11 +18,13 @@ use carnelian_persistence::aof::reason;
 use carnelian_persistence::rdb::file::{
     self, Fault, FileError, FileReader, Observer, Progress, Rules, Summary, Trust,
 };
+use carnelian_persistence::seal::is_sealed_file;
 use carnelian_scripting::Loading as LibraryLoading;
 use parking_lot::Mutex;
 
 use crate::allocator;
 use crate::aof;
+use crate::at_rest;
 use crate::clock::{self, Clock};
 use crate::database::Database;
 use crate::log;
@@ -166,6 +168,7 @@ pub fn at_start(
         open_doors();
         return Ok(Start::Ready);
     };
+    let file = at_rest::policy(&config).open(file).map_err(|error| unreadable(&path, &error))?;
     let guard = database.loading.begin(bytes, config.key_load_delay);
     open_doors();
     let drops_expired = config.replicaof.is_none();
@@ -234,12 +237,14 @@ fn open(path: &Path) -> Result<Option<(File, u64)>> {
     match opened {
         Ok(opened) => Ok(Some(opened)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            let (path, reason) = (path.display(), reason(&error));
-            log::warning!("Fatal error: can't open the RDB file {path} for reading: {reason}");
-            Err(anyhow!(FATAL))
-        }
+        Err(error) => Err(unreadable(path, &error)),
     }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let (path, reason) = (path.display(), reason(error));
+    log::warning!("Fatal error: can't open the RDB file {path} for reading: {reason}");
+    anyhow!(FATAL)
 }
 
 const FATAL: &str = "Fatal error loading the DB, check server logs. Exiting.";
@@ -319,7 +324,15 @@ pub fn reload(
     present: Present,
 ) -> bool {
     let config = server.config();
-    let Ok(Some((file, bytes))) = open(&config.dir.join(&config.dbfilename)) else { return false };
+    let path = config.dir.join(&config.dbfilename);
+    let Ok(Some((file, bytes))) = open(&path) else { return false };
+    let file = match at_rest::policy(&config).open(file) {
+        Ok(file) => file,
+        Err(error) => {
+            unreadable(&path, &error);
+            return false;
+        }
+    };
     let guard = database.loading.begin(bytes, config.key_load_delay);
     let drops_expired = !database.replication.is_replica();
     let input = Input { input: file, bytes: Some(bytes), drops_expired, present };
@@ -373,9 +386,12 @@ fn refusal(path: &Path, config: &Config, error: &FileError) -> anyhow::Error {
         _ => {}
     }
     log::warning!("Internal error in RDB reading offset {}: {}", error.offset, error.fault);
-    let mut report = Vec::new();
-    file::check::check(path, &mut report);
-    log::write_raw(&String::from_utf8_lossy(&report));
+    // What looks for damage on its own does not have the key.
+    if !is_sealed_file(path).unwrap_or(false) {
+        let mut report = Vec::new();
+        file::check::check(path, &mut report);
+        log::write_raw(&String::from_utf8_lossy(&report));
+    }
     anyhow!("Terminating server after rdb file reading failure.")
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use carnelian_tests::server::{Ready, Signal, program};
-use carnelian_tests::{Client, Server, is_carnelian, peers, require_or_skip};
+use carnelian_tests::{Client, Server, is_carnelian, peers};
 
 /// Keys of every type and of nearly every encoding, in two logical databases.
 const DATA: &str = "
@@ -137,7 +137,8 @@ fn files_cross_to_other_servers_and_back() {
     for name in ["redis-server", "valkey-server"] {
         let Some(peer) = peers::find(name) else { continue };
         // 7.0 reads no version above 10.
-        let is_old = Server::starter_of(&peer).start().connect().info("redis_version").starts_with("7.0");
+        let is_old =
+            Server::starter_of(&peer).start().connect().info("redis_version").starts_with("7.0");
         client.expect(&format!("CONFIG SET rdb-version {}", if is_old { 10 } else { 11 }), "+OK");
         let file = saved(&ours, &mut client);
         let (theirs, folder) = started(&peer, &file, &["--save", "''"]);

@@ -6,6 +6,7 @@
 
 mod acl;
 mod append_only;
+mod at_rest;
 mod atomicity;
 mod bad_input;
 mod blocking;
@@ -13,6 +14,7 @@ mod blocking_many;
 mod busy;
 mod clients;
 mod config;
+mod crash;
 mod debug;
 mod dump;
 mod eviction;
@@ -31,6 +33,7 @@ mod notifications;
 mod pause;
 mod protocol;
 mod pubsub;
+mod replication_primary;
 mod replication_replica;
 mod same_port;
 mod scripts;

@@ -97,7 +97,8 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         if self.is_mounted {
-            let _ = Command::new("umount").arg(self.folder.path()).status();
+            // At once gone from here, and from the system when the last file is closed.
+            let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
         }
     }
 }

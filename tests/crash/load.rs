@@ -52,7 +52,6 @@ pub struct Load {
 struct Shared {
     clock: AtomicU64,
     acknowledged: AtomicU64,
-    refused: AtomicU64,
 }
 
 struct Writer {
@@ -96,11 +95,6 @@ impl Load {
     /// Waits for so many more acknowledged operations.
     pub fn wait_for_acknowledged(&self, more: u64, process: &mut Process) -> Result<()> {
         wait_for(&self.shared.acknowledged, more, process, "no write is acknowledged")
-    }
-
-    /// Waits until some more operation has been refused.
-    pub fn wait_for_refused(&self, process: &mut Process) -> Result<()> {
-        wait_for(&self.shared.refused, 1, process, "no write is refused")
     }
 }
 
@@ -173,7 +167,6 @@ impl Writer {
                     if !text.contains("MISCONF") && !text.contains("EXECABORT") {
                         bail!("operation {} is refused: {text}", entry.stamp.number);
                     }
-                    shared.refused.fetch_add(1, Ordering::Relaxed);
                     Outcome::Refused
                 };
                 answered += 1;

@@ -203,7 +203,7 @@ impl Series<'_> {
     /// the server ends instead, as others do.
     fn fill(&mut self, load: &Load, process: &mut Process, disk: &Disk) -> Result<bool> {
         disk.fill()?;
-        let full = load.wait_for_refused(process).and_then(|()| {
+        let full = process.wait_for_refusal().and_then(|()| {
             let reply = process.call("DBSIZE")?;
             ensure!(!reply.is_error(), "a read is refused on a full disk: {reply}");
             // Sometimes the end comes while there is no room.

@@ -85,6 +85,23 @@ impl Process {
         client.try_read()
     }
 
+    /// Waits until a write is refused. Those of the load may all be waiting for a disk that has room.
+    pub fn wait_for_refusal(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut client = Client::over(Transport::tcp(self.port)?);
+            client.try_send(b"DEL no-such-key\r\n")?;
+            let reply = client.read_within(Duration::from_millis(500));
+            if reply.is_some_and(|reply| reply.is_error() && reply.text().starts_with("MISCONF ")) {
+                return Ok(());
+            }
+            if deadline < Instant::now() || !self.is_running() {
+                bail!("no write is refused");
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;

@@ -10,6 +10,7 @@ mod compare;
 mod further;
 mod generate;
 mod pair;
+mod payload;
 mod peer;
 mod run;
 mod scenes;

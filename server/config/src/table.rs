@@ -242,8 +242,8 @@ directives! {
     aof_timestamp_enabled: bool = "no", Kind::Bool, AnyTime, Obeyed;
 
     // Encryption at rest.
-    data_at_rest_encryption: bool = "no", Kind::Bool, AnyTime, Later;
-    data_at_rest_key_file: PathBuf = "at-rest.key", Kind::Path, StartOnly, Later;
+    data_at_rest_encryption: bool = "no", Kind::Bool, AnyTime, Obeyed;
+    data_at_rest_key_file: PathBuf = "at-rest.key", Kind::Path, StartOnly, Obeyed;
 
     // Replication.
     replicaof: Option<Primary> = "", Kind::ReplicaOf, StartOnly, Obeyed, "slaveof";
@@ -259,19 +259,20 @@ directives! {
     replica_announce_ip: String = "", TEXT, AnyTime, Obeyed, "slave-announce-ip";
     replica_announce_port: u16 = "0", int(0, 65535), AnyTime, Obeyed, "slave-announce-port";
     replica_full_sync_buffer_limit: u64 = "0", memory(0, SIZE_MAX), AnyTime, Later;
-    repl_diskless_sync: bool = "yes", Kind::Bool, AnyTime, Later;
-    repl_diskless_sync_delay: u32 = "5", int(0, I32_MAX), AnyTime, Later;
-    repl_diskless_sync_max_replicas: u32 = "0", int(0, I32_MAX), AnyTime, Later;
+    repl_diskless_sync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    repl_diskless_sync_delay: u32 = "5", int(0, I32_MAX), AnyTime, Obeyed;
+    repl_diskless_sync_max_replicas: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed;
     repl_diskless_load: &'static str = "disabled",
         Kind::Word(&["disabled", "on-empty-db", "swapdb"]), AnyTime, Obeyed;
     dual_channel_replication_enabled: bool = "no", Kind::Bool, AnyTime, Later;
-    repl_ping_replica_period: u32 = "10", int(1, I32_MAX), AnyTime, Later, "repl-ping-slave-period";
+    repl_ping_replica_period: u32 = "10",
+        int(1, I32_MAX), AnyTime, Obeyed, "repl-ping-slave-period";
     repl_timeout: u32 = "60", int(1, I32_MAX), AnyTime, Obeyed;
     repl_disable_tcp_nodelay: bool = "no", Kind::Bool, AnyTime, Later;
-    repl_backlog_size: u64 = "1mb", memory(1, SIZE_MAX), AnyTime, Later;
-    repl_backlog_ttl: u64 = "3600", int(0, I64_MAX), AnyTime, Later;
-    min_replicas_to_write: u32 = "0", int(0, I32_MAX), AnyTime, Later, "min-slaves-to-write";
-    min_replicas_max_lag: u32 = "10", int(0, I32_MAX), AnyTime, Later, "min-slaves-max-lag";
+    repl_backlog_size: u64 = "1mb", memory(1, SIZE_MAX), AnyTime, Obeyed;
+    repl_backlog_ttl: u64 = "3600", int(0, I64_MAX), AnyTime, Obeyed;
+    min_replicas_to_write: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-to-write";
+    min_replicas_max_lag: u32 = "10", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-max-lag";
     propagation_error_behavior: &'static str = "ignore",
         Kind::Word(&["ignore", "panic", "panic-on-replicas"]), AnyTime, Later;
 

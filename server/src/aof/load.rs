@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use carnelian_config::Config;
 use carnelian_keyspace::{Present, Segments};
 use carnelian_persistence::aof::{self, Input, LoadError, Loaded, Replay, Span};
@@ -28,7 +28,7 @@ use crate::session::{Session, Worker, recycle};
 /// Sees what there is, and puts it in order. How many bytes there are.
 pub fn prepare(server: &Server, database: &Database) -> Result<u64> {
     let config = server.config();
-    let folder = database.aof.folder(&config).map_err(|_| anyhow!(FATAL))?;
+    let folder = database.aof.folder(&config).map_err(|_| Told)?;
     folder.remove_temporary(&tell);
     folder.migrate(&tell)?;
     if folder.manifest().is_empty() && config.dir.join(&config.dbfilename).exists() {
@@ -46,7 +46,7 @@ pub fn prepare(server: &Server, database: &Database) -> Result<u64> {
 pub fn at_start(server: &Arc<Server>, database: &Arc<Database>, progress: &Progress) -> Result<()> {
     let began = Instant::now();
     let config = server.config();
-    let folder = database.aof.folder(&config).map_err(|_| anyhow!(FATAL))?;
+    let folder = database.aof.folder(&config).map_err(|_| Told)?;
     let mut worker = Worker::new(0, Arc::clone(server));
     let mut session = session(server, database);
     let mut replayer = Replayer {
@@ -70,7 +70,7 @@ pub fn at_start(server: &Arc<Server>, database: &Arc<Database>, progress: &Progr
             if let LoadError::Unusable(error) = &error {
                 log::warning!("{error}");
             }
-            return Err(anyhow!(FATAL));
+            return Err(Told.into());
         }
     }
     if !progress.stop.load(Ordering::Relaxed) {
@@ -79,7 +79,10 @@ pub fn at_start(server: &Arc<Server>, database: &Arc<Database>, progress: &Progr
     Ok(())
 }
 
-const FATAL: &str = "Fatal error loading the DB, check server logs. Exiting.";
+/// The server cannot start; the log says why, and tools expect that to be its last line.
+#[derive(Debug, thiserror::Error)]
+#[error("the append-only file cannot be loaded")]
+pub struct Told;
 
 /// DEBUG LOADAOF: forgets all data and reads it back, all segments being locked by `nest`.
 pub fn reload(nest: &mut Nest<'_>) -> Result<(), String> {
@@ -93,13 +96,16 @@ pub fn reload(nest: &mut Nest<'_>) -> Result<(), String> {
         FAILED.to_owned()
     })?;
     let folder = database.aof.folder(&config).map_err(|_| FAILED.to_owned())?;
+    // Others are told to wait, and do not stand before the locks.
+    let bytes = folder.measure().unwrap_or(0);
+    let guard = database.loading.begin(bytes, config.key_load_delay);
     let mut session = session(&server, &database);
     let mut replayer = Replayer {
         worker: nest.worker,
         session: &mut session,
         held: Some(nest.held),
         config: &config,
-        progress: &Progress::default(),
+        progress: &guard.progress,
         queue: Vec::new(),
         slices: Vec::new(),
         replies: Vec::new(),
@@ -227,10 +233,7 @@ impl Replay for Replayer<'_> {
         // Commands behind it may be about what has expired.
         let present = Present::Refused;
         let input = load::Input { input, bytes, drops_expired: false, present };
-        let held = match &mut self.held {
-            Some(held) => Some(&mut **held as &mut dyn Segments),
-            None => None,
-        };
+        let held = self.held.as_mut().map(|held| &mut **held as &mut dyn Segments);
         let loaded = load::snapshot(&database, self.config, input, self.progress, held);
         let loaded = loaded.map_err(|error| error.to_string())?;
         load::tell(&loaded.summary);

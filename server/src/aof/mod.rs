@@ -21,6 +21,7 @@ use carnelian_persistence::aof::{
 };
 use parking_lot::Mutex;
 
+use crate::at_rest;
 use crate::clock;
 use crate::database::Database;
 use crate::log;
@@ -196,7 +197,7 @@ fn open_folder(config: &Config) -> Result<Arc<Folder>, String> {
         error.to_string()
     })?;
     folder.set_removes_history(!config.aof_disable_auto_gc);
-    Ok(Arc::new(folder))
+    Ok(Arc::new(folder.with_policy(at_rest::policy(config))))
 }
 
 /// Takes the lines of the append-only file to the log.
@@ -331,6 +332,7 @@ pub fn heed(server: &Server, database: &Database, config: &Config) {
     let state = database.aof.state.lock();
     if let Some(folder) = &state.folder {
         folder.set_removes_history(!config.aof_disable_auto_gc);
+        folder.policy().set_seals(config.data_at_rest_encryption);
     }
     let Some(writer) = &state.writer else { return };
     let is_busy = database.snapshots.running().is_some();

@@ -16,6 +16,7 @@ use carnelian_persistence::aof::{BaseFormat, FileError, Folder, Keep, Rotation, 
 
 use super::convert::convert;
 use super::{Mode, base_format, keep, start_writer, stop_writer, tell};
+use crate::at_rest;
 use crate::clock;
 use crate::database::Database;
 use crate::log;
@@ -335,21 +336,23 @@ fn write_base(
     let config = server.config();
     let every = if config.aof_rewrite_incremental_fsync { SYNC_BYTES } else { usize::MAX };
     let file = File::create(path).map_err(Broken::Write)?;
-    let mut file = Synced { file, unsynced: 0, every };
+    let file = Synced { file, unsynced: 0, every };
+    let mut output = at_rest::policy(&config).create(file).map_err(Broken::Write)?;
     if format == BaseFormat::Aof && config.aof_timestamp_enabled {
         let line = format!("#TS:{}\r\n", now_s());
-        file.write_all(line.as_bytes()).map_err(Broken::Write)?;
+        output.write_all(line.as_bytes()).map_err(Broken::Write)?;
     }
     match format {
-        BaseFormat::Rdb => snapshot.write(&mut file)?,
+        BaseFormat::Rdb => snapshot.write(&mut output)?,
         BaseFormat::Aof => {
             let rdb = path.with_extension("rdb");
-            let result = write_commands(snapshot, &rdb, &mut file, &config);
+            let result = write_commands(snapshot, &rdb, &mut output, &config);
             // It may not be there.
             let _ = fs::remove_file(&rdb);
             result?;
         }
     }
+    let file = output.finish().map_err(Broken::Write)?;
     file.file.sync_all().map_err(Broken::Write)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     log::notice!("Successfully created the temporary AOF base file {name}");
@@ -363,11 +366,12 @@ fn write_commands(
     out: &mut impl Write,
     config: &Config,
 ) -> Result<(), Broken> {
-    let mut file = BufWriter::new(File::create(rdb).map_err(Broken::Write)?);
+    let policy = at_rest::policy(config);
+    let file = File::create(rdb).map_err(Broken::Write)?;
+    let mut file = policy.create(BufWriter::new(file)).map_err(Broken::Write)?;
     snapshot.write(&mut file)?;
-    file.flush().map_err(Broken::Write)?;
-    drop(file);
-    let file = File::open(rdb).map_err(Broken::Write)?;
+    file.finish().and_then(|mut file| file.flush()).map_err(Broken::Write)?;
+    let file = File::open(rdb).and_then(|file| policy.open(file)).map_err(Broken::Write)?;
     convert(file, config.rdb_version, config.databases as usize, out).map_err(Broken::Write)
 }
 

@@ -57,6 +57,10 @@ impl Shutdown {
 /// The end of the connection is the answer, unless it turns out that the server cannot end.
 fn shutdown(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let flags = match Shutdown::parse(&context.args[1..])? {
+        Shutdown::Abort if context.session.database.replication.primary.stay() => {
+            context.reply.ok();
+            return Ok(Effect::None);
+        }
         Shutdown::Abort => return Err(CommandError::text("ERR No shutdown in progress.")),
         Shutdown::End(flags) => flags,
     };

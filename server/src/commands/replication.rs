@@ -8,7 +8,6 @@ use carnelian_commands::{Categories, CommandError, Effect, Flags, args};
 use carnelian_replication::Id;
 
 use crate::clients::bits;
-use crate::clock;
 use crate::commands::{Context, command};
 use crate::database::Database;
 use crate::log;
@@ -182,7 +181,7 @@ fn acknowledge(context: &mut Context<'_>, offset: &[u8], on_disk: Option<&[u8]>)
         replication.primary.waits.settle(database);
     }
     if replication.gate() & gate::LACKING != 0 {
-        replication.primary.judge(database, &context.worker.server.config(), now_ms);
+        replication.primary.judge(database);
     }
 }
 
@@ -327,8 +326,7 @@ fn go_on(context: &mut Context<'_>, database: &Database, id: &[u8], offset: i64)
         "Partial resynchronization request from {name} accepted. Sending {lag} bytes of backlog \
          starting from offset {offset}."
     );
-    let config = context.worker.server.config();
-    database.replication.primary.judge(database, &config, clock::wall_ms());
+    database.replication.primary.judge(database);
     true
 }
 

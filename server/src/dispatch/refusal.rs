@@ -66,14 +66,14 @@ pub fn admit<'r>(
     if session.is_subscribed() && !session.may_run(entry) {
         return Err(Refusal::Subscribed(entry.id));
     }
-    if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
-        return Err(Refusal::Busy(entry.id));
-    }
     if session.database.loading.is_on()
         && session.primary.is_none()
         && !entry.flags.contains(Flags::LOADING)
     {
         return Err(Refusal::Loading(entry.id));
+    }
+    if session.database.keyspace.is_busy() && !entry.flags.contains(Flags::ALLOW_BUSY) {
+        return Err(Refusal::Busy(entry.id));
     }
     if session.transaction.is_some() && entry.flags.contains(Flags::NO_MULTI) {
         return Err(Refusal::InTransaction(entry.id));

@@ -68,7 +68,12 @@ enum Stage {
     /// Until a snapshot begins.
     Waiting,
     /// It gets a snapshot, after this line.
-    Sending { transfer: Arc<Transfer>, greeting: Option<Bytes> },
+    Sending {
+        transfer: Arc<Transfer>,
+        greeting: Option<Bytes>,
+        /// It has said that it has all of it: it may see the mark before we see that it was the last.
+        is_confirmed: bool,
+    },
     /// It has got a snapshot that ends with a mark, and is to say so first: it would take what follows
     /// for a part of the snapshot.
     Confirming,
@@ -170,26 +175,26 @@ impl Replica {
         now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed)) / 1000
     }
 
-    /// It has said how far it has come. Whether it gets the stream from now on.
-    pub fn acknowledge(&self, offset: u64, on_disk: Option<u64>, now_ms: u64) -> bool {
+    /// It has said how far it has come.
+    pub fn acknowledge(&self, offset: u64, on_disk: Option<u64>, now_ms: u64) {
         self.acknowledged.fetch_max(offset, Ordering::AcqRel);
         if let Some(on_disk) = on_disk {
             self.on_disk.fetch_max(on_disk, Ordering::AcqRel);
         }
         self.heard_ms.store(now_ms, Ordering::Relaxed);
         let mut stage = self.stage.lock();
-        let begins = matches!(*stage, Stage::Confirming);
-        if begins {
-            *stage = Stage::Online;
+        match &mut *stage {
+            Stage::Sending { is_confirmed, .. } => *is_confirmed = true,
+            Stage::Confirming => *stage = Stage::Online,
+            Stage::Waiting | Stage::Online | Stage::Done => {}
         }
-        begins
     }
 
     /// A snapshot has begun at `offset` of the history `id`. Runs at the cut.
     pub fn begin(&self, transfer: Arc<Transfer>, id: Id, offset: u64) {
         let greeting = (!self.is_old)
             .then(|| Bytes::from(format!("+FULLRESYNC {id} {offset}\r\n").into_bytes()));
-        *self.stage.lock() = Stage::Sending { transfer, greeting };
+        *self.stage.lock() = Stage::Sending { transfer, greeting, is_confirmed: false };
     }
 
     /// Has it see that we are here, while it waits for what takes long.
@@ -241,7 +246,7 @@ impl Attached {
                 }
                 Fed::All
             }
-            Stage::Sending { transfer, greeting } => {
+            Stage::Sending { transfer, greeting, is_confirmed } => {
                 if let Some(greeting) = greeting.take() {
                     pieces.push(greeting);
                     return Fed::More;
@@ -261,8 +266,8 @@ impl Attached {
                     Taken::End { has_mark } => {
                         *stage = match has_mark {
                             _ if replica.introduction.snapshot_only => Stage::Done,
-                            true => Stage::Confirming,
-                            false => Stage::Online,
+                            true if !*is_confirmed => Stage::Confirming,
+                            _ => Stage::Online,
                         };
                         drop(stage);
                         self.finish_snapshot();

@@ -99,6 +99,13 @@ impl Link {
 
     /// Makes the link and stays with it until it is lost.
     fn attempt(&self) -> Result<(), String> {
+        if self.server.config().tls_replication {
+            return Err(
+                "tls-replication is not available for links to a master yet: the link is not \
+                        made, rather than in plaintext"
+                    .into(),
+            );
+        }
         self.following.set_stage(Stage::Connecting);
         log::notice!("MASTER <-> REPLICA sync started");
         let mut wire = Wire::connect(&self.following, self.timeout())?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use carnelian_config::Config;
 use parking_lot::Mutex;
@@ -11,10 +12,11 @@ use super::failover::Failover;
 use super::feed::{Parts, Replica};
 use super::waits::Waits;
 use super::{full_sync, gate, new_id};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::database::Database;
 use crate::log;
 use crate::mailbox::Message;
+use crate::pause::Held;
 use crate::server::Server;
 
 /// What a database knows of those who follow it.
@@ -42,8 +44,18 @@ pub struct Primary {
     next_look_ms: AtomicU64,
     /// Replicas that keep up, as `min-replicas-max-lag` has it.
     pub good: AtomicUsize,
+    /// `min-replicas-to-write`, and that in seconds.
+    needed: AtomicUsize,
+    max_lag: AtomicU64,
     pub failover: Mutex<Failover>,
+    /// The server ends as soon as all replicas have everything.
+    is_parting: AtomicBool,
+    /// Writes are held back for that.
+    holds_writes: AtomicBool,
 }
+
+/// How often a server that is to end looks whether its replicas have everything.
+const PARTING_LOOK: Duration = Duration::from_millis(10);
 
 impl Primary {
     /// Whether any replica is attached.
@@ -79,6 +91,7 @@ impl Primary {
         replica.leave();
         database.log.detach(replica.id());
         self.waits.settle(database);
+        self.judge(database);
     }
 
     /// Closes the connections of all replicas: they are to come again. For a history that changes.
@@ -179,13 +192,17 @@ impl Primary {
             self.forget_backlog(database, &config, now_ms);
         }
         self.resize_backlog(database, &config);
-        self.judge(database, &config, now_ms);
+        self.set_needs(database, &config);
     }
 
     /// Shows replicas that we are here, in the log, so that theirs pass it on.
     fn ping(&self, database: &Database, config: &Config, now_ms: u64) {
         let due_ms = self.next_ping_ms.load(Ordering::Relaxed);
         let period_ms = u64::from(config.repl_ping_replica_period) * 1000;
+        if due_ms == 0 {
+            self.next_ping_ms.store(now_ms + period_ms, Ordering::Relaxed);
+            return;
+        }
         if now_ms < due_ms && due_ms <= now_ms + period_ms {
             return;
         }
@@ -254,10 +271,74 @@ impl Primary {
         }
     }
 
+    /// Before the server ends: holds writes back and waits until all replicas have everything, for as long as
+    /// `shutdown-timeout` says. False if it is not to end any more.
+    pub fn part(&self, database: &Database, patience: Duration) -> bool {
+        let has_all = |replica: &Arc<Replica>| replica.acknowledged() == database.log.end();
+        let in_sync = || self.list().iter().all(has_all);
+        if patience.is_zero() || !self.is_attended() || in_sync() {
+            return true;
+        }
+        log::notice!("Waiting for replicas before shutting down.");
+        self.is_parting.store(true, Ordering::SeqCst);
+        self.holds_writes.store(true, Ordering::SeqCst);
+        database.pause.begin(Held::Writes, u64::MAX / 2, clock::wall_ms(), &database.attention);
+        self.ask(database);
+        let begin = Clock::new();
+        while self.is_parting.load(Ordering::SeqCst)
+            && !in_sync()
+            && u128::from(begin.elapsed_us()) < patience.as_micros()
+        {
+            std::thread::sleep(PARTING_LOOK);
+        }
+        if !self.is_parting.swap(false, Ordering::SeqCst) {
+            log::warning!("Shutdown manually aborted.");
+            return false;
+        }
+        let replicas = self.list();
+        let (end, now_ms) = (database.log.end(), clock::wall_ms());
+        for replica in replicas.iter().filter(|replica| !has_all(replica)) {
+            log::notice!(
+                "Lagging replica {} reported offset {} behind master, lag={}, state={}.",
+                replica.name(),
+                end - replica.acknowledged().min(end),
+                replica.lag_seconds(now_ms),
+                replica.state()
+            );
+        }
+        log::notice!(
+            "{} of {} replicas are in sync when shutting down.",
+            replicas.iter().filter(|replica| has_all(replica)).count(),
+            replicas.len()
+        );
+        true
+    }
+
+    /// The server does not end after all.
+    pub fn go_on(&self, server: &Server, database: &Database) {
+        if self.holds_writes.swap(false, Ordering::SeqCst) {
+            database.pause.end(&database.attention);
+            server.mailboxes.iter().for_each(|mailbox| mailbox.post(Message::PauseOver));
+        }
+    }
+
+    /// SHUTDOWN ABORT. Whether the server was waiting.
+    pub fn stay(&self) -> bool {
+        self.is_parting.swap(false, Ordering::SeqCst)
+    }
+
+    /// What the configuration asks of replicas before there may be writes.
+    pub fn set_needs(&self, database: &Database, config: &Config) {
+        self.needed.store(config.min_replicas_to_write as usize, Ordering::Relaxed);
+        self.max_lag.store(config.min_replicas_max_lag.into(), Ordering::Relaxed);
+        self.judge(database);
+    }
+
     /// Counts the replicas that keep up, and closes or opens the gate for writes.
-    pub fn judge(&self, database: &Database, config: &Config, now_ms: u64) {
-        let max_lag = u64::from(config.min_replicas_max_lag);
-        let needed = config.min_replicas_to_write as usize;
+    pub fn judge(&self, database: &Database) {
+        let max_lag = self.max_lag.load(Ordering::Relaxed);
+        let needed = self.needed.load(Ordering::Relaxed);
+        let now_ms = clock::wall_ms();
         let keeps_up =
             |replica: &&Arc<Replica>| replica.is_online() && replica.lag_seconds(now_ms) <= max_lag;
         let good = self.replicas.lock().values().filter(keeps_up).count();

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use carnelian_persistence::seal::{Output, Policy};
+
 use super::source::Broken;
 use crate::listener::reason;
 use crate::log;
@@ -33,8 +35,9 @@ pub enum Failed {
 /// tells those apart that may be written at the same time.
 pub fn write(
     target: &Target,
+    policy: &Policy,
     kind: &str,
-    fill: impl FnOnce(&mut Synced) -> Result<(), Broken>,
+    fill: impl FnOnce(&mut Output<Synced>) -> Result<(), Broken>,
 ) -> Result<(), Failed> {
     let Target { folder, name, .. } = target;
     let temporary_name = format!("temp-{kind}{}.rdb", std::process::id());
@@ -48,8 +51,12 @@ pub fn write(
         Failed::Disk
     })?;
     let every = if target.sync_in_steps { SYNC_BYTES } else { usize::MAX };
-    let mut file = Synced { file, unsynced: 0, every };
-    let written = fill(&mut file).and_then(|()| file.file.sync_all().map_err(Broken::Write));
+    let file = Synced { file, unsynced: 0, every };
+    let written = policy.create(file).map_err(Broken::Write).and_then(|mut output| {
+        fill(&mut output)?;
+        let file = output.finish().map_err(Broken::Write)?;
+        file.file.sync_all().map_err(Broken::Write)
+    });
     let result = match written {
         Err(Broken::Cancelled) => Err(Failed::Cancelled),
         Err(Broken::Write(error)) => {

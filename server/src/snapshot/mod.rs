@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use carnelian_config::{Config, SavePoint};
 use carnelian_keyspace::{Access, Busy, Hold};
+use carnelian_persistence::seal::Output;
 use parking_lot::{Condvar, Mutex};
 
 use file::Synced;
 pub use file::{Failed, Target};
 pub use source::{Aux, Broken, Plan, Progress, Snapshot};
 
+use crate::at_rest;
 use crate::clock;
 use crate::database::Database;
 use crate::log;
@@ -345,8 +347,8 @@ pub fn save_held(server: &Server, database: &Database, hold: &Hold<'_>) -> Resul
     let config = server.config();
     let plan = Plan::new(&config);
     let dirty = database.stats.sum(|counters| &counters.dirty);
-    let fill = |to: &mut Synced| source::write_held(database, hold, &plan, to);
-    let result = file::write(&Target::new(&config), "held-", fill);
+    let fill = |to: &mut Output<Synced>| source::write_held(database, hold, &plan, to);
+    let result = file::write(&Target::new(&config), &at_rest::policy(&config), "held-", fill);
     if result.is_ok() {
         log::notice!("DB saved on disk");
         database.snapshots.book(&database.settings.load(), Purpose::Save, dirty, result);
@@ -371,7 +373,8 @@ fn write(
 ) -> Result<(), Failed> {
     let config = server.config();
     let dirty = snapshot.dirty;
-    let result = file::write(&Target::new(&config), "", |to| snapshot.write(to));
+    let result =
+        file::write(&Target::new(&config), &at_rest::policy(&config), "", |to| snapshot.write(to));
     // One that was given up is still gone through to the end.
     drop(snapshot);
     if result.is_ok() {

@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
         } else if ending.is_some() {
             // Taken for a shorter file: then that is what it is, up to the frame that is torn.
             let good = file.len() - match ending {
-                Some(Ending::Torn { bytes }) => bytes,
+                Some(Ending::Torn { bytes }) => bytes as usize,
                 _ => 0,
             };
             assert!(header <= good && sealed.starts_with(&file[..good]));

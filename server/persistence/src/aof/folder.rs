@@ -11,11 +11,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::load::LoadError;
 use super::manifest::{BaseFormat, Entry, Manifest, ManifestError};
+use super::medium::Medium;
 use super::{FileError, Level, Tell, reason};
+use crate::seal::{self, Policy, SealError};
 
 /// An append-only file on disk. Shared by the thread that appends and the one that rewrites.
 #[derive(Debug)]
@@ -34,15 +36,19 @@ pub struct Folder {
     base_bytes: AtomicU64,
     /// Bytes of the incremental file that is written.
     incr_bytes: AtomicU64,
+    /// Which files are sealed.
+    policy: Policy,
 }
 
 /// An incremental file, open for appending.
 #[derive(Debug)]
 pub struct Incr {
-    pub file: File,
+    pub file: Arc<dyn Medium>,
     pub bytes: u64,
     /// 0: a file that is in no manifest yet, see [`Folder::create_temporary_incr`].
     pub sequence: i64,
+    /// Seals what is appended, if the file is a sealed one.
+    pub seal: Option<seal::Appender>,
 }
 
 /// What a new base does not hold, and so remains.
@@ -54,6 +60,14 @@ pub enum Keep {
     TemporaryIncr,
     /// Nothing: nobody appends.
     Nothing,
+}
+
+impl Incr {
+    /// A file that is not sealed, and has nothing in it.
+    #[cfg(test)]
+    pub(super) fn plain(file: impl Medium + 'static) -> Self {
+        Self { file: Arc::new(file), bytes: 0, sequence: 1, seal: None }
+    }
 }
 
 impl Folder {
@@ -68,6 +82,7 @@ impl Folder {
             bytes: AtomicU64::new(0),
             base_bytes: AtomicU64::new(0),
             incr_bytes: AtomicU64::new(0),
+            policy: Policy::new(parent.join("at-rest.key"), false),
         };
         let path = folder.path().join(folder.manifest_name());
         if !folder.path().is_dir() {
@@ -79,6 +94,17 @@ impl Folder {
             folder.manifest = Mutex::new(read_manifest(&path)?);
         }
         Ok(folder)
+    }
+
+    /// Seals files from now on, or opens them, as a policy says.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Where the files are.
@@ -206,29 +232,27 @@ impl Folder {
         Ok(total)
     }
 
-    /// Opens the last incremental file to go on with it, or the first one.
+    /// Opens the last incremental file to go on with it, or the first one. One that is sealed, where
+    /// new ones are not, or the reverse, is followed by another.
     pub fn continue_incr(&self, tell: Tell<'_>) -> Result<Incr, FileError> {
         let mut manifest = self.lock();
         let mut next = manifest.clone();
-        let is_new = next.incr().is_empty();
-        let entry = match next.incr().last() {
-            Some(last) => last.clone(),
-            None => next.add_incr(&self.stem).clone(),
-        };
-        let file = self.open_for_appending(&entry.name, false)?;
-        // A name that a crash left behind holds nothing that counts.
-        if is_new {
-            file.set_len(0).map_err(FileError::new(cannot_open(&entry.shown())))?;
+        let last = next.incr().last().cloned();
+        if let Some(last) = last
+            && let Some(incr) =
+                self.go_on_with(&last).map_err(FileError::new(cannot_open(&last.shown())))?
+        {
+            self.incr_bytes.store(incr.bytes, Ordering::Relaxed);
+            tell(Level::Notice, &format!("Opening AOF incr file {} on server start", last.shown()));
+            return Ok(incr);
         }
-        let bytes = file.metadata().map_err(FileError::new(cannot_open(&entry.shown())))?.len();
-        if is_new {
-            self.persist(&next)?;
-        }
+        let entry = next.add_incr(&self.stem).clone();
+        let incr = self.begin(&entry.name, entry.sequence)?;
+        self.persist(&next)?;
         *manifest = next;
-        self.incr_bytes.store(bytes, Ordering::Relaxed);
-        let verb = if is_new { "Creating" } else { "Opening" };
-        tell(Level::Notice, &format!("{verb} AOF incr file {} on server start", entry.shown()));
-        Ok(Incr { file, bytes, sequence: entry.sequence })
+        self.incr_bytes.store(incr.bytes, Ordering::Relaxed);
+        tell(Level::Notice, &format!("Creating AOF incr file {} on server start", entry.shown()));
+        Ok(incr)
     }
 
     /// Makes the next incremental file; on return the manifest on disk has it.
@@ -236,15 +260,15 @@ impl Folder {
         let mut manifest = self.lock();
         let mut next = manifest.clone();
         let entry = next.add_incr(&self.stem).clone();
-        let file = self.open_for_appending(&entry.name, true)?;
+        let incr = self.begin(&entry.name, entry.sequence)?;
         self.persist(&next)?;
         *manifest = next;
-        self.incr_bytes.store(0, Ordering::Relaxed);
+        self.incr_bytes.store(incr.bytes, Ordering::Relaxed);
         tell(
             Level::Notice,
             &format!("Creating AOF incr file {} on background rewrite", entry.shown()),
         );
-        Ok(Incr { file, bytes: 0, sequence: entry.sequence })
+        Ok(incr)
     }
 
     /// Makes a file for the effects since a cut, until the base of that cut is there. It is in no
@@ -252,10 +276,56 @@ impl Folder {
     pub fn create_temporary_incr(&self, tell: Tell<'_>) -> Result<Incr, FileError> {
         self.create()?;
         let name = self.temporary_incr_name();
-        let file = self.open_for_appending(name.as_bytes(), true)?;
-        self.incr_bytes.store(0, Ordering::Relaxed);
+        let incr = self.begin(name.as_bytes(), 0)?;
+        self.incr_bytes.store(incr.bytes, Ordering::Relaxed);
         tell(Level::Notice, &format!("Creating AOF incr file {name} on background rewrite"));
-        Ok(Incr { file, bytes: 0, sequence: 0 })
+        Ok(incr)
+    }
+
+    /// Begins an incremental file. What a crash has left under its name does not count.
+    fn begin(&self, name: &[u8], sequence: i64) -> Result<Incr, FileError> {
+        let mut file = self.open_for_appending(name, true)?;
+        let mut header = Vec::new();
+        let seal = self.policy.create_growing(&mut header).and_then(|seal| {
+            file.write_all(&header)?;
+            Ok(seal)
+        });
+        let what = cannot_open(&String::from_utf8_lossy(name));
+        let seal = seal.map_err(FileError::new(what))?;
+        self.bytes.fetch_add(header.len() as u64, Ordering::Relaxed);
+        Ok(Incr { file: Arc::new(file), bytes: header.len() as u64, sequence, seal })
+    }
+
+    /// Opens an incremental file, unless another has to follow it.
+    fn go_on_with(&self, entry: &Entry) -> io::Result<Option<Incr>> {
+        let path = self.path_of(entry);
+        let is_sealed = path.exists() && seal::is_sealed_file(&path)?;
+        let mut seal = None;
+        if is_sealed {
+            let appender = match self.policy.cut(&path, None) {
+                Ok(appender) => appender,
+                Err(error) if SealError::of(&error) == Some(&SealError::NotGrowing) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
+            seal = Some(appender);
+        }
+        if !is_sealed && self.policy.seals() {
+            return Ok(None);
+        }
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
+        if let Some(seal) = &mut seal
+            && !self.policy.seals()
+        {
+            let mut last = Vec::new();
+            seal.finish(&mut last)?;
+            file.write_all(&last)?;
+            file.sync_data()?;
+            return Ok(None);
+        }
+        let bytes = file.metadata()?.len();
+        Ok(Some(Incr { file: Arc::new(file), bytes, sequence: entry.sequence, seal }))
     }
 
     /// Makes the finished file at `temporary` the base. What it makes superfluous becomes history
@@ -487,7 +557,7 @@ mod tests {
             manifest_text(parent.path()),
             "file a.aof.1.base.rdb seq 1 type b\nfile a.aof.1.incr.aof seq 1 type i\n"
         );
-        drop((&incr.file).write_all(b"12345"));
+        incr.file.write_vectored(&[io::IoSlice::new(b"12345")]).unwrap();
         assert_eq!(open(parent.path()).continue_incr(&quiet).unwrap().bytes, 5);
         assert_eq!(open(parent.path()).measure().unwrap(), 10);
     }

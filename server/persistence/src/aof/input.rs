@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::seal::{self, Ending, Keys, Policy, SealError, SealedReader};
 
 /// What is read at once.
 const READ_BYTES: usize = 1024 * 1024;
@@ -10,7 +12,7 @@ const READ_BYTES: usize = 1024 * 1024;
 /// See the module. Also a [`Read`]: a snapshot at the beginning of a file is read through it.
 #[derive(Debug)]
 pub struct Input {
-    file: File,
+    file: Source,
     /// Initialized throughout; `start..end` of it was read and not consumed.
     buffer: Vec<u8>,
     start: usize,
@@ -22,11 +24,79 @@ pub struct Input {
     is_at_end: bool,
 }
 
+enum Source {
+    Plain(File),
+    Sealed {
+        reader: Box<SealedReader<File>>,
+        path: PathBuf,
+        keys: Keys,
+    },
+    /// A sealed file whose header is cut off.
+    Torn,
+}
+
+impl Source {
+    /// Goes on at another offset of the content. A sealed file is read again from its beginning.
+    fn seek(&mut self, offset: u64) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.seek(SeekFrom::Start(offset)).map(drop),
+            Self::Torn => Ok(()),
+            Self::Sealed { reader, path, keys } => {
+                **reader = SealedReader::open(File::open(path)?, keys)?;
+                io::copy(&mut reader.by_ref().take(offset), &mut io::sink()).map(drop)
+            }
+        }
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.read(into),
+            Self::Torn => Ok(0),
+            Self::Sealed { reader, .. } => reader.read(into),
+        }
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain",
+            Self::Sealed { .. } => "Sealed",
+            Self::Torn => "Torn",
+        })
+    }
+}
+
 impl Input {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        Ok(Self {
+        Ok(Self::new(Source::Plain(file), length))
+    }
+
+    /// The same for a file that may be sealed. Places in it are those of its content.
+    pub fn open_either(path: &Path, policy: &Policy) -> io::Result<Self> {
+        if !seal::is_sealed_file(path)? {
+            return Self::open(path);
+        }
+        let keys = policy.keys()?;
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let reader = match SealedReader::open(file, &keys) {
+            Ok(reader) => Box::new(reader),
+            // Its beginning was just being written.
+            Err(error) if SealError::is_short_header(&error) => {
+                return Ok(Self::new(Source::Torn, length));
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self::new(Source::Sealed { reader, path: path.to_owned(), keys }, length))
+    }
+
+    fn new(file: Source, length: u64) -> Self {
+        Self {
             file,
             buffer: vec![0; READ_BYTES],
             start: 0,
@@ -34,7 +104,16 @@ impl Input {
             offset: 0,
             length,
             is_at_end: false,
-        })
+        }
+    }
+
+    /// How a sealed file ends, once all of it was read.
+    pub fn ending(&self) -> Option<Ending> {
+        match &self.file {
+            Source::Plain(_) => None,
+            Source::Torn => Some(Ending::Torn { bytes: self.length }),
+            Source::Sealed { reader, .. } => reader.ending(),
+        }
     }
 
     /// The length of the file when it was opened.
@@ -87,7 +166,7 @@ impl Input {
         match ahead.filter(|ahead| *ahead <= self.end - self.start) {
             Some(ahead) => self.consume(ahead),
             None => {
-                self.file.seek(SeekFrom::Start(offset))?;
+                self.file.seek(offset)?;
                 (self.start, self.end, self.offset) = (0, 0, offset);
                 self.is_at_end = false;
             }

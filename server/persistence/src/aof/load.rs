@@ -12,6 +12,7 @@ use super::input::Input;
 use super::manifest::Entry;
 use super::reader::{self, Preamble, Replay, Stop};
 use super::{FileError, Level, Tell, reason};
+use crate::seal::{self, Ending};
 
 /// What was loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,8 @@ impl One<'_> {
     fn load(&self, replay: &mut dyn Replay) -> Result<bool, LoadError> {
         let began = now();
         let name = self.entry.shown();
-        let mut input = Input::open(&self.folder.path_of(self.entry)).map_err(|source| {
+        let path = self.folder.path_of(self.entry);
+        let mut input = Input::open_either(&path, self.folder.policy()).map_err(|source| {
             let what = match source.kind() {
                 io::ErrorKind::NotFound => format!("The append log file {name} doesn't exist"),
                 _ => format!("Fatal error: can't open the append log file {name} for reading"),
@@ -95,7 +97,8 @@ impl One<'_> {
             (Preamble::Ended, true) => self.notice("Reading the remaining AOF tail..."),
             (Preamble::Ended, false) => {}
         };
-        let is_truncated = match reader::read(&mut input, replay, note) {
+        let read = reader::read(&mut input, replay, note).and_then(|()| self.check_end(&input));
+        let is_truncated = match read {
             Ok(()) => false,
             Err(stop) => {
                 self.settle(&stop).map_err(|()| LoadError::Failed(name.clone()))?;
@@ -106,6 +109,20 @@ impl One<'_> {
         let seconds = began.elapsed().as_secs_f32();
         self.notice(&format!("DB loaded from {kind} file {name}: {seconds:.3} seconds"));
         Ok(is_truncated)
+    }
+
+    /// What only the seal of a file tells: whether its content is all there.
+    fn check_end(&self, input: &Input) -> Result<(), Stop> {
+        match input.ending() {
+            Some(Ending::Torn { .. }) => {
+                Err(Stop::Short { valid: input.offset(), within_transaction: false })
+            }
+            Some(Ending::Open) if !self.is_last => Err(Stop::Damage {
+                at: input.offset(),
+                reason: "its end is missing, which the seal of a finished file has".into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Cuts off a torn end, or says why the file cannot be loaded.
@@ -150,9 +167,7 @@ impl One<'_> {
         if self.may_truncate && self.is_last {
             self.warn(&format!("!!! Warning: short read while loading the AOF file {name}!!!"));
             self.warn(&format!("!!! Truncating the AOF {name} at offset {valid} !!!"));
-            let path = self.folder.path_of(self.entry);
-            let file = OpenOptions::new().write(true).open(&path);
-            match file.and_then(|file| file.set_len(valid).and_then(|()| file.sync_data())) {
+            match self.cut(valid) {
                 Ok(()) => {
                     self.warn(&format!(
                         "AOF {name} loaded anyway because aof-load-truncated is enabled"
@@ -176,6 +191,16 @@ impl One<'_> {
              restart the server."
         ));
         Err(())
+    }
+
+    fn cut(&self, valid: u64) -> io::Result<()> {
+        let path = self.folder.path_of(self.entry);
+        if seal::is_sealed_file(&path)? {
+            return self.folder.policy().cut(&path, Some(valid)).map(drop);
+        }
+        let file = OpenOptions::new().write(true).open(&path)?;
+        file.set_len(valid)?;
+        file.sync_data()
     }
 
     fn warn(&self, text: &str) {

@@ -1,9 +1,10 @@
 //! Flushing a file to disk beside the thread that writes it: what `appendfsync everysec` needs.
 
-use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+
+use super::medium::Medium;
 
 /// A thread that flushes one file at a time.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// The file to flush, and up to which offset of the effects that makes it safe.
-    order: Option<(Arc<File>, u64)>,
+    order: Option<(Arc<dyn Medium>, u64)>,
     is_busy: bool,
     ends: bool,
 }
@@ -46,7 +47,7 @@ impl Syncer {
     }
 
     /// Has the file flushed, unless the last flush is still under way.
-    pub(super) fn sync(&self, file: &Arc<File>, offset: u64) -> bool {
+    pub(super) fn sync(&self, file: &Arc<dyn Medium>, offset: u64) -> bool {
         let mut state = self.shared.lock();
         if state.is_busy {
             return false;
@@ -71,7 +72,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<(Arc<File>, u64)> {
+    fn next(&self) -> Option<(Arc<dyn Medium>, u64)> {
         let mut state = self.lock();
         loop {
             if let Some(order) = state.order.take() {

@@ -92,12 +92,40 @@ impl Appender {
 
     /// Appends a lot's frames to `out`: one, unless it is longer than a frame can be.
     pub fn seal(&mut self, lot: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
-        lot.chunks(TEXT_MAX).try_for_each(|text| self.frame(Kind::Data, text, out))
+        self.seal_parts([lot], out)
     }
 
-    /// Ends the file for good: what is cut off from it later will be missed.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), SealError> {
-        self.frame(Kind::Last, &[], out)
+    /// The same for a lot in several parts.
+    pub fn seal_parts<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        let mut start = None;
+        for mut part in parts {
+            while !part.is_empty() {
+                let begun = match start {
+                    Some(begun) => begun,
+                    None => *start.insert(self.begin(out)?),
+                };
+                let room = TEXT_MAX - (out.len() - begun - HEAD);
+                let (now, later) = part.split_at(part.len().min(room));
+                out.extend_from_slice(now);
+                part = later;
+                if now.len() == room {
+                    self.end(Kind::Data, begun, out)?;
+                    start = None;
+                }
+            }
+        }
+        start.map_or(Ok(()), |begun| self.end(Kind::Data, begun, out))
+    }
+
+    /// Ends the file: what is cut off from it later will be missed. Nothing may be sealed after that,
+    /// but for going back to a mark.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), SealError> {
+        let start = self.begin(out)?;
+        self.end(Kind::Last, start, out)
     }
 
     /// The place that has been reached, for [`Appender::rewind`].
@@ -111,17 +139,26 @@ impl Appender {
         self.run_is_due = true;
     }
 
-    fn frame(&mut self, kind: Kind, text: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+    /// Makes room for a frame's head, behind that of a run if one is due.
+    fn begin(&mut self, out: &mut Vec<u8>) -> Result<usize, SealError> {
         if self.run_is_due {
             self.chain.start_run(out)?;
             self.run_is_due = false;
         }
         let start = out.len();
-        out.reserve(HEAD + text.len() + TAG);
         out.extend_from_slice(&[0; HEAD]);
-        out.extend_from_slice(text);
+        Ok(start)
+    }
+
+    fn end(&mut self, kind: Kind, start: usize, out: &mut Vec<u8>) -> Result<(), SealError> {
         out.extend_from_slice(&[0; TAG]);
         self.chain.seal(kind, &mut out[start..])
+    }
+}
+
+impl std::fmt::Debug for Appender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Appender").field("frame", &self.chain.number()).finish_non_exhaustive()
     }
 }
 

@@ -48,6 +48,11 @@ impl SealError {
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
+
+    /// Whether a file was only just being begun.
+    pub fn is_short_header(error: &io::Error) -> bool {
+        matches!(Self::of(error), Some(Self::ShortHeader(_)))
+    }
 }
 
 impl From<SealError> for io::Error {

@@ -24,8 +24,8 @@
 //! from another history of this file, do not authenticate; [`SealError`] names the frame and its
 //! place. The checksum of the head tells a damaged length from a frame that was cut off. A whole
 //! file ends with a frame that says so. A growing one may end after any frame, or inside of one
-//! that was being written when the power went: [`Ending`] says which, and a reader
-//! treats it as the short file that it is.
+//! that was being written when the power went, also with zeros in place of the rest: [`Ending`]
+//! says which, and a reader treats it as the short file that it is.
 //!
 //! # What is not
 //! Who can replace files can put back an older one, or cut a growing one after a frame: that takes a

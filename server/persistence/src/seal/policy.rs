@@ -70,7 +70,7 @@ impl Policy {
     }
 
     /// The keys as they are, to open a file.
-    fn keys(&self) -> io::Result<Keys> {
+    pub fn keys(&self) -> io::Result<Keys> {
         Ok(Keys::load(&self.key_file)?)
     }
 

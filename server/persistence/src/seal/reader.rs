@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 use std::ops::Range;
 
 use super::append::Appender;
-use super::error::SealError;
+use super::error::{Damage, SealError};
 use super::frame::{Chain, HEAD, Head, Kind, Place};
 use super::header::{self, Form};
 use super::keys::Keys;
@@ -39,7 +39,7 @@ pub enum Ending {
     /// After a frame.
     Open,
     /// With this many bytes of a frame.
-    Torn { bytes: usize },
+    Torn { bytes: u64 },
 }
 
 impl<R: Read> SealedReader<R> {
@@ -125,27 +125,27 @@ impl<R: Read> SealedReader<R> {
         self.end = match self.read_frame()? {
             Frame::Opened => return Ok(()),
             Frame::Damaged(error) => Some(Err(error)),
-            Frame::Missing => {
-                let ending = match self.sealed.len() {
-                    _ if self.is_last => Ending::Finished,
-                    0 => Ending::Open,
-                    bytes => Ending::Torn { bytes },
-                };
-                let (frame, offset) = (self.frame(), self.offset + self.sealed.len() as u64);
-                match ending {
-                    Ending::Open | Ending::Torn { .. } if self.form == Form::Whole => {
-                        Some(Err(SealError::Truncated { frame, offset }))
-                    }
-                    ending => Some(Ok(ending)),
-                }
-            }
+            Frame::Missing => Some(self.ended(self.sealed.len() as u64)),
+            Frame::Zeros(bytes) => Some(self.ended(bytes)),
         };
         Ok(())
     }
 
+    /// What it means that the file ends after so many bytes that are no frame.
+    fn ended(&self, bytes: u64) -> Result<Ending, SealError> {
+        let ending = match bytes {
+            _ if self.is_last => Ending::Finished,
+            0 => Ending::Open,
+            bytes => Ending::Torn { bytes },
+        };
+        if self.form == Form::Whole && ending != Ending::Finished {
+            return Err(SealError::Truncated { frame: self.frame(), offset: self.offset + bytes });
+        }
+        Ok(ending)
+    }
+
     fn read_frame(&mut self) -> io::Result<Frame> {
         let (frame, offset) = (self.chain.number(), self.offset);
-        let damaged = |damage| Frame::Damaged(SealError::Damaged { frame, offset, damage });
         if !self.have(HEAD)? {
             let nothing_may_follow = self.is_last && !self.sealed.is_empty();
             return Ok(match nothing_may_follow {
@@ -160,7 +160,7 @@ impl<R: Read> SealedReader<R> {
         let head = self.buffer[start..start + HEAD].try_into().expect("that many bytes");
         let head = match Head::read(frame, head) {
             Ok(head) => head,
-            Err(damage) => return Ok(damaged(damage)),
+            Err(damage) => return self.damaged(frame, offset, damage, start + HEAD),
         };
         if !self.have(head.size())? {
             return Ok(Frame::Missing);
@@ -168,7 +168,7 @@ impl<R: Read> SealedReader<R> {
         let start = self.sealed.start;
         let whole = &mut self.buffer[start..start + head.size()];
         if let Err(damage) = self.chain.open(head, whole) {
-            return Ok(damaged(damage));
+            return self.damaged(frame, offset, damage, start + HEAD + head.length);
         }
         if head.kind != Kind::Run {
             self.text = start + HEAD..start + HEAD + head.length;
@@ -177,6 +177,29 @@ impl<R: Read> SealedReader<R> {
         self.sealed.start += head.size();
         self.offset += head.size() as u64;
         Ok(Frame::Opened)
+    }
+
+    /// A frame that is damaged, unless there are only zeros from its tag (or from a damaged head) to the
+    /// end of the file: that is what a loss of power leaves of a write, and no flipped bit does.
+    fn damaged(
+        &mut self,
+        frame: u64,
+        offset: u64,
+        damage: Damage,
+        mut zeros: usize,
+    ) -> io::Result<Frame> {
+        let mut bytes = 0;
+        loop {
+            if self.buffer[zeros..self.sealed.end].iter().any(|byte| *byte != 0) {
+                return Ok(Frame::Damaged(SealError::Damaged { frame, offset, damage }));
+            }
+            bytes += self.sealed.len() as u64;
+            self.sealed = 0..0;
+            zeros = 0;
+            if !self.have(1)? {
+                return Ok(Frame::Zeros(bytes));
+            }
+        }
     }
 
     /// Reads until this many sealed bytes are in the buffer; `false` if the file ends before.
@@ -206,6 +229,8 @@ enum Frame {
     /// The file ends before it, or in it.
     Missing,
     Damaged(SealError),
+    /// So many bytes to the end, the last of them zeros.
+    Zeros(u64),
 }
 
 impl<R: Read> Read for SealedReader<R> {

@@ -168,7 +168,10 @@ fn every_truncation_of_a_growing_file_leaves_its_whole_frames() {
     for length in HEADER..=file.len() {
         let frames = places.iter().rposition(|start| *start <= length).unwrap();
         let bytes = length - places[frames];
-        let ending = if bytes == 0 { Ending::Open } else { Ending::Torn { bytes } };
+        let ending = match bytes as u64 {
+            0 => Ending::Open,
+            bytes => Ending::Torn { bytes },
+        };
         let (text, found) = read(&keys, &file[..length]).unwrap();
         assert_eq!((text, found), (lots[..frames].concat(), Some(ending)), "{length}");
 
@@ -192,6 +195,28 @@ fn every_truncation_of_a_growing_file_leaves_its_whole_frames() {
         appender.seal(b"more", &mut begun).unwrap();
         assert_eq!(read(&keys, &begun).unwrap().0, b"more");
     }
+}
+
+#[test]
+fn zeros_where_nothing_was_written_are_a_torn_end() {
+    let keys = Keys::random().unwrap();
+    let file = growing(&keys, &[b"first", b"second", &[0; 30]]);
+    let places = frames(&file);
+    for length in places[2]..=file.len() - TAG {
+        for zeros in [TAG, 1000, 600_000] {
+            let mut torn = file[..length].to_vec();
+            torn.resize(length.max(file.len() - TAG) + zeros, 0);
+            let (text, ending) = read(&keys, &torn).unwrap();
+            assert_eq!(text, b"firstsecond");
+            let bytes = (torn.len() - places[2]) as u64;
+            assert_eq!(ending, Some(Ending::Torn { bytes }));
+            *torn.last_mut().unwrap() = 1;
+            assert!(matches!(refusal(&keys, &torn), SealError::Damaged { frame: 2, .. }));
+        }
+    }
+    // There is nothing else to be zeros in a whole file.
+    let file = [&whole(&keys, &[b"text"])[..], &[0; 100]].concat();
+    assert!(matches!(refusal(&keys, &file), SealError::Trailing(_)));
 }
 
 #[test]
@@ -378,7 +403,7 @@ fn a_head_that_promises_too_much_is_refused_before_anything_is_reserved() {
         let mut forged = file[..HEADER].to_vec();
         forged.extend_from_slice(&word.to_le_bytes());
         forged.extend_from_slice(&frame::checksum(0, word).to_le_bytes());
-        forged.extend_from_slice(&[0; 40]);
+        forged.extend_from_slice(&[1; 40]);
         let expected = SealError::Damaged { frame: 0, offset: HEADER as u64, damage };
         assert_eq!(refusal(&keys, &forged), expected);
     }

@@ -1,7 +1,6 @@
 //! The thread itself: see the module above for what it promises.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::super::folder::{Folder, Incr};
 use super::super::syncer::Syncer;
 use super::super::{FileError, Level, reason};
-use super::lot::{Lot, write_all};
+use super::lot::Lot;
+use super::sink::Sink;
 use super::{Fsync, Rotate, Rotated, Shared, Source};
 
 /// The pause between two looks under load.
@@ -35,9 +35,7 @@ pub(super) struct Appender {
     folder: Arc<Folder>,
     source: Box<dyn Source>,
     syncer: Syncer,
-    file: Arc<File>,
-    /// Of the file: all of them whole lots.
-    bytes: u64,
+    sink: Sink,
     /// Effects up to here were taken from the source, written, and handed to be flushed.
     taken: u64,
     written: u64,
@@ -58,6 +56,8 @@ pub(super) struct Appender {
 
 enum Step {
     Write(Lot),
+    /// The end of a lot of which the beginning is in the file already, as it is to be there.
+    Complete(Lot),
     Rotate(Rotate),
 }
 
@@ -75,8 +75,7 @@ impl Appender {
             folder,
             source,
             syncer,
-            file: Arc::new(incr.file),
-            bytes: incr.bytes,
+            sink: Sink::new(incr),
             taken: from,
             written: from,
             given_to_sync: from,
@@ -153,13 +152,17 @@ impl Appender {
     /// Does what is pending, up to the first step that fails.
     fn work_off(&mut self) {
         while let Some(step) = self.pending.pop_front() {
-            match step {
+            let again = match step {
                 Step::Write(lot) => match self.append(&lot) {
-                    Ok(()) => {}
-                    Err(rest) => {
-                        self.pending.push_front(Step::Write(rest.unwrap_or(lot)));
-                        self.failed_at = Some(Instant::now());
-                        return;
+                    Ok(()) => continue,
+                    Err(None) => Step::Write(lot),
+                    Err(Some(rest)) => Step::Complete(rest),
+                },
+                Step::Complete(rest) => match self.put(&rest) {
+                    Ok(()) => continue,
+                    Err((done, error)) => {
+                        self.report(done, rest.length(), &error);
+                        Step::Complete(self.keep(&rest, done))
                     }
                 },
                 Step::Rotate(rotate) => {
@@ -169,8 +172,13 @@ impl Appender {
                     }
                     // Nobody waits any more if the rewrite was given up meanwhile.
                     let _ = rotate.answer.send(outcome);
+                    continue;
                 }
-            }
+            };
+            self.pending.push_front(again);
+            self.is_complaining();
+            self.failed_at = Some(Instant::now());
+            return;
         }
     }
 
@@ -182,47 +190,52 @@ impl Appender {
             thread::sleep(Duration::from_micros(delay));
         }
         let stamp = self.stamp();
-        let length =
-            stamp.len() as u64 + lot.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let prepared = match self.sink.prepare(stamp, lot) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.report(0, lot.length(), &error);
+                return Err(None);
+            }
+        };
+        self.put(&prepared).map_err(|(done, error)| {
+            self.report(done, prepared.length(), &error);
+            self.take_back(&prepared, done)
+        })
+    }
+
+    /// Writes bytes as they are, and with `always` flushes them. On failure, how many were written.
+    fn put(&mut self, prepared: &Lot) -> Result<(), (u64, io::Error)> {
+        let length = prepared.length();
         let began = Instant::now();
-        let (done, result) = write_all(&self.file, &stamp, &lot.chunks);
+        let (done, result) = self.sink.write(prepared);
         self.shared.events.took("aof-write", began.elapsed());
-        if let Err(error) = result {
-            return Err(self.take_back(lot, &stamp, done, length, &error));
-        }
+        result.map_err(|error| (done, error))?;
         if self.shared.fsync() == Fsync::Always && !self.pauses_fsync() {
             let began = Instant::now();
-            let result = self.file.sync_data();
+            let result = self.sink.medium.sync_data();
             self.shared.events.took("aof-fsync-always", began.elapsed());
             if let Err(error) = result {
                 self.complain(|| format!("Can't persist AOF for fsync error: {}", reason(&error)));
                 // Neither is it known what is on disk, nor will the next flush try it again: only
                 // writing it anew does.
-                return Err(self.take_back(lot, &stamp, length, length, &error));
+                return Err((length, error));
             }
-            self.given_to_sync = lot.end;
+            self.given_to_sync = prepared.end;
         }
-        self.bytes += length;
+        self.sink.bytes += length;
         self.folder.grow(length);
-        self.written = lot.end;
-        self.shared.written.store(lot.end, Ordering::Relaxed);
-        if self.given_to_sync == lot.end {
-            self.shared.book_sync(lot.end, Ok(()));
+        self.written = prepared.end;
+        self.shared.written.store(prepared.end, Ordering::Relaxed);
+        if self.given_to_sync == prepared.end {
+            self.shared.book_sync(prepared.end, Ok(()));
         }
         self.recover();
-        self.shared.events.released(lot.end);
+        self.shared.events.released(prepared.end);
         Ok(())
     }
 
-    /// Cuts the file back to its last whole lot after only `done` bytes were written.
-    fn take_back(
-        &mut self,
-        lot: &Lot,
-        stamp: &[u8],
-        done: u64,
-        length: u64,
-        error: &io::Error,
-    ) -> Option<Lot> {
+    /// Says that only `done` bytes were written.
+    fn report(&mut self, done: u64, length: u64, error: &io::Error) {
         self.shared.write_failed.store(true, Ordering::Relaxed);
         self.shared.events.troubled(Some(&reason(error)));
         if done == 0 {
@@ -236,29 +249,29 @@ impl Appender {
                 )
             });
         }
-        let truncated = if done == 0 { Ok(()) } else { self.file.set_len(self.bytes) };
-        let rest = match truncated {
-            Ok(()) => {
-                self.stamped = 0;
-                None
-            }
-            Err(error) => {
-                self.complain(|| {
-                    format!(
-                        "Could not remove short write from the append-only file. Redis may refuse \
-                         to load the AOF the next time it starts. ftruncate: {}",
-                        reason(&error)
-                    )
-                });
-                self.bytes += done;
-                self.folder.grow(done);
-                Some(lot.without(done.saturating_sub(stamp.len() as u64)))
-            }
+    }
+
+    /// Cuts the file back to its last whole lot. Where that cannot be done, what is left to write.
+    fn take_back(&mut self, prepared: &Lot, done: u64) -> Option<Lot> {
+        let Err(error) = self.sink.take_back(done) else {
+            self.stamped = 0;
+            return None;
         };
-        if self.complained.is_none_or(|at| COMPLAINT <= at.elapsed()) {
-            self.complained = Some(Instant::now());
-        }
-        rest
+        self.complain(|| {
+            format!(
+                "Could not remove short write from the append-only file. Redis may refuse to load \
+                 the AOF the next time it starts. ftruncate: {}",
+                reason(&error)
+            )
+        });
+        Some(self.keep(prepared, done))
+    }
+
+    /// Leaves in the file what was written of a lot: the rest of it.
+    fn keep(&mut self, prepared: &Lot, done: u64) -> Lot {
+        self.sink.bytes += done;
+        self.folder.grow(done);
+        prepared.without(done)
     }
 
     fn recover(&mut self) {
@@ -270,6 +283,13 @@ impl Appender {
             let was_healthy = self.shared.is_healthy();
             self.shared.write_failed.store(false, Ordering::Relaxed);
             self.shared.tell_recovery(was_healthy);
+        }
+    }
+
+    /// The trouble is in the log now: no more of it for a while.
+    fn is_complaining(&mut self) {
+        if self.complained.is_none_or(|at| COMPLAINT <= at.elapsed()) {
+            self.complained = Some(Instant::now());
         }
     }
 
@@ -294,16 +314,25 @@ impl Appender {
 
     fn change_files(&mut self) -> Rotated {
         self.syncer.settle();
-        let flushed = self.file.sync_data();
+        self.sink.finish().map_err(FileError::new("Error writing to the AOF file"))?;
+        let changed = self.change_finished_file();
+        if changed.is_err() {
+            self.sink.go_on();
+        }
+        changed
+    }
+
+    fn change_finished_file(&mut self) -> Rotated {
+        let flushed = self.sink.medium.sync_data();
         flushed.map_err(FileError::new("Fail to fsync the AOF file"))?;
         self.given_to_sync = self.written;
         self.shared.book_sync(self.written, Ok(()));
         let tell = |level, text: &str| self.shared.events.tell(level, text);
         let incr = self.folder.create_incr(&tell)?;
-        self.file = Arc::new(incr.file);
-        self.bytes = 0;
+        let sequence = incr.sequence;
+        self.sink = Sink::new(incr);
         self.stamped = 0;
-        Ok(incr.sequence)
+        Ok(sequence)
     }
 
     /// Does what was ordered. Says whether to go on.
@@ -358,7 +387,7 @@ impl Appender {
     /// Flushes on this thread.
     fn sync_here(&mut self) -> io::Result<()> {
         self.syncer.settle();
-        let result = self.file.sync_data();
+        let result = self.sink.medium.sync_data();
         let outcome = match &result {
             Ok(()) => Ok(()),
             Err(error) => Err(io::Error::new(error.kind(), reason(error))),
@@ -380,7 +409,7 @@ impl Appender {
         }
         self.synced_at = Instant::now();
         self.shared.is_syncing.store(true, Ordering::Relaxed);
-        if self.syncer.sync(&self.file, self.written) {
+        if self.syncer.sync(&self.sink.medium, self.written) {
             self.given_to_sync = self.written;
         } else if self.shared.delayed_syncs.fetch_add(1, Ordering::Relaxed) == 0 {
             let text = "Asynchronous AOF fsync is taking too long (disk is busy?). Writing the AOF \

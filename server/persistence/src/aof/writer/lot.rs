@@ -1,9 +1,10 @@
 //! A lot: what is written at once.
 
-use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 
 use bytes::Bytes;
+
+use super::super::medium::Medium;
 
 /// Effects, from where the last lot ended up to `end`. Never a part of one.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,10 @@ impl Lot {
         (Some(self), Some(after))
     }
 
+    pub(super) fn length(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+
     /// The same without its first bytes.
     pub(super) fn without(&self, mut bytes: u64) -> Self {
         let mut chunks = Vec::with_capacity(self.chunks.len());
@@ -49,10 +54,8 @@ impl Lot {
 }
 
 /// Writes all of it, with one call where the system takes it whole: how many bytes were written.
-pub(super) fn write_all(mut file: &File, head: &[u8], chunks: &[Bytes]) -> (u64, io::Result<()>) {
-    let mut slices = Vec::with_capacity(chunks.len() + 1);
-    slices
-        .extend([head].into_iter().chain(chunks.iter().map(|chunk| &chunk[..])).map(IoSlice::new));
+pub(super) fn write_all(file: &dyn Medium, chunks: &[Bytes]) -> (u64, io::Result<()>) {
+    let mut slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
     let mut slices = &mut slices[..];
     IoSlice::advance_slices(&mut slices, 0);
     let mut done = 0;

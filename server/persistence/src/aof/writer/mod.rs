@@ -23,6 +23,7 @@
 
 mod appender;
 mod lot;
+mod sink;
 #[cfg(test)]
 mod tests;
 

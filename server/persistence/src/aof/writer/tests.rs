@@ -1,5 +1,8 @@
 //! The writer against effects in memory, whole and failing files.
 
+mod power;
+mod sealed;
+
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Read;
@@ -215,7 +218,7 @@ fn a_full_disk_is_told_and_nothing_is_released() {
     let log = Arc::new(Log::default());
     let (folder, _) = open(parent.path());
     let file = fs::OpenOptions::new().append(true).open("/dev/full").unwrap();
-    let writer = start(&log, &folder, Incr { file, bytes: 0, sequence: 1 }, Fsync::EverySecond);
+    let writer = start(&log, &folder, Incr::plain(file), Fsync::EverySecond);
     log.append(b"a;");
     assert!(writer.flush(false).is_err());
     assert!(log.is_unhealthy.load(Ordering::SeqCst) && !writer.figures().writes);
@@ -235,7 +238,7 @@ fn what_a_short_write_left_out_follows_when_there_is_room() {
     let (near, mut far) = UnixStream::pair().unwrap();
     near.set_nonblocking(true).unwrap();
     let file = File::from(OwnedFd::from(near));
-    let _writer = start(&log, &folder, Incr { file, bytes: 0, sequence: 1 }, Fsync::No);
+    let _writer = start(&log, &folder, Incr::plain(file), Fsync::No);
     let effects: Vec<u8> = (0..LENGTH).map(|at| (at / 1000) as u8).collect();
     let end = effects.chunks(100_000).fold(0, |_, effect| log.append(effect));
     while !log.is_unhealthy.load(Ordering::SeqCst) {
