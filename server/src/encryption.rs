@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use carnelian_config::{Config, TransitEncryption};
-use carnelian_tls::{Acceptor, ConfigError, Configuration, TlsError, TlsSession};
+use carnelian_tls::{Acceptor, ConfigError, Configuration, Connector, TlsError, TlsSession};
 
 use crate::log;
 use crate::settings::{self, given};
@@ -53,6 +53,12 @@ impl Encryption {
     /// A session for a new connection; none where the server has no certificate.
     pub fn start(&self) -> Option<Result<TlsSession, TlsError>> {
         self.acceptor.load().as_ref().map(|acceptor| acceptor.start())
+    }
+
+    /// What makes sessions in which we are the client, of the files as they are now.
+    pub fn connector(&self, config: &Config) -> Result<Connector, ConfigError> {
+        let settings = settings::tls(config, &self.folder)?;
+        Connector::new(&settings, settings::client_identity(config).as_ref())
     }
 
     /// What is in force.

@@ -236,15 +236,13 @@ pub fn endpoints(config: &Config) -> Endpoints {
 /// used, which lies in `folder`.
 pub fn tls(config: &Config, folder: &Path) -> Result<carnelian_tls::Settings, ConfigError> {
     let in_dir = |path: &PathBuf| given(path).map(|path| config.dir.join(path));
-    let identity = match in_dir(&config.tls_cert_file) {
-        Some(certificate) => Identity::Files {
-            // One file may hold both.
-            key: in_dir(&config.tls_key_file).unwrap_or_else(|| certificate.clone()),
-            certificate,
-            key_password: (!config.tls_key_file_pass.is_empty()).then(|| {
-                Secret::new(String::from_utf8_lossy(&config.tls_key_file_pass).into_owned())
-            }),
-        },
+    let given_identity = identity(
+        in_dir(&config.tls_cert_file),
+        in_dir(&config.tls_key_file),
+        &config.tls_key_file_pass,
+    );
+    let identity = match given_identity {
+        Some(identity) => identity,
         None => {
             let bound: Vec<IpAddr> = config
                 .bind
@@ -276,6 +274,29 @@ pub fn tls(config: &Config, folder: &Path) -> Result<carnelian_tls::Settings, Co
         },
         ..carnelian_tls::Settings::new(identity)
     })
+}
+
+/// The certificate that is shown where this server is the client, if it is another than where it is the server.
+pub fn client_identity(config: &Config) -> Option<Identity> {
+    let in_dir = |path: &PathBuf| given(path).map(|path| config.dir.join(path));
+    identity(
+        in_dir(&config.tls_client_cert_file),
+        in_dir(&config.tls_client_key_file),
+        &config.tls_client_key_file_pass,
+    )
+}
+
+fn identity(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    password: &[u8],
+) -> Option<Identity> {
+    let certificate = certificate?;
+    // One file may hold both.
+    let key = key.unwrap_or_else(|| certificate.clone());
+    let key_password =
+        (!password.is_empty()).then(|| Secret::new(String::from_utf8_lossy(password).into_owned()));
+    Some(Identity::Files { certificate, key, key_password })
 }
 
 /// `requirepass`, if it was set.

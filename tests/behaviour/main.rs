@@ -35,6 +35,7 @@ mod protocol;
 mod pubsub;
 mod replication_primary;
 mod replication_replica;
+mod replication_tls;
 mod same_port;
 mod scripts;
 mod sets;

@@ -38,7 +38,7 @@ fn replica_of(primary: &Server, args: &[&str]) -> Server {
     server
 }
 
-trait Waiting {
+pub trait Waiting {
     fn eventually_up(&mut self);
     fn eventually_info(&mut self, field: &str, value: &str);
 }
@@ -62,7 +62,7 @@ impl Waiting for Client {
 
 /// Waits until a replica has all that its primary has.
 #[track_caller]
-fn catch_up(primary: &mut Client, replica: &mut Client) {
+pub fn catch_up(primary: &mut Client, replica: &mut Client) {
     for _ in 0..1000 {
         let (ours, theirs) =
             (replica.info("slave_repl_offset"), primary.info("master_repl_offset"));
@@ -134,7 +134,7 @@ fn shown(kind: &str, value: &Reply) -> String {
 }
 
 #[track_caller]
-fn assert_same(name: &str, primary: &mut Client, replica: &mut Client) {
+pub fn assert_same(name: &str, primary: &mut Client, replica: &mut Client) {
     let (theirs, ours) = (contents(primary), contents(replica));
     for (key, value) in &theirs {
         assert_eq!(ours.get(key), Some(value), "{name}: {key}");
@@ -143,7 +143,7 @@ fn assert_same(name: &str, primary: &mut Client, replica: &mut Client) {
 }
 
 /// Writes of all types; `round` makes them differ.
-fn write_some(client: &mut Client, round: u64) {
+pub fn write_some(client: &mut Client, round: u64) {
     let mut random = 0x9e37_79b9_u64.wrapping_mul(round + 1);
     for step in 0..300 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -369,7 +369,7 @@ fn snapshot() -> Vec<u8> {
 }
 
 #[track_caller]
-fn eventually_logged(server: &Server, text: &str) {
+pub fn eventually_logged(server: &Server, text: &str) {
     for _ in 0..1000 {
         if server.log().contains(text) {
             return;

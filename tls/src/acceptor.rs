@@ -203,7 +203,7 @@ impl Shown {
     }
 }
 
-fn certified(
+pub(crate) fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<CertifiedKey>, ConfigError> {

@@ -53,6 +53,9 @@ pub enum ConfigError {
     )]
     NothingToTrust,
 
+    #[error("tls-replication needs tls-ca-cert-file or tls-ca-cert-dir to know masters by")]
+    NothingToTrustPrimaries,
+
     #[error("{}: no certificate authority in it", path.display())]
     NoAuthorities { path: PathBuf },
 
@@ -168,7 +171,7 @@ fn certificate_words(error: &rustls::Error) -> String {
         E::NotValidYet | E::NotValidYetContext { .. } => "it is not valid yet".into(),
         E::Revoked => "it has been revoked".into(),
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
-            "its extended key usage does not allow use by a client".into()
+            "its extended key usage does not allow this use".into()
         }
         E::Other(other) => other.0.to_string(),
         other => other.to_string(),

@@ -18,6 +18,7 @@ mod detect;
 mod error;
 pub mod internode;
 mod issue;
+mod outgoing;
 mod private_key;
 mod provider;
 mod session;
@@ -39,6 +40,7 @@ pub use detect::{
 };
 pub use error::{ConfigError, Fault, TlsError};
 pub use issue::{Issued, KeyKind, SubjectAltNames};
+pub use outgoing::{Connector, OutgoingSession};
 pub use provider::provider;
 pub use session::{Received, TlsSession};
 pub use settings::{Identity, Secret, Settings};

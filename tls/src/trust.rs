@@ -213,18 +213,18 @@ impl ClientCertVerifier for ClientVerifier {
 
 /// The parts of a version 1 certificate, as slices of it. Names and keys are the contents of their
 /// sequences, which is how trust anchors have them.
-struct VersionOne<'a> {
+pub(crate) struct VersionOne<'a> {
     signed: &'a [u8],
     signature_algorithm: &'a [u8],
     signature: &'a [u8],
     issuer: &'a [u8],
     key: &'a [u8],
-    key_whole: &'a [u8],
+    pub(crate) key_whole: &'a [u8],
 }
 
 impl<'a> VersionOne<'a> {
     /// `None` for anything but a well-formed certificate of version 1.
-    fn parse(certificate: &'a CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn parse(certificate: &'a CertificateDer<'_>) -> Option<Self> {
         let mut all = Reader::new(certificate);
         let mut outer = all.sequence()?;
         let (inner, signed) = outer.value_and_whole(SEQUENCE)?;
@@ -254,7 +254,7 @@ impl<'a> VersionOne<'a> {
 
     /// Accepts it if a trusted authority, none of whose constraints would have to be applied,
     /// signed it.
-    fn verify(
+    pub(crate) fn verify(
         &self,
         whole: &CertificateDer<'_>,
         anchors: &[TrustAnchor<'static>],
@@ -287,7 +287,7 @@ impl<'a> VersionOne<'a> {
             .any(|algorithm| algorithm.verify_signature(key, self.signed, self.signature).is_ok())
     }
 
-    fn verify_tls12_signature(
+    pub(crate) fn verify_tls12_signature(
         &self,
         message: &[u8],
         signed: &DigitallySignedStruct,
@@ -315,7 +315,7 @@ fn key_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((algorithm, bits))
 }
 
-fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+pub(crate) fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let parsed = describe::parse(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     if now_s < parsed.validity().not_before.timestamp() {

@@ -73,9 +73,9 @@ directives! {
     tls_cert_file: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Obeyed;
     tls_key_file: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Obeyed;
     tls_key_file_pass: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Obeyed;
-    tls_client_cert_file: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Later;
-    tls_client_key_file: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Later;
-    tls_client_key_file_pass: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Later;
+    tls_client_cert_file: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Obeyed;
+    tls_client_key_file: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Obeyed;
+    tls_client_key_file_pass: Vec<u8> = "", Kind::Secret, AnyTime + SENSITIVE, Obeyed;
     tls_dh_params_file: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Later;
     tls_ca_cert_file: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Obeyed;
     tls_ca_cert_dir: PathBuf = "", Kind::Path, AnyTime + VOLATILE, Obeyed;
@@ -90,7 +90,7 @@ directives! {
     tls_session_caching: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     tls_session_cache_size: u32 = "20480", int(0, I32_MAX), AnyTime, Obeyed;
     tls_session_cache_timeout: u32 = "300", int(0, I32_MAX), AnyTime, Obeyed;
-    tls_replication: bool = "no", Kind::Bool, AnyTime, Later;
+    tls_replication: bool = "no", Kind::Bool, AnyTime, Obeyed;
     tls_cluster: bool = "no", Kind::Bool, AnyTime, Later;
 
     // General.

@@ -15,9 +15,11 @@ use carnelian_keyspace::Segments;
 use carnelian_replication::Id;
 use carnelian_replication::handshake::{Handshake, Introduction, Step, command};
 use carnelian_replication::payload::Payload;
+use carnelian_tls::Connector;
 
 use super::apply::PrimaryLink;
 use super::gate;
+use super::relay;
 use super::replica::{self, Following, Rules, Stage};
 use super::snapshot::{self, Loaded, OnDisk};
 use super::wire::Wire;
@@ -99,17 +101,15 @@ impl Link {
 
     /// Makes the link and stays with it until it is lost.
     fn attempt(&self) -> Result<(), String> {
-        if self.server.config().tls_replication {
-            return Err(
-                "tls-replication is not available for links to a master yet: the link is not \
-                        made, rather than in plaintext"
-                    .into(),
-            );
-        }
+        let connector = self.connector()?;
         self.following.set_stage(Stage::Connecting);
         log::notice!("MASTER <-> REPLICA sync started");
         let mut wire = Wire::connect(&self.following, self.timeout())?;
         log::notice!("Non blocking connect for SYNC fired the event.");
+        if let Some(connector) = connector {
+            let failed = |error| format!("TLS handshake with MASTER failed: {error}");
+            wire.secure(&connector).map_err(failed)?;
+        }
         self.following.set_stage(Stage::Handshake);
         let answer = self.shake_hands(&mut wire);
         self.end_failover(answer.is_ok());
@@ -130,6 +130,13 @@ impl Link {
             }
             Step::Listen | Step::Say(_) => Err("The handshake did not come to an end".into()),
         }
+    }
+
+    /// What makes TLS sessions, if the link is to be one. Files are read anew for each link.
+    fn connector(&self) -> Result<Option<Connector>, String> {
+        let config = self.server.config();
+        let made = config.tls_replication.then(|| self.database.tls.connector(&config));
+        made.transpose().map_err(|error| format!("Unable to use TLS with MASTER: {error}"))
     }
 
     /// Who was to take our place has said whether it does.
@@ -443,11 +450,18 @@ impl Link {
     ) -> io::Result<Arc<ClientShared>> {
         let database = &self.database;
         let mailboxes = &self.server.mailboxes;
-        let stream = wire.stream;
+        let Wire { stream, secured, .. } = wire;
         stream.set_nonblocking(true)?;
         let reactor = database.clients.len() % mailboxes.len();
         let (peer, own) = (stream.peer_addr()?, stream.local_addr()?);
-        let stream = Stream::Tcp(mio::net::TcpStream::from_std(stream));
+        let is_tls = secured.is_some();
+        let (stream, kind) = match secured {
+            None => (Stream::Tcp(mio::net::TcpStream::from_std(stream)), Kind::Tcp),
+            Some(secured) => {
+                let near = relay::start(secured, stream)?;
+                (Stream::Unix(mio::net::UnixStream::from_std(near)), Kind::Unix)
+            }
+        };
         let shared = database.clients.add(Origin {
             address: peer.to_string(),
             local_address: own.to_string(),
@@ -457,13 +471,14 @@ impl Link {
             now_ms: clock::wall_ms(),
         });
         shared.set_flag(bits::PRIMARY, true);
+        shared.tls.store(is_tls, Ordering::Relaxed);
         self.following.keep(None);
         self.following.hand_over(&shared);
         let link = Box::new(PrimaryLink::new(Arc::clone(&self.following), source));
         let db = database.log.selected().and_then(|db| u16::try_from(db).ok()).unwrap_or(0);
         let accepted = Accepted {
             stream,
-            kind: Kind::Tcp,
+            kind,
             database: Arc::clone(database),
             shared: Arc::clone(&shared),
             loopback: false,

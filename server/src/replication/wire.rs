@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use carnelian_replication::handshake::LINE_BYTES_MAX;
 use carnelian_replication::payload;
+use carnelian_tls::Connector;
 
 use super::replica::Following;
+use super::secure::Secured;
 
 /// While data are loaded the primary is told so often that we are alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -20,6 +22,8 @@ const BYTES_MIN: u64 = 64;
 /// A connection to the primary.
 pub struct Wire {
     pub stream: TcpStream,
+    /// There, what is read and written goes through it.
+    pub secured: Option<Secured>,
     following: Arc<Following>,
     timeout: Duration,
     /// Until when the line that is being read has to be there.
@@ -46,6 +50,7 @@ impl Wire {
                     following.keep(stream.try_clone().ok());
                     return Ok(Self {
                         stream,
+                        secured: None,
                         following: Arc::clone(following),
                         timeout,
                         line_deadline: None,
@@ -66,6 +71,14 @@ impl Wire {
         stream.set_write_timeout(Some(timeout))
     }
 
+    /// Speaks TLS from now on.
+    pub fn secure(&mut self, connector: &Connector) -> io::Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        let secured = Secured::shake_hands(connector, &self.stream, deadline).map_err(slow)?;
+        self.secured = Some(secured);
+        Ok(())
+    }
+
     /// The next line, which has to come whole within the time-out.
     pub fn line(&mut self) -> io::Result<Vec<u8>> {
         self.line_deadline = Some(Instant::now() + self.timeout);
@@ -76,7 +89,10 @@ impl Wire {
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        match &mut self.secured {
+            Some(secured) => secured.write(&self.stream, bytes),
+            None => self.stream.write_all(bytes),
+        }
     }
 
     /// From now on what is read is the snapshot.
@@ -94,7 +110,7 @@ impl Wire {
     pub fn beat(&mut self) -> io::Result<()> {
         if self.beaten.is_some_and(|last| BEAT <= last.elapsed()) {
             self.beaten = Some(Instant::now());
-            self.stream.write_all(b"\n")?;
+            self.send(b"\n")?;
         }
         Ok(())
     }
@@ -103,6 +119,11 @@ impl Wire {
     pub fn beat_from_now(&mut self) {
         self.beaten = Some(Instant::now());
     }
+}
+
+/// A time-out, told as what it is.
+fn slow(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { too_slow() } else { error }
 }
 
 fn too_slow() -> io::Error {
@@ -119,10 +140,14 @@ impl Read for Wire {
             self.stream.set_read_timeout(Some(left))?;
         }
         self.beat()?;
-        let count = match self.stream.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_slow()),
-            other => other?,
+        let count = match &mut self.secured {
+            Some(secured) => {
+                let deadline = self.line_deadline.unwrap_or_else(|| Instant::now() + self.timeout);
+                secured.read(&self.stream, deadline, buffer)
+            }
+            None => self.stream.read(buffer),
         };
+        let count = count.map_err(slow)?;
         self.counted_bytes += count as u64;
         self.window.1 += count as u64;
         if self.timeout < self.window.0.elapsed() {
