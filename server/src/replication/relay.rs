@@ -170,3 +170,126 @@ fn would_block(result: io::Result<usize>) -> io::Result<Option<usize>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::{Duration, Instant, SystemTime};
+
+    use carnelian_tls::{Acceptor, Connector, Identity, Settings, SubjectAltNames, TlsSession};
+
+    use super::*;
+
+    const LARGE: usize = 16 << 20;
+
+    /// A primary's end of TLS on a blocking socket.
+    struct Primary {
+        session: TlsSession,
+        socket: TcpStream,
+        plaintext: Vec<u8>,
+    }
+
+    impl Primary {
+        /// Whether there may come more.
+        fn receive(&mut self) -> bool {
+            let mut buffer = [0; 4096];
+            let count = self.socket.read(&mut buffer).unwrap();
+            let mut outgoing = Vec::new();
+            let received =
+                self.session.receive(&mut buffer[..count], &mut self.plaintext, &mut outgoing);
+            // It may have gone.
+            let _ = self.socket.write_all(&outgoing);
+            count != 0 && !received.unwrap().closed
+        }
+
+        fn send(&mut self, bytes: &[u8]) {
+            let mut outgoing = Vec::new();
+            self.session.send(bytes, &mut outgoing).unwrap();
+            self.socket.write_all(&outgoing).unwrap();
+        }
+    }
+
+    /// A primary, and the end that a reactor would have.
+    fn joined() -> (Primary, UnixStream) {
+        let folder = tempfile::tempdir().unwrap();
+        let names = SubjectAltNames::of(["primary.example"]).unwrap();
+        let settings =
+            Settings::new(Identity::SelfMade { folder: folder.path().to_owned(), names });
+        let acceptor = Acceptor::new(&settings, SystemTime::now()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let primary = thread::spawn(move || {
+            let socket = listener.accept().unwrap().0;
+            let session = acceptor.start().unwrap();
+            let mut primary = Primary { session, socket, plaintext: Vec::new() };
+            while primary.plaintext.is_empty() {
+                assert!(primary.receive());
+            }
+            primary.send(b"first");
+            primary
+        });
+        let connector = Connector::new(&settings, None).unwrap();
+        let socket = TcpStream::connect(address).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut secured = Secured::shake_hands(&connector, &socket, deadline).unwrap();
+        secured.write(&socket, b"PING").unwrap();
+        let mut byte = [0];
+        assert_eq!(secured.read(&socket, deadline, &mut byte).unwrap(), 1);
+        let mut primary = primary.join().unwrap();
+        assert_eq!(primary.plaintext, b"PING");
+        primary.plaintext.clear();
+        (primary, start(secured, socket).unwrap())
+    }
+
+    /// Fills all there is between a reactor and a primary that reads nothing. How much that is.
+    fn stuff(reactor: &mut UnixStream) -> usize {
+        let mut count = 0;
+        // Many times what a socket takes at once: it is full when nothing goes for a while.
+        reactor.set_nonblocking(false).unwrap();
+        reactor.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        while let Ok(more) = reactor.write(&[7; 4096]) {
+            count += more;
+        }
+        count
+    }
+
+    #[test]
+    fn neither_direction_waits_for_the_other_and_the_end_comes_last() {
+        let (mut primary, mut reactor) = joined();
+        let stuffed = stuff(&mut reactor);
+        let sender = thread::spawn(move || {
+            for _ in 0..LARGE >> 16 {
+                primary.send(&[1; 1 << 16]);
+            }
+            while primary.plaintext.len() < stuffed {
+                assert!(primary.receive());
+            }
+            assert!(primary.plaintext.iter().all(|byte| *byte == 7));
+            let mut outgoing = Vec::new();
+            primary.send(b"last");
+            primary.session.close(&mut outgoing);
+            primary.socket.write_all(&outgoing).unwrap();
+            primary.socket.shutdown(Shutdown::Write).unwrap();
+            // It closes its side, too.
+            while primary.receive() {}
+        });
+        let mut received = Vec::new();
+        reactor.read_to_end(&mut received).unwrap();
+        assert_eq!(&received[..4], b"irst");
+        assert_eq!(received.len(), 4 + LARGE + 4);
+        assert!(received.ends_with(b"last"));
+        sender.join().unwrap();
+    }
+
+    #[test]
+    fn the_end_of_the_reactors_side_is_seen_while_the_primary_reads_nothing() {
+        let (mut primary, mut reactor) = joined();
+        stuff(&mut reactor);
+        drop(reactor);
+        primary.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut buffer = vec![0; 1 << 16];
+        // It ends, whole records or not.
+        while !matches!(primary.socket.read(&mut buffer), Ok(0)) {}
+    }
+}
