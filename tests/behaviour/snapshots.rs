@@ -413,3 +413,23 @@ fn no_write_that_was_acknowledged_is_missing_at_the_end() {
         assert!(unanswered == last || unanswered == last + 1, "{unanswered} after {last}");
     }
 }
+
+#[test]
+fn a_hash_whose_fields_expire_no_longer_is_written_for_older_servers() {
+    if !is_carnelian() {
+        return;
+    }
+    let server = Server::start(&["--save", "''"]);
+    let mut client = server.connect();
+    client.expect("HSET h field value", ":1");
+    client.expect("HEXPIRE h 1000 FIELDS 1 field", "[:1]");
+    client.expect("SAVE", "+OK");
+    let expiring = fs::read(server.folder().join("dump.rdb")).expect("a snapshot");
+    assert!(expiring.starts_with(b"REDIS0012"));
+    client.expect("HPERSIST h FIELDS 1 field", "[:1]");
+    client.expect("SAVE", "+OK");
+    let file = fs::read(server.folder().join("dump.rdb")).expect("a snapshot");
+    assert!(file.starts_with(b"REDIS0011"));
+    // The type of a hash as every version knows it, and the key.
+    assert!(file.windows(3).any(|bytes| bytes == b"\x04\x01h"));
+}

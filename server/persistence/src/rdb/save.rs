@@ -9,7 +9,7 @@ use carnelian_structs::set::Set;
 use carnelian_structs::sorted_set::SortedSet;
 
 use super::writer::Sink;
-use super::{Bounds, Form, Type, stream};
+use super::{Bounds, Form, Type, VERSION_EXPIRING_FIELDS, stream};
 
 /// What the node of a list holds.
 pub(super) const NODE_PLAIN: u64 = 1;
@@ -36,6 +36,12 @@ pub fn type_of(entry: EntryRef<'_, Value>, form: &Form) -> Type {
         Value::SortedSet(_) => Type::SortedSet2,
         Value::Hash(Hash::Listpack(_)) if packs => Type::HashListpack,
         Value::Hash(Hash::Listpack(_)) => Type::Hash,
+        // Its fields may all have lost their expiry.
+        Value::Hash(hash @ Hash::ListpackEx(_))
+            if form.version < VERSION_EXPIRING_FIELDS && hash.next_expiry().is_none() =>
+        {
+            Type::Hash
+        }
         Value::Hash(Hash::ListpackEx(_)) => Type::HashListpackExpiries,
         Value::Hash(hash @ Hash::Table(_)) => match hash.next_expiry() {
             Some(_) => Type::HashExpiries,
@@ -134,11 +140,11 @@ fn save_sorted_set(sorted: &SortedSet, kind: Type, out: &mut Sink<'_>) {
 fn save_hash(hash: &Hash, kind: Type, out: &mut Sink<'_>) {
     match hash {
         Hash::Listpack(pairs) if kind == Type::HashListpack => out.string(pairs.as_bytes()),
-        Hash::ListpackEx(triplets) => {
+        Hash::ListpackEx(triplets) if kind == Type::HashListpackExpiries => {
             out.raw(&hash.next_expiry().unwrap_or(0).to_le_bytes());
             out.string(triplets.as_bytes());
         }
-        Hash::Listpack(_) | Hash::Table(_) => save_fields(hash, out),
+        Hash::Listpack(_) | Hash::ListpackEx(_) | Hash::Table(_) => save_fields(hash, out),
     }
 }
 
