@@ -176,7 +176,7 @@ fn a_primary_that_asks_for_a_certificate_gets_ours() {
     let authority = Authority::new(folder.path(), "ca");
     let server = authority.server("server");
     let client = authority.client("replica");
-    let certificates = Certificates { authority: authority.certificate.clone(), server };
+    let certificates = Certificates { authority: authority.certificate, server };
     let mut primaries: Vec<_> = others(&certificates)
         .iter()
         .map(|program| Server::starter_of(program).certificates(&certificates))

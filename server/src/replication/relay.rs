@@ -268,7 +268,7 @@ mod tests {
             assert!(primary.plaintext.iter().all(|byte| *byte == 7));
             let mut outgoing = Vec::new();
             primary.send(b"last");
-            primary.session.close(&mut outgoing);
+            primary.session.close_notify(&mut outgoing);
             primary.socket.write_all(&outgoing).unwrap();
             primary.socket.shutdown(Shutdown::Write).unwrap();
             // It closes its side, too.
