@@ -22,7 +22,7 @@ use crate::database::Database;
 use crate::tasks::REDIS_VERSION;
 
 /// The longest a segment is locked at once, but for a single value that takes longer.
-const SLICE_NS: u64 = 200_000;
+const SLICE_NS: u64 = 100_000;
 /// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
 /// The first version of files with a place for libraries of functions.
