@@ -1,0 +1,2 @@
+//! admin
+#![forbid(unsafe_code)]
