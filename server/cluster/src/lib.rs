@@ -6,4 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod control;
 pub mod state;
+
+pub use control::{Control, ControlError};
