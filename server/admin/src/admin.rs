@@ -1,5 +1,6 @@
 //! The interface's own state, and what its handlers share.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use carnelian_cluster::state::{
-    Action, ActionId, ActionStatus, Change, Management, NodeUid, Outcome, State, User, UserStatus,
+    Action, ActionId, ActionStatus, AlertSetting, Change, Management, NodeUid, Outcome, State, User, UserStatus,
 };
 use parking_lot::Mutex;
 
+use crate::alerts::{self, Finding, Scope, View};
 use crate::answer::Refusal;
 use crate::audit::{Audit, Entry};
 use crate::auth::logins::{Lockout, Logins};
@@ -19,7 +21,8 @@ use crate::auth::token::{Claims, Signer};
 use crate::auth::{Caller, password};
 use crate::bootstrap::BootstrapStatus;
 use crate::front::Credentials;
-use crate::live::{Live, Plane};
+use crate::handlers::alerts::settings;
+use crate::live::{Figures, Live, Plane};
 use crate::samples::Samples;
 use crate::time;
 
@@ -28,11 +31,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at the work.
 const GLANCE: Duration = Duration::from_millis(20);
 
+const SECOND: Duration = Duration::from_secs(1);
+/// Seconds from one look at the alerts to the next.
+const ALERTS_EVERY: u64 = 10;
+
 pub struct Admin {
     pub plane: Arc<dyn Plane>,
     pub live: Arc<dyn Live>,
     pub bootstrap: Mutex<BootstrapStatus>,
     pub samples: Samples,
+    pub alerts: alerts::Book,
     pub audit: Audit,
     logins: Logins,
     /// The last entry of the audit log could not be written.
@@ -54,6 +62,7 @@ impl Admin {
             live,
             bootstrap: Mutex::default(),
             samples: Samples::default(),
+            alerts: alerts::Book::default(),
             audit: Audit::open(folder)?,
             logins,
             audit_failed: AtomicBool::new(false),
@@ -89,6 +98,68 @@ impl Admin {
                 return Err(Refusal::new(503, "action_still_running", why));
             }
             tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// The figures of all members that answer.
+    pub async fn all_figures(&self, state: &State) -> BTreeMap<u32, Figures> {
+        let mut all = BTreeMap::new();
+        for node in state.nodes.keys() {
+            if let Some(figures) = self.live.figures(*node).await {
+                all.insert(node.0, figures);
+            }
+        }
+        all
+    }
+
+    /// Measures once a second and looks at the alerts once in a while, for as long as it is not dropped.
+    pub async fn watch(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SECOND);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut count = 0u64;
+        loop {
+            ticks.tick().await;
+            let state = self.state();
+            if state.cluster.is_none() {
+                continue;
+            }
+            let figures = self.all_figures(&state).await;
+            self.samples.take(&state, &figures, time::now_s());
+            if count.is_multiple_of(ALERTS_EVERY) {
+                self.look_at_alerts(&state, &figures).await;
+            }
+            count += 1;
+        }
+    }
+
+    async fn look_at_alerts(&self, state: &State, figures: &BTreeMap<u32, Figures>) {
+        let now_s = time::now_s();
+        let view = View { state, figures, now_s, raw: false };
+        let mut findings = Vec::new();
+        let mut add = |scope, name: &String, setting: &AlertSetting, mut finding: Finding| {
+            finding.on &= setting.enabled();
+            findings.push((scope, name.clone(), finding));
+        };
+        for (name, setting) in settings(state, "cluster_") {
+            add(Scope::Cluster, name, setting, view.cluster(name, setting));
+        }
+        for node in state.nodes.values() {
+            for (name, setting) in settings(state, "node_") {
+                add(Scope::Node(node.uid.0), name, setting, view.node(name, setting, node));
+            }
+        }
+        for database in state.databases.values() {
+            for (name, setting) in &database.alert_settings {
+                let finding = view.database(name, setting, database);
+                add(Scope::Database(database.uid.0), name, setting, finding);
+            }
+        }
+        let news = self.alerts.note(findings, now_s);
+        // Every node notes when alerts change; one of them tells the cluster.
+        if self.plane.leader().is_some() && self.plane.leader() == self.node() {
+            for change in news {
+                let _ = self.change(change).await;
+            }
         }
     }
 

@@ -17,7 +17,6 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use serde_json::Value;
 use tower_service::Service;
 
 use crate::admin::Admin;
@@ -25,9 +24,8 @@ use crate::answer::{Answer, Refusal, Reply, method_not_allowed};
 use crate::audit::{Entry, without_secrets};
 use crate::auth::{Caller, Right};
 use crate::handlers;
-use crate::request::{Query, Request, decode};
+use crate::request::{Query, Request};
 use crate::routes::{self, Route, Run};
-use crate::time;
 
 /// Larger bodies are refused. The largest that is needed holds some certificates.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -112,7 +110,9 @@ impl Front {
                 }
             }
         };
-        self.record(&head.method, entry, &response).await;
+        entry.status = response.status().as_u16();
+        entry.error_code = response.extensions().get::<ErrorCode>().map(|code| code.0.clone());
+        self.record(&head.method, entry).await;
         response
     }
 
@@ -167,17 +167,14 @@ impl Front {
     }
 
     /// Writes down changes and refusals.
-    async fn record(&self, method: &Method, mut entry: Entry, response: &Response<Body>) {
-        let status = response.status();
-        let is_refused_access = status == StatusCode::FORBIDDEN
+    async fn record(&self, method: &Method, entry: Entry) {
+        let is_unknown = entry.status == StatusCode::UNAUTHORIZED;
+        let is_refused_access = entry.status == StatusCode::FORBIDDEN
             // Whoever sends no credentials has not tried anything: browsers do so first.
-            || status == StatusCode::UNAUTHORIZED && !entry.user.is_empty();
-        let is_tried_change = is_change(method) && status != StatusCode::UNAUTHORIZED;
-        if !is_refused_access && !is_tried_change {
+            || is_unknown && !entry.user.is_empty();
+        if !is_refused_access && (is_unknown || !is_change(method)) {
             return;
         }
-        entry.status = status.as_u16();
-        entry.error_code = response.extensions().get::<ErrorCode>().map(|code| code.0.clone());
         let admin = Arc::clone(&self.admin);
         // It waits for the disk.
         let written = tokio::task::spawn_blocking(move || admin.record(&entry)).await;

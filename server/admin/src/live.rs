@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use carnelian_cluster::Control;
 use carnelian_cluster::state::{
-    Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State,
+    Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State, Time,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::time;
 
 pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -29,6 +32,32 @@ pub trait Plane: Send + Sync + 'static {
 
     /// What would come of a change. Nothing is changed.
     fn rehearse(&self, change: &Change) -> Result<State, Refused>;
+}
+
+impl Plane for Control {
+    fn state(&self) -> Arc<State> {
+        Self::state(self)
+    }
+
+    fn change(&self, change: Change) -> Waiting<'_, Result<Outcome, Refused>> {
+        let change = Self::change(self, change);
+        Box::pin(async move { change.await.map_err(|error| error.refusal()) })
+    }
+
+    fn node(&self) -> Option<NodeUid> {
+        Self::node(self)
+    }
+
+    fn leader(&self) -> Option<NodeUid> {
+        Self::leader(self)
+    }
+
+    fn rehearse(&self, change: &Change) -> Result<State, Refused> {
+        let mut state = State::clone(&Self::state(self));
+        let now_ms = u64::try_from(time::now_s()).unwrap_or(0).saturating_mul(1000);
+        state.apply(change.clone(), Time(now_ms))?;
+        Ok(state)
+    }
 }
 
 /// The process around the interface.

@@ -37,18 +37,15 @@ pub fn check(pair: &Pair<'_>, is_internal: bool, now_s: i64) -> Result<i64, Refu
     let usage = leaf
         .extended_key_usage()
         .map_err(|_| invalid("the certificate says twice what it is for"))?;
-    if let Some(usage) = usage
-        && !usage.value.any
-    {
-        if !usage.value.server_auth {
-            return Err(invalid("the certificate is not for servers (extended key usage serverAuth)"));
-        }
-        if !usage.value.client_auth {
-            return Err(invalid("the certificate is not for clients (extended key usage clientAuth)"));
-        }
-    } else if usage.is_none() {
-        let why = "the certificate does not say that it is for servers and clients (extended key usage)";
+    let Some(usage) = usage.map(|usage| usage.value) else {
+        let why = "the certificate does not say what it is for (extended key usage)";
         return Err(invalid(why));
+    };
+    if !usage.any && !usage.server_auth {
+        return Err(invalid("the certificate is not for servers (extended key usage serverAuth)"));
+    }
+    if !usage.any && !usage.client_auth {
+        return Err(invalid("the certificate is not for clients (extended key usage clientAuth)"));
     }
     judge_key(&leaf, is_internal)?;
     for issuer in &chain[1..] {
@@ -64,6 +61,12 @@ pub fn check_trusted(text: &str, now_s: i64) -> Result<i64, Refusal> {
         first = first.min(not_after(&parse(&certificate)?, now_s)?);
     }
     Ok(first)
+}
+
+/// When a certificate ends, in seconds since 1970.
+pub fn end_of(text: &str) -> Option<i64> {
+    let chain = certificates(text).ok()?;
+    Some(parse(chain.first()?).ok()?.validity().not_after.timestamp())
 }
 
 fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, Refusal> {

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use carnelian_cluster::state::Time;
+
 const DAY_S: i64 = 86_400;
 
 /// Seconds since 1970 of the system's clock.
@@ -12,14 +14,7 @@ pub fn now_s() -> i64 {
 
 /// `2026-11-22T04:13:00Z`
 pub fn format(unix_s: i64) -> String {
-    let (year, month, day) = civil_from_days(unix_s.div_euclid(DAY_S));
-    let second = unix_s.rem_euclid(DAY_S);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    Time(u64::try_from(unix_s).unwrap_or(0).saturating_mul(1000)).to_string()
 }
 
 /// What [`format`] writes. A fraction of the second is ignored.
@@ -46,20 +41,7 @@ fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
     parts.next().is_none().then_some(found)
 }
 
-/// Days since 1970-01-01 to year, month, day. Years begin in March, so that the leap day is last.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
-}
-
+/// Years begin in March, so that the leap day is the last of its year.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);

@@ -107,7 +107,7 @@ pub fn document(state: &State) -> Result<Value, Refusal> {
         "proxy_certificate": shared(CertificateName::Proxy),
         "syncer_certificate": shared(CertificateName::Syncer),
         "rack_aware": state.policy.rack_aware,
-        "system_reserved_ports": SYSTEM_RESERVED_PORTS,
+        "system_reserved_ports": SYSTEM_RESERVED_PORTS.as_slice(),
         "slave_ha": state.policy.slave_ha,
         "slave_ha_grace_period": state.policy.slave_ha_grace_period,
         "slave_ha_cooldown_period": state.policy.slave_ha_cooldown_period,

@@ -1,17 +1,17 @@
 //! The handlers, a file for each kind of object, and the one table of all routes.
 
 mod actions;
-mod alerts;
+pub mod alerts;
 mod bdbs;
 mod bootstrap;
-mod certificates;
+pub mod certificates;
 mod cluster;
 mod databases;
 mod license;
 mod logs;
 mod nodes;
 mod roles;
-mod shards;
+pub mod shards;
 mod stats;
 mod users;
 
