@@ -1,0 +1,333 @@
+//! `/v1/cluster/certificates`: what the nodes show, replacing it, and new certificates between nodes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use carnelian_cluster::state::{
+    ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome, SharedCertificate,
+    State, Time,
+};
+use serde_json::{Map, Value, json};
+
+use crate::admin::{Admin, action_id};
+use crate::answer::{Answer, Refusal, Reply};
+use crate::auth::Right;
+use crate::bootstrap::text;
+use crate::pem::{self, Pair};
+use crate::request::Request;
+use crate::routes::{Route, Run, delete, get, later, post, put};
+use crate::time;
+
+pub const ROUTES: &[Route] = &[
+    get("/v1/cluster/certificates", Right::See, Run::Now(show), "Certificates, as PEM"),
+    put("/v1/cluster/certificates", Right::Cluster, later!(replace), "Replace certificates"),
+    put("/v1/cluster/update_cert", Right::Cluster, later!(replace), "Replace one certificate"),
+    put(
+        "/v1/cluster/certificates/rotate",
+        Right::Cluster,
+        later!(rotate),
+        "New certificates between nodes: all of them, or those of a name",
+    ),
+    post(
+        "/v1/cluster/certificates/rotate",
+        Right::Cluster,
+        later!(rotate),
+        "New certificates between nodes: all of them, or those of a name",
+    ),
+    get(
+        "/v1/cluster/certificates/status",
+        Right::See,
+        Run::Now(status),
+        "What each node uses, without the certificates themselves",
+    ),
+    delete(
+        "/v1/cluster/certificates/{name}",
+        Right::Cluster,
+        later!(remove),
+        "Remove an optional certificate",
+    ),
+];
+
+/// Certificates of clients, with keys for those who may see them. What nodes use between each other is
+/// not here, and the authority that signs it is nowhere.
+fn show(admin: &Admin, request: &Request) -> Reply {
+    let state = admin.state();
+    let mut wire = Map::new();
+    for (name, shared) in &state.shared_certificates {
+        let Some(known) = CertificateName::parse(name) else { continue };
+        if known.is_internal() && shared.managed_by != ManagedBy::Customer {
+            continue;
+        }
+        wire.insert(format!("{name}_cert"), json!(shared.certificate));
+        if !known.is_internal()
+            && request.caller.may(Right::Keys)
+            && let Some(key) = &shared.key
+        {
+            wire.insert(format!("{name}_key"), json!(admin.live.unseal(key)?));
+        }
+    }
+    Ok(Value::Object(wire).into())
+}
+
+async fn replace(admin: Arc<Admin>, request: Request) -> Reply {
+    let body = request.object()?;
+    let items = match body.get("certificates") {
+        Some(Value::Array(items)) => items.clone(),
+        Some(_) => return Err(Refusal::schema("certificates: a list is expected")),
+        // One client sends the one certificate as it is.
+        None => vec![Value::Object(body)],
+    };
+    if items.is_empty() {
+        return Err(Refusal::schema("certificates: at least one is needed"));
+    }
+    let now_s = time::now_s();
+    let mut changes = BTreeMap::new();
+    for item in &items {
+        let Value::Object(item) = item else {
+            return Err(Refusal::schema("certificates: a list of objects is expected"));
+        };
+        let (name, shared) = checked(&admin, item, now_s)?;
+        if changes.insert(name.name().to_owned(), shared).is_some() {
+            return Err(Refusal::schema(format!("{} is there twice", name.name())));
+        }
+    }
+    admin.change(Change::SetCertificates(changes)).await?;
+    Ok(Answer::empty())
+}
+
+/// All that is known to be wrong is said before anything is changed.
+fn checked(
+    admin: &Admin,
+    item: &Map<String, Value>,
+    now_s: i64,
+) -> Result<(CertificateName, SharedCertificate), Refusal> {
+    let needed = |name: &str| {
+        text(item, name)?.ok_or_else(|| Refusal::schema(format!("{name} is needed")))
+    };
+    let name = needed("name")?;
+    let name = CertificateName::parse(&name).ok_or_else(|| {
+        Refusal::new(403, "unknown_certificate", format!("There is no certificate {name:?}"))
+    })?;
+    let certificate = needed("certificate")?;
+    let key = text(item, "key")?.filter(|key| !key.trim().is_empty());
+    let is_trust = matches!(name, CertificateName::MtlsTrustedCa | CertificateName::SsoIssuer);
+    let not_after_s = if is_trust {
+        pem::check_trusted(&certificate, now_s)?
+    } else {
+        let key = key.as_deref().ok_or_else(|| {
+            Refusal::new(400, "invalid_certificate", format!("{} needs its key", name.name()))
+        })?;
+        pem::check(&Pair { certificate: &certificate, key }, name.is_internal(), now_s)?
+    };
+    let key = match key.filter(|_| !is_trust) {
+        Some(key) => Some(admin.live.seal(&key)?),
+        None => None,
+    };
+    let seconds = |at: i64| Time(u64::try_from(at).unwrap_or(0).saturating_mul(1000));
+    let shared = SharedCertificate {
+        certificate,
+        key,
+        managed_by: ManagedBy::Customer,
+        not_after: seconds(not_after_s),
+        changed: seconds(now_s),
+    };
+    Ok((name, shared))
+}
+
+/// Answers when every node has its new certificates, or one has failed.
+async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
+    let name = text(&request.object()?, "name")?;
+    let refuse = |why: String| Refusal::new(403, "unsupported_rotation", why);
+    if let Some(name) = &name {
+        let known = CertificateName::parse(name)
+            .ok_or_else(|| refuse(format!("There is no certificate {name:?}")))?;
+        if !known.is_internal() {
+            return Err(refuse(format!("{name} is not a certificate between nodes")));
+        }
+        if admin.state().shared_certificates.get(name).is_some_and(is_customers) {
+            return Err(refuse(format!("{name} was provided by a customer")));
+        }
+    }
+    let action = action_id()?;
+    let change = Change::RotateCertificates { name, action: action.clone() };
+    let action = match admin.change(change).await? {
+        Outcome::Action(begun) => begun,
+        _ => action,
+    };
+    match admin.finished(&action).await? {
+        Some(done) if done.status == ActionStatus::Failed => {
+            let why = done.error.unwrap_or_else(|| "a node could not be updated".into());
+            let mut refusal = Refusal::new(400, "not_all_nodes_updated", why);
+            refusal.more.insert("action_uid".into(), json!(action));
+            Err(refusal)
+        }
+        _ => Ok(json!({ "action_uid": action }).into()),
+    }
+}
+
+fn is_customers(shared: &SharedCertificate) -> bool {
+    shared.managed_by == ManagedBy::Customer
+}
+
+async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
+    let name = request.parameter("name");
+    let name = CertificateName::parse(name).ok_or_else(|| {
+        Refusal::not_found("unknown_certificate", format!("There is no certificate {name:?}"))
+    })?;
+    if !name.is_optional() {
+        let why = format!("{} is needed", name.name());
+        return Err(Refusal::new(403, "required_certificate", why));
+    }
+    if !admin.state().shared_certificates.contains_key(name.name()) {
+        let why = format!("No {} is set", name.name());
+        return Err(Refusal::not_found("unknown_certificate", why));
+    }
+    admin.change(Change::DropCertificate(name)).await?;
+    Ok(Answer::empty())
+}
+
+fn status(admin: &Admin, _: &Request) -> Reply {
+    let state = admin.state();
+    let now_s = time::now_s();
+    let rows: Vec<_> = state.certificates.iter().map(|it| row(&state, it, now_s)).collect();
+    Ok(Value::Array(rows).into())
+}
+
+fn row(state: &State, certificate: &Certificate, now_s: i64) -> Value {
+    let plane = match certificate.name {
+        CertificateName::CcsInternodeEncryption => "control",
+        CertificateName::DataInternodeEncryption => "data",
+        CertificateName::Api => "api",
+        CertificateName::Cm => "cm",
+        CertificateName::MetricsExporter => "metrics",
+        CertificateName::Syncer => "syncer",
+        _ => "client",
+    };
+    let rotation = Rotation::of(state, certificate, now_s);
+    let mut row = json!({
+        "name": certificate.name.name(),
+        "node_uid": certificate.node_uid.0,
+        "plane": plane,
+        "managed_by": certificate.managed_by,
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "serial": certificate.serial,
+        "sha256": certificate.sha256,
+        "key_type": certificate.key_type,
+        "not_before": certificate.not_before.to_string(),
+        "not_after": certificate.not_after.to_string(),
+        "days_left": rotation.days_left(),
+        "rotation_on_track": rotation.is_on_track(),
+    });
+    if let Some(at) = rotation.next_s {
+        row["next_rotation"] = json!(time::format(at));
+    }
+    if let Some(failure) = &certificate.failure {
+        row["failure"] = json!(failure);
+    }
+    row
+}
+
+/// When a certificate is due, and whether that is going to happen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rotation {
+    now_s: i64,
+    not_after_s: i64,
+    /// None for what is not rotated by itself.
+    pub next_s: Option<i64>,
+    job_runs: bool,
+    has_failed: bool,
+}
+
+const DAY_S: i64 = 86_400;
+
+impl Rotation {
+    pub fn of(state: &State, certificate: &Certificate, now_s: i64) -> Self {
+        let not_after_s = i64::try_from(certificate.not_after.seconds()).unwrap_or(i64::MAX);
+        let life_days =
+            certificate.not_after.since(certificate.not_before).as_secs() / DAY_S as u64;
+        let is_rotated =
+            certificate.name.is_internal() && certificate.managed_by == ManagedBy::Cluster;
+        let days = state.jobs.days_before_rotation(u32::try_from(life_days).unwrap_or(45));
+        Self {
+            now_s,
+            not_after_s,
+            next_s: is_rotated.then(|| not_after_s - i64::from(days) * DAY_S),
+            job_runs: state.jobs.cert_rotation_job_settings.enabled,
+            has_failed: certificate.failure.is_some(),
+        }
+    }
+
+    pub fn days_left(&self) -> f64 {
+        let days = (self.not_after_s - self.now_s) as f64 / DAY_S as f64;
+        (days * 100.0).round() / 100.0
+    }
+
+    /// Whether it will be replaced in time without anybody doing anything.
+    pub fn is_on_track(&self) -> bool {
+        self.next_s.is_some_and(|next_s| {
+            self.job_runs && !self.has_failed && self.now_s < next_s + DAY_S
+        })
+    }
+
+    /// Whether an alert about it is due, at so many days.
+    pub fn is_alarming(&self, threshold_days: f64) -> bool {
+        self.is_short(threshold_days) && !self.is_on_track()
+    }
+
+    /// The same without regard to rotation.
+    pub fn is_short(&self, threshold_days: f64) -> bool {
+        ((self.not_after_s - self.now_s) as f64) < threshold_days * DAY_S as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use carnelian_cluster::state::NodeUid;
+
+    use super::*;
+
+    fn at_day(life: i64, day: f64, job_runs: bool, failure: Option<&str>) -> Rotation {
+        let mut state = State::default();
+        state.jobs.cert_rotation_job_settings.enabled = job_runs;
+        let certificate = Certificate {
+            name: CertificateName::DataInternodeEncryption,
+            node_uid: NodeUid(1),
+            managed_by: ManagedBy::Cluster,
+            subject: String::new(),
+            issuer: String::new(),
+            serial: String::new(),
+            sha256: String::new(),
+            key_type: String::new(),
+            not_before: Time(0),
+            not_after: Time((life * DAY_S * 1000) as u64),
+            failure: failure.map(str::to_owned),
+        };
+        Rotation::of(&state, &certificate, (day * DAY_S as f64) as i64)
+    }
+
+    #[test]
+    fn with_the_job_running_there_is_no_alert() {
+        for day in [0.0, 15.0, 30.0, 30.9] {
+            assert!(!at_day(45, day, true, None).is_alarming(45.0), "{day}");
+        }
+        // Due for a day and still there: something is wrong.
+        assert!(at_day(45, 31.1, true, None).is_alarming(45.0));
+        assert_eq!(at_day(45, 0.0, true, None).next_s, Some(30 * DAY_S));
+        assert_eq!(at_day(90, 0.0, true, None).next_s, Some(30 * DAY_S));
+    }
+
+    #[test]
+    fn without_the_job_or_after_a_failure_there_is_one() {
+        assert!(at_day(45, 0.1, false, None).is_alarming(45.0));
+        assert!(at_day(45, 30.0, true, Some("disk full")).is_alarming(45.0));
+        assert!(!at_day(90, 44.9, false, None).is_alarming(45.0));
+        assert!(at_day(90, 45.1, false, None).is_alarming(45.0));
+    }
+
+    #[test]
+    fn the_letter_of_the_rule_can_be_asked_for() {
+        assert!(at_day(45, 0.1, true, None).is_short(45.0));
+        assert!(!at_day(90, 44.9, true, None).is_short(45.0));
+    }
+}

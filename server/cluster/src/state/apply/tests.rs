@@ -1,0 +1,1 @@
+//! Tests of every refusal, and of what changes do.

@@ -1,0 +1,298 @@
+//! Every change that can be asked for, what comes of it, and how it is refused.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::cluster::{AlertPatch, ClusterPatch};
+use super::database::WirePatch;
+use super::user::Management;
+use super::{
+    AclUid, ActionId, Authority, Certificate, CertificateName, DatabaseUid, JobsPatch, NodeFacts,
+    NodePatch, NodeSettings, NodeStatus, NodeUid, PolicyPatch, RoleUid, Severity, ShardUid,
+    SharedCertificate, UserUid,
+};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The first change there is: makes the node that asks the first member.
+    CreateCluster(Box<CreateCluster>),
+    SetCluster {
+        patch: Box<ClusterPatch>,
+        alerts: BTreeMap<String, AlertPatch>,
+    },
+    SetPolicy(Box<PolicyPatch>),
+    SetJobs(JobsPatch),
+
+    /// A node has authenticated and asks to be a member; [`Outcome::Node`] says under which uid.
+    AddNode(Box<AddNode>),
+    UpdateNode {
+        node: NodeUid,
+        patch: Box<NodePatch>,
+    },
+    /// What a node says of itself, or the leader of it. A node that goes does no more of its part in
+    /// anything that is under way.
+    ReportNode {
+        node: NodeUid,
+        status: NodeStatus,
+        facts: Option<Box<NodeFacts>>,
+    },
+    /// Begins to empty a node. The leader finishes the action when nothing is left on it.
+    RemoveNode {
+        node: NodeUid,
+        action: ActionId,
+    },
+    SetMaintenance {
+        node: NodeUid,
+        on: bool,
+        action: ActionId,
+    },
+
+    CreateDatabase {
+        spec: Box<WirePatch>,
+        /// The node that should have it, if there is a preference.
+        on: Option<NodeUid>,
+        /// 48 characters, made by chance, if the specification has none.
+        admin_password: String,
+        action: ActionId,
+    },
+    UpdateDatabase {
+        database: DatabaseUid,
+        patch: Box<WirePatch>,
+        action: ActionId,
+    },
+    DeleteDatabase {
+        database: DatabaseUid,
+        action: ActionId,
+    },
+    ChangePasswords {
+        database: DatabaseUid,
+        change: PasswordChange,
+    },
+    SetDatabaseAlerts {
+        database: DatabaseUid,
+        alerts: BTreeMap<String, AlertPatch>,
+    },
+    /// Stops or resumes its traffic.
+    SetTraffic {
+        database: DatabaseUid,
+        stopped: bool,
+    },
+
+    /// Makes a replica the primary. `epoch` is the one that the decision was made on.
+    Promote {
+        database: DatabaseUid,
+        node: NodeUid,
+        epoch: u64,
+        /// An operator's, to be reported as work; None if the leader acts by itself.
+        action: Option<ActionId>,
+    },
+    /// Says where the replicas are to be.
+    SetReplicas {
+        database: DatabaseUid,
+        replicas: Vec<NodeUid>,
+        epoch: u64,
+    },
+
+    /// A node did its part of an action, or could not.
+    ConfirmAction {
+        action: ActionId,
+        node: NodeUid,
+        error: Option<String>,
+    },
+    /// How far the leader is with an action that it works on itself.
+    AdvanceAction {
+        action: ActionId,
+        progress: f64,
+        step: String,
+    },
+    FinishAction {
+        action: ActionId,
+        error: Option<String>,
+    },
+
+    CreateUser(Box<CreateUser>),
+    UpdateUser {
+        user: UserUid,
+        patch: Box<UserPatch>,
+    },
+    DeleteUser {
+        user: UserUid,
+        by: Option<UserUid>,
+    },
+    /// One login; failures lock, by the policy.
+    NoteLogin {
+        user: UserUid,
+        succeeded: bool,
+    },
+    CreateRole {
+        name: String,
+        management: Management,
+    },
+    UpdateRole {
+        role: RoleUid,
+        name: Option<String>,
+        management: Option<Management>,
+    },
+    DeleteRole {
+        role: RoleUid,
+    },
+    CreateAcl {
+        name: String,
+        acl: String,
+    },
+    UpdateAcl {
+        acl: AclUid,
+        name: Option<String>,
+        rules: Option<String>,
+    },
+    DeleteAcl {
+        acl: AclUid,
+    },
+
+    /// New certificates between nodes, on all of them: every one, or those of this name.
+    RotateCertificates {
+        name: Option<String>,
+        action: ActionId,
+    },
+    /// What a node uses now.
+    ReportCertificates {
+        node: NodeUid,
+        certificates: Vec<Certificate>,
+    },
+    /// Certificates that all nodes serve; all of them or none.
+    SetCertificates(BTreeMap<String, SharedCertificate>),
+    DropCertificate(CertificateName),
+    /// Another authority between nodes, beside the one there is. It signs from now on.
+    AddAuthority(Authority),
+    /// The older of two is trusted no more.
+    DropOldAuthority,
+
+    /// Something to remember that is no change.
+    Note {
+        kind: String,
+        severity: Severity,
+        fields: Map<String, Value>,
+    },
+    /// Forgets actions that were over long ago.
+    Tidy,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateCluster {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    pub name: String,
+    pub node: NodeSettings,
+    pub facts: NodeFacts,
+    pub admin: CreateUser,
+    pub authority: Authority,
+    pub certificates: BTreeMap<String, SharedCertificate>,
+    pub policy: PolicyPatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AddNode {
+    pub settings: NodeSettings,
+    pub facts: NodeFacts,
+    /// The dead member whose place it takes.
+    pub replace: Option<NodeUid>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CreateUser {
+    pub email: String,
+    pub name: String,
+    /// A hash, made outside. The rules for passwords are checked there too: here is no password.
+    pub password: String,
+    pub role_uids: Vec<RoleUid>,
+    pub role: Option<Management>,
+    pub email_alerts: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserPatch {
+    pub email: Option<String>,
+    pub name: Option<String>,
+    /// All hashes; the last is new unless `keeps_issue_date`.
+    pub passwords: Option<Vec<String>>,
+    pub keeps_issue_date: bool,
+    pub role_uids: Option<Vec<RoleUid>>,
+    pub role: Option<Management>,
+    pub email_alerts: Option<bool>,
+    pub certificate_subject_line: Option<String>,
+    /// Ends a lock.
+    pub unlock: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PasswordChange {
+    Replace(String),
+    Add(String),
+    Remove(String),
+}
+
+/// What came of a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Done,
+    /// It was so already.
+    Unchanged,
+    Node(NodeUid),
+    Database {
+        uid: DatabaseUid,
+        action: Option<ActionId>,
+    },
+    Shard(ShardUid),
+    User(UserUid),
+    Role(RoleUid),
+    Acl(AclUid),
+    /// Work has begun.
+    Action(ActionId),
+}
+
+/// A change that was not made, in the words of the REST interface.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{description}")]
+pub struct Refused {
+    pub status: u16,
+    pub code: Cow<'static, str>,
+    pub description: String,
+}
+
+impl Refused {
+    pub fn new(status: u16, code: &'static str, description: impl Into<String>) -> Self {
+        Self { status, code: Cow::Borrowed(code), description: description.into() }
+    }
+
+    /// 406: well-formed, but not a configuration that can be.
+    pub fn invalid(code: &'static str, description: impl Into<String>) -> Self {
+        Self::new(406, code, description)
+    }
+
+    /// 409
+    pub fn conflict(code: &'static str, description: impl Into<String>) -> Self {
+        Self::new(409, code, description)
+    }
+
+    /// 404
+    pub fn unknown(code: &'static str, description: impl Into<String>) -> Self {
+        Self::new(404, code, description)
+    }
+
+    /// 400
+    pub fn bad(code: &'static str, description: impl Into<String>) -> Self {
+        Self::new(400, code, description)
+    }
+
+    /// 400 `invalid_schema`: a wrong type.
+    pub fn schema(description: impl Into<String>) -> Self {
+        Self::bad("invalid_schema", description)
+    }
+}

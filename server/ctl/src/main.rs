@@ -1,0 +1,2 @@
+//! rladmin
+fn main(){}
