@@ -185,7 +185,7 @@ fn admit(
     log::verbose!("Accepted {}", shared.address);
     let database = Arc::clone(database);
     let kind = listener.kind;
-    Some(Accepted { stream, kind, database, shared, loopback, refusal, primary: None })
+    Some(Accepted { stream, kind, database, shared, loopback, refusal, primary: None, peer: None })
 }
 
 /// Whether a connection that is turned away may wait until it is known what it speaks.

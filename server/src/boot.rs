@@ -27,6 +27,7 @@ use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
 use crate::halt::Halt;
+use crate::internode::{self, AskedFor};
 use crate::listener::Change;
 use crate::load;
 use crate::log::{self, Role};
@@ -227,7 +228,11 @@ struct Running {
 
 impl Running {
     fn start(start: Start, supervised: bool, in_background: bool, is_bare: bool) -> Result<Self> {
-        let Start { config, config_file, renames, users, .. } = start;
+        let Start { config, config_file, renames, users, given: named, .. } = start;
+        let asked_for = AskedFor {
+            port: named.contains(&DirectiveId::internode_port),
+            plain_port: named.contains(&DirectiveId::internode_plain_port),
+        };
         let seats = seats(config.io_threads as usize)?;
         let (sender, requests) = channel();
         signals::watch(sender.clone()).context("Can't watch signals")?;
@@ -252,6 +257,7 @@ impl Running {
         show_banner(&config, in_background);
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
+        internode::open(&server, asked_for)?;
         log::notice!("Server initialized");
 
         let mut reactors = Vec::with_capacity(seats.len());
@@ -264,7 +270,16 @@ impl Running {
         if is_half_loaded {
             return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
         }
-        if let Some(primary) = &config.replicaof {
+        let target = internode::configured(&config)
+            .map_err(|reason| anyhow::anyhow!("replicaof-node: {reason}"))?;
+        if let Some(target) = target {
+            let rules = Rules { is_start: true, ..Rules::of(&server) };
+            let following = {
+                let _all = database.keyspace.lock_all();
+                replica::follow_node(&database, target, rules)
+            };
+            replica::begin(&server, &database, &following);
+        } else if let Some(primary) = &config.replicaof {
             let rules = Rules { is_start: true, ..Rules::of(&server) };
             let following = {
                 let _all = database.keyspace.lock_all();
@@ -297,6 +312,10 @@ impl Running {
                 Request::Signal("SIGINT") => (config.shutdown_on_sigint, None),
                 Request::Signal(_) => (config.shutdown_on_sigterm, None),
                 Request::Loaded => continue,
+                Request::Reload => {
+                    reload(&self.server);
+                    continue;
+                }
             };
             log::notice!("User requested shutdown...");
             process::notify_supervisor("STOPPING=1\n");
@@ -390,6 +409,22 @@ impl Running {
     }
 }
 
+/// Puts into effect what may have changed in files, and makes links anew where that asks for it.
+fn reload(server: &Arc<Server>) {
+    log::notice!("Received SIGHUP: reading certificates again");
+    if let Err(error) = internode::reload(server) {
+        log::warning!("Going on with the certificates of before: {error}");
+        return;
+    }
+    let server = Arc::clone(server);
+    let renew = move || {
+        internode::renew_links(&server);
+    };
+    if let Err(error) = std::thread::Builder::new().name("renew".into()).spawn(renew) {
+        log::warning!("Could not make links anew: {error}");
+    }
+}
+
 fn seats(asked_for: usize) -> Result<Vec<Seat>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = match asked_for {
@@ -424,7 +459,9 @@ fn open_database(
     let encryption = Encryption::new(config).context("Failed to configure TLS")?;
     let keyspace = Keyspace::new(config.databases as usize);
     let stats = Stats::new(reactors, registry.entries().len());
-    Ok(Arc::new(Database::new(1, Settings::new(config), acl, encryption, keyspace, stats)))
+    let database = Database::new(1, Settings::new(config), acl, encryption, keyspace, stats);
+    database.internode.begin(config.data_internode_encryption);
+    Ok(Arc::new(database))
 }
 
 fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {

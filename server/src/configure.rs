@@ -7,6 +7,7 @@ use carnelian_config::{Config, DirectiveId, LogLevel, SetError};
 
 use crate::aof;
 use crate::database::Database;
+use crate::internode;
 use crate::listener::{Endpoints, Kind};
 use crate::log::{self, Level};
 use crate::process;
@@ -38,6 +39,13 @@ pub fn change(
                  with {possible}"
             );
             return Err(SetError::refused(id, reason));
+        }
+    }
+    if changed.contains(&DirectiveId::replicaof_node) {
+        match internode::configured(&next) {
+            Err(reason) => return Err(SetError::refused(DirectiveId::replicaof_node, reason)),
+            Ok(Some(_)) => next.replicaof = None,
+            Ok(None) => {}
         }
     }
     let tls_changed = has(TLS).or(has(&[DirectiveId::bind]));
@@ -88,6 +96,7 @@ pub fn change(
     database.set_settings(settings);
     database.replication.primary.set_needs(database, &next);
     aof::heed(server, database, &next);
+    internode::heed(server, database, &next, &changed);
     *server.config.write() = Arc::new(next);
     replica::apply_rules(database, replica::Rules::of(server));
     Ok(())

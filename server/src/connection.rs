@@ -14,6 +14,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use crate::clients::{ClientShared, bits};
 use crate::database::Database;
 use crate::input::Input;
+use crate::internode::PeerLink;
 use crate::listener::Kind;
 use crate::output::Output;
 use crate::replication::apply::PrimaryLink;
@@ -29,6 +30,8 @@ pub struct Accepted {
     pub refusal: Option<Refusal>,
     /// The peer is the server that the database follows, and the stream is in the middle.
     pub primary: Option<PrimaryStream>,
+    /// The peer is a node of this one's cluster.
+    pub peer: Option<Box<PeerLink>>,
 }
 
 /// Where the stream of effects of the server that a database follows goes on.
@@ -138,7 +141,8 @@ pub struct Flags {
 
 impl Connection {
     pub fn new(accepted: Accepted) -> Self {
-        let Accepted { stream, kind, database, shared, loopback, refusal, primary } = accepted;
+        let Accepted { stream, kind, database, shared, loopback, refusal, primary, peer } =
+            accepted;
         let mut session = Session::new(shared, database, loopback);
         let (mut transport, mut input) = (Transport::Sniff, Input::default());
         let mut flags = Flags::default();
@@ -147,6 +151,10 @@ impl Connection {
             transport = Transport::Plain;
             flags.unparsed = !received.is_empty();
             input.append(&received);
+        }
+        if let Some(peer) = peer {
+            session = session.of_peer(peer);
+            transport = Transport::Plain;
         }
         Self {
             stream,

@@ -20,6 +20,7 @@ use crate::effects::EffectLog;
 use crate::encryption::Encryption;
 use crate::eviction::Room;
 use crate::histogram::Histogram;
+use crate::internode::DatabaseChannel;
 use crate::latency::Latency;
 use crate::listener::Listeners;
 use crate::load::Loading;
@@ -74,6 +75,8 @@ pub struct Database {
     pub active_expiry: AtomicBool,
     /// Whom it follows and who follows it.
     pub replication: Replication,
+    /// Its links with other nodes.
+    pub internode: DatabaseChannel,
 }
 
 impl Database {
@@ -117,6 +120,7 @@ impl Database {
             waiters: Waiters::default(),
             active_expiry: AtomicBool::new(true),
             replication: Replication::default(),
+            internode: DatabaseChannel::default(),
         }
     }
 

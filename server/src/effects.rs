@@ -72,7 +72,12 @@ struct Keepers {
     backlog_bytes: Option<u64>,
     /// From where on each replica still needs it, by its client's id.
     replicas: Vec<(u64, u64)>,
+    /// The same of nodes of the cluster, by what they have said that they have.
+    nodes: Vec<(u32, u64)>,
 }
+
+/// No more is kept for a node that is behind, or away.
+const OF_NODE_BYTES_MAX: u64 = 64 << 20;
 
 impl Default for EffectLog {
     fn default() -> Self {
@@ -172,6 +177,7 @@ impl EffectLog {
         sequence.selected = selected;
         sequence.keepers.file = offset;
         sequence.keepers.replicas.clear();
+        sequence.keepers.nodes.clear();
         sequence.trim_at = offset + TRIM_BYTES;
         self.synced.store(offset, Ordering::SeqCst);
     }
@@ -357,6 +363,23 @@ impl EffectLog {
         sequence.trim();
     }
 
+    /// A node of the cluster has everything up to an offset. What follows is kept for it, so that its link can be
+    /// cut at any time and be made again from there; what a replica has been sent may not have come.
+    pub fn keep_for(&self, node: u32, offset: u64) {
+        let nodes = &mut self.sequence.lock().keepers.nodes;
+        match nodes.iter_mut().find(|(other, _)| *other == node) {
+            Some((_, kept)) => *kept = offset,
+            None => nodes.push((node, offset)),
+        }
+    }
+
+    /// Nothing more is kept for a node.
+    pub fn forget(&self, node: u32) {
+        let mut sequence = self.sequence.lock();
+        sequence.keepers.nodes.retain(|(other, _)| *other != node);
+        sequence.trim();
+    }
+
     /// Gives a replica what comes next, up to about `most` bytes. How much there is after that; if it is
     /// nothing, `reactor` is told of what comes.
     pub fn feed(
@@ -432,13 +455,15 @@ impl Sequence {
 
     /// Forgets what nobody needs.
     fn trim(&mut self) {
-        let Keepers { files, file, backlog_bytes, replicas, .. } = &self.keepers;
+        let Keepers { files, file, backlog_bytes, replicas, nodes, .. } = &self.keepers;
         let end = self.backlog.end();
         let mut needed = end.saturating_sub(backlog_bytes.unwrap_or(0));
         if *files != 0 {
             needed = needed.min(*file);
         }
         let needed = replicas.iter().fold(needed, |needed, (_, position)| needed.min(*position));
+        let least = end.saturating_sub(OF_NODE_BYTES_MAX);
+        let needed = nodes.iter().fold(needed, |needed, (_, kept)| needed.min((*kept).max(least)));
         self.backlog.trim(needed);
         self.trim_at = end + TRIM_BYTES;
     }

@@ -31,6 +31,7 @@ mod halt;
 mod histogram;
 mod info;
 mod input;
+pub mod internode;
 mod keys;
 mod latency;
 pub mod listener;

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::blocking::Waiter;
 use crate::database::Database;
+use crate::internode::Internode;
 use crate::listener::{Change, Listener};
 use crate::mailbox::{Mailbox, Message};
 use crate::rates::Turns;
@@ -30,6 +31,8 @@ pub struct Server {
     pub registry: Registry,
     pub reclaimer: Reclaimer,
     pub watch: Watch,
+    /// What it has to do with other nodes of its cluster.
+    pub internode: Internode,
     /// `rename-command` lines, for the registry.
     pub renames: Vec<Line>,
     /// Ticks of a reactor in a second.
@@ -60,6 +63,8 @@ pub enum Request {
     Signal(&'static str),
     /// The data has been loaded, or cannot be.
     Loaded,
+    /// SIGHUP: what is kept in files may have changed.
+    Reload,
 }
 
 impl Server {
@@ -82,6 +87,7 @@ impl Server {
             registry,
             reclaimer,
             watch: Watch::begin(),
+            internode: Internode::default(),
             renames,
             changing: Mutex::default(),
             requests,

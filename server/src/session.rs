@@ -15,6 +15,7 @@ use crate::database::{Counters, Database};
 use crate::dispatch::Scratch;
 use crate::eviction::Quota;
 use crate::expire::Sweep;
+use crate::internode::PeerLink;
 use crate::mailbox::Message;
 use crate::pubsub::{Publication, Subscriptions};
 use crate::reactor::Core;
@@ -74,6 +75,8 @@ pub struct Session {
     pub logged: u64,
     /// The peer is the server that this database follows.
     pub primary: Option<Box<PrimaryLink>>,
+    /// The peer is a node of this one's cluster, and may do nothing but replicate.
+    pub peer: Option<Box<PeerLink>>,
     /// What a replica has told of itself before it asked for data.
     pub introduction: Option<Box<Introduction>>,
     /// The client is a replica, and this is how it is fed.
@@ -115,6 +118,7 @@ impl Session {
             waiter: None,
             logged: 0,
             primary: None,
+            peer: None,
             introduction: None,
             attached: None,
             awaited: Cell::new(None),
@@ -130,6 +134,13 @@ impl Session {
         self.primary = Some(link);
         self
     }
+
+    /// The session of another node of the cluster, which has proved to be that. It is no user.
+    pub fn of_peer(mut self, peer: Box<PeerLink>) -> Self {
+        (self.authenticated, self.logged_in, self.may_do_all) = (true, true, false);
+        self.peer = Some(peer);
+        self
+    }
 }
 
 impl Session {
@@ -143,7 +154,7 @@ impl Session {
     pub fn refresh_settings(&mut self) {
         if self.generation != self.database.generation() {
             (self.generation, self.settings) = self.database.settings();
-            if self.primary.is_none() {
+            if self.primary.is_none() && self.peer.is_none() {
                 self.refresh_user();
             }
         }
@@ -222,6 +233,7 @@ impl Session {
         if let Some(waiter) = self.waiter.take() {
             waiter.call_off();
         }
+        self.peer = None;
         if let Some(attached) = self.attached.take() {
             self.database.replication.primary.detach(&self.database, &attached.replica);
         }

@@ -1,5 +1,5 @@
-//! Signals, on a thread of their own: what ends the process is passed to the main thread, the rest is
-//! taken and forgotten.
+//! Signals, on a thread of their own: what ends the process is passed to the main thread, and SIGHUP, which
+//! has it read its certificates again. The rest is taken and forgotten.
 
 use std::io;
 use std::sync::mpsc::Sender;
@@ -26,6 +26,12 @@ pub fn watch(requests: Sender<Request>) -> io::Result<()> {
                 SIGINT => {
                     interrupted = true;
                     "SIGINT"
+                }
+                SIGHUP => {
+                    if requests.send(Request::Reload).is_err() {
+                        return;
+                    }
+                    continue;
                 }
                 _ => continue,
             };

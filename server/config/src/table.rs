@@ -30,6 +30,11 @@ const BIND: Kind =
     Kind::Words { most: 16, too_many: "Too many bind addresses specified.", check: check::any };
 const SAN: Kind =
     Kind::Words { most: 100, too_many: "Too many names.", check: check::certificate_name };
+const NODE: Kind = Kind::Words {
+    most: 3,
+    too_many: "A node's number, its host and perhaps its port.",
+    check: check::any,
+};
 const SYSLOG_FACILITIES: &[&str] =
     &["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];
 
@@ -275,6 +280,14 @@ directives! {
     min_replicas_max_lag: u32 = "10", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-max-lag";
     propagation_error_behavior: &'static str = "ignore",
         Kind::Word(&["ignore", "panic", "panic-on-replicas"]), AnyTime, Later;
+
+    // Between the nodes of a cluster.
+    internode_port: u16 = "3342", int(0, 65535), StartOnly, Obeyed;
+    internode_plain_port: u16 = "3343", int(0, 65535), StartOnly, Obeyed;
+    internode_bind: Vec<String> = "", BIND, StartOnly, Obeyed;
+    data_internode_encryption: bool = "no", Kind::Bool, AnyTime, Obeyed;
+    data_internode_encryption_graceful: bool = "no", Kind::Bool, AnyTime, Obeyed;
+    replicaof_node: Vec<String> = "", NODE, AnyTime, Obeyed;
 
     // Cluster.
     cluster_enabled: bool = "no", Kind::Bool, StartOnly, Later;

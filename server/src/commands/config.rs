@@ -5,7 +5,7 @@ use std::io;
 use carnelian_commands::{CommandError, Effect, Flags};
 use carnelian_config::{self as config, Extent};
 
-use crate::commands::{Context, command, help};
+use crate::commands::{Context, command, help, replicaof};
 use crate::configure;
 use crate::database::Database;
 use crate::dispatch::LOADING;
@@ -89,6 +89,9 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         next.set(&pairs, permission)
     })
     .map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    if pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"replicaof-node")) {
+        replicaof::follow_configured(context)?;
+    }
     let database = context.database;
     warn_of_small_limit(context, database, &pairs);
     // A lower limit holds from now on, whether or not there will be another command.

@@ -8,6 +8,7 @@ use crate::clients::bits;
 use crate::commands::{Context, Reach, client_line, command};
 use crate::configure;
 use crate::dispatch::Nesting;
+use crate::internode;
 use crate::log;
 use crate::registry::ServerCommand;
 use crate::replication::replica::{self, Rules};
@@ -34,13 +35,7 @@ fn replicaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let server = Arc::clone(&context.worker.server);
     let (host, port) = (context.args[1], context.args[2]);
     if args::is(host, "NO") && args::is(port, "ONE") {
-        let was_replica = context.with_data(Reach::Everything, |_| replica::promote(&database));
-        if was_replica {
-            replica::restart_file(&server, &database, context.nesting != Nesting::Nothing);
-            note(context, None)?;
-            let line = line(context);
-            log::notice!("MASTER MODE enabled (user request from '{line}')");
-        }
+        follow_nobody(context)?;
         context.reply.ok();
         return Ok(Effect::None);
     }
@@ -53,6 +48,7 @@ fn replicaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if let Some(following) = database.replication.following.load_full()
         && following.host.eq_ignore_ascii_case(&host)
         && following.port == port
+        && following.target.is_none()
     {
         log::notice!(
             "REPLICAOF would result into synchronization with the master we are already connected \
@@ -73,6 +69,39 @@ fn replicaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
+fn follow_nobody(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let database = Arc::clone(&context.session.database);
+    let server = Arc::clone(&context.worker.server);
+    let was_replica = context.with_data(Reach::Everything, |_| replica::promote(&database));
+    if was_replica {
+        replica::restart_file(&server, &database, context.nesting != Nesting::Nothing);
+        note(context, None)?;
+        let line = line(context);
+        log::notice!("MASTER MODE enabled (user request from '{line}')");
+    }
+    Ok(())
+}
+
+/// Follows the node that `replicaof-node` names now, or none any longer.
+pub(super) fn follow_configured(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let database = Arc::clone(&context.session.database);
+    let server = Arc::clone(&context.worker.server);
+    // What is configured has been checked.
+    let target = internode::configured(&server.config()).ok().flatten();
+    let before = database.replication.following.load_full().and_then(|it| it.target.clone());
+    if target == before {
+        return Ok(());
+    }
+    let Some(target) = target else { return follow_nobody(context) };
+    let rules = Rules::of(&server);
+    let following = context
+        .with_data(Reach::Everything, |_| replica::follow_node(&database, target.clone(), rules));
+    replica::begin(&server, &database, &following);
+    let line = line(context);
+    log::notice!("REPLICAOF {target} enabled (user request from '{line}')");
+    Ok(())
+}
+
 /// CONFIG GET and REWRITE know it too.
 fn note(
     context: &Context<'_>,
@@ -82,6 +111,7 @@ fn note(
     let is_nested = context.nesting != Nesting::Nothing;
     configure::change(server, database, is_nested, |config| {
         config.replicaof = primary;
+        config.replicaof_node = Vec::new();
         Ok(Vec::new())
     })
     .map_err(|error| CommandError::text(format!("ERR {error}")))

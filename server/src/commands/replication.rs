@@ -176,6 +176,9 @@ fn acknowledge(context: &mut Context<'_>, offset: &[u8], on_disk: Option<&[u8]>)
     let end = database.log.end();
     let on_disk = on_disk.and_then(number).map(|on_disk| on_disk.min(end));
     replica.acknowledge(offset.min(end), on_disk, now_ms);
+    if let Some(peer) = &context.session.peer {
+        peer.note(offset.min(end));
+    }
     let replication = &database.replication;
     if !replication.primary.waits.is_empty() {
         replication.primary.waits.settle(database);
@@ -315,6 +318,9 @@ fn go_on(context: &mut Context<'_>, database: &Database, id: &[u8], offset: i64)
         }
         return false;
     };
+    if let Some(peer) = &context.session.peer {
+        peer.note(next);
+    }
     let knows_names = context.session.introduction.as_ref().is_some_and(|it| it.knows_names);
     let greeting = match knows_names {
         true => format!("+CONTINUE {}\r\n", history.id()),

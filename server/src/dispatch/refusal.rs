@@ -7,6 +7,7 @@ use carnelian_resp::Writer;
 
 use super::settle_reply;
 use crate::acl::{self, Denied, Origin};
+use crate::internode;
 use crate::pubsub;
 use crate::registry::{Entry, Registry};
 use crate::replication::gate;
@@ -53,7 +54,11 @@ pub fn admit<'r>(
     if !entry.accepts(words.len()) {
         return Err(Refusal::Arity(entry.id));
     }
-    if !session.may_do_all() {
+    if session.peer.is_some() {
+        if !internode::may_run(&entry.full_name) {
+            return Err(Refusal::Gated(entry.id, internode::NOT_A_CLIENT));
+        }
+    } else if !session.may_do_all() {
         if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
             return Err(Refusal::NoAuth(entry.id));
         }

@@ -6,6 +6,7 @@ use carnelian_config::Config;
 use carnelian_tls::CertificateInfo;
 
 use super::{Page, View};
+use crate::internode;
 use crate::listener::Kind;
 use crate::settings::given;
 use crate::tasks::{CARNELIAN_VERSION, REDIS_VERSION};
@@ -87,6 +88,11 @@ pub(super) fn tls(view: &View<'_>, page: &mut Page) {
     // Links to other servers are yet to come, and certificates for them.
     certificate("client", None);
     certificate("ca", configuration.as_ref().and_then(|it| it.authority.as_ref()));
+}
+
+/// The channel between nodes.
+pub(super) fn internode(view: &View<'_>, page: &mut Page) {
+    internode::write_figures(view.server, view.database, |name, value| page.field(name, value));
 }
 
 pub(super) fn cpu(view: &View<'_>, page: &mut Page) {

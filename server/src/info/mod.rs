@@ -49,6 +49,7 @@ const SECTIONS: &[Section] = &[
     always("threads", "Threads", figures::threads),
     always("stats", "Stats", figures::stats),
     always("replication", "Replication", figures::replication),
+    when_asked("internode", "Internode", host::internode),
     always("cpu", "CPU", host::cpu),
     always("modules", "Modules", nothing),
     when_asked("commandstats", "Commandstats", commands::calls),

@@ -22,12 +22,13 @@ use super::gate;
 use super::relay;
 use super::replica::{self, Following, Rules, Stage};
 use super::snapshot::{self, Loaded, OnDisk};
-use super::wire::Wire;
+use super::wire::{Socket, Wire};
 use crate::aof;
 use crate::clients::{ClientShared, Origin, bits};
 use crate::clock;
 use crate::connection::{Accepted, PrimaryStream, Stream};
 use crate::database::Database;
+use crate::internode::{self, NodeTarget};
 use crate::listener::Kind;
 use crate::log;
 use crate::mailbox::Message;
@@ -72,6 +73,7 @@ impl Link {
                 return;
             }
             self.following.keep(None);
+            self.following.note_lost();
             self.following.set_stage(Stage::Connect);
             self.apply_rules();
             let pause = match result {
@@ -101,15 +103,10 @@ impl Link {
 
     /// Makes the link and stays with it until it is lost.
     fn attempt(&self) -> Result<(), String> {
-        let connector = self.connector()?;
-        self.following.set_stage(Stage::Connecting);
-        log::notice!("MASTER <-> REPLICA sync started");
-        let mut wire = Wire::connect(&self.following, self.timeout())?;
-        log::notice!("Non blocking connect for SYNC fired the event.");
-        if let Some(connector) = connector {
-            let failed = |error| format!("TLS handshake with MASTER failed: {error}");
-            wire.secure(&connector).map_err(failed)?;
-        }
+        let mut wire = match &self.following.target {
+            None => self.connect()?,
+            Some(target) => self.dial(target)?,
+        };
         self.following.set_stage(Stage::Handshake);
         let answer = self.shake_hands(&mut wire);
         self.end_failover(answer.is_ok());
@@ -130,6 +127,40 @@ impl Link {
             }
             Step::Listen | Step::Say(_) => Err("The handshake did not come to an end".into()),
         }
+    }
+
+    fn connect(&self) -> Result<Wire, String> {
+        let connector = self.connector()?;
+        self.following.set_stage(Stage::Connecting);
+        log::notice!("MASTER <-> REPLICA sync started");
+        let mut wire = Wire::connect(&self.following, self.timeout())?;
+        log::notice!("Non blocking connect for SYNC fired the event.");
+        if let Some(connector) = connector {
+            let failed = |error| format!("TLS handshake with MASTER failed: {error}");
+            wire.secure(&connector).map_err(failed)?;
+        }
+        Ok(wire)
+    }
+
+    /// Reaches a node of the cluster, as the database's setting has it.
+    fn dial(&self, target: &NodeTarget) -> Result<Wire, String> {
+        self.following.set_stage(Stage::Connecting);
+        log::notice!("MASTER <-> REPLICA sync started");
+        let failed =
+            |reason: &dyn std::fmt::Display| format!("Unable to connect to MASTER: {reason}");
+        let dialled =
+            internode::dial(&self.server, &self.database, target).map_err(|it| failed(&it))?;
+        let own_serial = dialled.own_serial.clone();
+        let wire = Wire::of_node(&self.following, dialled, self.timeout());
+        let wire = wire.map_err(|it| failed(&it))?;
+        self.following.note_made(own_serial);
+        // Changed meanwhile, when there was no link yet to be ended.
+        if !wire.is_encrypted && self.database.internode.is_encrypted() {
+            return Err(failed(&"the link is to be encrypted now"));
+        }
+        let how = if wire.is_encrypted { "over TLS" } else { "with a ticket, not encrypted" };
+        log::notice!("Connected to {target} {how}.");
+        Ok(wire)
     }
 
     /// What makes TLS sessions, if the link is to be one. Files are read anew for each link.
@@ -170,7 +201,8 @@ impl Link {
             0 => config.port,
             port => port,
         };
-        let auth = (!config.masterauth.is_empty())
+        // A node is known by its certificate.
+        let auth = (!config.masterauth.is_empty() && self.following.target.is_none())
             .then(|| (config.masteruser.clone(), config.masterauth.clone()));
         Introduction {
             auth,
@@ -450,17 +482,16 @@ impl Link {
     ) -> io::Result<Arc<ClientShared>> {
         let database = &self.database;
         let mailboxes = &self.server.mailboxes;
-        let Wire { stream, secured, .. } = wire;
+        let Wire { stream, secured, addresses: (peer, own), is_encrypted, .. } = wire;
         stream.set_nonblocking(true)?;
         let reactor = database.clients.len() % mailboxes.len();
-        let (peer, own) = (stream.peer_addr()?, stream.local_addr()?);
-        let is_tls = secured.is_some();
-        let (stream, kind) = match secured {
-            None => (Stream::Tcp(mio::net::TcpStream::from_std(stream)), Kind::Tcp),
-            Some(secured) => {
-                let near = relay::start(secured, stream)?;
-                (Stream::Unix(mio::net::UnixStream::from_std(near)), Kind::Unix)
+        let of_pair = |near| (Stream::Unix(mio::net::UnixStream::from_std(near)), Kind::Unix);
+        let (stream, kind) = match (stream, secured) {
+            (Socket::Tcp(stream), None) => {
+                (Stream::Tcp(mio::net::TcpStream::from_std(stream)), Kind::Tcp)
             }
+            (Socket::Tcp(stream), Some(secured)) => of_pair(relay::start(secured, stream)?),
+            (Socket::Pair(near), _) => of_pair(near),
         };
         let shared = database.clients.add(Origin {
             address: peer.to_string(),
@@ -471,8 +502,7 @@ impl Link {
             now_ms: clock::wall_ms(),
         });
         shared.set_flag(bits::PRIMARY, true);
-        shared.tls.store(is_tls, Ordering::Relaxed);
-        self.following.keep(None);
+        shared.tls.store(is_encrypted, Ordering::Relaxed);
         self.following.hand_over(&shared);
         let link = Box::new(PrimaryLink::new(Arc::clone(&self.following), source));
         let db = database.log.selected().and_then(|db| u16::try_from(db).ok()).unwrap_or(0);
@@ -484,8 +514,11 @@ impl Link {
             loopback: false,
             refusal: None,
             primary: Some(PrimaryStream { link, db, received }),
+            peer: None,
         };
         mailboxes[reactor].post(Message::Accept(Box::new(accepted)));
+        // Not before: until then it is by the socket that the link can be ended.
+        self.following.keep(None);
         if self.following.is_stopped() {
             // Whoever stopped it may have looked for the client before it was there.
             shared.kill();

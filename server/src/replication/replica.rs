@@ -3,7 +3,6 @@
 //! The role changes under all locks, together with where the log comes from. So there is no write of a client behind
 //! the first of the primary, and no write of the primary behind a promotion.
 
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,14 +10,17 @@ use std::time::Duration;
 use carnelian_config::Config;
 use carnelian_replication::{History, Id};
 use carnelian_resp::Writer;
+use carnelian_tls::internode::Serial;
 use parking_lot::{Condvar, Mutex};
 
+use super::wire::Socket;
 use super::{gate, link, new_id};
 use crate::aof;
 use crate::blocking;
 use crate::clients::ClientShared;
 use crate::clock;
 use crate::database::Database;
+use crate::internode::{self, NodeTarget};
 use crate::log;
 use crate::server::Server;
 
@@ -55,6 +57,8 @@ impl Stage {
 pub struct Following {
     pub host: String,
     pub port: u16,
+    /// It is a node of this one's cluster, and is reached as such.
+    pub target: Option<NodeTarget>,
     stage: AtomicU8,
     /// There is a history that a primary may go on with.
     has_past: AtomicBool,
@@ -85,7 +89,9 @@ pub struct Transfer {
 #[derive(Default)]
 struct State {
     /// What is to be shut down when the link is to end.
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
+    /// There is a link to a node: see [`Following::note_made`].
+    made: Option<Option<Serial>>,
     /// The primary's connection on a reactor.
     client: Option<Arc<ClientShared>>,
     /// It is still there.
@@ -93,10 +99,11 @@ struct State {
 }
 
 impl Following {
-    pub fn new(host: String, port: u16, has_past: bool) -> Arc<Self> {
+    pub fn new(host: String, port: u16, target: Option<NodeTarget>, has_past: bool) -> Arc<Self> {
         Arc::new(Self {
             host,
             port,
+            target,
             stage: AtomicU8::new(Stage::Connect as u8),
             has_past: AtomicBool::new(has_past),
             is_stopped: AtomicBool::new(false),
@@ -164,8 +171,27 @@ impl Following {
         state.client.clone().filter(|_| state.has_client)
     }
 
+    /// There is a link to a node, on which this certificate was shown; none: it is not encrypted.
+    pub(super) fn note_made(&self, own_serial: Option<Serial>) {
+        self.state.lock().made = Some(own_serial);
+    }
+
+    pub(super) fn note_lost(&self) {
+        self.state.lock().made = None;
+    }
+
+    /// Whether the link to a node is encrypted, while there is one.
+    pub fn is_encrypted(&self) -> Option<bool> {
+        self.state.lock().made.as_ref().map(Option::is_some)
+    }
+
+    /// The certificate that was shown on the link to a node, if it is there and encrypted.
+    pub fn own_serial(&self) -> Option<Serial> {
+        self.state.lock().made.clone().flatten()
+    }
+
     /// A socket that is shut down when the link is to end; none: it is somebody else's now.
-    pub(super) fn keep(&self, socket: Option<TcpStream>) {
+    pub(super) fn keep(&self, socket: Option<Socket>) {
         let mut state = self.state.lock();
         state.socket = socket;
         if self.is_stopped() {
@@ -182,7 +208,7 @@ impl Following {
     /// That connection has ended.
     pub fn lose_link(&self) {
         let mut state = self.state.lock();
-        (state.client, state.has_client) = (None, false);
+        (state.client, state.has_client, state.made) = (None, false, None);
         self.set_stage(Stage::Connect);
         self.changed.notify_all();
     }
@@ -225,7 +251,7 @@ impl Following {
 fn close(state: &mut State) {
     if let Some(socket) = state.socket.take() {
         // It may be closed already.
-        let _ = socket.shutdown(Shutdown::Both);
+        let _ = socket.shut_down();
     }
     if let Some(client) = &state.client {
         client.kill();
@@ -236,11 +262,27 @@ fn close(state: &mut State) {
 /// [`begin`] once it has released them.
 #[must_use]
 pub fn follow(database: &Database, host: String, port: u16, rules: Rules) -> Arc<Following> {
+    follow_either(database, host, port, None, rules)
+}
+
+/// The same for a node of the cluster.
+#[must_use]
+pub fn follow_node(database: &Database, target: NodeTarget, rules: Rules) -> Arc<Following> {
+    follow_either(database, target.host.clone(), target.port, Some(target), rules)
+}
+
+fn follow_either(
+    database: &Database,
+    host: String,
+    port: u16,
+    target: Option<NodeTarget>,
+    rules: Rules,
+) -> Arc<Following> {
     let replication = &database.replication;
     let before = replication.following.load_full();
     let has_own = !rules.is_start || replication.has_resumed.load(Ordering::SeqCst);
     let has_past = before.as_ref().map_or(has_own, |before| before.has_past());
-    let following = Following::new(host, port, has_past);
+    let following = Following::new(host, port, target, has_past);
     replication.following.store(Some(Arc::clone(&following)));
     if let Some(before) = before {
         before.stop();
@@ -366,7 +408,7 @@ pub fn resume(
     let Some(id) = Id::parse(id) else { return };
     let _all = database.keyspace.lock_all();
     let mut history = database.replication.history.lock();
-    if config.replicaof.is_some() {
+    if config.replicaof.is_some() || internode::configured(config) != Ok(None) {
         history.renew(id);
         database.replication.has_resumed.store(true, Ordering::SeqCst);
     } else {

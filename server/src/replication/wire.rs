@@ -1,7 +1,8 @@
 //! The socket of a link until a reactor has it: read and written by the link's own thread, within bounds of time.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use carnelian_tls::Connector;
 
 use super::replica::Following;
 use super::secure::Secured;
+use crate::internode::{Dialled, DialledSocket};
 
 /// While data are loaded the primary is told so often that we are alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -19,9 +21,72 @@ const BEAT: Duration = Duration::from_secs(1);
 /// What a peer has to send within a time-out, or else it is not worth waiting for.
 const BYTES_MIN: u64 = 64;
 
+/// What a link goes over.
+pub enum Socket {
+    Tcp(TcpStream),
+    /// One end of a pair; behind the other end it is passed on, encrypted.
+    Pair(UnixStream),
+}
+
+impl Socket {
+    pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(limit),
+            Self::Pair(stream) => stream.set_read_timeout(limit),
+        }
+    }
+
+    fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_write_timeout(limit),
+            Self::Pair(stream) => stream.set_write_timeout(limit),
+        }
+    }
+
+    pub fn set_nonblocking(&self, is_on: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(is_on),
+            Self::Pair(stream) => stream.set_nonblocking(is_on),
+        }
+    }
+
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
+            Self::Pair(stream) => stream.try_clone().map(Self::Pair),
+        }
+    }
+
+    /// Ends the connection for all who have it.
+    pub fn shut_down(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Pair(stream) => stream.shutdown(Shutdown::Both),
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => (&mut &*stream).read(buffer),
+            Self::Pair(stream) => (&mut &*stream).read(buffer),
+        }
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => (&mut &*stream).write_all(bytes),
+            Self::Pair(stream) => (&mut &*stream).write_all(bytes),
+        }
+    }
+}
+
 /// A connection to the primary.
 pub struct Wire {
-    pub stream: TcpStream,
+    pub stream: Socket,
+    /// Of the other end, and of ours.
+    pub addresses: (SocketAddr, SocketAddr),
+    /// Nobody on the way can read it.
+    pub is_encrypted: bool,
     /// There, what is read and written goes through it.
     pub secured: Option<Secured>,
     following: Arc<Following>,
@@ -46,18 +111,11 @@ impl Wire {
         for address in addresses {
             match TcpStream::connect_timeout(&address, timeout) {
                 Ok(stream) => {
-                    Self::prepare(&stream, timeout).map_err(|it| failed(&it))?;
-                    following.keep(stream.try_clone().ok());
-                    return Ok(Self {
-                        stream,
-                        secured: None,
-                        following: Arc::clone(following),
-                        timeout,
-                        line_deadline: None,
-                        window: (Instant::now(), 0),
-                        beaten: None,
-                        counted_bytes: 0,
-                    });
+                    let own = stream.local_addr().map_err(|it| failed(&it))?;
+                    stream.set_nodelay(true).map_err(|it| failed(&it))?;
+                    let (stream, addresses) = (Socket::Tcp(stream), (address, own));
+                    return Self::over(following, stream, addresses, timeout)
+                        .map_err(|it| failed(&it));
                 }
                 Err(error) => last = error,
             }
@@ -65,17 +123,51 @@ impl Wire {
         Err(format!("Error condition on socket for SYNC: {last}"))
     }
 
-    fn prepare(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-        stream.set_nodelay(true)?;
+    /// Goes on over a link with another node.
+    pub fn of_node(
+        following: &Arc<Following>,
+        dialled: Dialled,
+        timeout: Duration,
+    ) -> io::Result<Self> {
+        let stream = match dialled.socket {
+            DialledSocket::Pair(stream) => Socket::Pair(stream),
+            DialledSocket::Plain(stream) => Socket::Tcp(stream),
+        };
+        let mut wire = Self::over(following, stream, dialled.addresses, timeout)?;
+        wire.is_encrypted = dialled.own_serial.is_some();
+        Ok(wire)
+    }
+
+    fn over(
+        following: &Arc<Following>,
+        stream: Socket,
+        addresses: (SocketAddr, SocketAddr),
+        timeout: Duration,
+    ) -> io::Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))
+        stream.set_write_timeout(Some(timeout))?;
+        following.keep(stream.try_clone().ok());
+        Ok(Self {
+            stream,
+            addresses,
+            is_encrypted: false,
+            secured: None,
+            following: Arc::clone(following),
+            timeout,
+            line_deadline: None,
+            window: (Instant::now(), 0),
+            beaten: None,
+            counted_bytes: 0,
+        })
     }
 
     /// Speaks TLS from now on.
     pub fn secure(&mut self, connector: &Connector) -> io::Result<()> {
         let deadline = Instant::now() + self.timeout;
-        let secured = Secured::shake_hands(connector, &self.stream, deadline).map_err(slow)?;
+        let Socket::Tcp(stream) = &self.stream else { return Ok(()) };
+        let secured = Secured::shake_hands(connector, stream, deadline).map_err(slow)?;
         self.secured = Some(secured);
+        self.is_encrypted = true;
         Ok(())
     }
 
@@ -89,9 +181,9 @@ impl Wire {
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.secured {
-            Some(secured) => secured.write(&self.stream, bytes),
-            None => self.stream.write_all(bytes),
+        match (&mut self.secured, &self.stream) {
+            (Some(secured), Socket::Tcp(stream)) => secured.write(stream, bytes),
+            (_, stream) => stream.write_all(bytes),
         }
     }
 
@@ -140,12 +232,12 @@ impl Read for Wire {
             self.stream.set_read_timeout(Some(left))?;
         }
         self.beat()?;
-        let count = match &mut self.secured {
-            Some(secured) => {
+        let count = match (&mut self.secured, &self.stream) {
+            (Some(secured), Socket::Tcp(stream)) => {
                 let deadline = self.line_deadline.unwrap_or_else(|| Instant::now() + self.timeout);
-                secured.read(&self.stream, deadline, buffer)
+                secured.read(stream, deadline, buffer)
             }
-            None => self.stream.read(buffer),
+            (_, stream) => stream.read(buffer),
         };
         let count = count.map_err(slow)?;
         self.counted_bytes += count as u64;

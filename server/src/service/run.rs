@@ -128,7 +128,9 @@ impl Service {
             let limits = Limits {
                 // The primary has let it pass.
                 max_bulk: if is_primary { BULK_BYTES_OF_PRIMARY } else { bulk_bytes_max },
-                authenticated: connection.session.authenticated,
+                // Nothing that a node may say is long.
+                authenticated: connection.session.authenticated
+                    && connection.session.peer.is_none(),
                 ..Limits::default()
             };
             let parsed = self.parse(connection, data, position, &limits);

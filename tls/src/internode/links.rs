@@ -281,6 +281,11 @@ impl Link {
         self.info.address
     }
 
+    /// The certificate that this end showed.
+    pub fn own_serial(&self) -> &Serial {
+        &self.info.own_serial
+    }
+
     /// `TLSv1.2` or `TLSv1.3`.
     pub fn version(&self) -> &'static str {
         match self.version {

@@ -7,6 +7,7 @@
 //!   All of it is swapped under live traffic: new handshakes use the new.
 //! - [`Acceptor`] and [`Connector`] make a [`Link`] of a socket, or a [`Refusal`] with its reason.
 //!   Each checks the other end against the cluster, the plane and the node that was meant.
+//! - [`Frames`] is a link of the control plane as messages, for who implements [`ControlPlane`].
 //! - [`Links`] knows every live link; one whose peer is revoked ends at once, whatever it is doing.
 //!
 //! There is no way to have a link without all that: no plaintext, no resumed sessions, no setting
@@ -17,6 +18,7 @@ mod ca;
 mod connector;
 mod counters;
 mod credential;
+mod frames;
 mod hello;
 mod issue;
 mod links;
@@ -38,6 +40,7 @@ pub use ca::SigningAuthority;
 pub use connector::Connector;
 pub use counters::{Counters, Direction};
 pub use credential::Credential;
+pub use frames::{ControlPlane, FRAME_BYTES_FIRST, Frames};
 pub use issue::{Issued, NodeKey, Request};
 pub use links::{DropReason, Link, LinkId, LinkInfo, Links, Signal};
 pub use node::{Node, Settings};
