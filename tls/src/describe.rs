@@ -133,6 +133,14 @@ pub(crate) fn parse<'a>(
     }
 }
 
+/// Bytes of hexadecimal digits in either case.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
@@ -161,7 +169,7 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn fingerprint<const N: usize>(
+pub(crate) fn fingerprint<const N: usize>(
     algorithm: &'static digest::Algorithm,
     certificate: &CertificateDer<'_>,
 ) -> [u8; N] {

@@ -18,7 +18,7 @@ pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(820 * 86_400);
 /// Leaves of ours are made anew this long before they end.
 pub(crate) const LEAF_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
 
-pub(crate) const AUTHORITY_LIFE: Duration = Duration::from_secs(3_652 * 86_400);
+const AUTHORITY_LIFE: Duration = Duration::from_secs(3_652 * 86_400);
 
 /// Clocks of clients may be behind.
 pub(crate) const BACKDATED: Duration = Duration::from_secs(10 * 60);
@@ -108,16 +108,25 @@ pub(crate) enum Purpose {
 pub(crate) fn authority(now: SystemTime) -> Result<Issued, ConfigError> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let serial = serial()?;
-    let mut params = CertificateParams::default();
     // Two authorities of the same name would be taken for one another in lists and trust stores.
-    let id = crate::describe::hex(&serial[8..12]);
-    params.distinguished_name = subject(&format!("Carnelian client CA {id}"));
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    let name = format!("Carnelian client CA {}", crate::describe::hex(&serial[8..12]));
+    let certificate = authority_params(&name, &serial, now).self_signed(&key)?;
+    Ok(issued(certificate, &key))
+}
+
+/// What the certificate of an authority says that signs leaves and nothing else.
+pub(crate) fn authority_params(
+    common_name: &str,
+    serial: &[u8],
+    now: SystemTime,
+) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(common_name);
+    params.serial_number = Some(SerialNumber::from_slice(serial));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, now, now + AUTHORITY_LIFE);
-    let certificate = params.self_signed(&key)?;
-    Ok(issued(certificate, &key))
+    params
 }
 
 /// A leaf of `issuer`, ending no later than it.

@@ -159,7 +159,7 @@ impl<'a> Section<'a> {
             "DES-EDE3-CBC" => (triple_des(), 24),
             other => return Err(unknown_cipher(other)),
         };
-        let iv = unhex(iv.trim()).filter(|iv| 8 <= iv.len()).ok_or_else(Problem::damaged)?;
+        let iv = describe::unhex(iv.trim()).filter(|iv| 8 <= iv.len()).ok_or_else(Problem::damaged)?;
         Ok(Some((TraditionalCipher { cipher, length }, iv)))
     }
 }
@@ -302,13 +302,6 @@ fn unknown_cipher(name: &str) -> Problem {
     Problem::Unusable(format!(
         "it is encrypted with {name}; `openssl pkey -aes256` writes it in a form that can be read"
     ))
-}
-
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
-    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKey
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as ParsedKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
+use zeroize::Zeroizing;
 
 use super::Error;
 use super::credential::Credential;
@@ -44,8 +45,8 @@ impl NodeKey {
         Ok(Self { key: KeyPair::try_from(&key).map_err(|_| bad())? })
     }
 
-    pub(super) fn to_pem(&self) -> String {
-        self.key.serialize_pem()
+    pub(super) fn to_pem(&self) -> Zeroizing<String> {
+        self.key.serialize_pem().into()
     }
 
     pub(super) fn to_der(&self) -> PrivateKeyDer<'static> {

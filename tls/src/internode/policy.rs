@@ -96,6 +96,12 @@ impl Versions {
 pub struct Authority {
     certificate: CertificateDer<'static>,
     cluster: ClusterId,
+    /// As DER.
+    subject: Box<[u8]>,
+    /// As DER.
+    key: Box<[u8]>,
+    /// Seconds since 1970.
+    not_after: i64,
     sha256: [u8; 32],
     /// Holds this authority and no other.
     root: Arc<RootCertStore>,
@@ -124,9 +130,15 @@ impl Authority {
         };
         let mut root = RootCertStore::empty();
         root.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest::digest(&digest::SHA256, &certificate).as_ref());
-        Ok(Self { cluster, sha256, root: Arc::new(root), certificate })
+        Ok(Self {
+            cluster,
+            subject: parsed.subject().as_raw().into(),
+            key: parsed.public_key().raw.into(),
+            not_after: parsed.validity().not_after.timestamp(),
+            sha256: describe::fingerprint(&digest::SHA256, &certificate),
+            root: Arc::new(root),
+            certificate,
+        })
     }
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
@@ -135,7 +147,17 @@ impl Authority {
 
     /// The certificate as PEM.
     pub fn to_pem(&self) -> String {
-        super::store::pem("CERTIFICATE", &self.certificate)
+        super::store::pem(&self.certificate)
+    }
+
+    /// Its public key as DER.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Seconds since 1970; the last second of its life.
+    pub(super) fn not_after(&self) -> i64 {
+        self.not_after
     }
 
     pub fn cluster(&self) -> ClusterId {
@@ -177,7 +199,7 @@ impl Trust {
         if rest.iter().any(|other| other.cluster != first.cluster) {
             return Err(Error::BadAuthority("they are not of one cluster".into()));
         }
-        if rest.iter().any(|other| other.subject() == first.subject()) {
+        if rest.iter().any(|other| other.subject == first.subject) {
             return Err(Error::BadAuthority("both have the same name".into()));
         }
         let cluster = first.cluster;
@@ -277,15 +299,8 @@ impl Trust {
         let issuer = leaf.issuer();
         self.authorities
             .iter()
-            .find(|authority| authority.subject().as_deref() == Some(issuer.as_raw()))
+            .find(|authority| *authority.subject == *issuer.as_raw())
             .ok_or_else(|| Refusal::UnknownAuthority(Quoted::text(&issuer.to_string())))
-    }
-}
-
-impl Authority {
-    fn subject(&self) -> Option<Vec<u8>> {
-        let parsed = describe::parse(&self.certificate).ok()?;
-        Some(parsed.subject().as_raw().to_vec())
     }
 }
 
@@ -408,7 +423,7 @@ fn check_usage(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
 }
 
 /// The one name of a certificate. Its common name is nobody's.
-fn identity(leaf: &X509Certificate<'_>) -> Result<Identity, Refusal> {
+pub(super) fn identity(leaf: &X509Certificate<'_>) -> Result<Identity, Refusal> {
     let names = names(leaf)?;
     let name = match &names[..] {
         [] => return Err(Refusal::NoIdentity),

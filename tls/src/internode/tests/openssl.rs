@@ -17,11 +17,11 @@ use crate::testing::Openssl;
 /// A folder with all that node 2 has.
 fn identity(openssl: &Openssl) {
     let write = |name: &str, text: &str| fs::write(openssl.folder().join(name), text).unwrap();
-    write("ca.pem", &pem("CERTIFICATE", world().authority.public().certificate()));
+    write("ca.pem", &pem(world().authority.public().certificate()));
     write("ca.key", world().authority.to_pem().split_once("-----END CERTIFICATE-----").unwrap().1);
     write("node.key", &world().keys[0].to_pem());
     for plane in Plane::ALL {
-        let certificate = pem("CERTIFICATE", world().credential(2, plane).certificate());
+        let certificate = pem(world().credential(2, plane).certificate());
         write(&format!("{plane}.pem"), &certificate);
     }
 }
