@@ -34,7 +34,7 @@ impl SigningAuthority {
         let serial = issue::serial()?;
         // One cluster's authorities follow one another; their names have to differ.
         let name = format!("Carnelian internode CA {}", describe::hex(&serial[8..16]));
-        let mut params = issue::authority_params(&name, &serial, now);
+        let mut params = issue::authority_params(&name, &serial, now, issue::AUTHORITY_LIFE);
         params.subject_alt_names = vec![SanType::URI(cluster.uri().try_into()?)];
         let certificate = params.self_signed(&key)?.into();
         Self::of(certificate, key)

@@ -40,14 +40,7 @@ impl Credential {
                 rustls::Error::InconsistentKeys(_) => bad("it is another key's".into()),
                 _ => bad("it or its key cannot be read".into()),
             })?;
-        Ok(Self {
-            identity,
-            serial,
-            not_before,
-            not_after,
-            key_pem: key.to_pem(),
-            certified,
-        })
+        Ok(Self { identity, serial, not_before, not_after, key_pem: key.to_pem(), certified })
     }
 
     pub fn identity(&self) -> Identity {

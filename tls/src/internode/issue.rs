@@ -16,9 +16,8 @@ use zeroize::Zeroizing;
 use super::Error;
 use super::credential::Credential;
 use super::peer::{Identity, Serial};
-use super::policy;
 use super::rotation::Lifetime;
-use crate::issue;
+use crate::{describe, issue};
 
 /// Ours have about 1,000.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
@@ -122,7 +121,7 @@ impl Request {
         let Ok(ParsedKey::RSA(key)) = info.parsed() else {
             return Err(bad("its key is not an RSA key"));
         };
-        let bits = policy::rsa_bits(&key);
+        let bits = describe::rsa_bits(&key);
         if !RSA_BITS.contains(&bits) {
             let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
             let reason = format!("its key has {bits} bits, not {least} to {most}");

@@ -18,7 +18,7 @@ use rustls::{
 };
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::public_key::{PublicKey, RSAPublicKey};
+use x509_parser::public_key::PublicKey;
 
 use super::Error;
 use super::credential::Credential;
@@ -147,7 +147,7 @@ impl Authority {
 
     /// The certificate as PEM.
     pub fn to_pem(&self) -> String {
-        super::store::pem(&self.certificate)
+        crate::pem::certificate(&self.certificate)
     }
 
     /// Its public key as DER.
@@ -388,19 +388,10 @@ fn has_unknown_critical(leaf: &X509Certificate<'_>) -> bool {
 fn check_key(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
     let key = leaf.public_key().parsed().map_err(|_| damaged("its key cannot be read"))?;
     let PublicKey::RSA(key) = key else { return Err(Refusal::KeyKind) };
-    match rsa_bits(&key) {
+    match describe::rsa_bits(&key) {
         bits if bits < RSA_BITS_MIN => Err(Refusal::WeakKey { bits }),
         bits if RSA_BITS_MAX < bits => Err(Refusal::OversizeKey { bits }),
         _ => Ok(()),
-    }
-}
-
-/// The exact size, which the library rounds up to bytes.
-pub(super) fn rsa_bits(key: &RSAPublicKey<'_>) -> usize {
-    let zeros = key.modulus.iter().take_while(|byte| **byte == 0).count();
-    match &key.modulus[zeros..] {
-        [] => 0,
-        [first, rest @ ..] => 8 * rest.len() + (u8::BITS - first.leading_zeros()) as usize,
     }
 }
 

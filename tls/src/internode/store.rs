@@ -27,6 +27,7 @@ use super::peer::Plane;
 use super::policy::{Authority, Revocations, Trust};
 use super::seal::SealKey;
 use crate::error::ConfigError;
+use crate::pem;
 use crate::store::{self, Access};
 
 /// The name of the folder within the data folder.
@@ -89,7 +90,7 @@ impl Store {
     /// Keeps a credential; the request for it is over.
     pub fn save_credential(&self, credential: &Credential) -> Result<(), Error> {
         let plane = credential.identity().plane;
-        let certificate = pem(credential.certificate());
+        let certificate = pem::certificate(credential.certificate());
         let contents = Zeroizing::new([&certificate, credential.key_pem()].concat());
         store::write(&self.credential_file(plane), contents.as_bytes(), Access::Owner)?;
         let pending = self.pending(plane);
@@ -182,26 +183,4 @@ fn read_revoked(contents: &[u8], path: &Path) -> Result<Revocations, Error> {
 /// The certificates of a PEM file, at least one.
 pub fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(store::certificates(path)?)
-}
-
-/// A certificate as text.
-pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in certificate.chunks(48) {
-        for group in line.chunks(3) {
-            let byte = |place: usize| u32::from(group.get(place).copied().unwrap_or(0));
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for place in 0..4 {
-                let digit = bits >> (18 - 6 * place) & 0x3f;
-                text.push(match place <= group.len() {
-                    true => char::from(ALPHABET[digit as usize]),
-                    false => '=',
-                });
-            }
-        }
-        text.push('\n');
-    }
-    text.push_str("-----END CERTIFICATE-----\n");
-    text
 }
