@@ -19,6 +19,7 @@ use super::issue::{Issued, Request};
 use super::peer::{ClusterId, Identity};
 use super::policy::{self, Authority};
 use super::rotation::Lifetime;
+use super::seal::SealKey;
 use crate::{describe, issue};
 
 /// The authority with its key, ready to sign.
@@ -66,6 +67,15 @@ impl SigningAuthority {
         pem.reserve_exact(key.len());
         pem.push_str(&key);
         pem
+    }
+
+    /// Certificate and key, for whoever has the seal's key.
+    pub fn to_sealed(&self, key: &SealKey) -> Result<Vec<u8>, Error> {
+        key.wrap(self.to_pem().as_bytes())
+    }
+
+    pub fn from_sealed(sealed: &[u8], key: &SealKey) -> Result<Self, Error> {
+        Self::from_pem(&key.unwrap(sealed, "the cluster's authority")?)
     }
 
     /// Its certificate, for those who are to trust it.

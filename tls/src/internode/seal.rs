@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use super::Error;
@@ -21,6 +22,8 @@ const KEY_BYTES: usize = 32;
 /// The key that seals, and the file it came from.
 pub struct SealKey {
     key: RandomizedNonceKey,
+    /// For what follows from the key: see [`Self::derive`].
+    root: hmac::Key,
     path: PathBuf,
 }
 
@@ -56,7 +59,44 @@ impl SealKey {
     fn of(bytes: &[u8; KEY_BYTES], path: &Path) -> Result<Self, Error> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, bytes)
             .map_err(|_| Error::BadSealKey { path: path.to_owned() })?;
-        Ok(Self { key, path: path.to_owned() })
+        Ok(Self { key, root: hmac::Key::new(hmac::HMAC_SHA256, bytes), path: path.to_owned() })
+    }
+
+    /// A secret for a purpose, the same wherever this key is.
+    pub fn derive(&self, purpose: &str) -> [u8; KEY_BYTES] {
+        let mut secret = [0; KEY_BYTES];
+        secret.copy_from_slice(hmac::sign(&self.root, purpose.as_bytes()).as_ref());
+        secret
+    }
+
+    /// Seals what is kept elsewhere than in a file.
+    pub fn wrap(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        self.seal(plain)
+    }
+
+    /// What [`Self::wrap`] has sealed. `what` is for the words of an error.
+    pub fn unwrap(&self, sealed: &[u8], what: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.unseal(sealed, Path::new(what))
+    }
+
+    /// The key itself, as its file has it, for a node that joins.
+    pub fn export(&self) -> Result<Zeroizing<String>, Error> {
+        let contents = Zeroizing::new(store::read(&self.path)?);
+        let text = std::str::from_utf8(&contents)
+            .map_err(|_| Error::BadSealKey { path: self.path.clone() })?;
+        Ok(Zeroizing::new(text.trim_end().to_owned()))
+    }
+
+    /// Puts a key that came from another node in a file that must not exist yet.
+    pub fn import(path: &Path, digits: &str) -> Result<Self, Error> {
+        let bad = || Error::BadSealKey { path: path.to_owned() };
+        let bytes = Zeroizing::new(unhex(digits).ok_or_else(bad)?);
+        let key = Self::of(bytes[..].try_into().map_err(|_| bad())?, path)?;
+        if store::read_if_present(path)?.is_some() {
+            return Err(Error::Exists { path: path.to_owned() });
+        }
+        store::write(path, digits.as_bytes(), Access::Owner)?;
+        Ok(key)
     }
 
     pub(super) fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
@@ -112,6 +152,20 @@ mod tests {
         let other = SealKey::create(&folder.path().join("other")).unwrap();
         let error = other.unseal(&sealed, file).unwrap_err().to_string();
         assert!(error.contains("other"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_travels_opens_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SealKey::create(&folder.path().join("here")).unwrap();
+        let there = folder.path().join("there");
+        let copy = SealKey::import(&there, &key.export().unwrap()).unwrap();
+        let sealed = key.wrap(b"secret").unwrap();
+        assert_eq!(*copy.unwrap(&sealed, "a key").unwrap(), b"secret");
+        assert_eq!(copy.derive("tokens"), key.derive("tokens"));
+        assert_ne!(key.derive("tokens"), key.derive("tickets"));
+        assert!(matches!(SealKey::import(&there, &"0".repeat(64)), Err(Error::Exists { .. })));
+        assert!(SealKey::import(&folder.path().join("third"), "00").is_err());
     }
 
     #[test]

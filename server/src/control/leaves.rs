@@ -1,0 +1,208 @@
+//! This node's certificates between nodes: replacing them when that is asked for or due, and telling of them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use carnelian_cluster::state::{
+    ActionId, Authority, Certificate, CertificateName, Change, Detail, ManagedBy, NodeUid, State,
+    Time,
+};
+use carnelian_tls::CertificateInfo;
+use carnelian_tls::internode::{
+    Credential, Lifetime, NodeKey, Plane, RenewalPolicy, Request, SigningAuthority,
+};
+
+use super::Member;
+use crate::internode;
+use crate::log;
+
+/// Between two looks at what is due.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Does this node's part of each rotation, and renews what is about to end.
+pub async fn watch(member: Arc<Member>) {
+    let mut states = member.control.subscribe();
+    let mut looks = tokio::time::interval(LOOK);
+    let mut is_told = false;
+    loop {
+        let state = Arc::clone(&states.borrow_and_update());
+        if let Some(node) = member.control.node() {
+            if !is_told {
+                is_told = tell(&member, node, None).await.is_ok();
+            }
+            let asked = state.awaiting(node).find_map(|action| match &action.detail {
+                Detail::Rotate { name } => Some((action.id.clone(), name.clone())),
+                _ => None,
+            });
+            if let Some((action, name)) = asked {
+                take_part(&member, node, action, name).await;
+                continue;
+            }
+        }
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            _ = looks.tick() => renew_what_is_due(&member).await,
+        }
+    }
+}
+
+async fn take_part(
+    member: &Arc<Member>,
+    node: NodeUid,
+    action: ActionId,
+    name: Option<String>,
+) {
+    let planes: Vec<Plane> = Plane::ALL
+        .into_iter()
+        .filter(|plane| name.as_deref().is_none_or(|name| name == name_of(*plane).name()))
+        .collect();
+    let error = renew(member, node, planes).await.err().map(|error| format!("{error:#}"));
+    if let Some(error) = &error {
+        log::warning!("Certificates between nodes were not replaced: {error}");
+    }
+    let confirm = Change::ConfirmAction { action, node, error };
+    if let Err(error) = member.control.change(confirm).await {
+        log::warning!("The rotation of certificates could not be confirmed: {error}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn renew_what_is_due(member: &Arc<Member>) {
+    let state = member.control.state();
+    let (Some(node), Some(policy)) = (member.control.node(), policy(&state)) else { return };
+    if !state.jobs.cert_rotation_job_settings.enabled {
+        return;
+    }
+    let now_s = seconds(SystemTime::now());
+    let due: Vec<Plane> = Plane::ALL
+        .into_iter()
+        .filter(|plane| {
+            let leaf = member.store.credential(*plane);
+            leaf.is_ok_and(|leaf| policy.is_due(&leaf, now_s))
+        })
+        .collect();
+    if due.is_empty() {
+        return;
+    }
+    log::notice!("Certificates between nodes are to be renewed");
+    if let Err(error) = renew(member, node, due).await {
+        log::warning!("Certificates between nodes were not renewed: {error:#}");
+        let _ = tell(member, node, Some(format!("{error:#}"))).await;
+    }
+}
+
+/// How long leaves live, and how long before their end they are replaced.
+pub fn policy(state: &State) -> Option<RenewalPolicy> {
+    let life = Lifetime::days(state.cluster.as_ref()?.settings.internal_cert_validity_days).ok()?;
+    let before = state.jobs.cert_rotation_job_settings.expiry_days_before_rotation;
+    RenewalPolicy::new(life, Some(before)).ok()
+}
+
+/// New keys and certificates for these planes, in use at once for new links; then the links that there are
+/// come to use them too, one after the other.
+async fn renew(member: &Arc<Member>, node: NodeUid, planes: Vec<Plane>) -> Result<()> {
+    let work = Arc::clone(member);
+    tokio::task::spawn_blocking(move || {
+        issue(&work, &planes)?;
+        internode::reload(&work.server)?;
+        internode::renew_links(&work.server);
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
+    .context("The work ended before it was done")??;
+    tell(member, node, None).await
+}
+
+fn issue(member: &Member, planes: &[Plane]) -> Result<()> {
+    let state = member.control.state();
+    let policy = policy(&state).context("there is no cluster")?;
+    let authority = signer(member, &state)?;
+    let mut renewed = Vec::new();
+    for &plane in planes {
+        let identity = member.store.credential(plane)?.identity();
+        let key = NodeKey::generate()?;
+        let request = Request::from_pem(key.request(identity)?.as_bytes())?;
+        let issued = authority.sign(&request, identity, policy.life(), SystemTime::now())?;
+        renewed.push(key.certified(issued.certificate)?);
+    }
+    // All of them are made before the first takes its place.
+    for credential in &renewed {
+        member.store.save_credential(credential)?;
+    }
+    Ok(())
+}
+
+/// The authority that signs: the youngest.
+fn signer(member: &Member, state: &State) -> Result<SigningAuthority> {
+    let Authority { key, .. } = state.authorities.last().context("there is no authority")?;
+    let seal = member.key().context("this node has no key of the cluster")?;
+    Ok(SigningAuthority::from_sealed(&key.0, seal)?)
+}
+
+/// Tells the cluster which certificates this node uses.
+async fn tell(member: &Arc<Member>, node: NodeUid, failure: Option<String>) -> Result<()> {
+    let mut certificates = Vec::new();
+    for plane in Plane::ALL {
+        certificates.push(described(&member.store.credential(plane)?, node, failure.clone())?);
+    }
+    for status in member.table.statuses(SystemTime::now()) {
+        let Some(name) = CertificateName::parse(status.name.as_str()) else { continue };
+        certificates.push(Certificate {
+            name,
+            node_uid: node,
+            managed_by: match status.managed_by {
+                carnelian_tls::certificates::ManagedBy::Cluster => ManagedBy::Cluster,
+                carnelian_tls::certificates::ManagedBy::Customer => ManagedBy::Customer,
+                carnelian_tls::certificates::ManagedBy::ClientCa => ManagedBy::ClientCa,
+            },
+            subject: status.subject,
+            issuer: status.issuer,
+            serial: status.serial,
+            sha256: status.sha256,
+            key_type: status.key_type,
+            not_before: time(status.not_before),
+            not_after: time(status.not_after),
+            failure: None,
+        });
+    }
+    member.control.change(Change::ReportCertificates { node, certificates }).await?;
+    Ok(())
+}
+
+fn described(
+    credential: &Credential,
+    node: NodeUid,
+    failure: Option<String>,
+) -> Result<Certificate> {
+    let info = CertificateInfo::of(credential.certificate()).context("a certificate")?;
+    Ok(Certificate {
+        name: name_of(credential.identity().plane),
+        node_uid: node,
+        managed_by: ManagedBy::Cluster,
+        subject: info.subject,
+        issuer: info.issuer,
+        serial: info.serial,
+        sha256: carnelian_tls::hex(&info.sha256),
+        key_type: info.key_type,
+        not_before: time(info.not_before),
+        not_after: time(info.not_after),
+        failure,
+    })
+}
+
+fn name_of(plane: Plane) -> CertificateName {
+    match plane {
+        Plane::Control => CertificateName::CcsInternodeEncryption,
+        Plane::Data => CertificateName::DataInternodeEncryption,
+    }
+}
+
+fn time(seconds: i64) -> Time {
+    Time(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
+}
+
+fn seconds(now: SystemTime) -> i64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

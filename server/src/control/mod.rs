@@ -1,0 +1,208 @@
+//! This node as a member of its cluster: the control plane's state, the REST interface over it, and what this
+//! process does to be what that state says.
+//!
+//! - [`found`] makes a cluster of this one node, at the first start or when it is asked for.
+//! - [`reconcile`] compares the databases there are with those of the state, and tells when they agree.
+//! - [`leaves`] looks after the certificates between nodes; [`shared`] after those that all nodes show.
+//! - [`live`] is what the REST interface sees of the process.
+//!
+//! All of it runs on a small runtime of its own, which reactors never wait for. With `admin-port` and
+//! `internode-port` both 0 there is none of it.
+
+mod found;
+mod host;
+mod leaves;
+mod live;
+mod reconcile;
+mod shared;
+mod spec;
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result};
+use carnelian_admin::{Admin, Front, serve, serve_local};
+use carnelian_cluster::Control;
+use carnelian_config::{ClusterBootstrap, Config};
+use carnelian_tls::AdminAcceptor;
+use carnelian_tls::certificates::{CertificateName, CertificateTable};
+use carnelian_tls::internode::{SealKey, Store};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::listener::{Acceptor as Socket, Endpoints, Listeners};
+use crate::log;
+use crate::server::Server;
+
+/// Where the control plane keeps its log and state, within the data folder.
+const FOLDER: &str = "control-plane";
+/// The socket over which whoever may open it needs no password.
+pub const LOCAL_SOCKET: &str = "admin.sock";
+
+/// The control plane on this node, while the server runs.
+pub struct ControlPlane {
+    runtime: Option<Runtime>,
+    local_socket: PathBuf,
+    /// Keeps the port.
+    _listeners: Listeners,
+}
+
+/// What all parts of it share.
+pub struct Member {
+    server: Arc<Server>,
+    control: Control,
+    /// The data folder.
+    folder: PathBuf,
+    store: Store,
+    table: CertificateTable,
+    /// What private keys in the state are sealed with. There is none before there is a cluster.
+    key: OnceLock<SealKey>,
+    acceptor: AdminAcceptor,
+    /// Where the REST interface listens; 0 where it does not.
+    admin_port: u16,
+}
+
+/// Opens the admin port and lets the rest come up beside the server. None where it is turned off.
+pub fn start(server: &Arc<Server>, is_port_asked_for: bool) -> Result<Option<ControlPlane>> {
+    let config = server.config();
+    if config.admin_port == 0 && config.internode_port == 0 {
+        return Ok(None);
+    }
+    let (listeners, sockets) = listen(&config, is_port_asked_for)?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("Can't start the threads of the control plane")?;
+    let local_socket = config.dir.join(LOCAL_SOCKET);
+    let work = run(Arc::clone(server), config.dir.clone(), sockets);
+    runtime.spawn(async move {
+        if let Err(error) = work.await {
+            log::warning!("Going on without the control plane: {error:#}");
+        }
+    });
+    Ok(Some(ControlPlane { runtime: Some(runtime), local_socket, _listeners: listeners }))
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        let _ = std::fs::remove_file(&self.local_socket);
+    }
+}
+
+fn listen(
+    config: &Config,
+    is_asked_for: bool,
+) -> Result<(Listeners, Vec<std::net::TcpListener>)> {
+    let port = config.admin_port;
+    let mut listeners = Listeners::default();
+    let endpoints = Endpoints {
+        bind: config.bind.clone(),
+        port,
+        backlog: config.tcp_backlog,
+        ..Endpoints::default()
+    };
+    let (change, result) = listeners.change(&endpoints);
+    if result.is_err() {
+        anyhow::ensure!(!is_asked_for, "Failed listening on port {port} (admin), aborting.");
+        log::warning!("Going on without the admin port {port}");
+        return Ok((Listeners::default(), Vec::new()));
+    }
+    let sockets = change.added.into_iter().filter_map(|(_, _, socket)| match socket {
+        Socket::Tcp(socket) => Some(socket.into()),
+        Socket::Unix(_) => None,
+    });
+    Ok((listeners, sockets.collect()))
+}
+
+async fn run(
+    server: Arc<Server>,
+    folder: PathBuf,
+    sockets: Vec<std::net::TcpListener>,
+) -> Result<()> {
+    let member = Member::open(server, folder, &sockets).await?;
+    let member = Arc::new(member);
+    let live = Arc::new(live::NodeLive::new(Arc::clone(&member)));
+    let admin = Admin::new(Arc::new(member.control.clone()), live, &member.folder)
+        .context("The audit log")?;
+    let front = Arc::new(Front::new(Arc::clone(&admin)));
+    for socket in sockets {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let listener = TcpListener::from_std(socket)?;
+        let member = Arc::clone(&member);
+        let tls = Arc::new(move || member.acceptor.config());
+        tokio::spawn(serve(listener, tls, Arc::clone(&front)));
+        log::notice!("Ready to accept requests of operators at https://{address}");
+    }
+    match local_listener(&member.folder.join(LOCAL_SOCKET)) {
+        Ok(listener) => {
+            tokio::spawn(serve_local(listener, front));
+        }
+        Err(error) => log::warning!("No socket for local operators: {error}"),
+    }
+    tokio::spawn(admin.watch());
+    if member.control.state().cluster.is_none()
+        && member.server.config().cluster_bootstrap == ClusterBootstrap::Auto
+    {
+        found::by_itself(&member).await?;
+    }
+    tokio::spawn(leaves::watch(Arc::clone(&member)));
+    tokio::spawn(shared::follow(Arc::clone(&member)));
+    reconcile::follow(member).await;
+    Ok(())
+}
+
+impl Member {
+    async fn open(
+        server: Arc<Server>,
+        folder: PathBuf,
+        sockets: &[std::net::TcpListener],
+    ) -> Result<Self> {
+        let own = folder.join(FOLDER);
+        make_folder(&own)?;
+        let control = Control::open(&own).await.context("The control plane's store")?;
+        let store = Store::open(&folder)?;
+        let table = CertificateTable::open(&folder)?;
+        shared::ensure(&table, &folder, &control.state())?;
+        let served = table.served(CertificateName::Api);
+        let acceptor = AdminAcceptor::new(served, &shared::settings_of(&control.state()))?;
+        let admin_port = sockets.first().and_then(|it| it.local_addr().ok()).map_or(0, |it| it.port());
+        let key = OnceLock::new();
+        if control.state().cluster.is_some() {
+            let _ = key.set(SealKey::open(&store.seal_key_file())?);
+        }
+        Ok(Self { server, control, folder, store, table, key, acceptor, admin_port })
+    }
+
+    /// What private keys are sealed with.
+    fn key(&self) -> Option<&SealKey> {
+        self.key.get()
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+/// Only its owner may open it.
+fn local_listener(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Nobody else gets into the folder of the data; for where that is not so, the mode.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

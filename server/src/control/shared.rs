@@ -1,0 +1,159 @@
+//! Certificates that all nodes of the cluster show: from the state into this node's table, and the settings of
+//! HTTPS.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use carnelian_cluster::state::{
+    ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State, Time, TlsVersion,
+};
+use carnelian_tls::certificates::{self, CertificateTable, Names, Shared};
+use carnelian_tls::internode::SealKey;
+use carnelian_tls::{AdminSettings, CertificateInfo, ClientAuthority, MinVersion, certificates_of};
+use zeroize::Zeroizing;
+
+use super::Member;
+use crate::clock;
+use crate::log;
+
+/// Makes the certificates that have to be there, under the name of the cluster.
+pub fn ensure(table: &CertificateTable, folder: &Path, state: &State) -> Result<()> {
+    let name = state.cluster.as_ref().map_or(DEFAULT_NAME, |cluster| cluster.name.as_str());
+    let addresses: Vec<IpAddr> =
+        state.nodes.values().filter_map(|node| node.settings.addr.parse().ok()).collect();
+    ensure_for(table, folder, name, &addresses)
+}
+
+pub fn ensure_for(
+    table: &CertificateTable,
+    folder: &Path,
+    cluster: &str,
+    addresses: &[IpAddr],
+) -> Result<()> {
+    let now = SystemTime::now();
+    let authority = ClientAuthority::open_or_create(folder, now)?;
+    let made = table.ensure(&authority, &Names::new(cluster, addresses)?, now)?;
+    if !made.is_empty() {
+        let names: Vec<&str> = made.iter().map(|name| name.as_str()).collect();
+        log::verbose!("Made certificates for {cluster}: {}", names.join(", "));
+    }
+    Ok(())
+}
+
+/// The table as the state keeps it: keys sealed.
+pub fn to_state(
+    table: &CertificateTable,
+    key: &SealKey,
+) -> Result<BTreeMap<String, SharedCertificate>> {
+    let mut all = BTreeMap::new();
+    for shared in table.share() {
+        let Shared { name, managed_by, certificate, key: private } = shared;
+        let sealed = match private {
+            Some(private) => Some(SealedKey(key.wrap(private.as_bytes())?)),
+            None => None,
+        };
+        let not_after = table.get(name).map_or(0, |entry| entry.info().not_after);
+        let shared = SharedCertificate {
+            certificate,
+            key: sealed,
+            managed_by: match managed_by {
+                certificates::ManagedBy::Cluster => ManagedBy::Cluster,
+                certificates::ManagedBy::Customer => ManagedBy::Customer,
+                certificates::ManagedBy::ClientCa => ManagedBy::ClientCa,
+            },
+            not_after: Time(u64::try_from(not_after).unwrap_or(0) * 1000),
+            changed: Time(clock::wall_ms()),
+        };
+        all.insert(name.as_str().to_owned(), shared);
+    }
+    Ok(all)
+}
+
+/// The other way.
+fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
+    let mut all = Vec::new();
+    for (name, shared) in &state.shared_certificates {
+        let name: certificates::CertificateName = name.parse()?;
+        if name.kind() == certificates::Kind::Internal {
+            continue;
+        }
+        let private = match &shared.key {
+            None => None,
+            Some(sealed) => {
+                let opened = key.unwrap(&sealed.0, name.as_str())?;
+                let text = String::from_utf8(opened.to_vec()).context("a key that is no text")?;
+                Some(Zeroizing::new(text))
+            }
+        };
+        all.push(Shared {
+            name,
+            managed_by: match shared.managed_by {
+                ManagedBy::Cluster => certificates::ManagedBy::Cluster,
+                ManagedBy::Customer => certificates::ManagedBy::Customer,
+                ManagedBy::ClientCa => certificates::ManagedBy::ClientCa,
+            },
+            certificate: shared.certificate.clone(),
+            key: private,
+        });
+    }
+    Ok(all)
+}
+
+/// What the cluster says of HTTPS.
+pub fn settings_of(state: &State) -> AdminSettings {
+    let Some(cluster) = &state.cluster else { return AdminSettings::default() };
+    let ClusterSettings {
+        min_control_tls_version, control_cipher_suites, mtls_certificate_authentication, ..
+    } = &cluster.settings;
+    let trusted = state.shared_certificates.get("mtls_trusted_ca");
+    let trusted = trusted.filter(|_| *mtls_certificate_authentication);
+    AdminSettings {
+        min_version: match min_control_tls_version {
+            TlsVersion::Tls12 => MinVersion::Tls12,
+            TlsVersion::Tls13 => MinVersion::Tls13,
+        },
+        cipher_suites: control_cipher_suites.clone(),
+        client_authorities: trusted
+            .and_then(|shared| certificates_of(shared.certificate.as_bytes()).ok())
+            .unwrap_or_default(),
+    }
+}
+
+/// Keeps what this node shows what the state says.
+pub async fn follow(member: Arc<Member>) {
+    let mut states = member.control.subscribe();
+    let mut before = None;
+    loop {
+        let state = Arc::clone(&states.borrow_and_update());
+        let now = (
+            state.shared_certificates.clone(),
+            state.cluster.as_ref().map(|cluster| cluster.settings.clone()),
+        );
+        if state.cluster.is_some() && before.as_ref() != Some(&now) {
+            if let Err(error) = put_into_effect(&member, &state) {
+                log::warning!("Certificates of the cluster were not taken over: {error:#}");
+            }
+            before = Some(now);
+        }
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn put_into_effect(member: &Member, state: &State) -> Result<()> {
+    let key = member.key().context("this node has no key of the cluster")?;
+    member.table.adopt(&from_state(state, key)?)?;
+    member.acceptor.reload(&settings_of(state))?;
+    Ok(())
+}
+
+/// Of a PEM text.
+pub fn info_of(pem: &str) -> Option<CertificateInfo> {
+    let chain = certificates_of(pem.as_bytes()).ok()?;
+    CertificateInfo::of(chain.first()?).ok()
+}
