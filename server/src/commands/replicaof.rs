@@ -61,7 +61,7 @@ fn replicaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         context.reply.simple("OK Already connected to specified master");
         return Ok(Effect::None);
     }
-    let rules = Rules::of(&server);
+    let rules = Rules::of(&database);
     let primary = carnelian_config::Primary { host: host.clone(), port };
     let following = context
         .with_data(Reach::Everything, |_| replica::follow(&database, host.clone(), port, rules));
