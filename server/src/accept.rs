@@ -111,7 +111,10 @@ impl Doors {
                         accepted.extend(admit(worker, &door.listener, stream, peer, reactor));
                     }
                     Err(error) => match error.kind() {
-                        io::ErrorKind::WouldBlock => door.knocked = false,
+                        // The second: it was given up, and this reactor is yet to hear of that.
+                        io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => {
+                            door.knocked = false;
+                        }
                         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                         _ => {
                             log::warning!(
