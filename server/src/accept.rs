@@ -33,6 +33,8 @@ pub struct Doors {
     doors: Vec<Door>,
     /// The reactor that gets the next connection.
     next_reactor: usize,
+    /// The door that is looked at first in the next turn, so that a crowd at one does not close the others.
+    next_door: usize,
 }
 
 struct Door {
@@ -97,7 +99,10 @@ impl Doors {
     /// Takes in some of those who wait.
     pub fn accept(&mut self, worker: &mut Worker) -> Vec<Accepted> {
         let mut accepted = Vec::new();
-        for door in &mut self.doors {
+        let doors = self.doors.len();
+        self.next_door = (self.next_door + 1) % doors.max(1);
+        for index in 0..doors {
+            let door = &mut self.doors[(self.next_door + index) % doors];
             while door.knocked && !door.stuck && accepted.len() < ACCEPTS_PER_TURN {
                 match door.listener.socket.accept() {
                     Ok((stream, peer)) => {
@@ -106,7 +111,10 @@ impl Doors {
                         accepted.extend(admit(worker, &door.listener, stream, peer, reactor));
                     }
                     Err(error) => match error.kind() {
-                        io::ErrorKind::WouldBlock => door.knocked = false,
+                        // The second: it was given up, and this reactor is yet to hear of that.
+                        io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => {
+                            door.knocked = false;
+                        }
                         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                         _ => {
                             log::warning!(

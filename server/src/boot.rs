@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,12 +20,12 @@ use carnelian_config::{
     ClientCertificates, Config, DirectiveId, Line, ShutdownFlags, Start, StartError, Supervised,
     Task,
 };
-use carnelian_keyspace::Keyspace;
 
-use crate::acl::{self, Acl};
+use crate::acl;
 use crate::aof;
 use crate::configure::level;
 use crate::database::{Database, Stats};
+use crate::databases::{self, Stage};
 use crate::encryption::Encryption;
 use crate::halt::Halt;
 use crate::internode::{self, AskedFor};
@@ -37,8 +38,8 @@ use crate::reactor::{Reactor, Seat};
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
 use crate::replication::replica::{self, Rules};
-use crate::server::{Identity, Request, Server};
-use crate::settings::{self, Settings, given};
+use crate::server::{Identity, Making, Request, Server};
+use crate::settings::{self, given};
 use crate::snapshot::{self, Purpose};
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
 use crate::{allocator, clock, signals};
@@ -241,14 +242,30 @@ impl Running {
         let registry = registry(&renames)?;
         let reclaimer = Reclaimer::start().context("Can't start the reclaiming thread")?;
         let acl = acl::file::at_start(&config, &users, &registry)?;
-        let database = open_database(&config, acl, &registry, seats.len())?;
+        let encryption = Encryption::new(&config).context("Failed to configure TLS")?;
         let mailboxes: Box<[Arc<Mailbox>]> =
             seats.iter().map(|seat| Arc::clone(seat.mailbox())).collect();
         let identity = identity(config_file, supervised);
-        let server = Server::new(config, registry, reclaimer, renames, mailboxes, identity, sender);
+        let config = Arc::new(config);
+        let server = Server::new(
+            Arc::clone(&config),
+            registry,
+            reclaimer,
+            renames,
+            mailboxes,
+            identity,
+            sender,
+        );
         let server = Arc::new(server);
+        let database = Arc::new(Database::new(
+            databases::FIRST,
+            Arc::clone(&config),
+            acl,
+            encryption,
+            Stats::new(seats.len(), server.registry.entries().len()),
+            Arc::clone(&server.client_ids),
+        ));
         server.databases.write().push(Arc::clone(&database));
-        let config = server.config();
 
         let pid_file = match given(&config.pidfile) {
             Some(path) => PidFile::create(config.dir.join(path)),
@@ -273,14 +290,14 @@ impl Running {
         let target = internode::configured(&config)
             .map_err(|reason| anyhow::anyhow!("replicaof-node: {reason}"))?;
         if let Some(target) = target {
-            let rules = Rules { is_start: true, ..Rules::of(&server) };
+            let rules = Rules { is_start: true, ..Rules::of(&database) };
             let following = {
                 let _all = database.keyspace.lock_all();
                 replica::follow_node(&database, target, rules)
             };
             replica::begin(&server, &database, &following);
         } else if let Some(primary) = &config.replicaof {
-            let rules = Rules { is_start: true, ..Rules::of(&server) };
+            let rules = Rules { is_start: true, ..Rules::of(&database) };
             let following = {
                 let _all = database.keyspace.lock_all();
                 replica::follow(&database, primary.host.clone(), primary.port, rules)
@@ -356,7 +373,24 @@ impl Running {
     /// Has the reactors end, with all data saved where it is to be. False if that did not work out, and
     /// then all goes on.
     fn stop(&self, flags: ShutdownFlags) -> bool {
-        let databases = self.server.databases.read().clone();
+        // None comes, goes or changes from here on.
+        *self.server.making.lock() = Making::Over;
+        let stopped = self.stop_all(flags);
+        if !stopped {
+            *self.server.making.lock() = Making::Open;
+        }
+        stopped
+    }
+
+    fn stop_all(&self, flags: ShutdownFlags) -> bool {
+        let mut databases = self.server.databases.read().clone();
+        databases.retain(|database| {
+            let is_whole = database.stage.get() == Stage::Here;
+            if !is_whole {
+                database.loading.progress().stop.store(true, Ordering::Relaxed);
+            }
+            is_whole
+        });
         let patience = Duration::from_secs(self.server.config().shutdown_timeout.into());
         for database in databases.iter().filter(|_| !flags.now) {
             if !database.replication.primary.part(database, patience) {
@@ -382,8 +416,8 @@ impl Running {
                 database.snapshots.wait_until_idle();
             }
         }
-        let has_points = !self.server.config().save.is_empty();
-        if flags.nosave || !has_points && !flags.save {
+        databases.retain(|database| is_saved(database, flags));
+        if databases.is_empty() {
             for mailbox in &self.server.mailboxes {
                 mailbox.post(Message::Shutdown);
             }
@@ -394,7 +428,7 @@ impl Running {
         log::notice!("Saving the final RDB snapshot before exiting.");
         process::notify_supervisor("STATUS=Saving the final RDB snapshot\n");
         for database in &databases {
-            if snapshot::save(&self.server, database).is_ok() {
+            if snapshot::save(database).is_ok() {
                 continue;
             }
             if !flags.force {
@@ -425,6 +459,13 @@ fn reload(server: &Arc<Server>) {
     }
 }
 
+/// Whether a last snapshot of a database is taken: if it has save points, and SHUTDOWN SAVE asks for one of the
+/// database that the process was started with even so.
+fn is_saved(database: &Database, flags: ShutdownFlags) -> bool {
+    let has_points = !database.config().save.is_empty();
+    !flags.nosave && (has_points || flags.save && database.is_first())
+}
+
 fn seats(asked_for: usize) -> Result<Vec<Seat>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = match asked_for {
@@ -448,20 +489,6 @@ fn registry(renames: &[Line]) -> Result<Registry, StartError> {
         pairs.push((old.clone(), new.clone()));
     }
     Ok(Registry::new(&pairs))
-}
-
-fn open_database(
-    config: &Config,
-    acl: Acl,
-    registry: &Registry,
-    reactors: usize,
-) -> Result<Arc<Database>> {
-    let encryption = Encryption::new(config).context("Failed to configure TLS")?;
-    let keyspace = Keyspace::new(config.databases as usize);
-    let stats = Stats::new(reactors, registry.entries().len());
-    let database = Database::new(1, Settings::new(config), acl, encryption, keyspace, stats);
-    database.internode.begin(config.data_internode_encryption);
-    Ok(Arc::new(database))
 }
 
 fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {

@@ -199,10 +199,13 @@ impl ClientShared {
     }
 }
 
+/// Where clients get their ids from: one for all databases of a process, so that no id is given twice.
+pub type ClientIds = Arc<AtomicU64>;
+
 /// The clients of one database, in the order in which they came.
 #[derive(Default)]
 pub struct Clients {
-    last_id: AtomicU64,
+    last_id: ClientIds,
     count: AtomicUsize,
     /// What all clients take, while that is limited; brought up to date where it changes.
     memory: AtomicUsize,
@@ -250,6 +253,10 @@ impl Totals {
 }
 
 impl Clients {
+    pub fn new(last_id: ClientIds) -> Self {
+        Self { last_id, ..Self::default() }
+    }
+
     pub fn add(&self, origin: Origin) -> Arc<ClientShared> {
         let client = self.unlisted(origin);
         self.by_id.lock().insert(client.id, Arc::clone(&client));

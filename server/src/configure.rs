@@ -7,6 +7,7 @@ use carnelian_config::{Config, DirectiveId, LogLevel, SetError};
 
 use crate::aof;
 use crate::database::Database;
+use crate::databases::Stage;
 use crate::internode;
 use crate::listener::{Endpoints, Kind};
 use crate::log::{self, Level};
@@ -15,24 +16,86 @@ use crate::replication::replica;
 use crate::server::Server;
 use crate::settings::{self, Settings};
 
-/// Makes `next` the configuration of the server. `changed` is what `Config::set` returned.
+/// CONFIG SET of a client of this database.
 ///
-/// `alter` makes the next configuration out of the present one, while no other change is going on.
-/// `is_nested`: locks of the keyspace are held.
+/// `alter` makes the next configuration out of the present one, while no other change is going on, and returns what
+/// `Config::set` does. `is_nested`: locks of the keyspace are held.
 pub fn change(
     server: &Arc<Server>,
     database: &Arc<Database>,
     is_nested: bool,
     alter: impl FnOnce(&mut Config) -> Result<Vec<DirectiveId>, SetError>,
 ) -> Result<(), SetError> {
+    put(server, database, is_nested, |next| {
+        let changed = alter(next)?;
+        if !database.is_first() {
+            refuse_foreign(&changed)?;
+        }
+        Ok(changed)
+    })
+}
+
+/// A change of the database itself, and not by one of its clients.
+pub fn change_all<E: From<SetError>>(
+    server: &Arc<Server>,
+    database: &Arc<Database>,
+    alter: impl FnOnce(&mut Config) -> Result<Vec<DirectiveId>, E>,
+) -> Result<(), E> {
+    put(server, database, false, alter)
+}
+
+fn put<E: From<SetError>>(
+    server: &Arc<Server>,
+    database: &Arc<Database>,
+    is_nested: bool,
+    alter: impl FnOnce(&mut Config) -> Result<Vec<DirectiveId>, E>,
+) -> Result<(), E> {
     let _one_at_a_time = server.changing.lock();
-    let before = server.config();
+    let before = database.config();
     let mut next = Config::clone(&before);
     let changed = alter(&mut next)?;
+    if changed.contains(&DirectiveId::replicaof_node) {
+        match internode::configured(&next) {
+            Err(reason) => {
+                return Err(SetError::refused(DirectiveId::replicaof_node, reason).into());
+            }
+            Ok(Some(_)) => next.replicaof = None,
+            Ok(None) => {}
+        }
+    }
+    prepare(server, database, is_nested, (&before, &next), &changed)?;
 
+    let next = Arc::new(next);
+    if changed.contains(&DirectiveId::requirepass) {
+        database.acl.set_default_password(settings::password(&next));
+    }
+    obey(server, database, &next);
+    internode::heed(server, database, &next, &changed);
+    if database.is_first() {
+        log::set_threshold(level(next.loglevel));
+        server.hz.store(next.hz.max(1), Ordering::Relaxed);
+        share(server, &next, &changed);
+        server.set_config(next);
+    }
+    Ok(())
+}
+
+/// Does what may fail. Where something does, what was done before is undone.
+fn prepare(
+    server: &Arc<Server>,
+    database: &Arc<Database>,
+    is_nested: bool,
+    (before, next): (&Config, &Config),
+    changed: &[DirectiveId],
+) -> Result<(), SetError> {
     let has = |ids: &[DirectiveId]| changed.iter().find(|id| ids.contains(id)).copied();
+    if database.stage.get() == Stage::Gone {
+        let id = changed.first().copied().unwrap_or(DirectiveId::port);
+        return Err(SetError::refused(id, "The database is being dropped."));
+    }
     if let Some(id) = has(&[DirectiveId::maxclients]) {
-        let possible = process::raise_descriptor_limit(next.maxclients);
+        let others = server.clients_of_others(database.uid);
+        let possible = process::raise_descriptor_limit(next.maxclients.saturating_add(others));
         if possible < next.maxclients {
             let reason = format!(
                 "The operating system is not able to handle the specified number of clients, try \
@@ -41,65 +104,116 @@ pub fn change(
             return Err(SetError::refused(id, reason));
         }
     }
-    if changed.contains(&DirectiveId::replicaof_node) {
-        match internode::configured(&next) {
-            Err(reason) => return Err(SetError::refused(DirectiveId::replicaof_node, reason)),
-            Ok(Some(_)) => next.replicaof = None,
-            Ok(None) => {}
-        }
-    }
     let tls_changed = has(TLS).or(has(&[DirectiveId::bind]));
     if let Some(id) = tls_changed {
-        reload_tls(database, &next).map_err(|reason| SetError::refused(id, reason))?;
+        reload_tls(database, next).map_err(|reason| SetError::refused(id, reason))?;
     }
-    if let Some(id) = has(&[DirectiveId::port, DirectiveId::tls_port, DirectiveId::bind]) {
-        let relisten = relisten(server, database, &settings::endpoints(&next));
-        if let Err(kind) = relisten {
-            if tls_changed.is_some()
-                && let Err(reason) = reload_tls(database, &before)
-            {
-                log::warning!("Could not go back to the TLS settings of before: {reason}");
-            }
-            let reason = match (id, kind) {
-                (DirectiveId::bind, _) => "Failed to bind to specified addresses.",
-                (_, Kind::Tcp | Kind::Tls) => "Unable to listen on this port. Check server logs.",
-                (_, Kind::Unix) => "Unable to listen on this socket. Check server logs.",
-            };
-            return Err(SetError::refused(id, reason));
+    let undo_tls = || {
+        if tls_changed.is_some()
+            && let Err(reason) = reload_tls(database, before)
+        {
+            log::warning!("Could not go back to the TLS settings of before: {reason}");
         }
+    };
+    let ports_changed = has(&[DirectiveId::port, DirectiveId::tls_port, DirectiveId::bind]);
+    if let Some(id) = ports_changed
+        && let Err(kind) = relisten(server, database, &settings::endpoints(next))
+    {
+        undo_tls();
+        let reason = match (id, kind) {
+            (DirectiveId::bind, _) => "Failed to bind to specified addresses.",
+            (_, Kind::Tcp | Kind::Tls) => "Unable to listen on this port. Check server logs.",
+            (_, Kind::Unix) => "Unable to listen on this socket. Check server logs.",
+        };
+        return Err(SetError::refused(id, reason));
     }
+    let undo = || {
+        if ports_changed.is_some()
+            && relisten(server, database, &settings::endpoints(before)).is_err()
+        {
+            log::warning!("Could not listen where it was listened before");
+        }
+        undo_tls();
+    };
     if changed.contains(&DirectiveId::dir)
         && let Err(error) = std::env::set_current_dir(&next.dir)
     {
+        undo();
         return Err(SetError::refused(DirectiveId::dir, error.to_string()));
     }
     if changed.contains(&DirectiveId::appendonly) {
         if !next.appendonly {
             aof::disable(server, database, is_nested);
         } else if aof::enable(server, database, is_nested).is_err() {
+            undo();
             let reason = "Unable to turn on AOF. Check server logs.";
             return Err(SetError::refused(DirectiveId::appendonly, reason));
         }
     }
+    Ok(())
+}
 
-    log::set_threshold(level(next.loglevel));
-    server.hz.store(next.hz.max(1), Ordering::Relaxed);
-    let mut settings = Settings::new(&next);
+/// Puts a configuration into effect that nothing stands against.
+fn obey(server: &Arc<Server>, database: &Arc<Database>, next: &Arc<Config>) {
+    let mut settings = Settings::new(next);
     // Set by DEBUG, and not by a directive.
     let environment = database.settings.load().environment;
     settings.environment.limits.list_packed_threshold = environment.limits.list_packed_threshold;
     settings.environment.ignores_checksums = environment.ignores_checksums;
-    if changed.contains(&DirectiveId::requirepass) {
-        database.acl.set_default_password(settings::password(&next));
-    }
     database.loading.set_key_delay(next.key_load_delay);
     database.set_settings(settings);
-    database.replication.primary.set_needs(database, &next);
-    aof::heed(server, database, &next);
-    internode::heed(server, database, &next, &changed);
-    *server.config.write() = Arc::new(next);
-    replica::apply_rules(database, replica::Rules::of(server));
-    Ok(())
+    database.replication.primary.set_needs(database, next);
+    aof::heed(server, database, next);
+    database.set_config(Arc::clone(next));
+    replica::apply_rules(database, replica::Rules::of(database));
+}
+
+/// What belongs to the process, with how it is brought from the first database's configuration into another.
+macro_rules! process_wide {
+    ($($field:ident)*) => {
+        const PROCESS_WIDE: &[DirectiveId] = &[$(DirectiveId::$field),*];
+
+        fn copy_process_wide(from: &Config, into: &mut Config) {
+            $(into.$field = from.$field.clone();)*
+        }
+    };
+}
+
+process_wide! {
+    hz dynamic_hz loglevel log_format log_timestamp_format hide_user_data_from_log
+    crash_log_enabled crash_memcheck_enabled proc_title_template locale_collate
+    shutdown_on_sigint shutdown_on_sigterm shutdown_timeout oom_score_adj oom_score_adj_values
+    jemalloc_bg_thread prefetch_batch_max_size io_threads_always_active activedefrag
+    use_exit_on_panic watchdog_period
+}
+
+/// What says where a database is, and so belongs to who made it.
+const MAKERS: &[DirectiveId] =
+    &[DirectiveId::port, DirectiveId::bind, DirectiveId::tls_port, DirectiveId::dir];
+
+/// What a client of a database other than the first cannot change.
+fn refuse_foreign(changed: &[DirectiveId]) -> Result<(), SetError> {
+    if let Some(id) = changed.iter().find(|id| PROCESS_WIDE.contains(id)) {
+        let reason = "it holds for the whole process, and is set through database 1";
+        return Err(SetError::refused(*id, reason));
+    }
+    match changed.iter().find(|id| MAKERS.contains(id)) {
+        Some(id) => Err(SetError::refused(*id, "it is set where the database is defined")),
+        None => Ok(()),
+    }
+}
+
+/// Lets the other databases know what has changed for the whole process.
+fn share(server: &Arc<Server>, first: &Config, changed: &[DirectiveId]) {
+    if !changed.iter().any(|id| PROCESS_WIDE.contains(id)) {
+        return;
+    }
+    let databases = server.databases.read().clone();
+    for database in databases.iter().filter(|database| !database.is_first()) {
+        let mut next = Config::clone(&database.config());
+        copy_process_wide(first, &mut next);
+        obey(server, database, &Arc::new(next));
+    }
 }
 
 /// What the TLS settings are made of. A change of `bind` adds names to a certificate of our own.

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use carnelian_commands::CommandError;
+use carnelian_config::Config;
 use carnelian_keyspace::Keyspace;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::acl::Acl;
 use crate::aof::Aof;
-use crate::clients::Clients;
+use crate::clients::{ClientIds, Clients};
+use crate::databases::{DatabaseSpec, FIRST, StageCell};
 use crate::dispatch::UNSAVED;
 use crate::effects::EffectLog;
 use crate::encryption::Encryption;
@@ -38,6 +40,12 @@ use crate::waiters::Waiters;
 
 pub struct Database {
     pub uid: u32,
+    /// As it stands; `configure` puts another into effect.
+    config: RwLock<Arc<Config>>,
+    /// What it was made from, or changed to; none if only configuration files and CONFIG SET made it.
+    pub spec: ArcSwapOption<DatabaseSpec>,
+    /// Whether it is being made, is there, or is gone.
+    pub stage: StageCell,
     /// Swapped whole when the configuration changes: readers see one state or the other.
     pub settings: ArcSwap<Settings>,
     /// Grows with every change of `settings`, so that who keeps a copy can tell cheaply.
@@ -82,20 +90,25 @@ pub struct Database {
 impl Database {
     pub fn new(
         uid: u32,
-        settings: Settings,
+        config: Arc<Config>,
         acl: Acl,
         tls: Encryption,
-        keyspace: Keyspace,
         stats: Stats,
+        client_ids: ClientIds,
     ) -> Self {
+        let settings = Settings::new(&config);
+        let keyspace = Keyspace::new(config.databases as usize);
         let room = Room::default();
         room.set_limit(&settings.eviction);
         Self {
             uid,
+            config: RwLock::new(config),
+            spec: ArcSwapOption::empty(),
+            stage: StageCell::default(),
             settings: ArcSwap::from_pointee(settings),
             generation: AtomicU64::new(0),
             acl,
-            clients: Clients::default(),
+            clients: Clients::new(client_ids),
             stats,
             keyspace,
             loading: Loading::default(),
@@ -104,7 +117,7 @@ impl Database {
             aof: Aof::default(),
             pubsub: PubSub::default(),
             tls,
-            listeners: Mutex::default(),
+            listeners: Mutex::new(Listeners::new(uid)),
             refused: AtomicUsize::new(0),
             rates: Mutex::default(),
             slow_log: Mutex::default(),
@@ -122,6 +135,20 @@ impl Database {
             replication: Replication::default(),
             internode: DatabaseChannel::default(),
         }
+    }
+
+    /// Whether it is the one that the process was started with, through which the process is configured.
+    pub fn is_first(&self) -> bool {
+        self.uid == FIRST
+    }
+
+    /// The configuration as it stands.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read())
+    }
+
+    pub(crate) fn set_config(&self, config: Arc<Config>) {
+        *self.config.write() = config;
     }
 
     /// Puts other settings into effect.

@@ -3,7 +3,7 @@
 //! A server whose folder cannot be written, and that was not asked to speak TLS in particular, serves
 //! without: it has nowhere to keep a key. It says so in the log, and goes on trying when the settings change.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -24,7 +24,12 @@ pub struct Encryption {
 impl Encryption {
     /// Reads or makes what the configuration asks for. Making keys takes some tenths of a second.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let encryption = Self { acceptor: ArcSwapOption::empty(), folder: config.dir.clone() };
+        Self::in_folder(config, &config.dir)
+    }
+
+    /// The same where what is of our own making lies in this folder.
+    pub fn in_folder(config: &Config, folder: &Path) -> Result<Self, ConfigError> {
+        let encryption = Self { acceptor: ArcSwapOption::empty(), folder: folder.to_owned() };
         match encryption.reload(config) {
             Err(error) if !is_asked_for(config) => {
                 log::warning!("Serving without TLS: {error}");

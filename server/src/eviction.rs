@@ -153,7 +153,7 @@ pub fn counted(reclaimer: &Reclaimer, database: &Database) -> usize {
 pub fn go_on(worker: &mut Worker) {
     worker.is_evicting = false;
     let server = Arc::clone(&worker.server);
-    for database in &*server.databases.read() {
+    for database in &server.databases.read().clone() {
         make_room(worker, database);
     }
 }

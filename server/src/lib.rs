@@ -21,6 +21,7 @@ mod commands;
 pub mod configure;
 pub mod connection;
 pub mod database;
+pub mod databases;
 pub mod dispatch;
 pub mod effects;
 pub mod encryption;

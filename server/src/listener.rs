@@ -114,6 +114,7 @@ pub struct Change {
 /// The sockets of one database, as its control side holds them.
 #[derive(Default)]
 pub struct Listeners {
+    /// The database's uid in the upper half: an id is unique in the process.
     last_id: u64,
     open: Vec<Open>,
 }
@@ -153,6 +154,11 @@ impl fmt::Display for Place {
 }
 
 impl Listeners {
+    /// Of the database with this uid.
+    pub fn new(uid: u32) -> Self {
+        Self { last_id: u64::from(uid) << 32, open: Vec::new() }
+    }
+
     /// Listens on `endpoints` and nowhere else; where that fails, on what it did before. The change is to be
     /// passed on either way.
     pub fn change(&mut self, endpoints: &Endpoints) -> (Change, Result<(), ListenError>) {

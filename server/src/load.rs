@@ -134,8 +134,7 @@ pub enum Start {
     Ended,
 }
 
-/// Loads what there is: with `appendonly` the append-only file, which alone counts then, as in Redis; else
-/// the snapshot. To be called by the thread that `requests` go to.
+/// Loads what there is when the process starts. To be called by the thread that `requests` go to.
 ///
 /// `open_doors` lets clients in: not before they are told to wait.
 pub fn at_start(
@@ -144,9 +143,36 @@ pub fn at_start(
     requests: &Receiver<Request>,
     open_doors: impl FnOnce(),
 ) -> Result<Start> {
-    let config = server.config();
+    whole(server, database, open_doors, |progress, load| {
+        in_background(server, requests, progress, load)
+    })
+}
+
+/// Loads what there is of a database that is made while the process runs, on the thread of the caller.
+pub fn when_made(
+    server: &Arc<Server>,
+    database: &Arc<Database>,
+    open_doors: impl FnOnce(),
+) -> Result<Start> {
+    whole(server, database, open_doors, |progress, load| {
+        let loaded = load();
+        Ok((loaded, progress.stop.load(Relaxed)))
+    })
+}
+
+type Load<'l> = Box<dyn FnOnce() -> Result<()> + Send + 'l>;
+
+/// Loads what there is: with `appendonly` the append-only file, which alone counts then, as in Redis; else
+/// the snapshot. `run` loads, and tells whether it was broken off.
+fn whole(
+    server: &Arc<Server>,
+    database: &Arc<Database>,
+    open_doors: impl FnOnce(),
+    run: impl FnOnce(&Progress, Load<'_>) -> Result<(Result<()>, bool)>,
+) -> Result<Start> {
+    let config = database.config();
     if config.appendonly {
-        let bytes = aof::load::prepare(server, database)?;
+        let bytes = aof::load::prepare(database)?;
         if bytes == 0 {
             aof::load::at_start(server, database, &Progress::default())?;
             open_doors();
@@ -156,11 +182,7 @@ pub fn at_start(
         open_doors();
         let progress = &guard.progress;
         let load = || aof::load::at_start(server, database, progress);
-        let (loaded, is_told_to_end) = in_background(server, requests, progress, load)?;
-        if is_told_to_end {
-            return Ok(Start::Ended);
-        }
-        return loaded.map(|()| Start::Ready);
+        return ended(run(progress, Box::new(load))?);
     }
     let path = config.dir.join(&config.dbfilename);
     let began = Instant::now();
@@ -172,22 +194,30 @@ pub fn at_start(
     let guard = database.loading.begin(bytes, config.key_load_delay);
     open_doors();
     let drops_expired = config.replicaof.is_none();
+    let progress = &guard.progress;
     let load = || {
         let present = Present::Refused;
         let input = Input { input: file, bytes: Some(bytes), drops_expired, present };
-        snapshot(database, &config, input, &guard.progress, None)
+        let loaded = match snapshot(database, &config, input, progress, None) {
+            // It is of no use: why it ended does not matter.
+            _ if progress.stop.load(Relaxed) => return Ok(()),
+            loaded => loaded.map_err(|error| refusal(&path, &config, &error))?,
+        };
+        tell(&loaded.summary);
+        if let Origin { replication_id: Some(id), offset: Some(offset), db } = &loaded.origin {
+            replica::resume(database, &config, id.as_bytes(), *offset, *db);
+        }
+        log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
+        Ok(())
     };
-    let (loaded, is_told_to_end) = in_background(server, requests, &guard.progress, load)?;
-    if is_told_to_end {
+    ended(run(progress, Box::new(load))?)
+}
+
+fn ended((loaded, is_broken_off): (Result<()>, bool)) -> Result<Start> {
+    if is_broken_off {
         return Ok(Start::Ended);
     }
-    let loaded = loaded.map_err(|error| refusal(&path, &config, &error))?;
-    tell(&loaded.summary);
-    if let Origin { replication_id: Some(id), offset: Some(offset), db } = &loaded.origin {
-        replica::resume(database, &config, id.as_bytes(), *offset, *db);
-    }
-    log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
-    Ok(Start::Ready)
+    loaded.map(|()| Start::Ready)
 }
 
 /// Loads on another thread, and has it stop if the server is told to end: whether it was.
@@ -317,13 +347,8 @@ pub fn snapshot(
 
 /// Loads the file of the last snapshot under locks that are held, for DEBUG RELOAD. Whether that went well;
 /// if not, the log says why.
-pub fn reload(
-    server: &Server,
-    database: &Database,
-    held: &mut dyn Segments,
-    present: Present,
-) -> bool {
-    let config = server.config();
+pub fn reload(database: &Database, held: &mut dyn Segments, present: Present) -> bool {
+    let config = database.config();
     let path = config.dir.join(&config.dbfilename);
     let Ok(Some((file, bytes))) = open(&path) else { return false };
     let file = match at_rest::policy(&config).open(file) {

@@ -43,9 +43,12 @@ pub fn raise_descriptor_limit(clients: u32) -> u32 {
     } else {
         current
     };
-    log::notice!(
-        "Increased maximum number of open files to {reached} (it was originally set to {current})."
-    );
+    if reached != current {
+        log::notice!(
+            "Increased maximum number of open files to {reached} (it was originally set to \
+             {current})."
+        );
+    }
     u32::try_from(reached.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(u32::MAX).min(clients)
 }
 

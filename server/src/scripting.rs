@@ -140,6 +140,13 @@ impl Scripting {
         *self.figures.lock()
     }
 
+    /// Ends a script that has run for too long, whatever it has done: its data are of no use to anybody any more.
+    pub fn end_running(&self) {
+        if let Some(running) = self.running() {
+            running.killed.store(true, Ordering::Release);
+        }
+    }
+
     /// SCRIPT KILL, or FUNCTION KILL.
     pub fn kill(&self, function: bool) -> Result<(), CommandError> {
         let Some(running) = self.running() else {

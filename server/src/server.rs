@@ -9,6 +9,7 @@ use carnelian_config::{Config, Line, ShutdownFlags};
 use parking_lot::{Mutex, RwLock};
 
 use crate::blocking::Waiter;
+use crate::clients::ClientIds;
 use crate::database::Database;
 use crate::internode::Internode;
 use crate::listener::{Change, Listener};
@@ -20,8 +21,10 @@ use crate::watch::Watch;
 
 /// What all reactors share.
 pub struct Server {
-    /// As it stands; `configure::change` puts another into effect.
-    pub config: RwLock<Arc<Config>>,
+    /// What holds for the process: the configuration of database 1, for as long as there is one.
+    config: RwLock<Arc<Config>>,
+    /// Where the process keeps its files. It stays when `dir` changes.
+    pub folder: PathBuf,
     pub databases: RwLock<Vec<Arc<Database>>>,
     /// One for each reactor. The first also accepts.
     pub mailboxes: Box<[Arc<Mailbox>]>,
@@ -39,7 +42,19 @@ pub struct Server {
     pub(crate) hz: AtomicU32,
     /// Held while the configuration is changed: one change at a time.
     pub(crate) changing: Mutex<()>,
+    /// Held while databases are made, changed or dropped, or the process ends. Taken before `changing`.
+    pub(crate) making: Mutex<Making>,
+    pub client_ids: ClientIds,
     requests: Sender<Request>,
+}
+
+/// Whether databases may still be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Making {
+    #[default]
+    Open,
+    /// The process is ending.
+    Over,
 }
 
 /// What INFO tells of the process.
@@ -69,7 +84,7 @@ pub enum Request {
 
 impl Server {
     pub fn new(
-        config: Config,
+        config: impl Into<Arc<Config>>,
         registry: Registry,
         reclaimer: Reclaimer,
         renames: Vec<Line>,
@@ -77,9 +92,11 @@ impl Server {
         identity: Identity,
         requests: Sender<Request>,
     ) -> Self {
+        let config = config.into();
         Self {
             hz: AtomicU32::new(config.hz),
-            config: RwLock::new(Arc::new(config)),
+            folder: std::path::absolute(&config.dir).unwrap_or_else(|_| config.dir.clone()),
+            config: RwLock::new(config),
             databases: RwLock::default(),
             turns: mailboxes.iter().map(|_| Turns::default()).collect(),
             mailboxes,
@@ -90,13 +107,19 @@ impl Server {
             internode: Internode::default(),
             renames,
             changing: Mutex::default(),
+            making: Mutex::default(),
+            client_ids: ClientIds::default(),
             requests,
         }
     }
 
-    /// The configuration as it stands.
+    /// What holds for the process.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.read())
+    }
+
+    pub(crate) fn set_config(&self, config: Arc<Config>) {
+        *self.config.write() = config;
     }
 
     pub fn hz(&self) -> u32 {

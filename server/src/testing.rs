@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use carnelian_config::Config;
-use carnelian_keyspace::Keyspace;
+use parking_lot::Mutex;
 
 use crate::acl::Acl;
 use crate::database::{Database, Stats};
@@ -17,15 +17,17 @@ use crate::mailbox::Message;
 use crate::reactor::{Reactor, Seat};
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
-use crate::server::{Identity, Server};
-use crate::settings::{self, Settings};
+use crate::server::{Identity, Request, Server};
+use crate::settings;
 
 pub struct Bench {
     pub server: Arc<Server>,
     pub database: Arc<Database>,
     pub port: u16,
-    reactors: Vec<JoinHandle<()>>,
-    _folder: tempfile::TempDir,
+    pub reactors: Vec<JoinHandle<()>>,
+    /// What the main thread of a server is asked for.
+    pub requests: Mutex<Receiver<Request>>,
+    pub folder: tempfile::TempDir,
 }
 
 impl Bench {
@@ -34,7 +36,7 @@ impl Bench {
     /// Listens on a port of its own on 127.0.0.1; the rest is as `config` says.
     pub fn start(mut config: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Self::free_port();
         config.dir = folder.path().to_owned();
         config.port = port;
         config.bind = vec!["127.0.0.1".into()];
@@ -43,14 +45,11 @@ impl Bench {
         let mailboxes = seats.iter().map(|seat| Arc::clone(seat.mailbox())).collect();
         let encryption = Encryption::new(&config).unwrap();
         let registry = Registry::new(&[]);
-        let keyspace = Keyspace::new(config.databases as usize);
         let stats = Stats::new(Self::REACTORS, registry.entries().len());
-        let settings = Settings::new(&config);
+        let config = Arc::new(config);
         let acl = Acl::new(&registry);
         acl.set_default_password(settings::password(&config));
-        let database = Arc::new(Database::new(1, settings, acl, encryption, keyspace, stats));
-        let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
-        listened.unwrap();
+        let reclaimer = Reclaimer::start().unwrap();
         let identity = Identity {
             process_id: std::process::id(),
             run_id: String::new(),
@@ -59,11 +58,22 @@ impl Bench {
             config_file: None,
             supervised: false,
         };
-        let (sender, _) = channel();
-        let reclaimer = Reclaimer::start().unwrap();
-        let server =
-            Server::new(config, registry, reclaimer, Vec::new(), mailboxes, identity, sender);
+        let (sender, requests) = channel();
+        let server = Server::new(
+            Arc::clone(&config),
+            registry,
+            reclaimer,
+            Vec::new(),
+            mailboxes,
+            identity,
+            sender,
+        );
         let server = Arc::new(server);
+        let ids = Arc::clone(&server.client_ids);
+        let made = Database::new(1, Arc::clone(&config), acl, encryption, stats, ids);
+        let database = Arc::new(made);
+        let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
+        listened.unwrap();
         server.databases.write().push(Arc::clone(&database));
         let spawn = |(index, seat)| {
             let server = Arc::clone(&server);
@@ -71,11 +81,20 @@ impl Bench {
         };
         let reactors = seats.into_iter().enumerate().map(spawn).collect();
         server.pass_on(&database, change);
-        Self { server, database, port, reactors, _folder: folder }
+        Self { server, database, port, reactors, requests: Mutex::new(requests), folder }
+    }
+
+    /// One that nobody listens on.
+    pub fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     }
 
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        Self::connect_to(self.port)
+    }
+
+    pub fn connect_to(port: u16) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     }

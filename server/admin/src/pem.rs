@@ -1,9 +1,9 @@
 //! Certificates that customers bring: whether they can be what they are meant to be.
 
+use carnelian_tls::provider;
 use carnelian_tls::rustls::pki_types::pem::PemObject;
 use carnelian_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use carnelian_tls::rustls::sign::CertifiedKey;
-use carnelian_tls::provider;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
@@ -93,10 +93,10 @@ fn judge_signature(certificate: &X509Certificate<'_>) -> Result<(), Refusal> {
         return Ok(());
     }
     let weak = [
-        "1.2.840.113549.1.1.4",  // MD5 with RSA
-        "1.2.840.113549.1.1.5",  // SHA-1 with RSA
-        "1.2.840.10045.4.1",     // SHA-1 with ECDSA
-        "1.2.840.10040.4.3",     // SHA-1 with DSA
+        "1.2.840.113549.1.1.4", // MD5 with RSA
+        "1.2.840.113549.1.1.5", // SHA-1 with RSA
+        "1.2.840.10045.4.1",    // SHA-1 with ECDSA
+        "1.2.840.10040.4.3",    // SHA-1 with DSA
     ];
     let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
     if weak.contains(&algorithm.as_str()) {

@@ -1,2 +1,2 @@
 //! rladmin
-fn main(){}
+fn main() {}

@@ -130,6 +130,58 @@ impl Acl {
         name != DEFAULT && self.users.write().remove(name).is_some()
     }
 
+    /// Makes several users anew, each from nothing by its words, and deletes those that come without: all of them,
+    /// or none. Else which of them is wrong, and why.
+    pub fn replace(
+        &self,
+        changes: &[(Vec<u8>, Option<Vec<Vec<u8>>>)],
+        all_channels: bool,
+    ) -> Result<(), (Vec<u8>, String)> {
+        let mut users = self.users.write();
+        let next = self.replaced(&users, changes, all_channels)?;
+        *users = next;
+        self.settle(&users);
+        Ok(())
+    }
+
+    /// Whether [`Acl::replace`] would do that.
+    pub fn check_replace(
+        &self,
+        changes: &[(Vec<u8>, Option<Vec<Vec<u8>>>)],
+        all_channels: bool,
+    ) -> Result<(), (Vec<u8>, String)> {
+        self.replaced(&self.users.read(), changes, all_channels).map(drop)
+    }
+
+    fn replaced(
+        &self,
+        users: &Users,
+        changes: &[(Vec<u8>, Option<Vec<Vec<u8>>>)],
+        all_channels: bool,
+    ) -> Result<Users, (Vec<u8>, String)> {
+        let rules = self.rules(all_channels);
+        let mut next = users.clone();
+        for (name, words) in changes {
+            let Some(words) = words else {
+                next.remove(name.as_slice());
+                continue;
+            };
+            // Who is one of them already goes on as the new one.
+            let id = users.get(name.as_slice()).map_or_else(|| self.new_id(), |user| user.id);
+            let mut user = User::new(rules, name, id);
+            let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            user.apply_all(rules, &words).map_err(|error| {
+                let reason = match error {
+                    SetUserError::Unmatched(_) => "Unmatched parenthesis in selector".to_owned(),
+                    SetUserError::Rule { error, .. } => error.to_string(),
+                };
+                (name.clone(), reason)
+            })?;
+            next.insert(name.as_slice().into(), Arc::new(user));
+        }
+        Ok(next)
+    }
+
     /// Takes the users of a file in place of all others, or none of them. Returns those of before.
     pub fn load(&self, path: &std::path::Path, all_channels: bool) -> Result<Users, Vec<u8>> {
         let mut loaded = file::load(path, self.rules(all_channels), || self.new_id())?;

@@ -26,8 +26,8 @@ use crate::server::Server;
 use crate::session::{Session, Worker, recycle};
 
 /// Sees what there is, and puts it in order. How many bytes there are.
-pub fn prepare(server: &Server, database: &Database) -> Result<u64> {
-    let config = server.config();
+pub fn prepare(database: &Database) -> Result<u64> {
+    let config = database.config();
     let folder = database.aof.folder(&config).map_err(|_| Told)?;
     folder.remove_temporary(&tell);
     folder.migrate(&tell)?;
@@ -45,7 +45,7 @@ pub fn prepare(server: &Server, database: &Database) -> Result<u64> {
 /// Loads what there is, and begins to write. Before the database is served, after [`prepare`].
 pub fn at_start(server: &Arc<Server>, database: &Arc<Database>, progress: &Progress) -> Result<()> {
     let began = Instant::now();
-    let config = server.config();
+    let config = database.config();
     let folder = database.aof.folder(&config).map_err(|_| Told)?;
     let mut worker = Worker::new(0, Arc::clone(server));
     let mut session = session(server, database);
@@ -90,7 +90,7 @@ pub fn reload(nest: &mut Nest<'_>) -> Result<(), String> {
 
     let server = Arc::clone(&nest.worker.server);
     let database = Arc::clone(&nest.session.database);
-    let config = server.config();
+    let config = database.config();
     database.aof.flush(false).map_err(|error| {
         log::warning!("{}", aof::reason(&error));
         FAILED.to_owned()

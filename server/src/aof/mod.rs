@@ -212,7 +212,7 @@ fn tell(level: Level, text: &str) {
 
 /// Begins the append-only file of a database whose data has just been loaded, before it is served.
 pub fn open_at_start(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), FileError> {
-    let config = server.config();
+    let config = database.config();
     let failed = |text: String| FileError {
         what: "The append-only file".into(),
         source: std::io::Error::other(text),
@@ -220,7 +220,7 @@ pub fn open_at_start(server: &Arc<Server>, database: &Arc<Database>) -> Result<(
     let folder = database.aof.folder(&config).map_err(failed)?;
     folder.create()?;
     if folder.manifest().is_empty() {
-        let base = rewrite::write_first_base(server, database, &folder)?;
+        let base = rewrite::write_first_base(database, &folder)?;
         log::notice!("Creating AOF base file {base} on server start");
     }
     let incr = folder.continue_incr(&tell)?;
@@ -376,7 +376,7 @@ fn start_writer(
         incr,
         Box::new(source),
         from,
-        settings(&server.config(), is_busy),
+        settings(&database.config(), is_busy),
         Arc::clone(&database.log.bell),
         Arc::new(told),
     )

@@ -59,7 +59,7 @@ struct Rewrite {
 /// Begins a rewrite; to be called without any lock.
 pub fn begin(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Unbegun> {
     let claim = database.snapshots.claim(database, Purpose::Rewrite).map_err(|_| Unbegun::Taken)?;
-    let config = server.config();
+    let config = database.config();
     let failed = |text: String| {
         log::warning!("{text}");
         database.aof.state.lock().rewrites.has_failed = true;
@@ -129,7 +129,8 @@ impl Rewrite {
     fn run(mut self, server: &Arc<Server>, database: &Arc<Database>) {
         process::go_last();
         let temporary = self.folder.temporary_base(std::process::id());
-        let written = write_base(&mut self.snapshot, &temporary, self.format, server);
+        let config = database.config();
+        let written = write_base(&mut self.snapshot, &temporary, self.format, &config);
         let Self { claim, snapshot, folder, format, mode, rotation } = self;
         // One that was given up is still gone through to the end.
         drop(snapshot);
@@ -156,7 +157,7 @@ impl Rewrite {
         settle(server, database, outcome, mode == Mode::Built);
         // Who may take the next snapshot finds everything booked.
         drop(claim);
-        super::heed(server, database, &server.config());
+        super::heed(server, database, &database.config());
     }
 }
 
@@ -222,7 +223,7 @@ fn settle(server: &Server, database: &Database, outcome: Option<bool>, was_built
     if outcome == Some(true) {
         state.mode = Mode::On;
         drop(state);
-        let is_strict = server.config().appendfsync == AppendFsync::Always;
+        let is_strict = database.config().appendfsync == AppendFsync::Always;
         database.log.set_strict(is_strict);
         return;
     }
@@ -241,7 +242,7 @@ fn settle(server: &Server, database: &Database, outcome: Option<bool>, was_built
 
 /// Begins what is due: what was asked for, and what the growth of the file asks for.
 pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
-    let config = server.config();
+    let config = database.config();
     if config.no_appendfsync_on_rewrite {
         super::heed(server, database, &config);
     }
@@ -255,7 +256,7 @@ pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
         if !asked && state.mode != Mode::On || database.snapshots.running().is_some() {
             return;
         }
-        let growth = if asked { None } else { growth(server, &state) };
+        let growth = if asked { None } else { growth(&config, &state) };
         if !asked && growth.is_none() || is_limited(&mut state.rewrites) {
             return;
         }
@@ -270,9 +271,8 @@ pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
 }
 
 /// By how many percent the file has grown, if that is too much.
-fn growth(server: &Server, state: &super::State) -> Option<u64> {
+fn growth(config: &Config, state: &super::State) -> Option<u64> {
     let folder = state.folder.as_ref()?;
-    let config = server.config();
     let percentage = u64::from(config.auto_aof_rewrite_percentage);
     if percentage == 0 || folder.bytes() <= config.auto_aof_rewrite_min_size {
         return None;
@@ -307,11 +307,10 @@ fn is_limited(rewrites: &mut super::Rewrites) -> bool {
 
 /// Makes the base of an append-only file that has nothing yet. Its name.
 pub(super) fn write_first_base(
-    server: &Arc<Server>,
     database: &Arc<Database>,
     folder: &Folder,
 ) -> Result<String, FileError> {
-    let config = server.config();
+    let config = database.config();
     let failed = |source| FileError { what: "Can't write an AOF base file".into(), source };
     let taken = || failed(io::Error::from(io::ErrorKind::ResourceBusy));
     let claim = database.snapshots.claim(database, Purpose::Rewrite).map_err(|_| taken())?;
@@ -321,7 +320,7 @@ pub(super) fn write_first_base(
         Snapshot::take(database, access, &plan, progress, Vec::new).map_err(|_| taken())?;
     let temporary = folder.temporary_base(std::process::id());
     let format = base_format(&config);
-    write_base(&mut snapshot, &temporary, format, server).map_err(|broken| match broken {
+    write_base(&mut snapshot, &temporary, format, &config).map_err(|broken| match broken {
         Broken::Write(error) => failed(error),
         Broken::Cancelled => failed(io::Error::from(io::ErrorKind::Interrupted)),
     })?;
@@ -333,9 +332,8 @@ fn write_base(
     snapshot: &mut Snapshot,
     path: &Path,
     format: BaseFormat,
-    server: &Server,
+    config: &Config,
 ) -> Result<(), Broken> {
-    let config = server.config();
     let every = if config.aof_rewrite_incremental_fsync { SYNC_BYTES } else { usize::MAX };
     let file = File::create(path).map_err(Broken::Write)?;
     let file = Synced { file, unsynced: 0, every };

@@ -235,7 +235,7 @@ const NO_FILE: &str = "ERR This Redis instance is not configured to use an ACL f
                        store users in the Redis configuration.";
 
 fn file(context: &Context<'_>) -> Result<PathBuf, CommandError> {
-    let config = context.worker.server.config();
+    let config = context.database.config();
     let path = settings::given(&config.aclfile);
     path.map(std::path::Path::to_owned).ok_or(CommandError::text(NO_FILE))
 }

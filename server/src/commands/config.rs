@@ -62,7 +62,7 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
 
 /// `CONFIG GET parameter [parameter ...]`
 fn get(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let found = context.worker.server.config().get(&context.args[2..]);
+    let found = context.database.config().get(&context.args[2..]);
     context.reply.map(found.len());
     for (name, value) in found {
         context.reply.bulk(&name);
@@ -126,8 +126,11 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     database.aof.reset();
     database.rates.lock().reset();
     database.room.reset();
-    context.worker.server.turns.iter().for_each(Turns::reset);
-    context.worker.server.reclaimer.reset_freed();
+    if database.is_first() {
+        // These are the process's.
+        context.worker.server.turns.iter().for_each(Turns::reset);
+        context.worker.server.reclaimer.reset_freed();
+    }
     context.reply.ok();
     Ok(Effect::None)
 }
@@ -145,6 +148,11 @@ pub(super) fn rewrite_file(
     database: &Database,
     extent: Extent,
 ) -> Result<(), CommandError> {
+    if !database.is_first() {
+        return Err(CommandError::text(
+            "ERR This database has no config file: it is set where the database is defined",
+        ));
+    }
     let Some(path) = &server.identity.config_file else {
         return Err(CommandError::text("ERR The server is running without a config file"));
     };
@@ -153,7 +161,7 @@ pub(super) fn rewrite_file(
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read?,
         };
-        let config = server.config();
+        let config = database.config();
         // Users of a file of their own have no lines here.
         let users = match settings::given(&config.aclfile) {
             Some(_) => Vec::new(),

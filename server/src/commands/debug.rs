@@ -153,7 +153,7 @@ const fn sub(
 
 /// `DEBUG subcommand [argument ...]`
 fn debug(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let allow = context.worker.server.config().enable_debug_command;
+    let allow = context.database.config().enable_debug_command;
     if !allow.permits(context.session.loopback) {
         return Err(CommandError::text(
             "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
@@ -330,7 +330,7 @@ fn reload(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 /// `DEBUG LOADAOF`
 fn loadaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let database = Arc::clone(&context.session.database);
-    if database.aof.has_files(&context.worker.server.config()) {
+    if database.aof.has_files(&context.database.config()) {
         let reloaded = context.with_nest(Nesting::Transaction, |nest, _| {
             Hold::Lent(&mut *nest.held).lock_rest();
             aof::load::reload(nest)

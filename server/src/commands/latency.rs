@@ -49,7 +49,7 @@ const fn shown(
 
 /// `LATENCY DOCTOR`
 fn doctor(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let config = context.worker.server.config();
+    let config = context.database.config();
     let (threshold_ms, slow_us) =
         (config.latency_monitor_threshold, config.slowlog_log_slower_than);
     let now_ms = context.worker.clock.now_ms();

@@ -28,9 +28,9 @@ pub(super) fn through_file(
     flushes: bool,
     present: Present,
 ) -> Result<(), CommandError> {
-    let (server, database) = (Arc::clone(&context.worker.server), Arc::clone(context.database));
+    let database = Arc::clone(context.database);
     context.with_data(Reach::Everything, |call| {
-        if saves && snapshot::save_held(&server, &database, call.db.access()).is_err() {
+        if saves && snapshot::save_held(&database, call.db.access()).is_err() {
             return Err(CommandError::text("ERR"));
         }
         if flushes {
@@ -38,7 +38,7 @@ pub(super) fn through_file(
                 call.db.flush(db);
             }
         }
-        match load::reload(&server, &database, call.db.access(), present) {
+        match load::reload(&database, call.db.access(), present) {
             true => Ok(()),
             false => Err(FAILED),
         }

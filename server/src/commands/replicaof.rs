@@ -57,7 +57,7 @@ fn replicaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         context.reply.simple("OK Already connected to specified master");
         return Ok(Effect::None);
     }
-    let rules = Rules::of(&server);
+    let rules = Rules::of(&database);
     let primary = carnelian_config::Primary { host: host.clone(), port };
     let following = context
         .with_data(Reach::Everything, |_| replica::follow(&database, host.clone(), port, rules));
@@ -93,7 +93,7 @@ pub(super) fn follow_configured(context: &mut Context<'_>) -> Result<(), Command
         return Ok(());
     }
     let Some(target) = target else { return follow_nobody(context) };
-    let rules = Rules::of(&server);
+    let rules = Rules::of(&database);
     let following = context
         .with_data(Reach::Everything, |_| replica::follow_node(&database, target.clone(), rules));
     replica::begin(&server, &database, &following);

@@ -346,7 +346,7 @@ fn begin_anew(context: &mut Context<'_>, database: &Arc<Database>, is_old: bool)
         log::notice!("Current BGSAVE has socket target. Waiting for next BGSAVE for SYNC");
         return;
     }
-    let config = server.config();
+    let config = database.config();
     if config.repl_diskless_sync && config.repl_diskless_sync_delay != 0 {
         log::notice!("Delay next BGSAVE for diskless SYNC");
     }

@@ -70,7 +70,7 @@ fn save(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             waiter.finish(reply.to_vec());
         }
     };
-    match snapshot::save_apart(&context.worker.server, context.database, then) {
+    match snapshot::save_apart(context.database, then) {
         Ok(()) => {
             session.waiter = Some(waiter);
             Ok(Effect::None)
@@ -107,7 +107,7 @@ fn bgsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         return Ok(Effect::None);
     }
     let claim = claim(context)?;
-    snapshot::start(&context.worker.server, claim).map_err(|unbegun| refusal(context, &unbegun))?;
+    snapshot::start(claim).map_err(|unbegun| refusal(context, &unbegun))?;
     context.reply.simple("Background saving started");
     Ok(Effect::None)
 }

@@ -65,7 +65,7 @@ fn waitaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             "ERR WAITAOF {NOT_HERE} writes to replicas are just local and are not propagated."
         )));
     }
-    let has_file = context.worker.server.config().appendonly;
+    let has_file = context.database.config().appendonly;
     if local != 0 && !has_file {
         return Err(CommandError::text(
             "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",

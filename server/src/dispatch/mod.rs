@@ -760,7 +760,8 @@ pub fn tick(worker: &mut Worker) {
         let unused = server.databases.read().iter().all(is_unused);
         server.watch.tick(now_ms, unused);
     }
-    for database in server.databases.read().iter() {
+    // A copy: what is done here may take long, and who changes the list would wait.
+    for database in &server.databases.read().clone() {
         if worker.reactor == 0 {
             let most = database.settings.load().tracked_keys_max;
             database.tracking.shrink_to(most, worker, database, None);
@@ -772,7 +773,7 @@ pub fn tick(worker: &mut Worker) {
             database.room.set_foreign(tls * TlsSession::FOREIGN_BYTES);
             eviction::make_room(worker, database);
             database.replication.primary.tick(&server, database);
-            snapshot::tick(&server, database);
+            snapshot::tick(database);
             aof::tick(&server, database);
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();

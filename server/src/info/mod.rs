@@ -146,7 +146,7 @@ pub fn render(
     let view = View {
         server,
         database,
-        config: server.config(),
+        config: database.config(),
         now_us: clock::wall_us(),
         used: eviction::counted(&server.reclaimer, database),
         usage: Usage::of_process(),

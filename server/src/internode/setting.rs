@@ -116,7 +116,7 @@ impl DatabaseChannel {
 
 /// Has a database follow the database of the same uid on another node.
 pub fn follow(server: &Arc<Server>, database: &Arc<Database>, target: NodeTarget) {
-    let rules = Rules::of(server);
+    let rules = Rules::of(database);
     let following = {
         let _all = database.keyspace.lock_all();
         replica::follow_node(database, target, rules)

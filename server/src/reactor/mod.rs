@@ -350,9 +350,9 @@ impl Reactor {
         let next_wait =
             self.core.wait_deadlines.first().map_or(u64::MAX, |&(deadline_ms, _)| deadline_ms);
         let mut patience_ms = self.core.next_tick_ms.min(next_wait).saturating_sub(now_ms);
-        if let Some(&token) = self.core.postponed.first()
-            && let Some(connection) = self.core.connections.get_mut(token)
-        {
+        // Each database has a pause of its own.
+        for &token in &self.core.postponed {
+            let Some(connection) = self.core.connections.get_mut(token) else { continue };
             let until_ms = connection.session.database.pause.until_ms();
             let left_ms = until_ms.saturating_sub(self.service.worker.clock.now_ms());
             patience_ms = patience_ms.min(left_ms.max(1));

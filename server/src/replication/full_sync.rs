@@ -223,7 +223,7 @@ enum Content {
 impl FullSync {
     /// Brings the replicas that wait for it a snapshot. Returns when it is all in their queues, or nobody is left.
     pub fn run(&self) {
-        let config = self.server.config();
+        let config = self.database.config();
         log::notice!(
             "Starting BGSAVE for SYNC with target: {}",
             if self.by_file { "disk" } else { "replicas sockets" }

@@ -94,11 +94,11 @@ impl Link {
     }
 
     fn apply_rules(&self) {
-        replica::apply_rules(&self.database, Rules::of(&self.server));
+        replica::apply_rules(&self.database, Rules::of(&self.database));
     }
 
     fn timeout(&self) -> Duration {
-        Duration::from_secs(self.server.config().repl_timeout.into())
+        Duration::from_secs(self.database.config().repl_timeout.into())
     }
 
     /// Makes the link and stays with it until it is lost.
@@ -165,7 +165,7 @@ impl Link {
 
     /// What makes TLS sessions, if the link is to be one. Files are read anew for each link.
     fn connector(&self) -> Result<Option<Connector>, String> {
-        let config = self.server.config();
+        let config = self.database.config();
         let made = config.tls_replication.then(|| self.database.tls.connector(&config));
         made.transpose().map_err(|error| format!("Unable to use TLS with MASTER: {error}"))
     }
@@ -185,7 +185,7 @@ impl Link {
     }
 
     fn introduction(&self) -> Introduction {
-        let config = self.server.config();
+        let config = self.database.config();
         let history = self.following.has_past().then(|| {
             let id = self.database.replication.history.lock().id();
             (id, self.database.log.end())
@@ -240,7 +240,7 @@ impl Link {
     /// Goes on behind what there is. The link's number in the log.
     fn go_on(&self, id: Option<Id>) -> Result<u64, String> {
         log::notice!("Successful partial resynchronization with master.");
-        self.under_all_locks(move |worker, database, _| {
+        self.under_all_locks(move |_, database, _| {
             let mut history = database.replication.history.lock();
             let changed = id.filter(|id| *id != history.id());
             if let Some(id) = changed {
@@ -251,7 +251,7 @@ impl Link {
             if changed.is_some() {
                 database.replication.primary.disconnect_all();
             }
-            keep_backlog(&worker.server, database);
+            keep_backlog(database);
             Ok(database.log.set_foreign(true))
         })
     }
@@ -265,7 +265,7 @@ impl Link {
         transfer.total_bytes.store(total, Ordering::Relaxed);
         transfer.read_bytes.store(0, Ordering::Relaxed);
 
-        let config = self.server.config();
+        let config = self.database.config();
         let is_beside = config.repl_diskless_load == "swapdb";
         let is_diskless = is_beside
             || config.repl_diskless_load == "on-empty-db"
@@ -321,9 +321,9 @@ impl Link {
             self.empty()?;
         }
         wire.begin_payload(true);
-        let (server, database) = (&self.server, &self.database);
+        let database = &self.database;
         let length = payload.length();
-        let loaded = snapshot::load(server, database, &self.following, &mut *wire, length);
+        let loaded = snapshot::load(database, &self.following, &mut *wire, length);
         let loaded = loaded.and_then(|mut loaded| {
             let ended = payload.end(loaded.bytes, &mut loaded.behind, wire);
             ended.map(|()| loaded).map_err(|error| error.to_string())
@@ -336,7 +336,7 @@ impl Link {
 
     /// Receives the snapshot in a file, and reads that once it is complete.
     fn load_from_disk(&self, wire: &mut Wire, payload: &Payload) -> Result<Loaded, String> {
-        let config = self.server.config();
+        let config = self.database.config();
         wire.begin_payload(false);
         let mut on_disk = OnDisk::receive(wire, payload, &config.dir)?;
         on_disk.keep(&config.dir.join(&config.dbfilename))?;
@@ -346,10 +346,10 @@ impl Link {
             format!("Failed trying to load the MASTER synchronization DB from disk: {reason}")
         };
         on_disk.file.seek(SeekFrom::Start(0)).map_err(|error| failed(error.to_string()))?;
-        let (server, database) = (&self.server, &self.database);
+        let database = &self.database;
         let length = Some(on_disk.bytes);
         let input = Beating { file: &on_disk.file, wire: &mut *wire };
-        let loaded = snapshot::load(server, database, &self.following, input, length);
+        let loaded = snapshot::load(database, &self.following, input, length);
         wire.end_payload();
         let mut loaded = loaded.map_err(failed)?;
         loaded.behind = std::mem::take(&mut on_disk.behind);
@@ -392,7 +392,7 @@ impl Link {
             snapshot::replace(worker, database, held, Some(&loaded))?;
             database.replication.history.lock().renew(id);
             database.log.restart(offset, loaded.selected);
-            keep_backlog(&worker.server, database);
+            keep_backlog(database);
             following.set_past(true);
             database.replication.set_gate(gate::LOADING, false);
             let source = database.log.set_foreign(true);
@@ -527,8 +527,8 @@ impl Link {
     }
 }
 
-fn keep_backlog(server: &Server, database: &Database) {
-    database.replication.primary.keep_backlog(database, server.config().repl_backlog_size);
+fn keep_backlog(database: &Database) {
+    database.replication.primary.keep_backlog(database, database.config().repl_backlog_size);
 }
 
 /// A file that is read while the primary waits.

@@ -95,7 +95,7 @@ impl Replication {
 
 /// Has the database follow another, as its replica.
 pub fn follow(server: &Arc<Server>, database: &Arc<Database>, host: &str, port: u16) {
-    let rules = Rules::of(server);
+    let rules = Rules::of(database);
     let following = {
         let _all = database.keyspace.lock_all();
         replica::follow(database, host.to_owned(), port, rules)

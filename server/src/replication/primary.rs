@@ -177,14 +177,14 @@ impl Primary {
         self.advance_failover(server, database);
         let now_ms = clock::wall_ms();
         if self.is_attended() {
-            self.synchronize(server, database, &server.config());
+            self.synchronize(server, database, &database.config());
         }
         let due_ms = self.next_look_ms.load(Ordering::Relaxed);
         if now_ms < due_ms && due_ms <= now_ms + 1000 {
             return;
         }
         self.next_look_ms.store(now_ms + 1000, Ordering::Relaxed);
-        let config = server.config();
+        let config = database.config();
         if self.is_attended() {
             self.ping(database, &config, now_ms);
             self.look_after(server, database, &config, now_ms);

@@ -342,7 +342,7 @@ pub fn promote(database: &Database) -> bool {
 
 /// Begins the append-only file anew, if there is to be one and none is written: with other data it was ended.
 pub fn restart_file(server: &Arc<Server>, database: &Arc<Database>, is_nested: bool) {
-    if server.config().appendonly && aof::enable(server, database, is_nested).is_err() {
+    if database.config().appendonly && aof::enable(server, database, is_nested).is_err() {
         log::warning!("Failed enabling the AOF after successful master synchronization!");
         aof::schedule(database);
     }
@@ -360,8 +360,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    pub fn of(server: &Server) -> Self {
-        let config = server.config();
+    pub fn of(database: &Database) -> Self {
+        let config = database.config();
         Self {
             is_read_only: config.replica_read_only,
             shows_stale: config.replica_serve_stale_data,

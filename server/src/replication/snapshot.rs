@@ -20,7 +20,6 @@ use crate::clock::{self, Clock};
 use crate::database::Database;
 use crate::dispatch::{self, Vectors};
 use crate::scripting::LoadHost;
-use crate::server::Server;
 use crate::session::Worker;
 
 /// What is written to disk before it is synced.
@@ -72,13 +71,12 @@ impl Observer for Notes {
 
 /// Reads a snapshot into a keyspace of its own.
 pub fn load(
-    server: &Server,
     database: &Database,
     following: &Following,
     input: impl Read,
     length: Option<u64>,
 ) -> Result<Loaded, String> {
-    let config = server.config();
+    let config = database.config();
     let settings = database.settings.load();
     let limits = settings.environment.limits;
     let trust = Trust {

@@ -26,7 +26,6 @@ use crate::database::Database;
 use crate::log;
 use crate::process;
 use crate::replication::replica;
-use crate::server::Server;
 use crate::settings::Settings;
 
 /// After a failure, this long nothing is tried by itself.
@@ -267,7 +266,7 @@ enum Due {
 }
 
 /// Begins what is due by time.
-pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
+pub fn tick(database: &Arc<Database>) {
     let settings = database.settings.load();
     let dirty = database.stats.sum(|counters| &counters.dirty);
     let Some(due) = database.snapshots.due(&settings, dirty) else { return };
@@ -278,17 +277,17 @@ pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
     if let Due::Point(SavePoint { seconds, changes }) = due {
         log::notice!("{changes} changes in {seconds} seconds. Saving...");
     }
-    if let Err(error) = spawn(server, claim, None) {
+    if let Err(error) = spawn(claim, None) {
         log::warning!("Can't save in background: {error}");
     }
 }
 
 /// BGSAVE. The cut is made here.
-pub fn start(server: &Arc<Server>, claim: Claim) -> Result<(), Unbegun> {
+pub fn start(claim: Claim) -> Result<(), Unbegun> {
     let database = Arc::clone(&claim.database);
     let access = database.keyspace.lock_lazily_unless_busy().map_err(Unbegun::Busy)?;
-    let snapshot = take(server, &claim, access)?;
-    spawn(server, claim, Some(snapshot)).map_err(|error| {
+    let snapshot = take(&claim, access)?;
+    spawn(claim, Some(snapshot)).map_err(|error| {
         log::warning!("Can't save in background: {error}");
         Unbegun::NoThread
     })
@@ -296,12 +295,11 @@ pub fn start(server: &Arc<Server>, claim: Claim) -> Result<(), Unbegun> {
 
 /// SAVE of a client that gets its reply from `then`.
 pub fn save_apart(
-    server: &Arc<Server>,
     database: &Arc<Database>,
     then: impl FnOnce(Result<(), Failed>) + Send + 'static,
 ) -> std::io::Result<()> {
-    let (server, database) = (Arc::clone(server), Arc::clone(database));
-    let run = move || then(save(&server, &database));
+    let database = Arc::clone(database);
+    let run = move || then(save(&database));
     std::thread::Builder::new().name("snapshot".into()).spawn(run).map(drop)
 }
 
@@ -327,7 +325,7 @@ pub enum Unbegun {
 }
 
 /// Takes a snapshot and writes its file, on the thread of the caller, who waits.
-pub fn save(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Failed> {
+pub fn save(database: &Arc<Database>) -> Result<(), Failed> {
     let claim = loop {
         match database.snapshots.claim(database, Purpose::Save) {
             Ok(claim) => break claim,
@@ -335,17 +333,17 @@ pub fn save(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Failed
         }
     };
     let snapshot = loop {
-        match take(server, &claim, database.keyspace.lock_lazily()) {
+        match take(&claim, database.keyspace.lock_lazily()) {
             Ok(snapshot) => break snapshot,
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
     };
-    write(server, &claim, Purpose::Save, snapshot)
+    write(&claim, Purpose::Save, snapshot)
 }
 
 /// The same for who holds all locks, and keeps them.
-pub fn save_held(server: &Server, database: &Database, hold: &Hold<'_>) -> Result<(), Failed> {
-    let config = server.config();
+pub fn save_held(database: &Database, hold: &Hold<'_>) -> Result<(), Failed> {
+    let config = database.config();
     let plan = Plan::new(&config);
     let dirty = database.stats.sum(|counters| &counters.dirty);
     let fill = |to: &mut Output<Synced>| source::write_held(database, hold, &plan, to);
@@ -357,8 +355,8 @@ pub fn save_held(server: &Server, database: &Database, hold: &Hold<'_>) -> Resul
     result
 }
 
-fn take(server: &Server, claim: &Claim, access: Access<'_>) -> Result<Snapshot, Unbegun> {
-    let plan = Plan::new(&server.config());
+fn take(claim: &Claim, access: Access<'_>) -> Result<Snapshot, Unbegun> {
+    let plan = Plan::new(&claim.database.config());
     let progress = Arc::clone(&claim.progress);
     let snapshot =
         Snapshot::take(&claim.database, access, &plan, progress, || replica::aux(&claim.database));
@@ -366,13 +364,8 @@ fn take(server: &Server, claim: &Claim, access: Access<'_>) -> Result<Snapshot, 
 }
 
 /// Writes a snapshot to its file, and books what became of it.
-fn write(
-    server: &Server,
-    claim: &Claim,
-    purpose: Purpose,
-    mut snapshot: Snapshot,
-) -> Result<(), Failed> {
-    let config = server.config();
+fn write(claim: &Claim, purpose: Purpose, mut snapshot: Snapshot) -> Result<(), Failed> {
+    let config = claim.database.config();
     let dirty = snapshot.dirty;
     let result =
         file::write(&Target::new(&config), &at_rest::policy(&config), "", |to| snapshot.write(to));
@@ -397,16 +390,15 @@ impl Target {
 }
 
 /// Writes a snapshot in the background, on a thread of its own. Without one, the thread takes it.
-fn spawn(server: &Arc<Server>, claim: Claim, taken: Option<Snapshot>) -> std::io::Result<()> {
-    let server = Arc::clone(server);
+fn spawn(claim: Claim, taken: Option<Snapshot>) -> std::io::Result<()> {
     let run = move || {
-        let take = || take(&server, &claim, claim.database.keyspace.lock_lazily());
+        let take = || take(&claim, claim.database.keyspace.lock_lazily());
         let Some(snapshot) = taken.or_else(|| take().ok()) else {
             // Somebody takes one who has not claimed it.
             return claim.database.snapshots.schedule();
         };
         process::go_last();
-        match write(&server, &claim, Purpose::Background, snapshot) {
+        match write(&claim, Purpose::Background, snapshot) {
             Ok(()) => log::notice!("Background saving terminated with success"),
             Err(Failed::Disk) => log::warning!("Background saving error"),
             Err(Failed::Cancelled) => log::warning!("Background saving was given up"),

@@ -101,9 +101,8 @@ fn checked(
     item: &Map<String, Value>,
     now_s: i64,
 ) -> Result<(CertificateName, SharedCertificate), Refusal> {
-    let needed = |name: &str| {
-        text(item, name)?.ok_or_else(|| Refusal::schema(format!("{name} is needed")))
-    };
+    let needed =
+        |name: &str| text(item, name)?.ok_or_else(|| Refusal::schema(format!("{name} is needed")));
     let name = needed("name")?;
     let name = CertificateName::parse(&name).ok_or_else(|| {
         Refusal::new(403, "unknown_certificate", format!("There is no certificate {name:?}"))
@@ -265,9 +264,8 @@ impl Rotation {
 
     /// Whether it will be replaced in time without anybody doing anything.
     pub fn is_on_track(&self) -> bool {
-        self.next_s.is_some_and(|next_s| {
-            self.job_runs && !self.has_failed && self.now_s < next_s + DAY_S
-        })
+        self.next_s
+            .is_some_and(|next_s| self.job_runs && !self.has_failed && self.now_s < next_s + DAY_S)
     }
 
     /// Whether an alert about it is due, at so many days.
