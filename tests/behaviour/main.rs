@@ -22,6 +22,8 @@ mod frozen_time;
 mod geo;
 mod hashes;
 mod hyperloglog;
+mod internode;
+mod internode_refusals;
 mod keys;
 mod latency;
 mod lifecycle;

@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod client;
 pub mod expect;
 pub mod matrix;
+pub mod nodes;
 pub mod peers;
 pub mod reply;
 pub mod server;
