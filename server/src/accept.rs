@@ -15,7 +15,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::clients::Origin;
-use crate::connection::{Accepted, Refusal, Stream};
+use crate::connection::{Accepted, Refusal, Stream, Whose};
 use crate::database::Database;
 use crate::listener::{Acceptor, Kind, Listener, reason};
 use crate::log;
@@ -193,7 +193,7 @@ fn admit(
     log::verbose!("Accepted {}", shared.address);
     let database = Arc::clone(database);
     let kind = listener.kind;
-    Some(Accepted { stream, kind, database, shared, loopback, refusal, primary: None, peer: None })
+    Some(Accepted { stream, kind, database, shared, loopback, refusal, whose: Whose::Client })
 }
 
 /// Whether a connection that is turned away may wait until it is known what it speaks.

@@ -24,6 +24,7 @@ use carnelian_config::{
 use crate::acl;
 use crate::aof;
 use crate::configure::level;
+use crate::control::{self, ControlPlane};
 use crate::database::{Database, Stats};
 use crate::databases::{self, Stage};
 use crate::encryption::Encryption;
@@ -223,6 +224,8 @@ struct Running {
     reactors: Vec<JoinHandle<()>>,
     requests: Receiver<Request>,
     pid_file: Option<PidFile>,
+    /// Ends before the databases do.
+    control: Option<ControlPlane>,
     /// The server was told to end before all data was there: none of it may be saved.
     is_half_loaded: bool,
 }
@@ -234,6 +237,8 @@ impl Running {
             port: named.contains(&DirectiveId::internode_port),
             plain_port: named.contains(&DirectiveId::internode_plain_port),
         };
+        let is_admin_port_given = named.contains(&DirectiveId::admin_port);
+        let has_control = is_bare || named.iter().any(|id| control::DIRECTIVES.contains(id));
         let seats = seats(config.io_threads as usize)?;
         let (sender, requests) = channel();
         signals::watch(sender.clone()).context("Can't watch signals")?;
@@ -285,7 +290,14 @@ impl Running {
         let start = load::at_start(&server, &database, &requests, open_doors)?;
         let is_half_loaded = start == load::Start::Ended;
         if is_half_loaded {
-            return Ok(Self { server, reactors, requests, pid_file, is_half_loaded });
+            return Ok(Self {
+                server,
+                reactors,
+                requests,
+                pid_file,
+                control: None,
+                is_half_loaded,
+            });
         }
         let target = internode::configured(&config)
             .map_err(|reason| anyhow::anyhow!("replicaof-node: {reason}"))?;
@@ -304,6 +316,10 @@ impl Running {
             };
             replica::begin(&server, &database, &following);
         }
+        let control = match has_control {
+            true => control::start(&server, is_admin_port_given)?,
+            false => None,
+        };
         for kind in database.listeners.lock().kinds() {
             log::notice!("Ready to accept connections {}", kind.name());
         }
@@ -311,7 +327,7 @@ impl Running {
         if is_bare {
             show_first_steps(&config, &database);
         }
-        Ok(Self { server, reactors, requests, pid_file, is_half_loaded })
+        Ok(Self { server, reactors, requests, pid_file, control, is_half_loaded })
     }
 
     /// Returns when the server has ended in order.
@@ -354,6 +370,7 @@ impl Running {
 
     /// Returns when the reactors have ended.
     fn end(self) {
+        drop(self.control);
         for reactor in self.reactors {
             let _ = reactor.join();
         }

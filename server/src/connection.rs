@@ -28,10 +28,18 @@ pub struct Accepted {
     pub shared: Arc<ClientShared>,
     pub loopback: bool,
     pub refusal: Option<Refusal>,
-    /// The peer is the server that the database follows, and the stream is in the middle.
-    pub primary: Option<PrimaryStream>,
-    /// The peer is a node of this one's cluster.
-    pub peer: Option<Box<PeerLink>>,
+    pub whose: Whose,
+}
+
+/// Who is at the other end.
+pub enum Whose {
+    Client,
+    /// The server that the database follows, and the stream is in the middle.
+    Primary(PrimaryStream),
+    /// A node of this one's cluster.
+    Node(Box<PeerLink>),
+    /// The process itself, for an operator who has proved to be that.
+    Operator,
 }
 
 /// Where the stream of effects of the server that a database follows goes on.
@@ -141,20 +149,26 @@ pub struct Flags {
 
 impl Connection {
     pub fn new(accepted: Accepted) -> Self {
-        let Accepted { stream, kind, database, shared, loopback, refusal, primary, peer } =
-            accepted;
+        let Accepted { stream, kind, database, shared, loopback, refusal, whose } = accepted;
         let mut session = Session::new(shared, database, loopback);
         let (mut transport, mut input) = (Transport::Sniff, Input::default());
         let mut flags = Flags::default();
-        if let Some(PrimaryStream { link, db, received }) = primary {
-            session = session.of_primary(link, db);
-            transport = Transport::Plain;
-            flags.unparsed = !received.is_empty();
-            input.append(&received);
-        }
-        if let Some(peer) = peer {
-            session = session.of_peer(peer);
-            transport = Transport::Plain;
+        match whose {
+            Whose::Client => {}
+            Whose::Primary(PrimaryStream { link, db, received }) => {
+                session = session.of_primary(link, db);
+                transport = Transport::Plain;
+                flags.unparsed = !received.is_empty();
+                input.append(&received);
+            }
+            Whose::Node(peer) => {
+                session = session.of_peer(peer);
+                transport = Transport::Plain;
+            }
+            Whose::Operator => {
+                session.trust();
+                transport = Transport::Plain;
+            }
         }
         Self {
             stream,

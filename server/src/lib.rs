@@ -20,6 +20,7 @@ pub mod cluster_tool;
 mod commands;
 pub mod configure;
 pub mod connection;
+mod control;
 pub mod database;
 pub mod databases;
 pub mod dispatch;

@@ -100,6 +100,14 @@ choices! {
         "disabled" => Disabled,
     }
 
+    /// `cluster-bootstrap`: what a node does that is in no cluster.
+    ClusterBootstrap {
+        /// It makes one of itself.
+        "auto" => Auto,
+        /// It waits to be told.
+        "manual" => Manual,
+    }
+
     /// `oom-score-adj`: whether and how the kernel's out-of-memory scores are set.
     OomScoreMode {
         "no" => No,

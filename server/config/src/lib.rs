@@ -21,8 +21,8 @@ mod words;
 
 pub use check::expand_title;
 pub use choice::{
-    Allow, AppendFsync, ClientCertificates, EvictionPolicy, LogLevel, OomScoreMode, Supervised,
-    TransitEncryption,
+    Allow, AppendFsync, ClientCertificates, ClusterBootstrap, EvictionPolicy, LogLevel,
+    OomScoreMode, Supervised, TransitEncryption,
 };
 pub use config::{Permission, SetError};
 pub use directive::{Directive, DirectiveId, Status, When};

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use crate::check;
 use crate::choice::{
-    Allow, AppendFsync, ClientCertificates, EvictionPolicy, LogLevel, OomScoreMode, Supervised,
-    TransitEncryption,
+    Allow, AppendFsync, ClientCertificates, ClusterBootstrap, EvictionPolicy, LogLevel,
+    OomScoreMode, Supervised, TransitEncryption,
 };
 use crate::directive::{HIDDEN, PROTECTED, SENSITIVE, VOLATILE, directives};
 use crate::kind::Kind;
@@ -281,7 +281,11 @@ directives! {
     propagation_error_behavior: &'static str = "ignore",
         Kind::Word(&["ignore", "panic", "panic-on-replicas"]), AnyTime, Later;
 
-    // Between the nodes of a cluster.
+    // The control plane, and the channel between the nodes of a cluster.
+    admin_port: u16 = "9443", int(0, 65535), StartOnly, Obeyed;
+    cluster_bootstrap: ClusterBootstrap = "auto",
+        Kind::Word(ClusterBootstrap::WORDS), StartOnly, Obeyed;
+    cluster_create: String = "", TEXT, StartOnly, Obeyed;
     internode_port: u16 = "3342", int(0, 65535), StartOnly, Obeyed;
     internode_plain_port: u16 = "3343", int(0, 65535), StartOnly, Obeyed;
     internode_bind: Vec<String> = "", BIND, StartOnly, Obeyed;

@@ -104,12 +104,7 @@ struct Made {
 }
 
 /// All that takes computing time. What an attempt before this one has left behind is used.
-fn make(
-    member: &Member,
-    name: &str,
-    address: Option<IpAddr>,
-    password: &Secret,
-) -> Result<Made> {
+fn make(member: &Member, name: &str, address: Option<IpAddr>, password: &Secret) -> Result<Made> {
     let now = SystemTime::now();
     let store = &member.store;
     let path = store.seal_key_file();

@@ -7,7 +7,6 @@ use carnelian_cluster::state::{NodeFacts, NodeSettings};
 use rustix::fs::statvfs;
 
 use super::Member;
-use crate::tasks::CARNELIAN_VERSION;
 
 /// As the node describes itself to the cluster.
 pub fn facts(member: &Member) -> NodeFacts {
@@ -25,7 +24,7 @@ pub fn facts(member: &Member) -> NodeFacts {
         architecture: text(uname.machine()),
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         total_memory: memory().total,
-        software_version: CARNELIAN_REDIS_ENTERPRISE.to_owned(),
+        software_version: SOFTWARE_VERSION.to_owned(),
         os_name: of_release("ID"),
         os_family: text(uname.sysname()),
         os_version: of_release("PRETTY_NAME"),
@@ -37,13 +36,8 @@ pub fn facts(member: &Member) -> NodeFacts {
     }
 }
 
-/// The level of Redis Enterprise's interfaces that are on offer, with our own version behind it: programs
-/// compare it with 6.2.4 and later ones.
-const CARNELIAN_REDIS_ENTERPRISE: &str = const_format(CARNELIAN_VERSION);
-
-const fn const_format(_: &str) -> &'static str {
-    "8.0.6-1"
-}
+/// The level of Redis Enterprise's interfaces that is on offer: programs ask whether it is 6.2.4 at least.
+pub const SOFTWARE_VERSION: &str = "8.0.6-1";
 
 /// Where other nodes reach this one.
 pub fn node_settings(member: &Member) -> NodeSettings {
@@ -113,10 +107,10 @@ pub fn storage(member: &Member) -> (u64, u64) {
 pub fn processors() -> (f64, f64, f64) {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
-    let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|it| it.parse().ok()).collect();
+    let ticks: Vec<f64> =
+        line.split_whitespace().skip(1).filter_map(|it| it.parse().ok()).collect();
     // The kernel tells of hundredths of a second, on every machine that we run on.
-    let of = |places: &[usize]| {
-        places.iter().filter_map(|&place| ticks.get(place)).sum::<f64>() / 100.0
-    };
+    let of =
+        |places: &[usize]| places.iter().filter_map(|&place| ticks.get(place)).sum::<f64>() / 100.0;
     (of(&[0, 1]), of(&[2, 5, 6]), of(&[3, 4]))
 }

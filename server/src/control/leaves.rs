@@ -47,12 +47,7 @@ pub async fn watch(member: Arc<Member>) {
     }
 }
 
-async fn take_part(
-    member: &Arc<Member>,
-    node: NodeUid,
-    action: ActionId,
-    name: Option<String>,
-) {
+async fn take_part(member: &Arc<Member>, node: NodeUid, action: ActionId, name: Option<String>) {
     let planes: Vec<Plane> = Plane::ALL
         .into_iter()
         .filter(|plane| name.as_deref().is_none_or(|name| name == name_of(*plane).name()))
@@ -96,7 +91,7 @@ async fn renew_what_is_due(member: &Arc<Member>) {
 pub fn policy(state: &State) -> Option<RenewalPolicy> {
     let life = Lifetime::days(state.cluster.as_ref()?.settings.internal_cert_validity_days).ok()?;
     let before = state.jobs.cert_rotation_job_settings.expiry_days_before_rotation;
-    RenewalPolicy::new(life, Some(before)).ok()
+    RenewalPolicy::new(life, before).ok()
 }
 
 /// New keys and certificates for these planes, in use at once for new links; then the links that there are
@@ -180,10 +175,10 @@ fn described(
         name: name_of(credential.identity().plane),
         node_uid: node,
         managed_by: ManagedBy::Cluster,
+        sha256: info.sha256_hex(),
         subject: info.subject,
         issuer: info.issuer,
         serial: info.serial,
-        sha256: carnelian_tls::hex(&info.sha256),
         key_type: info.key_type,
         not_before: time(info.not_before),
         not_after: time(info.not_after),

@@ -6,9 +6,10 @@
 //! - [`leaves`] looks after the certificates between nodes; [`shared`] after those that all nodes show.
 //! - [`live`] is what the REST interface sees of the process.
 //!
-//! All of it runs on a small runtime of its own, which reactors never wait for. With `admin-port` and
-//! `internode-port` both 0 there is none of it.
+//! All of it runs on a small runtime of its own, which reactors never wait for. A server that is started as a Redis
+//! is, with Redis's directives only, has none of it, and opens no port that Redis would not.
 
+mod command;
 mod found;
 mod host;
 mod leaves;
@@ -26,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use carnelian_admin::{Admin, Front, serve, serve_local};
 use carnelian_cluster::Control;
-use carnelian_config::{ClusterBootstrap, Config};
+use carnelian_config::{ClusterBootstrap, Config, DirectiveId};
 use carnelian_tls::AdminAcceptor;
 use carnelian_tls::certificates::{CertificateName, CertificateTable};
 use carnelian_tls::internode::{SealKey, Store};
@@ -41,6 +42,10 @@ use crate::server::Server;
 const FOLDER: &str = "control-plane";
 /// The socket over which whoever may open it needs no password.
 pub const LOCAL_SOCKET: &str = "admin.sock";
+
+/// One of these, or a start without arguments, asks for a control plane.
+pub const DIRECTIVES: [DirectiveId; 3] =
+    [DirectiveId::admin_port, DirectiveId::cluster_bootstrap, DirectiveId::cluster_create];
 
 /// The control plane on this node, while the server runs.
 pub struct ControlPlane {
@@ -97,10 +102,7 @@ impl Drop for ControlPlane {
     }
 }
 
-fn listen(
-    config: &Config,
-    is_asked_for: bool,
-) -> Result<(Listeners, Vec<std::net::TcpListener>)> {
+fn listen(config: &Config, is_asked_for: bool) -> Result<(Listeners, Vec<std::net::TcpListener>)> {
     let port = config.admin_port;
     let mut listeners = Listeners::default();
     let endpoints = Endpoints {
@@ -174,7 +176,8 @@ impl Member {
         shared::ensure(&table, &folder, &control.state())?;
         let served = table.served(CertificateName::Api);
         let acceptor = AdminAcceptor::new(served, &shared::settings_of(&control.state()))?;
-        let admin_port = sockets.first().and_then(|it| it.local_addr().ok()).map_or(0, |it| it.port());
+        let admin_port =
+            sockets.first().and_then(|it| it.local_addr().ok()).map_or(0, |it| it.port());
         let key = OnceLock::new();
         if control.state().cluster.is_some() {
             let _ = key.set(SealKey::open(&store.seal_key_file())?);

@@ -13,7 +13,9 @@ use carnelian_cluster::state::{
 };
 use carnelian_tls::certificates::{self, CertificateTable, Names, Shared};
 use carnelian_tls::internode::SealKey;
-use carnelian_tls::{AdminSettings, CertificateInfo, ClientAuthority, MinVersion, certificates_of};
+use carnelian_tls::{AdminSettings, ClientAuthority, MinVersion};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use super::Member;
@@ -107,18 +109,22 @@ fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
 pub fn settings_of(state: &State) -> AdminSettings {
     let Some(cluster) = &state.cluster else { return AdminSettings::default() };
     let ClusterSettings {
-        min_control_tls_version, control_cipher_suites, mtls_certificate_authentication, ..
+        min_control_tls_version,
+        control_cipher_suites,
+        mtls_certificate_authentication,
+        ..
     } = &cluster.settings;
     let trusted = state.shared_certificates.get("mtls_trusted_ca");
     let trusted = trusted.filter(|_| *mtls_certificate_authentication);
     AdminSettings {
         min_version: match min_control_tls_version {
-            TlsVersion::Tls12 => MinVersion::Tls12,
-            TlsVersion::Tls13 => MinVersion::Tls13,
+            TlsVersion::V12 => MinVersion::Tls12,
+            TlsVersion::V13 => MinVersion::Tls13,
         },
         cipher_suites: control_cipher_suites.clone(),
         client_authorities: trusted
-            .and_then(|shared| certificates_of(shared.certificate.as_bytes()).ok())
+            .map(|shared| CertificateDer::pem_slice_iter(shared.certificate.as_bytes()))
+            .map(|all| all.filter_map(Result::ok).collect())
             .unwrap_or_default(),
     }
 }
@@ -150,10 +156,4 @@ fn put_into_effect(member: &Member, state: &State) -> Result<()> {
     member.table.adopt(&from_state(state, key)?)?;
     member.acceptor.reload(&settings_of(state))?;
     Ok(())
-}
-
-/// Of a PEM text.
-pub fn info_of(pem: &str) -> Option<CertificateInfo> {
-    let chain = certificates_of(pem.as_bytes()).ok()?;
-    CertificateInfo::of(chain.first()?).ok()
 }

@@ -15,7 +15,7 @@ use super::relay;
 use super::setting::Peer;
 use crate::clients::Origin;
 use crate::clock;
-use crate::connection::{Accepted, Stream};
+use crate::connection::{Accepted, Stream, Whose};
 use crate::database::Database;
 use crate::listener::Kind;
 use crate::log;
@@ -122,8 +122,7 @@ pub fn attach(
         shared: Arc::clone(&shared),
         loopback: false,
         refusal: None,
-        primary: None,
-        peer: Some(Box::new(peer)),
+        whose: Whose::Node(Box::new(peer)),
     };
     mailboxes[reactor].post(Message::Accept(Box::new(accepted)));
     // Whoever has changed the setting meanwhile may have looked for it before it was there.

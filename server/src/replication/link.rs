@@ -26,7 +26,7 @@ use super::wire::{Socket, Wire};
 use crate::aof;
 use crate::clients::{ClientShared, Origin, bits};
 use crate::clock;
-use crate::connection::{Accepted, PrimaryStream, Stream};
+use crate::connection::{Accepted, PrimaryStream, Stream, Whose};
 use crate::database::Database;
 use crate::internode::{self, NodeTarget};
 use crate::listener::Kind;
@@ -513,8 +513,7 @@ impl Link {
             shared: Arc::clone(&shared),
             loopback: false,
             refusal: None,
-            primary: Some(PrimaryStream { link, db, received }),
-            peer: None,
+            whose: Whose::Primary(PrimaryStream { link, db, received }),
         };
         mailboxes[reactor].post(Message::Accept(Box::new(accepted)));
         // Not before: until then it is by the socket that the link can be ended.

@@ -30,8 +30,6 @@ use crate::error::ConfigError;
 use crate::pem;
 use crate::store::{self, Access};
 
-/// The name of the folder within the data folder.
-const FOLDER: &str = "internode";
 const AUTHORITY: &str = "authority.sealed";
 const TRUST: &str = "trust.pem";
 const REVOKED: &str = "revoked";
@@ -44,9 +42,12 @@ pub struct Store {
 }
 
 impl Store {
+    /// Its name within the data folder.
+    pub const FOLDER: &str = "internode";
+
     /// The store in a data folder; makes it if it is missing.
     pub fn open(data_folder: &Path) -> Result<Self, Error> {
-        let folder = data_folder.join(FOLDER);
+        let folder = data_folder.join(Self::FOLDER);
         store::make_folder(&folder)?;
         Ok(Self { folder })
     }
@@ -100,6 +101,11 @@ impl Store {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether there is one for this plane.
+    pub fn has_credential(&self, plane: Plane) -> bool {
+        self.credential_file(plane).exists()
     }
 
     pub fn credential(&self, plane: Plane) -> Result<Credential, Error> {

@@ -1,0 +1,178 @@
+//! What the REST interface sees of this process, and the few things it asks of it directly.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use carnelian_admin::{Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Waiting};
+use carnelian_cluster::state::{NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey};
+use serde_json::Value;
+
+use super::found::{self, Founding};
+use super::{Member, command, host};
+use crate::clock;
+use crate::database::Database;
+use crate::databases::Stage;
+use crate::info;
+
+pub struct NodeLive {
+    member: Arc<Member>,
+}
+
+impl NodeLive {
+    pub fn new(member: Arc<Member>) -> Self {
+        Self { member }
+    }
+}
+
+impl Live for NodeLive {
+    fn local(&self) -> LocalNode {
+        LocalNode {
+            facts: host::facts(&self.member),
+            addresses: host::addresses(&self.member),
+            uptime_s: uptime_s(&self.member),
+        }
+    }
+
+    fn create_cluster(&self, request: Bootstrap) -> Waiting<'_, Result<(), BootstrapFailure>> {
+        let member = Arc::clone(&self.member);
+        Box::pin(async move {
+            let failed = |message: String| BootstrapFailure { code: "config_error", message };
+            let policy = PolicyPatch::parse(&Value::Object(request.policy.clone()), false)
+                .map_err(|refused| failed(refused.description.to_string()))?;
+            let mut node = host::node_settings(&member);
+            settle(&mut node, &request);
+            let Bootstrap { name, username, password, .. } = request;
+            let founding = Founding { name, email: username, password, node, policy };
+            found::found(&member, founding).await.map_err(|error| failed(format!("{error:#}")))
+        })
+    }
+
+    fn join_cluster(&self, _: Bootstrap) -> Waiting<'_, Result<(), BootstrapFailure>> {
+        Box::pin(async {
+            Err(BootstrapFailure {
+                code: "config_error",
+                message: "joining a cluster is not possible in this version".to_owned(),
+            })
+        })
+    }
+
+    fn figures(&self, node: NodeUid) -> Waiting<'_, Option<Figures>> {
+        let member = Arc::clone(&self.member);
+        Box::pin(async move {
+            if member.control.node() != Some(node) {
+                return None;
+            }
+            tokio::task::spawn_blocking(move || own_figures(&member)).await.ok()
+        })
+    }
+
+    fn command(&self, database: u32, words: Vec<String>) -> Waiting<'_, Result<Value, Refused>> {
+        let member = Arc::clone(&self.member);
+        Box::pin(async move {
+            let run = move || {
+                let database = member
+                    .server
+                    .database(database)
+                    .map_err(|error| Refused::new(503, "bdb_unavailable", error.to_string()))?;
+                let words: Vec<Vec<u8>> = words.into_iter().map(String::into_bytes).collect();
+                let reply = command::run(&member.server, &database, &words)
+                    .map_err(|error| Refused::new(503, "bdb_unavailable", format!("{error:#}")))?;
+                match reply.error() {
+                    Some(error) => {
+                        let error = String::from_utf8_lossy(error).into_owned();
+                        Err(Refused::new(406, "command_failed", error))
+                    }
+                    None => Ok(command::to_json(&reply)),
+                }
+            };
+            tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
+                Err(Refused::new(500, "internal_error", "the command was not run"))
+            })
+        })
+    }
+
+    fn serves(&self, database: u32) -> bool {
+        self.member.server.database(database).is_ok_and(|database| {
+            database.stage.get() == Stage::Here && !database.listeners.lock().kinds().is_empty()
+        })
+    }
+
+    fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused> {
+        let key = self.member.key().ok_or_else(no_key)?;
+        let sealed = key.wrap(key_pem.as_bytes());
+        sealed.map(SealedKey).map_err(|error| internal(&error))
+    }
+
+    fn unseal(&self, sealed: &SealedKey) -> Result<String, Refused> {
+        let key = self.member.key().ok_or_else(no_key)?;
+        let opened = key.unwrap(&sealed.0, "a private key").map_err(|error| internal(&error))?;
+        String::from_utf8(opened.to_vec()).map_err(|error| internal(&error))
+    }
+
+    fn token_secret(&self) -> Option<[u8; 32]> {
+        Some(self.member.key()?.derive("tokens"))
+    }
+
+    fn debug_files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        for database in &*self.member.server.databases.read() {
+            let name = format!("database-{}/info.txt", database.uid);
+            files.push((name, info_of(&self.member, database).into_bytes()));
+        }
+        files
+    }
+}
+
+/// What was asked for of the node.
+fn settle(node: &mut NodeSettings, request: &Bootstrap) {
+    if let Some(addr) = request.addr {
+        node.addr = addr.to_string();
+    }
+    node.external_addr.clone_from(&request.external_addr);
+    node.rack_id.clone_from(&request.rack_id);
+    node.second_rack_id.clone_from(&request.second_rack_id);
+    node.accept_servers = request.accept_servers;
+    if let Some(most) = request.max_listeners {
+        node.max_listeners = most;
+    }
+    if let Some(most) = request.max_redis_servers {
+        node.max_redis_servers = most;
+    }
+}
+
+fn uptime_s(member: &Member) -> u64 {
+    clock::wall_ms().saturating_sub(member.server.identity.started_ms) / 1000
+}
+
+fn own_figures(member: &Member) -> Figures {
+    let host::Memory { total, free, available } = host::memory();
+    let (cpu_user_s, cpu_system_s, cpu_idle_s) = host::processors();
+    let (_, storage_free) = host::storage(member);
+    let databases = member.server.databases.read().clone();
+    let info: BTreeMap<u32, String> =
+        databases.iter().map(|database| (database.uid, info_of(member, database))).collect();
+    Figures {
+        uptime_s: uptime_s(member),
+        total_memory: total,
+        free_memory: free,
+        available_memory: available,
+        cpu_user_s,
+        cpu_system_s,
+        cpu_idle_s,
+        ephemeral_storage_free: storage_free,
+        persistent_storage_free: storage_free,
+        info,
+    }
+}
+
+fn info_of(member: &Member, database: &Arc<Database>) -> String {
+    info::render(&member.server, database, &[b"all"], None)
+}
+
+fn no_key() -> Refused {
+    Refused::new(503, "not_bootstrapped", "this node is in no cluster")
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Refused {
+    Refused::new(500, "internal_error", error.to_string())
+}
