@@ -44,7 +44,6 @@ pub enum Peer {
 #[derive(Clone)]
 struct Arrived {
     caller: Caller,
-    address: Option<IpAddr>,
     body: Bytes,
 }
 
@@ -106,7 +105,7 @@ impl Front {
                 if changes && let Err(refusal) = self.admin.audit_is_writable() {
                     refused(refusal)
                 } else {
-                    self.route(head.clone(), Arrived { caller, address, body }).await
+                    self.route(head.clone(), Arrived { caller, body }).await
                 }
             }
         };
@@ -209,7 +208,7 @@ async fn run(
     let Some(arrived) = request.extensions().get::<Arrived>() else {
         return refused(Refusal::new(500, "internal_error", "The request came past the door"));
     };
-    let Arrived { caller, address, body } = arrived.clone();
+    let Arrived { caller, body } = arrived.clone();
     let has_cluster = admin.has_cluster();
     if !has_cluster && !route.bootstrap {
         let why = "This node does not belong to a cluster yet";
@@ -221,7 +220,7 @@ async fn run(
         return refused(if nobody { Refusal::unauthorized() } else { Refusal::forbidden() });
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let request = Request { caller, address, parameters, query, body };
+    let request = Request { caller, parameters, query, body };
     respond(match route.run {
         Run::Now(handler) => handler(&admin, &request),
         Run::Later(handler) => handler(admin, request).await,

@@ -137,17 +137,6 @@ fn checked(
 /// Answers when every node has its new certificates, or one has failed.
 async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
     let name = text(&request.object()?, "name")?;
-    let refuse = |why: String| Refusal::new(403, "unsupported_rotation", why);
-    if let Some(name) = &name {
-        let known = CertificateName::parse(name)
-            .ok_or_else(|| refuse(format!("There is no certificate {name:?}")))?;
-        if !known.is_internal() {
-            return Err(refuse(format!("{name} is not a certificate between nodes")));
-        }
-        if admin.state().shared_certificates.get(name).is_some_and(is_customers) {
-            return Err(refuse(format!("{name} was provided by a customer")));
-        }
-    }
     let action = action_id()?;
     let change = Change::RotateCertificates { name, action: action.clone() };
     let action = match admin.change(change).await? {
@@ -165,23 +154,11 @@ async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
     }
 }
 
-fn is_customers(shared: &SharedCertificate) -> bool {
-    shared.managed_by == ManagedBy::Customer
-}
-
 async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
     let name = request.parameter("name");
     let name = CertificateName::parse(name).ok_or_else(|| {
         Refusal::not_found("unknown_certificate", format!("There is no certificate {name:?}"))
     })?;
-    if !name.is_optional() {
-        let why = format!("{} is needed", name.name());
-        return Err(Refusal::new(403, "required_certificate", why));
-    }
-    if !admin.state().shared_certificates.contains_key(name.name()) {
-        let why = format!("No {} is set", name.name());
-        return Err(Refusal::not_found("unknown_certificate", why));
-    }
     admin.change(Change::DropCertificate(name)).await?;
     Ok(Answer::empty())
 }
