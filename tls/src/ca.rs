@@ -17,7 +17,7 @@ use rustls::server::ParsedCertificate;
 
 use crate::describe::CertificateInfo;
 use crate::error::ConfigError;
-use crate::issue::{self, Issued, KeyKind, Purpose, SubjectAltNames};
+use crate::issue::{self, Issued, KeyKind, Profile, Purpose, SubjectAltNames};
 use crate::private_key;
 use crate::provider::provider;
 use crate::store::{self, Access};
@@ -55,7 +55,7 @@ impl ClientAuthority {
     }
 
     fn create(folder: &Path, now: SystemTime) -> Result<Self, ConfigError> {
-        let made = issue::authority(now)?;
+        let made = issue::authority(now, issue::AUTHORITY_LIFE)?;
         // The key first: a certificate that nothing can sign for must never be handed out.
         store::write(&folder.join(CA_KEY), made.key_pem.as_bytes(), Access::Owner)?;
         store::write(
@@ -76,7 +76,7 @@ impl ClientAuthority {
         if !info.is_ca {
             return Err(bad("not an authority's".into()));
         }
-        if info.not_after < seconds(now) {
+        if info.not_after < issue::seconds(now) {
             return Err(bad("expired; move it and its key away to start with a new one".into()));
         }
         let key = private_key::load(&key_path, None)?;
@@ -128,7 +128,10 @@ impl ClientAuthority {
         kind: KeyKind,
         now: SystemTime,
     ) -> Result<Issued, ConfigError> {
-        issue::leaf(&self.issuer, self.ends(), Purpose::Server, None, names, kind, now)
+        let common_name = names.dns.first().map_or("carnelian", String::as_str);
+        let subject = issue::subject(common_name);
+        let (purpose, life) = (Purpose::Server, issue::LEAF_LIFE);
+        self.issue(Profile { purpose, subject, names, kind, life }, now)
     }
 
     /// Signs a leaf for a client that goes by `common_name`.
@@ -138,9 +141,18 @@ impl ClientAuthority {
         kind: KeyKind,
         now: SystemTime,
     ) -> Result<Issued, ConfigError> {
-        let names = SubjectAltNames::default();
-        let name = Some(common_name);
-        issue::leaf(&self.issuer, self.ends(), Purpose::Client, name, &names, kind, now)
+        let names = &SubjectAltNames::default();
+        let subject = issue::subject(common_name);
+        let (purpose, life) = (Purpose::Client, issue::LEAF_LIFE);
+        self.issue(Profile { purpose, subject, names, kind, life }, now)
+    }
+
+    pub(crate) fn issue(
+        &self,
+        profile: Profile<'_>,
+        now: SystemTime,
+    ) -> Result<Issued, ConfigError> {
+        issue::leaf(&self.issuer, self.ends(), profile, now)
     }
 
     /// The server's own leaves from the folder, each made anew if it does not serve any longer.
@@ -196,7 +208,7 @@ impl ClientAuthority {
             return Err("names or addresses were added".into());
         }
         self.verify(&certificate, now)?;
-        let renewal_s = seconds(now).saturating_add(issue::LEAF_RENEWAL.as_secs() as i64);
+        let renewal_s = issue::seconds(now).saturating_add(issue::LEAF_RENEWAL.as_secs() as i64);
         if info.not_after < renewal_s.min(self.info.not_after) {
             return Err("the old one was about to expire".into());
         }
@@ -239,11 +251,6 @@ pub struct Leaf {
     pub info: CertificateInfo,
     /// Why it was made just now; `None` if it was found on disk.
     pub made_because: Option<String>,
-}
-
-fn seconds(at: SystemTime) -> i64 {
-    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// PEM is ASCII; whatever else the operator put between the sections need not be.

@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::public_key::{PublicKey, RSAPublicKey};
 
 /// The fields of one certificate that people ask about.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +28,8 @@ pub struct CertificateInfo {
     /// Seconds since 1970; the last second of validity.
     pub not_after: i64,
     pub is_ca: bool,
+    /// `RSA 2048`, `ECDSA P-256` and the like.
+    pub key_type: String,
     /// X.509 version, 1 to 3.
     pub version: u32,
     /// Of the whole certificate.
@@ -53,6 +56,7 @@ impl CertificateInfo {
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             is_ca: parsed.is_ca(),
+            key_type: key_type(&parsed),
             version: parsed.version().0.saturating_add(1),
             sha1: fingerprint(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate),
             sha256: fingerprint(&digest::SHA256, certificate),
@@ -133,6 +137,45 @@ pub(crate) fn parse<'a>(
     }
 }
 
+/// The kind and size of a certificate's key, for people.
+fn key_type(parsed: &X509Certificate<'_>) -> String {
+    match parsed.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => format!("RSA {}", rsa_bits(&key)),
+        Ok(PublicKey::EC(_)) => {
+            let parameters = parsed.public_key().algorithm.parameters.as_ref();
+            let curve = parameters.and_then(|any| any.as_oid().ok());
+            match curve.map(|oid| oid.to_id_string()).as_deref() {
+                Some("1.2.840.10045.3.1.7") => "ECDSA P-256".into(),
+                Some("1.3.132.0.34") => "ECDSA P-384".into(),
+                Some("1.3.132.0.35") => "ECDSA P-521".into(),
+                Some(other) => format!("ECDSA {other}"),
+                None => "ECDSA".into(),
+            }
+        }
+        _ => match parsed.public_key().algorithm.algorithm.to_id_string().as_str() {
+            "1.3.101.112" => "Ed25519".into(),
+            other => other.to_owned(),
+        },
+    }
+}
+
+/// The exact size, which the library rounds up to bytes.
+pub(crate) fn rsa_bits(key: &RSAPublicKey<'_>) -> usize {
+    let zeros = key.modulus.iter().take_while(|byte| **byte == 0).count();
+    match &key.modulus[zeros..] {
+        [] => 0,
+        [first, rest @ ..] => 8 * rest.len() + (u8::BITS - first.leading_zeros()) as usize,
+    }
+}
+
+/// Bytes of hexadecimal digits in either case.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
@@ -161,7 +204,7 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn fingerprint<const N: usize>(
+pub(crate) fn fingerprint<const N: usize>(
     algorithm: &'static digest::Algorithm,
     certificate: &CertificateDer<'_>,
 ) -> [u8; N] {

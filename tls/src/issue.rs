@@ -18,6 +18,7 @@ pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(820 * 86_400);
 /// Leaves of ours are made anew this long before they end.
 pub(crate) const LEAF_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
 
+/// How long an authority lives unless somebody says otherwise.
 pub(crate) const AUTHORITY_LIFE: Duration = Duration::from_secs(3_652 * 86_400);
 
 /// Clocks of clients may be behind.
@@ -66,6 +67,23 @@ impl SubjectAltNames {
         Ok(all)
     }
 
+    /// What the nodes of a cluster are reached by: its name and those below it, the same for its
+    /// internal network, `localhost`, and the nodes' addresses.
+    pub fn for_cluster(cluster: &str, nodes: &[IpAddr]) -> Result<Self, ConfigError> {
+        let below = [
+            cluster.to_owned(),
+            format!("*.{cluster}"),
+            format!("internal.{cluster}"),
+            format!("*.internal.{cluster}"),
+        ];
+        let mut all = Self::of(below)?;
+        for name in ["localhost", "127.0.0.1", "::1"] {
+            all.add(name)?;
+        }
+        nodes.iter().filter(|ip| !ip.is_unspecified()).for_each(|ip| all.add_ip(*ip));
+        Ok(all)
+    }
+
     /// Adds one name or address.
     pub fn add(&mut self, name: &str) -> Result<(), ConfigError> {
         if let Ok(ip) = name.parse() {
@@ -96,6 +114,15 @@ pub struct Issued {
     pub key_pem: String,
 }
 
+/// What a leaf of the client CA says beside its key, its number and its date of birth.
+pub(crate) struct Profile<'a> {
+    pub(crate) purpose: Purpose,
+    pub(crate) subject: DistinguishedName,
+    pub(crate) names: &'a SubjectAltNames,
+    pub(crate) kind: KeyKind,
+    pub(crate) life: Duration,
+}
+
 /// What leaves are used for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
@@ -104,55 +131,61 @@ pub(crate) enum Purpose {
     Client,
 }
 
-/// A new authority.
-pub(crate) fn authority(now: SystemTime) -> Result<Issued, ConfigError> {
+/// A new authority for clients.
+pub(crate) fn authority(now: SystemTime, life: Duration) -> Result<Issued, ConfigError> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let serial = serial()?;
-    let mut params = CertificateParams::default();
     // Two authorities of the same name would be taken for one another in lists and trust stores.
-    let id = crate::describe::hex(&serial[8..12]);
-    params.distinguished_name = subject(&format!("Carnelian client CA {id}"));
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    let name = format!("Carnelian client CA {}", crate::describe::hex(&serial[8..12]));
+    let certificate = authority_params(&name, &serial, now, life).self_signed(&key)?;
+    Ok(issued(certificate, &key))
+}
+
+/// What the certificate of an authority says that signs leaves and nothing else.
+pub(crate) fn authority_params(
+    common_name: &str,
+    serial: &[u8],
+    now: SystemTime,
+    life: Duration,
+) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(common_name);
+    params.serial_number = Some(SerialNumber::from_slice(serial));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_validity(&mut params, now, now + AUTHORITY_LIFE);
-    let certificate = params.self_signed(&key)?;
-    Ok(issued(certificate, &key))
+    set_validity(&mut params, now, now + life);
+    params
 }
 
 /// A leaf of `issuer`, ending no later than it.
 pub(crate) fn leaf(
     issuer: &Issuer<'_, KeyPair>,
     issuer_ends: SystemTime,
-    purpose: Purpose,
-    common_name: Option<&str>,
-    names: &SubjectAltNames,
-    kind: KeyKind,
+    profile: Profile<'_>,
     now: SystemTime,
 ) -> Result<Issued, ConfigError> {
-    let key = match kind {
+    let key = match profile.kind {
         KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
         KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?,
     };
     let mut params = CertificateParams::default();
-    let first_name = names.dns.first().map(String::as_str);
-    params.distinguished_name = subject(common_name.or(first_name).unwrap_or("carnelian"));
+    params.distinguished_name = profile.subject;
     params.serial_number = Some(SerialNumber::from_slice(&serial()?));
-    params.subject_alt_names = alternatives(names)?;
-    params.key_usages = match kind {
+    params.subject_alt_names = alternatives(profile.names)?;
+    params.key_usages = match profile.kind {
         KeyKind::EcdsaP256 => vec![KeyUsagePurpose::DigitalSignature],
         KeyKind::Rsa2048 => {
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment]
         }
     };
-    params.extended_key_usages = match purpose {
+    params.extended_key_usages = match profile.purpose {
         Purpose::Server => {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
         }
         Purpose::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
     };
     params.use_authority_key_identifier_extension = true;
-    set_validity(&mut params, now, (now + LEAF_LIFE).min(issuer_ends));
+    set_validity(&mut params, now, (now + profile.life).min(issuer_ends));
     let certificate = params.signed_by(&key, issuer)?;
     Ok(issued(certificate, &key))
 }
@@ -197,6 +230,12 @@ pub(crate) fn set_validity(params: &mut CertificateParams, from: SystemTime, to:
     };
     params.not_before = date(from.checked_sub(BACKDATED).unwrap_or(from));
     params.not_after = date(to);
+}
+
+/// Since 1970.
+pub(crate) fn seconds(at: SystemTime) -> i64 {
+    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Whether a leaf with the names of `present` serves for `wanted`.

@@ -3,6 +3,9 @@
 //! and sessions as a reactor drives them. That is plain rustls over byte slices: no sockets, no
 //! threads, no async.
 //!
+//! The certificates that a cluster has by name, its own and its customer's, are in [`certificates`];
+//! [`AdminAcceptor`] serves HTTPS with them.
+//!
 //! TLS between nodes is in [`internode`]: its own CA, mutual authentication, and links on tokio.
 //!
 //! Neither knows anything of commands and keys.
@@ -10,7 +13,9 @@
 #![forbid(unsafe_code)]
 
 mod acceptor;
+mod admin;
 mod ca;
+pub mod certificates;
 mod ciphers;
 mod der;
 mod describe;
@@ -19,6 +24,7 @@ mod error;
 pub mod internode;
 mod issue;
 mod outgoing;
+mod pem;
 mod private_key;
 mod provider;
 mod session;
@@ -30,6 +36,7 @@ mod tickets;
 mod trust;
 
 pub use acceptor::{Acceptor, Configuration};
+pub use admin::{ADMIN_ALPN, AdminAcceptor, AdminSettings, MinVersion};
 pub use ca::{CA_CERTIFICATE, CA_KEY, ClientAuthority, Leaf, ServerLeaves};
 pub use describe::{
     CertificateInfo, ClientNames, NotACertificate, client_names, common_name_of, hex,

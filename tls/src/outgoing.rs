@@ -7,33 +7,31 @@
 //! holds a certificate for a server signed by a trusted authority can pass for the primary: let that
 //! authority sign for nobody else.
 
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
-};
-use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, OtherError, SignatureScheme,
 };
 
 use crate::acceptor::certified;
 use crate::ca::CA_CERTIFICATE;
 use crate::ciphers;
 use crate::error::{ConfigError, TlsError};
+use crate::issue::Purpose;
 use crate::private_key;
 use crate::provider::provider;
 use crate::session::Received;
 use crate::settings::{Identity, Settings};
 use crate::store;
-use crate::trust::{Trusted, VersionOne, check_dates};
+use crate::trust::{Anchors, Trusted};
 
 /// Starts sessions in which we are the client.
 pub struct Connector {
@@ -51,7 +49,7 @@ impl Connector {
             cipher_suites: [tls13.chosen, tls12.chosen].concat(),
             ..CryptoProvider::clone(provider())
         };
-        let verifier = Arc::new(ServerVerifier::new(&trusted(settings)?)?);
+        let verifier = Arc::new(ServerVerifier { anchors: Anchors::new(&trusted(settings)?)? });
         let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&protocols.chosen)?
             .dangerous()
@@ -132,28 +130,18 @@ impl OutgoingSession {
         plaintext: &mut Vec<u8>,
     ) -> Result<bool, TlsError> {
         // It reads from memory, and there is room: all plaintext has been taken.
-        let refused = |error: std::io::Error| TlsError::Engine(Error::General(error.to_string()));
         if self.engine.read_tls(ciphertext).map_err(refused)? == 0 {
             return Err(TlsError::Closed);
         }
         let state = self.engine.process_new_packets()?;
-        let mut left = state.plaintext_bytes_to_read();
-        let mut reader = self.engine.reader();
-        while left != 0 {
-            let start = plaintext.len();
-            plaintext.resize(start + left, 0);
-            let count = std::io::Read::read(&mut reader, &mut plaintext[start..]).unwrap_or(0);
-            plaintext.truncate(start + count);
-            left = if count == 0 { 0 } else { left - count };
-        }
+        let there = state.plaintext_bytes_to_read() as u64;
+        self.engine.reader().take(there).read_to_end(plaintext).map_err(refused)?;
         Ok(state.peer_has_closed())
     }
 
     /// Encrypts `plaintext` to the end of `outgoing`. It waits here while the handshake goes on.
     pub fn send(&mut self, plaintext: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TlsError> {
-        let mut writer = self.engine.writer();
-        let refused = |error: std::io::Error| TlsError::Engine(Error::General(error.to_string()));
-        std::io::Write::write_all(&mut writer, plaintext).map_err(refused)?;
+        self.engine.writer().write_all(plaintext).map_err(refused)?;
         self.take_outgoing(outgoing);
         Ok(())
     }
@@ -178,23 +166,15 @@ impl OutgoingSession {
     }
 }
 
+/// Of the engine's buffers, which are memory.
+fn refused(error: io::Error) -> TlsError {
+    TlsError::Engine(Error::Other(OtherError(Arc::new(error))))
+}
+
 /// Verifies that a trusted authority signed for a server, whatever its name.
 #[derive(Debug)]
 struct ServerVerifier {
-    roots: RootCertStore,
-    trusted: Vec<CertificateDer<'static>>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerVerifier {
-    fn new(trusted: &[CertificateDer<'static>]) -> Result<Self, ConfigError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in trusted {
-            roots.add(certificate.clone())?;
-        }
-        let algorithms = provider().signature_verification_algorithms;
-        Ok(Self { roots, trusted: trusted.to_vec(), algorithms })
-    }
+    anchors: Anchors,
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -206,28 +186,20 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let is_good = |()| ServerCertVerified::assertion();
-        if let Some(plain) = VersionOne::parse(leaf) {
-            return plain
-                .verify(leaf, &self.roots.roots, self.algorithms, now)
-                .map(|_| ServerCertVerified::assertion());
-        }
-        let verdict = verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(leaf)?,
-            &self.roots,
-            intermediates,
-            now,
-            self.algorithms.all,
-        );
-        match verdict {
-            // webpki's way of saying "marked as an authority": a self-signed one that is listed.
-            Err(Error::InvalidCertificate(CertificateError::Other(_)))
-                if self.trusted.iter().any(|trusted| trusted == leaf) =>
-            {
-                check_dates(leaf, now).map(is_good)
-            }
-            verdict => verdict.map(is_good),
-        }
+        let web = || {
+            let parsed = ParsedCertificate::try_from(leaf)?;
+            let algorithms = provider().signature_verification_algorithms.all;
+            let roots = &self.anchors.roots;
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                roots,
+                intermediates,
+                now,
+                algorithms,
+            )
+        };
+        self.anchors.judge(leaf, Purpose::Server, now, web)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -236,10 +208,7 @@ impl ServerCertVerifier for ServerVerifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match VersionOne::parse(leaf) {
-            Some(plain) => plain.verify_tls12_signature(message, signed, self.algorithms),
-            None => verify_tls12_signature(message, leaf, signed, &self.algorithms),
-        }
+        self.anchors.verify_tls12_signature(message, leaf, signed)
     }
 
     fn verify_tls13_signature(
@@ -248,17 +217,11 @@ impl ServerCertVerifier for ServerVerifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match VersionOne::parse(leaf) {
-            Some(plain) => {
-                let key = SubjectPublicKeyInfoDer::from(plain.key_whole);
-                verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
-            }
-            None => verify_tls13_signature(message, leaf, signed, &self.algorithms),
-        }
+        self.anchors.verify_tls13_signature(message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.anchors.schemes()
     }
 }
 
@@ -268,6 +231,7 @@ mod tests {
     use std::{fs, mem};
 
     use super::*;
+    use crate::ca::CA_KEY;
     use crate::issue::{KeyKind, SubjectAltNames};
     use crate::settings::Secret;
     use crate::testing::{accept, authority, self_made};
@@ -362,6 +326,36 @@ mod tests {
         fs::write(folder.path().join("a.key"), issued.key_pem).unwrap();
         let error = join(&connector, &accept(&own)).err().unwrap().to_string();
         assert!(error.contains("extended key usage"), "{error}");
+    }
+
+    /// As Redis's test script marks them; there is no extended key usage in those.
+    #[test]
+    fn netscapes_mark_for_clients_does_not_make_a_server_either() {
+        let (folder, authority) = authority();
+        let own = files(&authority, folder.path(), "a");
+        let connector = Connector::new(&own, None).unwrap();
+        let authority_key = fs::read_to_string(folder.path().join(CA_KEY)).unwrap();
+        let authority_pem = fs::read_to_string(folder.path().join(CA_CERTIFICATE)).unwrap();
+        let key = rcgen::KeyPair::from_pem(&authority_key).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_pem(&authority_pem, key).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        fs::write(folder.path().join("a.key"), key.serialize_pem()).unwrap();
+        // The first bit is for clients, the second for servers.
+        for (kinds, is_taken) in [(0x80, false), (0x40, true), (0xc0, true)] {
+            let mut params = rcgen::CertificateParams::default();
+            params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(
+                &[2, 16, 840, 1, 113_730, 1, 1],
+                vec![3, 2, 6, kinds],
+            )];
+            let made = params.signed_by(&key, &issuer).unwrap();
+            fs::write(folder.path().join("a.crt"), made.pem()).unwrap();
+            match join(&connector, &accept(&own)) {
+                Ok(_) => assert!(is_taken, "{kinds:x}"),
+                Err(error) => {
+                    assert!(!is_taken && error.to_string().contains("nsCertType"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

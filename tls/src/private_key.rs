@@ -14,6 +14,7 @@ use aws_lc_rs::pbkdf2;
 use md5::{Digest, Md5};
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
 
 use crate::der::{INTEGER, OBJECT_ID, OCTET_STRING, Reader, SEQUENCE, small_integer};
 use crate::error::ConfigError;
@@ -30,6 +31,35 @@ pub(crate) fn load(
 ) -> Result<PrivateKeyDer<'static>, ConfigError> {
     let contents = store::read(path)?;
     parse(&contents, password).map_err(|problem| problem.of(path))
+}
+
+/// The first private key of a text, with its PEM section as it stands there. It must be usable as it
+/// is; why it is not carries nothing of the key.
+pub(crate) fn plain_in(text: &str) -> Result<(PrivateKeyDer<'static>, Zeroizing<String>), String> {
+    let key = parse(text.as_bytes(), None).map_err(|problem| match problem {
+        Problem::None => {
+            "no private key in it (expected PEM, BEGIN PRIVATE KEY or the like)".into()
+        }
+        Problem::NeedsPassword | Problem::WrongPassword => {
+            "the private key is encrypted: decrypt it first".to_owned()
+        }
+        Problem::Pem(reason) => format!("the private key is damaged PEM: {reason}"),
+        Problem::Unusable(reason) => format!("the private key is not usable: {reason}"),
+    })?;
+    let mut section = Zeroizing::new(String::with_capacity(text.len()));
+    let mut is_inside = false;
+    for line in text.lines().map(str::trim_end) {
+        is_inside |= line.starts_with("-----BEGIN ") && line.ends_with("PRIVATE KEY-----");
+        if !is_inside {
+            continue;
+        }
+        section.push_str(line);
+        section.push('\n');
+        if line.starts_with("-----END ") {
+            break;
+        }
+    }
+    Ok((key, section))
 }
 
 /// Checks that `key` can sign and is the one `certificate` was made for.
@@ -159,7 +189,8 @@ impl<'a> Section<'a> {
             "DES-EDE3-CBC" => (triple_des(), 24),
             other => return Err(unknown_cipher(other)),
         };
-        let iv = unhex(iv.trim()).filter(|iv| 8 <= iv.len()).ok_or_else(Problem::damaged)?;
+        let iv =
+            describe::unhex(iv.trim()).filter(|iv| 8 <= iv.len()).ok_or_else(Problem::damaged)?;
         Ok(Some((TraditionalCipher { cipher, length }, iv)))
     }
 }
@@ -302,13 +333,6 @@ fn unknown_cipher(name: &str) -> Problem {
     Problem::Unusable(format!(
         "it is encrypted with {name}; `openssl pkey -aes256` writes it in a form that can be read"
     ))
-}
-
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
-    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 #[cfg(test)]

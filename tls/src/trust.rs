@@ -1,15 +1,16 @@
 //! Which certificates clients may come with: `tls-auth-clients`, `tls-ca-cert-file` and
-//! `tls-ca-cert-dir`.
+//! `tls-ca-cert-dir`. [`Anchors`] judges primaries' certificates by the same rules.
 //!
-//! The engine's verifier (webpki) judges by the rules of the web. Three kinds of client certificate
-//! that OpenSSL takes, and that Redis users therefore have, need care on top:
+//! The engine's verifier (webpki) judges by the rules of the web. Three kinds of certificate that
+//! OpenSSL takes, and that Redis users therefore have, need care on top:
 //!
 //! - X.509 version 1, which is what `openssl x509 -req` makes when given no extensions, and so what
 //!   many a handbook (and the "generic" certificate of Redis's own test script) comes to. webpki
 //!   does not read them. Here they are verified by hand, and only in the plainest of cases: signed
 //!   directly by a trusted authority.
 //! - A self-signed certificate that is itself in the list of the trusted.
-//! - `nsCertType`, by which that script keeps server certificates from being used by clients.
+//! - `nsCertType`, by which that script keeps server certificates from being used by clients
+//!   and the reverse.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use x509_parser::extensions::ParsedExtension;
 
 use crate::der::{self, BIT_STRING, INTEGER, Reader, SEQUENCE};
 use crate::error::ConfigError;
+use crate::issue::Purpose;
 use crate::provider::provider;
 use crate::{describe, store};
 
@@ -117,32 +119,26 @@ pub(crate) fn verifier(
     if auth_clients == AuthClients::No {
         return Ok(WebPkiClientVerifier::no_client_auth());
     }
-    let mut roots = RootCertStore::empty();
-    for certificate in trusted {
-        roots.add(certificate.clone())?;
-    }
-    if roots.is_empty() {
+    if trusted.is_empty() {
         return Err(ConfigError::NothingToTrust);
     }
-    let anchors = roots.roots.clone();
+    let anchors = Anchors::new(trusted)?;
     // No list of acceptable authorities is sent, as with Redis: some clients (Java's among them)
     // would keep back a certificate whose chain does not end in the list.
-    let mut web = WebPkiClientVerifier::builder_with_provider(roots.into(), provider().clone())
+    let roots = Arc::clone(&anchors.roots);
+    let mut web = WebPkiClientVerifier::builder_with_provider(roots, provider().clone())
         .clear_root_hint_subjects();
     if auth_clients == AuthClients::Optional {
         web = web.allow_unauthenticated();
     }
     let web = web.build().map_err(|error| Error::General(error.to_string()))?;
-    let algorithms = provider().signature_verification_algorithms;
-    Ok(Arc::new(ClientVerifier { web, anchors, trusted: trusted.to_vec(), algorithms }))
+    Ok(Arc::new(ClientVerifier { web, anchors }))
 }
 
 #[derive(Debug)]
 struct ClientVerifier {
     web: Arc<dyn ClientCertVerifier>,
-    anchors: Vec<TrustAnchor<'static>>,
-    trusted: Vec<CertificateDer<'static>>,
-    algorithms: WebPkiSupportedAlgorithms,
+    anchors: Anchors,
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -164,22 +160,76 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if let Some(plain) = VersionOne::parse(leaf) {
-            return plain.verify(leaf, &self.anchors, self.algorithms, now);
+        let web = || self.web.verify_client_cert(leaf, intermediates, now).map(|_| ());
+        self.anchors.judge(leaf, Purpose::Client, now, web)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.anchors.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.anchors.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.anchors.schemes()
+    }
+}
+
+/// The authorities in force, and what is the same in judging clients and servers by them.
+#[derive(Debug)]
+pub(crate) struct Anchors {
+    pub(crate) roots: Arc<RootCertStore>,
+    trusted: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Anchors {
+    pub(crate) fn new(trusted: &[CertificateDer<'static>]) -> Result<Self, ConfigError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in trusted {
+            roots.add(certificate.clone())?;
         }
-        check_netscape_type(leaf)?;
-        match self.web.verify_client_cert(leaf, intermediates, now) {
-            // webpki's way of saying "marked as an authority".
+        let algorithms = provider().signature_verification_algorithms;
+        Ok(Self { roots: roots.into(), trusted: trusted.to_vec(), algorithms })
+    }
+
+    /// Whether a certificate is good for `purpose`. `web` asks the engine's own judgement.
+    pub(crate) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        purpose: Purpose,
+        now: UnixTime,
+        web: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if let Some(plain) = VersionOne::parse(leaf) {
+            return plain.verify(leaf, &self.roots.roots, self.algorithms, now);
+        }
+        check_netscape_type(leaf, purpose)?;
+        match web() {
+            // webpki's way of saying "marked as an authority": a self-signed one that is listed.
             Err(Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.trusted.iter().any(|trusted| trusted == leaf) =>
             {
-                check_dates(leaf, now).map(|()| ClientCertVerified::assertion())
+                check_dates(leaf, now)
             }
             verdict => verdict,
         }
     }
 
-    fn verify_tls12_signature(
+    pub(crate) fn verify_tls12_signature(
         &self,
         message: &[u8],
         leaf: &CertificateDer<'_>,
@@ -191,7 +241,7 @@ impl ClientCertVerifier for ClientVerifier {
         }
     }
 
-    fn verify_tls13_signature(
+    pub(crate) fn verify_tls13_signature(
         &self,
         message: &[u8],
         leaf: &CertificateDer<'_>,
@@ -206,25 +256,25 @@ impl ClientCertVerifier for ClientVerifier {
         }
     }
 
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+    pub(crate) fn schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
 }
 
 /// The parts of a version 1 certificate, as slices of it. Names and keys are the contents of their
 /// sequences, which is how trust anchors have them.
-pub(crate) struct VersionOne<'a> {
+struct VersionOne<'a> {
     signed: &'a [u8],
     signature_algorithm: &'a [u8],
     signature: &'a [u8],
     issuer: &'a [u8],
     key: &'a [u8],
-    pub(crate) key_whole: &'a [u8],
+    key_whole: &'a [u8],
 }
 
 impl<'a> VersionOne<'a> {
     /// `None` for anything but a well-formed certificate of version 1.
-    pub(crate) fn parse(certificate: &'a CertificateDer<'_>) -> Option<Self> {
+    fn parse(certificate: &'a CertificateDer<'_>) -> Option<Self> {
         let mut all = Reader::new(certificate);
         let mut outer = all.sequence()?;
         let (inner, signed) = outer.value_and_whole(SEQUENCE)?;
@@ -254,13 +304,13 @@ impl<'a> VersionOne<'a> {
 
     /// Accepts it if a trusted authority, none of whose constraints would have to be applied,
     /// signed it.
-    pub(crate) fn verify(
+    fn verify(
         &self,
         whole: &CertificateDer<'_>,
         anchors: &[TrustAnchor<'static>],
         algorithms: WebPkiSupportedAlgorithms,
         now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
+    ) -> Result<(), Error> {
         check_dates(whole, now)?;
         let mut verdict = CertificateError::UnknownIssuer;
         for anchor in anchors.iter().filter(|anchor| anchor.subject.as_ref() == self.issuer) {
@@ -268,7 +318,7 @@ impl<'a> VersionOne<'a> {
                 continue;
             }
             if self.is_signed_with(&anchor.subject_public_key_info, algorithms) {
-                return Ok(ClientCertVerified::assertion());
+                return Ok(());
             }
             verdict = CertificateError::BadSignature;
         }
@@ -287,7 +337,7 @@ impl<'a> VersionOne<'a> {
             .any(|algorithm| algorithm.verify_signature(key, self.signed, self.signature).is_ok())
     }
 
-    pub(crate) fn verify_tls12_signature(
+    fn verify_tls12_signature(
         &self,
         message: &[u8],
         signed: &DigitallySignedStruct,
@@ -315,7 +365,7 @@ fn key_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((algorithm, bits))
 }
 
-pub(crate) fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let parsed = describe::parse(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     if now_s < parsed.validity().not_before.timestamp() {
@@ -327,21 +377,25 @@ pub(crate) fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Re
     Ok(())
 }
 
-/// A certificate with Netscape's extension must be marked for clients in it.
-fn check_netscape_type(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+/// A certificate with Netscape's extension must be marked for its use in it.
+fn check_netscape_type(certificate: &CertificateDer<'_>, purpose: Purpose) -> Result<(), Error> {
     let parsed = describe::parse(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let is_for_others = parsed.extensions().iter().any(|extension| {
-        matches!(extension.parsed_extension(), ParsedExtension::NSCertType(kind) if !kind.ssl_client())
+        let ParsedExtension::NSCertType(kind) = extension.parsed_extension() else { return false };
+        !match purpose {
+            Purpose::Client => kind.ssl_client(),
+            Purpose::Server => kind.ssl_server(),
+        }
     });
     match is_for_others {
-        true => Err(CertificateError::Other(OtherError(Arc::new(NotForClients))).into()),
+        true => Err(CertificateError::Other(OtherError(Arc::new(ForOthers))).into()),
         false => Ok(()),
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("its nsCertType does not allow use by a client")]
-struct NotForClients;
+#[error("its nsCertType does not allow this use")]
+struct ForOthers;
 
 #[cfg(test)]
 mod tests {

@@ -7,14 +7,12 @@
 //!
 //! It signs nodes' certificates only (path length 0).
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, RsaKeySize,
-    SanType, SerialNumber,
-};
-use rustls::pki_types::CertificateDer;
+use rcgen::{Issuer, KeyPair, PublicKeyData, RsaKeySize, SanType};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::Error;
 use super::issue::{Issued, Request};
@@ -27,8 +25,6 @@ use crate::{describe, issue};
 pub struct SigningAuthority {
     public: Authority,
     issuer: Issuer<'static, KeyPair>,
-    /// Certificate and key, for sealing.
-    pem: String,
 }
 
 impl SigningAuthority {
@@ -36,40 +32,40 @@ impl SigningAuthority {
     pub fn create(cluster: ClusterId, now: SystemTime) -> Result<Self, Error> {
         let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_3072)?;
         let serial = issue::serial()?;
-        let mut params = CertificateParams::default();
         // One cluster's authorities follow one another; their names have to differ.
-        let id = describe::hex(&serial[8..16]);
-        params.distinguished_name = issue::subject(&format!("Carnelian internode CA {id}"));
+        let name = format!("Carnelian internode CA {}", describe::hex(&serial[8..16]));
+        let mut params = issue::authority_params(&name, &serial, now, issue::AUTHORITY_LIFE);
         params.subject_alt_names = vec![SanType::URI(cluster.uri().try_into()?)];
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        issue::set_validity(&mut params, now, now + issue::AUTHORITY_LIFE);
-        let certificate = params.self_signed(&key)?;
-        Self::from_pem(certificate.pem() + &key.serialize_pem())
+        let certificate = params.self_signed(&key)?.into();
+        Self::of(certificate, key)
     }
 
     /// From what [`Self::to_pem`] gave.
-    pub(super) fn from_pem(pem: String) -> Result<Self, Error> {
+    pub(super) fn from_pem(pem: &[u8]) -> Result<Self, Error> {
         // No cause is given for a key that cannot be read: it could have parts of the key in it.
         let bad = |what: &str| Error::BadAuthority(format!("its {what} cannot be read"));
-        let certificate =
-            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| bad("certificate"))?;
-        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| bad("key"))?;
+        let certificate = CertificateDer::from_pem_slice(pem).map_err(|_| bad("certificate"))?;
+        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| bad("key"))?;
         let key = KeyPair::try_from(&key).map_err(|_| bad("key"))?;
-        let public = Authority::new(certificate.clone())?;
-        let parsed = describe::parse(&certificate).map_err(|_| bad("certificate"))?;
-        if rcgen::PublicKeyData::subject_public_key_info(&key) != parsed.public_key().raw {
+        Self::of(certificate, key)
+    }
+
+    fn of(certificate: CertificateDer<'static>, key: KeyPair) -> Result<Self, Error> {
+        let public = Authority::new(certificate)?;
+        if key.subject_public_key_info() != public.key() {
             return Err(Error::BadAuthority("its key is another's".into()));
         }
-        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { public, issuer, pem })
+        let issuer = Issuer::from_ca_cert_der(public.certificate(), key)?;
+        Ok(Self { public, issuer })
     }
 
     /// Certificate and key in the clear, to be sealed.
-    pub(super) fn to_pem(&self) -> &str {
-        &self.pem
+    pub(super) fn to_pem(&self) -> Zeroizing<String> {
+        let key = Zeroizing::new(self.issuer.key().serialize_pem());
+        let mut pem = Zeroizing::new(self.public.to_pem());
+        pem.reserve_exact(key.len());
+        pem.push_str(&key);
+        pem
     }
 
     /// Its certificate, for those who are to trust it.
@@ -100,12 +96,10 @@ impl SigningAuthority {
 
     /// An error once it has expired.
     fn ends(&self, now: SystemTime) -> Result<SystemTime, Error> {
-        let parsed = describe::parse(self.public.certificate())
-            .map_err(|error| Error::BadAuthority(error.to_string()))?;
-        let (not_after, now_s) =
-            (parsed.validity().not_after.timestamp(), policy::unix_time(now).as_secs());
-        let ago_s = i64::try_from(now_s).unwrap_or(i64::MAX).saturating_sub(not_after);
-        let since_1970 = std::time::Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
+        let not_after = self.public.not_after();
+        let now_s = i64::try_from(policy::unix_time(now).as_secs()).unwrap_or(i64::MAX);
+        let ago_s = now_s.saturating_sub(not_after);
+        let since_1970 = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
         match 0 <= ago_s {
             true => Err(Error::AuthorityExpired(ago_s)),
             false => Ok(SystemTime::UNIX_EPOCH + since_1970),

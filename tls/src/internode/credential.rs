@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
 
 use super::Error;
 use super::issue::NodeKey;
 use super::peer::{Identity, Serial};
+use super::policy;
 use crate::describe;
 use crate::provider::provider;
 
@@ -18,7 +20,7 @@ pub struct Credential {
     serial: Serial,
     not_before: i64,
     not_after: i64,
-    key_pem: String,
+    key_pem: Zeroizing<String>,
     certified: CertifiedKey,
 }
 
@@ -27,29 +29,18 @@ impl Credential {
     /// judged where it is put to use.
     pub(super) fn new(certificate: CertificateDer<'static>, key: &NodeKey) -> Result<Self, Error> {
         let bad = |reason: String| Error::BadCertificate(reason);
-        let info =
-            describe::CertificateInfo::of(&certificate).map_err(|error| bad(error.to_string()))?;
-        let [uri] = &info.uris[..] else {
-            return Err(bad("it does not name one node".into()));
-        };
-        let identity =
-            uri.parse().map_err(|error| bad(format!("its name is no node's: {error}")))?;
-        let serial = describe::parse(&certificate)
-            .map(|parsed| Serial::from_bytes(parsed.raw_serial()))
-            .map_err(|error| bad(error.to_string()))?;
+        let parsed = describe::parse(&certificate).map_err(|error| bad(error.to_string()))?;
+        let identity = policy::identity(&parsed).map_err(|refusal| bad(refusal.to_string()))?;
+        let serial = Serial::from_bytes(parsed.raw_serial());
+        let validity = parsed.validity();
+        let (not_before, not_after) =
+            (validity.not_before.timestamp(), validity.not_after.timestamp());
         let certified = CertifiedKey::from_der(vec![certificate], key.to_der(), provider())
             .map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => bad("it is another key's".into()),
                 _ => bad("it or its key cannot be read".into()),
             })?;
-        Ok(Self {
-            identity,
-            serial,
-            not_before: info.not_before,
-            not_after: info.not_after,
-            key_pem: key.to_pem(),
-            certified,
-        })
+        Ok(Self { identity, serial, not_before, not_after, key_pem: key.to_pem(), certified })
     }
 
     pub fn identity(&self) -> Identity {

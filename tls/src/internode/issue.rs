@@ -11,13 +11,13 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKey
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as ParsedKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
+use zeroize::Zeroizing;
 
 use super::Error;
 use super::credential::Credential;
 use super::peer::{Identity, Serial};
-use super::policy;
 use super::rotation::Lifetime;
-use crate::issue;
+use crate::{describe, issue};
 
 /// Ours have about 1,000.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
@@ -44,8 +44,8 @@ impl NodeKey {
         Ok(Self { key: KeyPair::try_from(&key).map_err(|_| bad())? })
     }
 
-    pub(super) fn to_pem(&self) -> String {
-        self.key.serialize_pem()
+    pub(super) fn to_pem(&self) -> Zeroizing<String> {
+        self.key.serialize_pem().into()
     }
 
     pub(super) fn to_der(&self) -> PrivateKeyDer<'static> {
@@ -121,7 +121,7 @@ impl Request {
         let Ok(ParsedKey::RSA(key)) = info.parsed() else {
             return Err(bad("its key is not an RSA key"));
         };
-        let bits = policy::rsa_bits(&key);
+        let bits = describe::rsa_bits(&key);
         if !RSA_BITS.contains(&bits) {
             let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
             let reason = format!("its key has {bits} bits, not {least} to {most}");

@@ -46,7 +46,7 @@ pub use policy::{
     AUTHORITIES_MAX, Authority, INTERNODE_PORT, Revocations, Trust, Versions, suites,
 };
 pub use refusal::{Quoted, Refusal, RefusalKind};
-pub use rotation::Lifetime;
+pub use rotation::{Expiry, Lifetime, RenewalPolicy, RotationHealth};
 pub use seal::SealKey;
 pub use store::{Store, certificates_in};
 
@@ -94,6 +94,12 @@ pub enum Error {
 
     #[error("{0} is not a life for certificates: from 2 to 365 days")]
     Lifetime(u32),
+
+    #[error(
+        "certificates that live {life_days} days cannot be replaced {days} days before their end: \
+         from 1 to 90 days, and less than they live"
+    )]
+    RotationDays { days: u32, life_days: u32 },
 }
 
 impl From<rcgen::Error> for Error {

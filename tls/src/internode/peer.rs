@@ -9,7 +9,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::describe::hex;
+use crate::describe::{hex, unhex};
 
 const SCHEME: &str = "carnelian://";
 
@@ -55,27 +55,14 @@ impl FromStr for ClusterId {
     type Err = NotAnIdentity;
 
     fn from_str(text: &str) -> Result<Self, NotAnIdentity> {
-        let digits = text.as_bytes();
-        let mut bytes = [0; 16];
-        if digits.len() != 2 * bytes.len() {
+        if text.len() != 32 {
             return Err(NotAnIdentity("the cluster id is not of 32 digits"));
         }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let [high, low] = [pair[0], pair[1]].map(lower_hex_digit);
-            *byte = match (high, low) {
-                (Some(high), Some(low)) => high << 4 | low,
-                _ => return Err(NotAnIdentity("the cluster id is not in lower-case hexadecimal")),
-            };
-        }
-        Ok(Self(bytes))
-    }
-}
-
-fn lower_hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+        unhex(text)
+            .filter(|_| !text.bytes().any(|digit| digit.is_ascii_uppercase()))
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Self)
+            .ok_or(NotAnIdentity("the cluster id is not in lower-case hexadecimal"))
     }
 }
 
@@ -247,8 +234,7 @@ impl FromStr for Serial {
     /// Hexadecimal, as `openssl x509 -serial` prints it and as [`Display`](fmt::Display) does.
     fn from_str(text: &str) -> Result<Self, NotAnIdentity> {
         const BAD: NotAnIdentity = NotAnIdentity("the serial number is not in hexadecimal");
-        let bytes = crate::private_key::unhex(text)
-            .filter(|bytes| (1..=Self::BYTES_MAX).contains(&bytes.len()));
+        let bytes = unhex(text).filter(|bytes| (1..=Self::BYTES_MAX).contains(&bytes.len()));
         bytes.map(|bytes| Self::from_bytes(&bytes)).ok_or(BAD)
     }
 }

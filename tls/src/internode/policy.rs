@@ -18,7 +18,7 @@ use rustls::{
 };
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::public_key::{PublicKey, RSAPublicKey};
+use x509_parser::public_key::PublicKey;
 
 use super::Error;
 use super::credential::Credential;
@@ -96,6 +96,12 @@ impl Versions {
 pub struct Authority {
     certificate: CertificateDer<'static>,
     cluster: ClusterId,
+    /// As DER.
+    subject: Box<[u8]>,
+    /// As DER.
+    key: Box<[u8]>,
+    /// Seconds since 1970.
+    not_after: i64,
     sha256: [u8; 32],
     /// Holds this authority and no other.
     root: Arc<RootCertStore>,
@@ -124,9 +130,15 @@ impl Authority {
         };
         let mut root = RootCertStore::empty();
         root.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest::digest(&digest::SHA256, &certificate).as_ref());
-        Ok(Self { cluster, sha256, root: Arc::new(root), certificate })
+        Ok(Self {
+            cluster,
+            subject: parsed.subject().as_raw().into(),
+            key: parsed.public_key().raw.into(),
+            not_after: parsed.validity().not_after.timestamp(),
+            sha256: describe::fingerprint(&digest::SHA256, &certificate),
+            root: Arc::new(root),
+            certificate,
+        })
     }
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
@@ -135,7 +147,17 @@ impl Authority {
 
     /// The certificate as PEM.
     pub fn to_pem(&self) -> String {
-        super::store::pem("CERTIFICATE", &self.certificate)
+        crate::pem::certificate(&self.certificate)
+    }
+
+    /// Its public key as DER.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Seconds since 1970; the last second of its life.
+    pub(super) fn not_after(&self) -> i64 {
+        self.not_after
     }
 
     pub fn cluster(&self) -> ClusterId {
@@ -177,7 +199,7 @@ impl Trust {
         if rest.iter().any(|other| other.cluster != first.cluster) {
             return Err(Error::BadAuthority("they are not of one cluster".into()));
         }
-        if rest.iter().any(|other| other.subject() == first.subject()) {
+        if rest.iter().any(|other| other.subject == first.subject) {
             return Err(Error::BadAuthority("both have the same name".into()));
         }
         let cluster = first.cluster;
@@ -277,15 +299,8 @@ impl Trust {
         let issuer = leaf.issuer();
         self.authorities
             .iter()
-            .find(|authority| authority.subject().as_deref() == Some(issuer.as_raw()))
+            .find(|authority| *authority.subject == *issuer.as_raw())
             .ok_or_else(|| Refusal::UnknownAuthority(Quoted::text(&issuer.to_string())))
-    }
-}
-
-impl Authority {
-    fn subject(&self) -> Option<Vec<u8>> {
-        let parsed = describe::parse(&self.certificate).ok()?;
-        Some(parsed.subject().as_raw().to_vec())
     }
 }
 
@@ -373,19 +388,10 @@ fn has_unknown_critical(leaf: &X509Certificate<'_>) -> bool {
 fn check_key(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
     let key = leaf.public_key().parsed().map_err(|_| damaged("its key cannot be read"))?;
     let PublicKey::RSA(key) = key else { return Err(Refusal::KeyKind) };
-    match rsa_bits(&key) {
+    match describe::rsa_bits(&key) {
         bits if bits < RSA_BITS_MIN => Err(Refusal::WeakKey { bits }),
         bits if RSA_BITS_MAX < bits => Err(Refusal::OversizeKey { bits }),
         _ => Ok(()),
-    }
-}
-
-/// The exact size, which the library rounds up to bytes.
-pub(super) fn rsa_bits(key: &RSAPublicKey<'_>) -> usize {
-    let zeros = key.modulus.iter().take_while(|byte| **byte == 0).count();
-    match &key.modulus[zeros..] {
-        [] => 0,
-        [first, rest @ ..] => 8 * rest.len() + (u8::BITS - first.leading_zeros()) as usize,
     }
 }
 
@@ -408,7 +414,7 @@ fn check_usage(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
 }
 
 /// The one name of a certificate. Its common name is nobody's.
-fn identity(leaf: &X509Certificate<'_>) -> Result<Identity, Refusal> {
+pub(super) fn identity(leaf: &X509Certificate<'_>) -> Result<Identity, Refusal> {
     let names = names(leaf)?;
     let name = match &names[..] {
         [] => return Err(Refusal::NoIdentity),

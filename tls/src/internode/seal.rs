@@ -8,11 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use zeroize::Zeroizing;
 
 use super::Error;
-use crate::describe::hex;
+use crate::describe::{hex, unhex};
 use crate::error::ConfigError;
-use crate::private_key::unhex;
 use crate::store::{self, Access};
 
 const HEADER: &[u8; 9] = b"CARNSEAL\x01";
@@ -27,18 +27,19 @@ pub struct SealKey {
 impl SealKey {
     /// Makes a new one in a file that must not exist yet.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let mut bytes = [0; KEY_BYTES];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ConfigError::NoRandomness)?;
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| ConfigError::NoRandomness)?;
         if store::read_if_present(path)?.is_some() {
             return Err(Error::Exists { path: path.to_owned() });
         }
-        store::write(path, format!("{}\n", hex(&bytes)).as_bytes(), Access::Owner)?;
+        let digits = Zeroizing::new(hex(&*bytes));
+        store::write(path, digits.as_bytes(), Access::Owner)?;
         Self::of(&bytes, path)
     }
 
     /// The one in a file, which nobody but its owner may be able to read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let contents = store::read(path)?;
+        let contents = Zeroizing::new(store::read(path)?);
         let mode = std::fs::metadata(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?
             .permissions()
@@ -48,7 +49,7 @@ impl SealKey {
         }
         let bad = || Error::BadSealKey { path: path.to_owned() };
         let text = std::str::from_utf8(&contents).map_err(|_| bad())?;
-        let bytes = unhex(text.trim_end()).ok_or_else(bad)?;
+        let bytes = Zeroizing::new(unhex(text.trim_end()).ok_or_else(bad)?);
         Self::of(bytes[..].try_into().map_err(|_| bad())?, path)
     }
 
@@ -68,17 +69,19 @@ impl SealKey {
     }
 
     /// What was sealed into the file `path` with this key, unchanged since.
-    pub(super) fn unseal(&self, sealed: &[u8], path: &Path) -> Result<Vec<u8>, Error> {
+    pub(super) fn unseal(&self, sealed: &[u8], path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
         let bad = || Error::NotSealed { path: path.to_owned() };
         let rest = sealed.strip_prefix(HEADER).ok_or_else(bad)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(bad)?;
-        let mut body = body.to_vec();
+        let mut body = Zeroizing::new(body.to_vec());
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = self
+        let plain_bytes = self
             .key
             .open_in_place(nonce, Aad::from(HEADER), &mut body)
-            .map_err(|_| Error::WrongSealKey { path: path.to_owned(), key: self.path.clone() })?;
-        Ok(plain.to_vec())
+            .map_err(|_| Error::WrongSealKey { path: path.to_owned(), key: self.path.clone() })?
+            .len();
+        body.truncate(plain_bytes);
+        Ok(body)
     }
 }
 
@@ -95,7 +98,7 @@ mod tests {
         let sealed = SealKey::create(&path).unwrap().seal(b"secret").unwrap();
         let key = SealKey::open(&path).unwrap();
         let file = Path::new("ca.sealed");
-        assert_eq!(key.unseal(&sealed, file).unwrap(), b"secret");
+        assert_eq!(*key.unseal(&sealed, file).unwrap(), b"secret");
         assert!(!sealed.windows(6).any(|window| window == b"secret"));
         assert_ne!(key.seal(b"secret").unwrap(), sealed, "never twice the same nonce");
 

@@ -17,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use super::Error;
 use super::ca::SigningAuthority;
@@ -26,11 +27,15 @@ use super::peer::Plane;
 use super::policy::{Authority, Revocations, Trust};
 use super::seal::SealKey;
 use crate::error::ConfigError;
+use crate::pem;
 use crate::store::{self, Access};
 
+/// The name of the folder within the data folder.
+const FOLDER: &str = "internode";
 const AUTHORITY: &str = "authority.sealed";
 const TRUST: &str = "trust.pem";
 const REVOKED: &str = "revoked";
+const SEAL_KEY: &str = "seal.key";
 
 /// The folder.
 #[derive(Clone, Debug)]
@@ -39,14 +44,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Its name within the data folder.
-    pub const FOLDER: &str = "internode";
-    /// Where the key that seals the authority is, unless the operator keeps it elsewhere.
-    pub const SEAL_KEY: &str = "seal.key";
-
     /// The store in a data folder; makes it if it is missing.
     pub fn open(data_folder: &Path) -> Result<Self, Error> {
-        let folder = data_folder.join(Self::FOLDER);
+        let folder = data_folder.join(FOLDER);
         store::make_folder(&folder)?;
         Ok(Self { folder })
     }
@@ -55,9 +55,9 @@ impl Store {
         &self.folder
     }
 
-    /// The file of the key that seals, if it is kept here.
+    /// The file of the key that seals the authority, unless the operator keeps it elsewhere.
     pub fn seal_key_file(&self) -> PathBuf {
-        self.folder.join(Self::SEAL_KEY)
+        self.folder.join(SEAL_KEY)
     }
 
     /// Whether an authority is kept here.
@@ -72,9 +72,7 @@ impl Store {
 
     pub fn authority(&self, key: &SealKey) -> Result<SigningAuthority, Error> {
         let path = self.folder.join(AUTHORITY);
-        let plain = key.unseal(&store::read(&path)?, &path)?;
-        let pem = String::from_utf8(plain).map_err(|_| Error::NotSealed { path })?;
-        SigningAuthority::from_pem(pem)
+        SigningAuthority::from_pem(&key.unseal(&store::read(&path)?, &path)?)
     }
 
     /// Keeps a key until its request has been granted, in the place of an earlier one.
@@ -85,14 +83,15 @@ impl Store {
 
     /// The key whose request has not been granted yet.
     pub fn pending_key(&self, plane: Plane) -> Result<Option<NodeKey>, Error> {
-        let contents = store::read_if_present(&self.pending(plane))?;
+        let contents = store::read_if_present(&self.pending(plane))?.map(Zeroizing::new);
         contents.map(|pem| NodeKey::from_pem(&pem)).transpose()
     }
 
     /// Keeps a credential; the request for it is over.
     pub fn save_credential(&self, credential: &Credential) -> Result<(), Error> {
         let plane = credential.identity().plane;
-        let contents = pem("CERTIFICATE", credential.certificate()) + credential.key_pem();
+        let certificate = pem::certificate(credential.certificate());
+        let contents = Zeroizing::new([&certificate, credential.key_pem()].concat());
         store::write(&self.credential_file(plane), contents.as_bytes(), Access::Owner)?;
         let pending = self.pending(plane);
         match fs::remove_file(&pending) {
@@ -105,23 +104,14 @@ impl Store {
 
     pub fn credential(&self, plane: Plane) -> Result<Credential, Error> {
         let path = self.credential_file(plane);
-        let contents = store::read(&path)?;
+        let contents = Zeroizing::new(store::read(&path)?);
         let certificate = store::certificates_in(&contents, &path)?.remove(0);
         let named = |error: Error| Error::BadFile { path: path.clone(), reason: error.to_string() };
         NodeKey::from_pem(&contents).and_then(|key| key.certified(certificate)).map_err(named)
     }
 
-    /// Whether there is one.
-    pub fn has_credential(&self, plane: Plane) -> bool {
-        self.credential_file(plane).exists()
-    }
-
     pub fn save_trust(&self, trust: &Trust) -> Result<(), Error> {
-        let authorities: String = trust
-            .authorities()
-            .iter()
-            .map(|authority| pem("CERTIFICATE", authority.certificate()))
-            .collect();
+        let authorities: String = trust.authorities().iter().map(Authority::to_pem).collect();
         // Should the second write fail, more is revoked than is known, which is no harm, or the
         // new authorities are not trusted yet, which shows.
         let revoked = revoked_text(&trust.revocations);
@@ -193,26 +183,4 @@ fn read_revoked(contents: &[u8], path: &Path) -> Result<Revocations, Error> {
 /// The certificates of a PEM file, at least one.
 pub fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(store::certificates(path)?)
-}
-
-/// A certificate or the like as text.
-pub(super) fn pem(label: &str, der: &CertificateDer<'_>) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for line in der.chunks(48) {
-        for group in line.chunks(3) {
-            let byte = |place: usize| u32::from(group.get(place).copied().unwrap_or(0));
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for place in 0..4 {
-                let digit = bits >> (18 - 6 * place) & 0x3f;
-                text.push(match place <= group.len() {
-                    true => char::from(ALPHABET[digit as usize]),
-                    false => '=',
-                });
-            }
-        }
-        text.push('\n');
-    }
-    let _ = writeln!(text, "-----END {label}-----");
-    text
 }

@@ -47,7 +47,7 @@ impl World {
         let authority = SigningAuthority::create(cluster, SystemTime::now()).unwrap();
         let pem = authority.to_pem();
         let key = KeyPair::from_pem(pem.split_once("-----END CERTIFICATE-----").unwrap().1);
-        let issuer = Issuer::from_ca_cert_pem(pem, key.unwrap()).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&pem, key.unwrap()).unwrap();
         let keys = [NodeKey::generate().unwrap(), NodeKey::generate().unwrap()];
         Self { cluster, authority, issuer, keys }
     }

@@ -353,7 +353,7 @@ fn what_is_kept_comes_back_and_is_closed_to_others() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let key = SealKey::create(&store.seal_key_file()).unwrap();
-    assert!(!store.has_authority() && !store.has_credential(Plane::Data));
+    assert!(!store.has_authority() && !store.has_trust());
     store.save_authority(&world().authority, &key).unwrap();
     let authority = store.authority(&SealKey::open(&store.seal_key_file()).unwrap()).unwrap();
     assert_eq!(authority.public().certificate(), world().authority.public().certificate());

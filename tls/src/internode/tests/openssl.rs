@@ -9,19 +9,19 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::super::store::pem;
 use super::forge::{Client, Server, Shown, world};
 use super::*;
+use crate::pem;
 use crate::testing::Openssl;
 
 /// A folder with all that node 2 has.
 fn identity(openssl: &Openssl) {
     let write = |name: &str, text: &str| fs::write(openssl.folder().join(name), text).unwrap();
-    write("ca.pem", &pem("CERTIFICATE", world().authority.public().certificate()));
+    write("ca.pem", &pem::certificate(world().authority.public().certificate()));
     write("ca.key", world().authority.to_pem().split_once("-----END CERTIFICATE-----").unwrap().1);
     write("node.key", &world().keys[0].to_pem());
     for plane in Plane::ALL {
-        let certificate = pem("CERTIFICATE", world().credential(2, plane).certificate());
+        let certificate = pem::certificate(world().credential(2, plane).certificate());
         write(&format!("{plane}.pem"), &certificate);
     }
 }
