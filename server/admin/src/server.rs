@@ -111,7 +111,7 @@ where
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
-                .max_buf_size(HEAD_BYTES_MAX)
+                .max_header_size(HEAD_BYTES_MAX)
                 .serve_connection(stream, service)
                 .await
         }

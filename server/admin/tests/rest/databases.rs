@@ -27,8 +27,8 @@ async fn databases_come_change_and_go() {
     assert_eq!(endpoint["dns_name"], json!(format!("redis-{port}.c.local")));
     assert_eq!(endpoint["uid"], json!("1:1"));
 
-    let answer = rig.put("/v1/bdbs/1", &json!({"memory_size": 2 << 30, "uid": 1})).await;
-    assert_eq!(answer.body["memory_size"], json!(2u64 << 30));
+    let answer = rig.put("/v1/bdbs/1", &json!({"memory_size": 2u64 << 30, "uid": 1})).await;
+    assert_eq!(answer.body["memory_size"], json!(2u64 << 30), "{answer:?}");
     rig.is_active(1).await;
     let answer = rig.get("/v1/bdbs?fields=uid,name").await;
     assert_eq!(answer.body, json!([{"name": "cache", "uid": 1}]));

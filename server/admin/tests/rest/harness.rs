@@ -204,6 +204,12 @@ impl Rig {
         answer.body["uid"].as_u64().unwrap()
     }
 
+    /// The role that manages users, which no cluster has from the start.
+    pub async fn user_manager(&self) {
+        let body = json!({"name": "User Manager", "management": "user_manager"});
+        assert_eq!(self.post("/v1/roles", &body).await.status, 200);
+    }
+
     pub fn audit_log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap()
     }
@@ -440,6 +446,7 @@ pub fn now() -> Time {
 fn certificates() -> (String, Arc<ServerConfig>, Arc<ClientConfig>) {
     let ca_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = params.self_signed(&ca_key).unwrap().pem();
     let issuer = Issuer::new(params, ca_key);

@@ -81,6 +81,7 @@ async fn users_have_several_passwords_for_a_while() {
 async fn roles_say_what_may_be_asked() {
     let rig = Rig::created().await;
     rig.database("one").await;
+    rig.user_manager().await;
     let cases = [
         // role, see databases, change one, see users, make users, rotate
         ("cluster_member", true, true, true, false, false),
@@ -124,6 +125,7 @@ async fn roles_say_what_may_be_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_manages_users_makes_no_admins() {
     let rig = Rig::created().await;
+    rig.user_manager().await;
     rig.user("m@example.com", "user_manager").await;
     let manager = ("m@example.com", PASSWORD);
     let admin = json!({"email": "x@example.com", "password": "p", "role": "admin", "name": "x"});
