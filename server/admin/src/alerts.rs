@@ -9,7 +9,7 @@ use carnelian_cluster::state::{
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use crate::handlers::certificates::Rotation;
+use crate::handlers::certificates::{Rotation, end_of};
 use crate::info;
 use crate::live::Figures;
 use crate::time;
@@ -69,7 +69,7 @@ impl View<'_> {
             }
             "cluster_ca_cert_about_to_expire" => {
                 let ends = state.authorities.last().and_then(|authority| {
-                    crate::pem::end_of(&authority.certificate)
+                    end_of(&authority.certificate)
                 });
                 let left = ends.map(|at| (at - self.now_s) as f64 / DAY_S);
                 let on = left.zip(threshold).is_some_and(|(left, threshold)| left < threshold);

@@ -21,7 +21,6 @@ mod handlers;
 mod info;
 mod live;
 mod openapi;
-mod pem;
 mod request;
 mod routes;
 mod samples;
@@ -36,4 +35,4 @@ pub use front::{Front, Peer};
 pub use live::{
     Address, Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Plane, Secret, Waiting,
 };
-pub use server::{ALPN, TlsSource, serve, serve_local};
+pub use server::{TlsSource, serve, serve_local};

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Response;
+use carnelian_tls::rustls::ServerConfig;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -21,9 +21,6 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::front::{Front, Peer};
-
-/// What to offer in the TLS handshake, the better first.
-pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Connections at a time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 512;
@@ -35,7 +32,8 @@ const STREAMS_MAX: u32 = 32;
 /// After a failed accept, as when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The configuration of new connections, asked for at each: so that a certificate can be replaced.
+/// The configuration of new connections, asked for at each: so that a certificate can be replaced. It has
+/// to offer [`carnelian_tls::ADMIN_ALPN`].
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// Serves the admin port until it is dropped, and its connections with it.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,19 +12,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use carnelian_admin::{
-    ALPN, Address, Admin, Bootstrap, BootstrapFailure, Figures, Front, Live, LocalNode, Plane,
+    Address, Admin, Bootstrap, BootstrapFailure, Figures, Front, Live, LocalNode, Plane,
     Waiting, hash_password, serve, serve_local,
 };
 use carnelian_cluster::Control;
 use carnelian_cluster::state::{
     ActionKind, Authority, Certificate, CertificateName, Change, CreateCluster, CreateUser,
     Database, Management, ManagedBy, NodeFacts, NodeSettings, NodeUid, PolicyPatch, Refused,
-    SealedKey, SharedCertificate, Time,
+    SealedKey, SharedCertificate, State, Time,
 };
+use carnelian_tls::ClientAuthority;
+use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::rustls::pki_types::pem::PemObject;
 use carnelian_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use carnelian_tls::rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -37,7 +40,6 @@ pub const CA_SECRET: &str = "SEALED-CA-KEY";
 pub struct Rig {
     pub address: SocketAddr,
     pub control: Control,
-    pub admin: Arc<Admin>,
     pub live: Arc<Process>,
     pub folder: tempfile::TempDir,
     pub ca: String,
@@ -56,7 +58,7 @@ impl Rig {
     pub async fn fresh() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let control = Control::open(folder.path()).await.unwrap();
-        let live = Arc::new(Process::new(control.clone()));
+        let live = Arc::new(Process::new(control.clone(), folder.path()));
         let plane: Arc<dyn Plane> = Arc::new(control.clone());
         let admin = Admin::new(plane, live.clone(), folder.path()).unwrap();
         let front = Arc::new(Front::new(Arc::clone(&admin)));
@@ -68,11 +70,11 @@ impl Rig {
         let tasks = vec![
             tokio::spawn(serve(listener, source, Arc::clone(&front))),
             tokio::spawn(serve_local(socket, front)),
-            tokio::spawn(Arc::clone(&admin).watch()),
+            tokio::spawn(admin.watch()),
             tokio::spawn(Arc::clone(&live).work()),
         ];
         let connector = TlsConnector::from(client);
-        Self { address, control, admin, live, folder, ca, connector, tasks }
+        Self { address, control, live, folder, ca, connector, tasks }
     }
 
     /// With a cluster of one, made over the interface.
@@ -264,6 +266,8 @@ impl Answer {
 /// The process around the interface.
 pub struct Process {
     control: Control,
+    table: Arc<CertificateTable>,
+    authority: ClientAuthority,
     serial: AtomicU64,
     /// While this is so, actions stay open.
     pub is_busy: AtomicBool,
@@ -272,9 +276,26 @@ pub struct Process {
 }
 
 impl Process {
-    fn new(control: Control) -> Self {
-        let serial = AtomicU64::new(1);
-        Self { control, serial, is_busy: AtomicBool::default(), fails: AtomicBool::default() }
+    fn new(control: Control, folder: &Path) -> Self {
+        Self {
+            control,
+            table: Arc::new(CertificateTable::open(folder).unwrap()),
+            authority: ClientAuthority::open_or_create(folder, SystemTime::now()).unwrap(),
+            serial: AtomicU64::new(1),
+            is_busy: AtomicBool::default(),
+            fails: AtomicBool::default(),
+        }
+    }
+
+    /// Uses the certificates that the cluster has agreed on.
+    fn adopt(&self, state: &State) {
+        let shared = state.shared_certificates.iter().map(|(name, shared)| Shared {
+            name: name.parse().unwrap(),
+            managed_by: carnelian_tls::certificates::ManagedBy::Customer,
+            certificate: shared.certificate.clone(),
+            key: shared.key.as_ref().map(|key| String::from_utf8(key.0.clone()).unwrap().into()),
+        });
+        self.table.adopt(&shared.collect::<Vec<_>>()).unwrap();
     }
 
     /// Does the node's part of every action.
@@ -282,6 +303,9 @@ impl Process {
         let mut states = self.control.subscribe();
         loop {
             let state = Arc::clone(&states.borrow_and_update());
+            if state.cluster.is_some() {
+                self.adopt(&state);
+            }
             if let Some(node) = self.control.node()
                 && !self.is_busy.load(Ordering::Relaxed)
             {
@@ -322,19 +346,21 @@ impl Process {
 
     async fn create(&self, request: Bootstrap) -> Result<(), BootstrapFailure> {
         let wrong = |error: String| BootstrapFailure { code: "config_error", message: error };
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["c.local".into()]).unwrap();
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.self_signed(&key).unwrap().pem();
-        let shared = |_: &str| SharedCertificate {
-            certificate: certificate.clone(),
-            key: Some(SealedKey(key.serialize_pem().into_bytes())),
-            managed_by: ManagedBy::ClientCa,
-            not_after: now().plus(Duration::from_secs(365 * 86_400)),
-            changed: now(),
-        };
-        let names = ["api", "cm", "proxy", "syncer", "metrics_exporter"];
+        let names = Names::new(&request.name, &["127.0.0.1".parse().unwrap()]).unwrap();
+        let now_s = SystemTime::now();
+        self.table.ensure(&self.authority, &names, now_s).unwrap();
+        let certificates = self.table.share().into_iter().map(|shared| {
+            let sealed = SharedCertificate {
+                certificate: shared.certificate.clone(),
+                key: shared.key.map(|key| SealedKey(key.as_bytes().to_vec())),
+                managed_by: ManagedBy::ClientCa,
+                not_after: now().plus(Duration::from_secs(365 * 86_400)),
+                changed: now(),
+            };
+            (shared.name.to_string(), sealed)
+        });
+        let certificates = certificates.collect();
+        let certificate = self.authority.certificate_pem().to_owned();
         let create = CreateCluster {
             id: "0".repeat(32),
             name: request.name,
@@ -349,11 +375,11 @@ impl Process {
                 email_alerts: true,
             },
             authority: Authority {
-                certificate: certificate.clone(),
+                certificate,
                 key: SealedKey(CA_SECRET.into()),
                 created: now(),
             },
-            certificates: names.into_iter().map(|name| (name.to_owned(), shared(name))).collect(),
+            certificates,
             policy: PolicyPatch::parse(&Value::Object(request.policy), false)
                 .map_err(|refused| wrong(refused.description))?,
         };
@@ -410,12 +436,12 @@ impl Live for Process {
         self.control.state().databases.get(&database.into()).is_some_and(|it: &Database| !it.stopped)
     }
 
-    fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused> {
-        Ok(SealedKey(key_pem.as_bytes().to_vec()))
+    fn certificates(&self) -> Arc<CertificateTable> {
+        Arc::clone(&self.table)
     }
 
-    fn unseal(&self, key: &SealedKey) -> Result<String, Refused> {
-        Ok(String::from_utf8(key.0.clone()).unwrap())
+    fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused> {
+        Ok(SealedKey(key_pem.as_bytes().to_vec()))
     }
 
     fn token_secret(&self) -> Option<[u8; 32]> {
@@ -460,7 +486,7 @@ fn certificates() -> (String, Arc<ServerConfig>, Arc<ClientConfig>) {
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], key)
         .unwrap();
-    server.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+    server.alpn_protocols = carnelian_tls::ADMIN_ALPN.map(<[u8]>::to_vec).into();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
     let client = ClientConfig::builder_with_provider(Arc::clone(carnelian_tls::provider()))
