@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use carnelian_cluster::state::{
-    Action, ActionId, ActionStatus, AlertSetting, Change, Management, NodeUid, Outcome, State, User, UserStatus,
+    Action, ActionId, ActionStatus, AlertSetting, Change, Management, NodeUid, Outcome, State,
+    User, UserStatus,
 };
 use parking_lot::Mutex;
 
@@ -51,11 +52,7 @@ pub struct Admin {
 
 impl Admin {
     /// `folder` is the server's data folder, where the audit log is.
-    pub fn new(
-        plane: Arc<dyn Plane>,
-        live: Arc<dyn Live>,
-        folder: &Path,
-    ) -> io::Result<Arc<Self>> {
+    pub fn new(plane: Arc<dyn Plane>, live: Arc<dyn Live>, folder: &Path) -> io::Result<Arc<Self>> {
         let logins = Logins::new().ok_or_else(|| io::Error::other("no randomness"))?;
         Ok(Arc::new(Self {
             plane,
@@ -295,7 +292,11 @@ impl Admin {
         if !self.audit_failed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let entry = Entry { method: "NOTE".into(), path: "audit log could not be written".into(), ..Entry::default() };
+        let entry = Entry {
+            method: "NOTE".into(),
+            path: "audit log could not be written".into(),
+            ..Entry::default()
+        };
         self.record(&entry);
         if self.audit_failed.load(Ordering::Relaxed) {
             let why = "The audit log cannot be written, so nothing is changed";

@@ -51,8 +51,7 @@ impl View<'_> {
         let state = self.state;
         let threshold = threshold(setting);
         let nodes = state.nodes.len();
-        let down =
-            state.nodes.values().filter(|node| node.status == NodeStatus::Down).count();
+        let down = state.nodes.values().filter(|node| node.status == NodeStatus::Down).count();
         match name {
             "cluster_certs_about_to_expire" => {
                 let mut names = Vec::new();
@@ -68,9 +67,8 @@ impl View<'_> {
                 Finding { urgent: least < URGENT_DAYS, ..found(!names.is_empty(), value) }
             }
             "cluster_ca_cert_about_to_expire" => {
-                let ends = state.authorities.last().and_then(|authority| {
-                    end_of(&authority.certificate)
-                });
+                let ends =
+                    state.authorities.last().and_then(|authority| end_of(&authority.certificate));
                 let left = ends.map(|at| (at - self.now_s) as f64 / DAY_S);
                 let on = left.zip(threshold).is_some_and(|(left, threshold)| left < threshold);
                 found(on, json!({"days_left": left.map(f64::floor)}))
@@ -321,9 +319,8 @@ mod tests {
     fn a_disabled_alert_is_off_unless_settings_are_ignored() {
         let book = Book::default();
         let setting = AlertSetting::Level { enabled: false, threshold: "45".into() };
-        let state = |ignores| {
-            book.to_wire(Scope::Cluster, "x", &setting, finding(true, false), ignores)
-        };
+        let state =
+            |ignores| book.to_wire(Scope::Cluster, "x", &setting, finding(true, false), ignores);
         assert_eq!(state(false)["state"], json!(false));
         assert_eq!(state(true)["state"], json!(true));
         assert_eq!(state(true)["threshold"], json!("45"));

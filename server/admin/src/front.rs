@@ -77,11 +77,7 @@ impl Front {
     }
 
     /// Answers one request.
-    pub async fn answer(
-        &self,
-        peer: Peer,
-        request: hyper::Request<Incoming>,
-    ) -> Response<Body> {
+    pub async fn answer(&self, peer: Peer, request: hyper::Request<Incoming>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         head.method = upper_case(&head.method);
         head.uri = without_trailing_slash(&head.uri);

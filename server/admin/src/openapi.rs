@@ -1,7 +1,9 @@
 //! `/v1/openapi.json`: the interface's description, made from the table of routes that requests go through,
 //! and from the types that hold what it is about, as they write themselves.
 
-use carnelian_cluster::state::{ClusterSettings, DatabaseSettings, Jobs, NodeFacts, NodeSettings, Policy, RedisAcl, Role};
+use carnelian_cluster::state::{
+    ClusterSettings, DatabaseSettings, Jobs, NodeFacts, NodeSettings, Policy, RedisAcl, Role,
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -76,8 +78,7 @@ fn operation(route: &Route) -> Value {
         Gives::List(name) => json!({"type": "array", "items": reference(name)}),
         Gives::File => json!({"type": "string", "format": "binary"}),
     };
-    let kind =
-        if route.gives == Gives::File { "application/x-gzip" } else { "application/json" };
+    let kind = if route.gives == Gives::File { "application/x-gzip" } else { "application/json" };
     let mut operation = json!({
         "summary": route.about,
         "operationId": operation_id(route),
@@ -236,8 +237,7 @@ mod tests {
             let name: String = part.chars().take_while(|c| c.is_alphanumeric()).collect();
             assert!(document["components"]["schemas"].get(&name).is_some(), "{name}");
         }
-        let encryption =
-            &document["components"]["schemas"]["Database"]["properties"]["data_internode_encryption"];
+        let encryption = &document["components"]["schemas"]["Database"]["properties"]["data_internode_encryption"];
         assert_eq!(encryption["type"], json!("boolean"));
     }
 }

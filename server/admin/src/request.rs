@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query = Query::parse("fields=uid,name&dry_run&a=%24x%3Db+c&bad=%zz%+1%4&extra=1&extra=2");
+        let query =
+            Query::parse("fields=uid,name&dry_run&a=%24x%3Db+c&bad=%zz%+1%4&extra=1&extra=2");
         assert_eq!(query.get("fields"), Some("uid,name"));
         assert!(query.flag("dry_run"));
         assert!(!Query::parse("dry_run=false").flag("dry_run"));

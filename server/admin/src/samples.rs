@@ -92,9 +92,10 @@ impl Samples {
         for (node, figures) in figures {
             let mut of_node = Metrics::new();
             for (database, text) in &figures.info {
-                let place = state.databases.get(&(*database).into()).and_then(|database| {
-                    shards::of(database).find(|shard| shard.node.0 == *node)
-                });
+                let place = state
+                    .databases
+                    .get(&(*database).into())
+                    .and_then(|database| shards::of(database).find(|shard| shard.node.0 == *node));
                 let Some(shard) = place else { continue };
                 let subject = Subject::Shard(shard.uid.0);
                 let Some(metrics) = inner.shard(subject, text, now_s) else { continue };
@@ -329,7 +330,11 @@ mod tests {
     fn longer_intervals_hold_means_and_old_samples_go() {
         let mut inner = Inner::default();
         for second in 1..=100 {
-            inner.push(Subject::Cluster, Metrics::from([("conns", f64::from(second))]), second.into());
+            inner.push(
+                Subject::Cluster,
+                Metrics::from([("conns", f64::from(second))]),
+                second.into(),
+            );
         }
         let samples = Samples(Mutex::new(inner));
         let seconds = samples.all(Subject::Cluster, Some("1sec"));

@@ -98,9 +98,7 @@ where
         let front = Arc::clone(&front);
         // On its own task: what was begun is finished even if its client goes away.
         let work = tokio::spawn(async move { front.answer(peer, request).await });
-        async move {
-            Ok::<Response<Body>, io::Error>(work.await.map_err(io::Error::other)?)
-        }
+        async move { Ok::<Response<Body>, io::Error>(work.await.map_err(io::Error::other)?) }
     });
     let stream = TokioIo::new(stream);
     // Errors of a connection concern nobody but its peer.

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn tar_reads_what_is_packed() {
-        let files = vec![("a.json".to_owned(), b"{}".to_vec()), ("b".to_owned(), vec![b'x'; 200_000])];
+        let files =
+            vec![("a.json".to_owned(), b"{}".to_vec()), ("b".to_owned(), vec![b'x'; 200_000])];
         let mut tar = Command::new("tar")
             .args(["-tvzf", "-"])
             .stdin(Stdio::piped())

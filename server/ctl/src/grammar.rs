@@ -52,19 +52,47 @@ pub const LINES: &[Line] = &[
 
 /// Keys that `tune` takes.
 const DATABASE_KEYS: &[&str] = &[
-    "data_internode_encryption", "graceful", "maxclients", "conns", "conns_type",
-    "max_connections", "max_client_pipeline", "max_shard_pipeline", "repl_backlog", "slave_buffer",
-    "master_persistence", "oss_cluster", "oss_cluster_api_preferred_ip_type", "slave_ha",
-    "slave_ha_priority", "schedpolicy", "shards_placement", "mtls_allow_outdated_certs",
-    "mtls_allow_weak_hashing", "resp3", "db_conns_auditing", "tracking_table_max_keys",
+    "data_internode_encryption",
+    "graceful",
+    "maxclients",
+    "conns",
+    "conns_type",
+    "max_connections",
+    "max_client_pipeline",
+    "max_shard_pipeline",
+    "repl_backlog",
+    "slave_buffer",
+    "master_persistence",
+    "oss_cluster",
+    "oss_cluster_api_preferred_ip_type",
+    "slave_ha",
+    "slave_ha_priority",
+    "schedpolicy",
+    "shards_placement",
+    "mtls_allow_outdated_certs",
+    "mtls_allow_weak_hashing",
+    "resp3",
+    "db_conns_auditing",
+    "tracking_table_max_keys",
     "metrics_export_all",
 ];
 const CLUSTER_KEYS: &[&str] = &[
-    "data_internode_encryption", "default_non_sharded_proxy_policy",
-    "default_sharded_proxy_policy", "default_shards_placement", "repl_diskless", "slave_ha",
-    "redis_upgrade_policy", "show_internals", "db_conns_auditing", "resp3_default",
-    "failure_detection_sensitivity", "login_lockout_threshold", "login_lockout_duration",
-    "login_lockout_counter_reset_after", "max_simultaneous_backups", "acl_pubsub_default",
+    "data_internode_encryption",
+    "default_non_sharded_proxy_policy",
+    "default_sharded_proxy_policy",
+    "default_shards_placement",
+    "repl_diskless",
+    "slave_ha",
+    "redis_upgrade_policy",
+    "show_internals",
+    "db_conns_auditing",
+    "resp3_default",
+    "failure_detection_sensitivity",
+    "login_lockout_threshold",
+    "login_lockout_duration",
+    "login_lockout_counter_reset_after",
+    "max_simultaneous_backups",
+    "acl_pubsub_default",
 ];
 
 /// All commands, or those that begin with a word.
@@ -99,7 +127,8 @@ pub fn complete(before: &[&str], typed: &str) -> Vec<String> {
 
 /// After pairs of keys and values, a key; after a key, what switches take.
 fn completed_setting(before: &[&str], keys: &[&str]) -> Vec<String> {
-    let words: &[&str] = if before.len().is_multiple_of(2) { keys } else { &["enabled", "disabled"] };
+    let words: &[&str] =
+        if before.len().is_multiple_of(2) { keys } else { &["enabled", "disabled"] };
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 

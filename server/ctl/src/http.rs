@@ -163,9 +163,9 @@ fn configuration(trust: &Trust) -> anyhow::Result<Arc<ClientConfig>> {
             }
             builder.with_root_certificates(roots)
         }
-        Trust::Anybody => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+        Trust::Anybody => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+        }
     };
     Ok(Arc::new(builder.with_no_client_auth()))
 }
@@ -205,9 +205,7 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Answer> {
     }
     let bytes = match (chunked, length) {
         (true, _) => unchunk(body).context("the answer is not whole")?,
-        (false, Some(length)) => {
-            body.get(..length).context("the answer is not whole")?.to_vec()
-        }
+        (false, Some(length)) => body.get(..length).context("the answer is not whole")?.to_vec(),
         (false, None) => body.to_vec(),
     };
     Ok(Answer { status, bytes })
@@ -278,7 +276,8 @@ mod tests {
         let read = |text: &str| parse(text.as_bytes()).map(|it| (it.status, it.bytes));
         let plain = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
         assert_eq!(read(plain).unwrap(), (200, b"{}".to_vec()));
-        let chunks = "HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x\r\n}\r\n0\r\n\r\n";
+        let chunks =
+            "HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x\r\n}\r\n0\r\n\r\n";
         assert_eq!(read(chunks).unwrap(), (404, b"{}".to_vec()));
         for wrong in [
             "",

@@ -62,18 +62,19 @@ mod tests {
         let mut table = Table::new(["DB:ID", "NAME", "STATUS"]);
         table.row(vec!["db:1".into(), "a-long-name".into(), "active".into()]);
         table.row(vec!["db:12".into(), "b".into(), "".into()]);
-        assert_eq!(
-            table.print(),
-            "DB:ID NAME        STATUS\ndb:1  a-long-name active\ndb:12 b\n"
-        );
+        assert_eq!(table.print(), "DB:ID NAME        STATUS\ndb:1  a-long-name active\ndb:12 b\n");
     }
 
     #[test]
     fn sizes_are_for_people() {
         let gb = f64::from(1 << 30);
-        for (bytes, text) in
-            [(0.0, "0B"), (1000.0, "1000B"), (1536.0, "1.5KB"), (2.0 * gb, "2GB"), (14.9 * gb, "14.9GB")]
-        {
+        for (bytes, text) in [
+            (0.0, "0B"),
+            (1000.0, "1000B"),
+            (1536.0, "1.5KB"),
+            (2.0 * gb, "2GB"),
+            (14.9 * gb, "14.9GB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
     }

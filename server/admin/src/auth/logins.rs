@@ -66,13 +66,16 @@ impl Logins {
             make_room(&mut inner.failed, policy, now_s);
         }
         let failures = inner.failed.entry(name.to_owned()).or_default();
-        let is_over = failures.locked_at_s.is_some() || policy.reset_after_s <= now_s - failures.last_s;
+        let is_over =
+            failures.locked_at_s.is_some() || policy.reset_after_s <= now_s - failures.last_s;
         if is_over && !failures.is_locked(policy, now_s) {
             *failures = Failures::default();
         }
         failures.count = failures.count.saturating_add(1);
         failures.last_s = now_s;
-        if 0 < policy.threshold && policy.threshold <= failures.count && failures.locked_at_s.is_none()
+        if 0 < policy.threshold
+            && policy.threshold <= failures.count
+            && failures.locked_at_s.is_none()
         {
             failures.locked_at_s = Some(now_s);
         }
@@ -177,8 +180,7 @@ mod tests {
     #[test]
     fn each_failure_takes_longer() {
         let logins = Logins::new().unwrap();
-        let times: Vec<_> =
-            (0..8).map(|at| logins.failed("a", POLICY, at).as_millis()).collect();
+        let times: Vec<_> = (0..8).map(|at| logins.failed("a", POLICY, at).as_millis()).collect();
         assert_eq!(times, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
         logins.forgive("a");
         assert!(!logins.is_locked("a", POLICY, 9));

@@ -108,6 +108,8 @@ mod tests {
         }
         let both = vec![Management::DbViewer, Management::UserManager];
         let caller = Caller { uid: Some(2), email: "a@b".into(), roles: both };
-        assert!(caller.may(Right::Users) && caller.may(Right::See) && !caller.may(Right::Databases));
+        assert!(
+            caller.may(Right::Users) && caller.may(Right::See) && !caller.may(Right::Databases)
+        );
     }
 }

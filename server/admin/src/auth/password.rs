@@ -83,13 +83,14 @@ pub fn judge(password: &str, rules: Rules, email: &str) -> Result<(), Refusal> {
         && has(|c| c.is_ascii_digit())
         && has(|c| !c.is_alphanumeric());
     if !kinds {
-        return weak("The password needs a small and a capital letter, a digit, and another character");
+        return weak(
+            "The password needs a small and a capital letter, a digit, and another character",
+        );
     }
-    let ends_badly =
-        |first: bool| {
-            let character = if first { password.chars().next() } else { password.chars().last() };
-            character.is_some_and(|c| c.is_ascii_digit() && !first || c.is_uppercase() && first)
-        };
+    let ends_badly = |first: bool| {
+        let character = if first { password.chars().next() } else { password.chars().last() };
+        character.is_some_and(|c| c.is_ascii_digit() && !first || c.is_uppercase() && first)
+    };
     if ends_badly(true) && ends_badly(false) {
         return weak("The password may not begin with a capital letter and end with a digit");
     }
@@ -126,7 +127,15 @@ mod tests {
         let strict = Rules { complex: true, min_length: 8 };
         let code = |password| judge(password, strict, "anna@example.com").err().map(|e| e.code);
         assert_eq!(code("kR7!kpqz-w"), None);
-        let weak = ["", "kR7!", "alllowercase1!", "Anna7!xyzzy-", "kR7!aaaa-w", "NOLOWER7!", "Passw0rd!x9"];
+        let weak = [
+            "",
+            "kR7!",
+            "alllowercase1!",
+            "Anna7!xyzzy-",
+            "kR7!aaaa-w",
+            "NOLOWER7!",
+            "Passw0rd!x9",
+        ];
         for password in weak {
             assert_eq!(code(password).as_deref(), Some("password_not_complex"), "{password}");
         }

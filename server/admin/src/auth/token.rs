@@ -35,8 +35,7 @@ impl Signer {
 
     pub fn sign(&self, claims: &Claims) -> String {
         let claims = serde_json::to_vec(claims).unwrap_or_default();
-        let head =
-            format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(claims));
+        let head = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(claims));
         let tag = hmac::sign(&self.0, head.as_bytes());
         format!("{head}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
@@ -50,8 +49,7 @@ impl Signer {
         }
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
         hmac::verify(&self.0, head.as_bytes(), &tag).ok()?;
-        let claims: Claims =
-            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
         (now_s < claims.exp).then_some(claims)
     }
 }

@@ -140,9 +140,10 @@ async fn node_one(admin: Arc<Admin>, request: Request) -> Reply {
 
 async fn databases(admin: Arc<Admin>, request: Request) -> Reply {
     let moment = Moment::now(&admin, &request).await;
-    let rows = moment.state.databases.values().map(|database| {
-        (database.uid.to_string(), json!(moment.of_database(&admin, database)))
-    });
+    let rows =
+        moment.state.databases.values().map(|database| {
+            (database.uid.to_string(), json!(moment.of_database(&admin, database)))
+        });
     Ok(Value::Object(rows.collect()).into())
 }
 

@@ -18,8 +18,7 @@ pub const ROUTES: &[Route] = &[
     post("/v1/bdbs", Right::Databases, later!(create), "Create a database")
         .takes("Database")
         .gives("Database"),
-    post("/v2/bdbs", Right::Databases, later!(create_v2), "Create a database")
-        .gives("Database"),
+    post("/v2/bdbs", Right::Databases, later!(create_v2), "Create a database").gives("Database"),
     get("/v1/bdbs/{uid}", Right::See, Run::Now(show), "A database").gives("Database"),
     put("/v1/bdbs/{uid}", Right::Databases, later!(update), "Change a database")
         .takes("Database")
@@ -154,8 +153,7 @@ async fn create_from(admin: &Admin, request: &Request, body: Map<String, Value>)
     if request.is_dry_run() {
         let state = admin.plane.rehearse(&change)?;
         let known = admin.state();
-        let created =
-            state.databases.iter().find(|(uid, _)| !known.databases.contains_key(uid));
+        let created = state.databases.iter().find(|(uid, _)| !known.databases.contains_key(uid));
         let (_, database) = created.ok_or_else(|| missing(0))?;
         return Ok(document(&state, database, &request.caller).into());
     }
@@ -166,12 +164,7 @@ async fn create_from(admin: &Admin, request: &Request, body: Map<String, Value>)
 }
 
 /// The database as it is now, with the work that its change has begun.
-fn answer(
-    admin: &Admin,
-    uid: DatabaseUid,
-    action: Option<ActionId>,
-    caller: &Caller,
-) -> Reply {
+fn answer(admin: &Admin, uid: DatabaseUid, action: Option<ActionId>, caller: &Caller) -> Reply {
     let state = admin.state();
     let database = state.databases.get(&uid).ok_or_else(|| missing(uid.0))?;
     let mut wire = document(&state, database, caller);

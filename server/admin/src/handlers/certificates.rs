@@ -85,8 +85,7 @@ async fn replace(admin: Arc<Admin>, request: Request) -> Reply {
     }
     let provided: Vec<Provided> = items.iter().map(provided).collect::<Result<_, _>>()?;
     // All of them are judged before anything is changed.
-    let checked =
-        admin.live.certificates().check(&provided, SystemTime::now()).map_err(refusal)?;
+    let checked = admin.live.certificates().check(&provided, SystemTime::now()).map_err(refusal)?;
     let mut changes = BTreeMap::new();
     for shared in checked {
         changes.insert(shared.name.to_string(), sealed(&admin, &shared)?);
@@ -99,9 +98,8 @@ fn provided(item: &Value) -> Result<Provided, Refusal> {
     let Value::Object(item) = item else {
         return Err(Refusal::schema("certificates: a list of objects is expected"));
     };
-    let needed = |name: &str| {
-        text(item, name)?.ok_or_else(|| Refusal::schema(format!("{name} is needed")))
-    };
+    let needed =
+        |name: &str| text(item, name)?.ok_or_else(|| Refusal::schema(format!("{name} is needed")));
     Ok(Provided {
         name: needed("name")?,
         certificate: needed("certificate")?,
@@ -248,9 +246,8 @@ impl Rotation {
 
     /// Whether it will be replaced in time without anybody doing anything.
     pub fn is_on_track(&self) -> bool {
-        self.next_s.is_some_and(|next_s| {
-            self.job_runs && !self.has_failed && self.now_s < next_s + DAY_S
-        })
+        self.next_s
+            .is_some_and(|next_s| self.job_runs && !self.has_failed && self.now_s < next_s + DAY_S)
     }
 
     /// Whether an alert about it is due, at so many days.

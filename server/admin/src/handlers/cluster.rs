@@ -146,9 +146,9 @@ async fn change(admin: Arc<Admin>, request: Request) -> Reply {
     let settable = |name: &str| carnelian_cluster::state::ClusterSettings::knows(name);
     if !request.is_strict() {
         body.retain(|name, _| settable(name));
-    } else if let Some(name) = body.keys().find(|name| {
-        !settable(name) && current.get(name.as_str()).is_none()
-    }) {
+    } else if let Some(name) =
+        body.keys().find(|name| !settable(name) && current.get(name.as_str()).is_none())
+    {
         return Err(Refusal::schema(format!("there is no field {name}")));
     } else {
         body.retain(|name, _| settable(name));
@@ -255,11 +255,7 @@ async fn check_node(admin: Arc<Admin>, request: Request) -> Reply {
 }
 
 /// A node is well if the cluster has not given it up and it answers over the internode channel.
-async fn examine(
-    admin: &Admin,
-    state: &State,
-    uid: carnelian_cluster::state::NodeUid,
-) -> Value {
+async fn examine(admin: &Admin, state: &State, uid: carnelian_cluster::state::NodeUid) -> Value {
     let failed = |why: String| json!({"node_uid": uid.0, "result": false, "error": why});
     let Some(node) = state.nodes.get(&uid) else {
         return failed("the node is not a member".into());

@@ -49,7 +49,8 @@ fn row(event: &Event) -> Value {
 }
 
 fn moment(query: &Query, name: &str) -> Result<Option<i64>, Refusal> {
-    let wrong = || Refusal::schema(format!("{name}: a time such as 2026-01-31T12:00:00Z is expected"));
+    let wrong =
+        || Refusal::schema(format!("{name}: a time such as 2026-01-31T12:00:00Z is expected"));
     query.get(name).map(|text| time::parse(text).ok_or_else(wrong)).transpose()
 }
 

@@ -58,9 +58,8 @@ async fn show(admin: Arc<Admin>, request: Request) -> Reply {
 
 /// `GET /v1/nodes/{uid}`. Without figures it says what the cluster knows.
 fn document(state: &State, node: &Node, figures: Option<&Figures>) -> Value {
-    let shards: Vec<u32> = crate::handlers::shards::on_node(state, node.uid)
-        .map(|shard| shard.uid.0)
-        .collect();
+    let shards: Vec<u32> =
+        crate::handlers::shards::on_node(state, node.uid).map(|shard| shard.uid.0).collect();
     let mut wire = serde_json::to_value(&node.facts).unwrap_or_default();
     let settings = serde_json::to_value(&node.settings).unwrap_or_default();
     let more = json!({

@@ -205,7 +205,16 @@ mod tests {
             assert_eq!(judge(good), Ok(()), "{good}");
         }
         for bad in [
-            "on >secret", "nopass", "+", "+@", "x", "%X~a", "(+get ~a", "+get)", "((+get))", "+a b",
+            "on >secret",
+            "nopass",
+            "+",
+            "+@",
+            "x",
+            "%X~a",
+            "(+get ~a",
+            "+get)",
+            "((+get))",
+            "+a b",
             "+get\r\n+set",
         ] {
             assert_eq!(judge(bad).unwrap_err().code, "invalid_param", "{bad}");

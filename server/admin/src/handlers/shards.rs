@@ -111,8 +111,7 @@ async fn documents(
 }
 
 fn document(state: &State, shard: Shard, info_text: Option<&str>, request: &Request) -> Value {
-    let is_down =
-        state.nodes.get(&shard.node).is_none_or(|node| node.status == NodeStatus::Down);
+    let is_down = state.nodes.get(&shard.node).is_none_or(|node| node.status == NodeStatus::Down);
     let fields = info_text.map(info::fields).unwrap_or_default();
     let field = |name: &str| fields.get(name).map(String::as_str);
     let detailed = match (is_down, info_text) {
@@ -200,9 +199,8 @@ async fn promote(admin: &Admin, uids: &[u32], is_dry_run: bool) -> Reply {
     let Some(database) = chosen else {
         return Err(Refusal::not_found("shard_uids_required", "shard_uids is needed"));
     };
-    let is_up = |node: &NodeUid| {
-        state.nodes.get(node).is_some_and(|node| node.status != NodeStatus::Down)
-    };
+    let is_up =
+        |node: &NodeUid| state.nodes.get(node).is_some_and(|node| node.status != NodeStatus::Down);
     let node = best_replica(admin, database, is_up).await.ok_or_else(|| {
         let why = "The database has no replica that could take over";
         Refusal::new(400, "no_replica", why)

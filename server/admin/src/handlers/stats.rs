@@ -166,7 +166,8 @@ fn known(admin: &Admin, request: &Request, kind: &Kind) -> Result<u32, Refusal> 
 fn intervals(admin: &Admin, subject: Subject, query: &Query) -> Result<Vec<Value>, Refusal> {
     let interval = interval(query)?;
     let moment = |name: &str| {
-        let wrong = || Refusal::schema(format!("{name}: a time such as 2026-01-31T12:00:00Z is expected"));
+        let wrong =
+            || Refusal::schema(format!("{name}: a time such as 2026-01-31T12:00:00Z is expected"));
         query.get(name).map(|text| time::parse(text).ok_or_else(wrong)).transpose()
     };
     let from_s = moment("stime")?.unwrap_or(i64::MIN);

@@ -86,9 +86,8 @@ async fn create(admin: Arc<Admin>, request: Request) -> Reply {
     let state = admin.state();
     may_give(&state, &request.caller, role_uids.as_deref().unwrap_or_default(), role)?;
     judge(&state, &secret, &email)?;
-    let name = text(&body, "name")?.unwrap_or_else(|| {
-        email.split('@').next().unwrap_or_default().to_owned()
-    });
+    let name = text(&body, "name")?
+        .unwrap_or_else(|| email.split('@').next().unwrap_or_default().to_owned());
     let hash = admin.hashed(move || password::hash(&secret)).await??;
     let user = CreateUser {
         email,
@@ -230,12 +229,7 @@ async fn remove_password(admin: Arc<Admin>, request: Request) -> Reply {
     save(&admin, &user, left, true).await
 }
 
-async fn save(
-    admin: &Admin,
-    user: &User,
-    passwords: Vec<String>,
-    keeps_issue_date: bool,
-) -> Reply {
+async fn save(admin: &Admin, user: &User, passwords: Vec<String>, keeps_issue_date: bool) -> Reply {
     let patch = UserPatch { passwords: Some(passwords), keeps_issue_date, ..UserPatch::default() };
     admin.change(Change::UpdateUser { user: user.uid, patch: Box::new(patch) }).await?;
     Ok(Answer::empty())
@@ -267,7 +261,11 @@ fn password_request(
     let denied = || Refusal::new(403, "unauthorized_action", "This is another user's password");
     // Who may not change others does not learn who there is.
     if !request.caller.may(Right::Users) {
-        return user.ok().filter(|user| is_own(user)).map(|user| (user.clone(), secret)).ok_or_else(denied);
+        return user
+            .ok()
+            .filter(|user| is_own(user))
+            .map(|user| (user.clone(), secret))
+            .ok_or_else(denied);
     }
     let user = user?;
     if !is_own(user) {
@@ -317,14 +315,8 @@ const MANAGEMENT: [Management; 7] = [
 
 fn rights(role: Management) -> Value {
     let caller = Caller { uid: None, email: String::new(), roles: vec![role] };
-    let all = [
-        Right::See,
-        Right::SeeUsers,
-        Right::Databases,
-        Right::Users,
-        Right::Keys,
-        Right::Cluster,
-    ];
+    let all =
+        [Right::See, Right::SeeUsers, Right::Databases, Right::Users, Right::Keys, Right::Cluster];
     all.into_iter().filter(|right| caller.may(*right)).map(Right::name).collect()
 }
 
@@ -388,9 +380,21 @@ pub fn management(name: &str) -> Result<Management, Refusal> {
 
 fn known_fields(body: &Map<String, Value>, request: &Request) -> Result<(), Refusal> {
     let known = [
-        "uid", "email", "name", "password", "role", "role_uids", "auth_method", "email_alerts",
-        "certificate_subject_line", "password_issue_date", "status", "last_login",
-        "bdbs_email_alerts", "cluster_email_alerts", "action_uid",
+        "uid",
+        "email",
+        "name",
+        "password",
+        "role",
+        "role_uids",
+        "auth_method",
+        "email_alerts",
+        "certificate_subject_line",
+        "password_issue_date",
+        "status",
+        "last_login",
+        "bdbs_email_alerts",
+        "cluster_email_alerts",
+        "action_uid",
     ];
     if request.is_strict()
         && let Some(name) = body.keys().find(|name| !known.contains(&name.as_str()))

@@ -46,7 +46,9 @@ async fn rotation_takes_both_verbs_and_names_only_what_is_internal() {
     }
     assert_eq!(serials(&rig).await, seen);
     let events = rig.get("/v1/logs?order=desc&limit=50").await.body;
-    assert!(events.as_array().unwrap().iter().any(|it| it["type"] == json!("internal_certs_rotated")));
+    assert!(
+        events.as_array().unwrap().iter().any(|it| it["type"] == json!("internal_certs_rotated"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,8 +78,15 @@ async fn the_authority_and_internal_keys_are_never_shown() {
     assert_eq!(answer.status, 200);
     assert!(!answer.text.contains("PRIVATE KEY"));
     let paths = [
-        "/v1/cluster", "/v1/cluster/certificates", "/v1/cluster/certificates/status", "/v1/nodes",
-        "/v1/bootstrap", "/v1/logs", "/v1/audit", "/v1/users", "/v1/cluster/policy",
+        "/v1/cluster",
+        "/v1/cluster/certificates",
+        "/v1/cluster/certificates/status",
+        "/v1/nodes",
+        "/v1/bootstrap",
+        "/v1/logs",
+        "/v1/audit",
+        "/v1/users",
+        "/v1/cluster/policy",
         "/v1/cluster/debuginfo",
     ];
     for path in paths {
@@ -103,9 +112,7 @@ async fn certificates_are_replaced_all_or_none() {
     let path = "/v1/cluster/certificates";
     let (good, key) = pair(|_| ());
     let (_, other) = pair(|_| ());
-    let item = |name: &str, certificate: &str, key: &str| {
-        json!({"name": name, "certificate": certificate, "key": key})
-    };
+    let item = |name: &str, certificate: &str, key: &str| json!({"name": name, "certificate": certificate, "key": key});
     let list = |items: &[Value]| json!({ "certificates": items });
     let before = rig.get(path).await.body;
     let wrong_key = list(&[item("api", &good, &key), item("proxy", &good, &other)]);
@@ -128,7 +135,8 @@ async fn certificates_are_replaced_all_or_none() {
     rig.put(path, &json!({"name": "api"})).await.refuses(400, "invalid_schema");
     assert_eq!(rig.get(path).await.body, before, "none of these changed anything");
 
-    let answer = rig.put(path, &list(&[item("api", &good, &key), item("proxy", &good, &key)])).await;
+    let answer =
+        rig.put(path, &list(&[item("api", &good, &key), item("proxy", &good, &key)])).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, "{}"));
     assert_eq!(rig.get(path).await.body["api_cert"], json!(good));
     assert_eq!(rig.get("/v1/cluster").await.body["proxy_certificate"], json!(good));
@@ -142,7 +150,12 @@ async fn certificates_are_replaced_all_or_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn optional_certificates_can_be_removed() {
     let rig = Rig::created().await;
-    let (certificate, _) = pair(|_| ());
+    let (leaf, _) = pair(|_| ());
+    let body = json!({"name": "mtls_trusted_ca", "certificate": leaf});
+    rig.put("/v1/cluster/certificates", &body).await.refuses(400, "invalid_certificate");
+    let (certificate, _) = pair(|params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
     let body = json!({"name": "mtls_trusted_ca", "certificate": certificate});
     assert_eq!(rig.put("/v1/cluster/certificates", &body).await.status, 200);
     let answer = rig.get("/v1/cluster/certificates").await;

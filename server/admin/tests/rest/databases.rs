@@ -39,6 +39,7 @@ async fn databases_come_change_and_go() {
         if rig.get("/v1/bdbs/1").await.status == 404 {
             return;
         }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("the database is still there");
 }
@@ -46,7 +47,10 @@ async fn databases_come_change_and_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_databases_are_refused() {
     let rig = Rig::created().await;
-    let create = |body| async { let body: serde_json::Value = body; rig.post("/v1/bdbs", &body).await };
+    let create = |body| async {
+        let body: serde_json::Value = body;
+        rig.post("/v1/bdbs", &body).await
+    };
     create(json!({"memory_size": 1})).await.refuses(406, "missing_db_name");
     create(json!({"name": "a"})).await.refuses(406, "missing_memory_size");
     create(json!({"name": "a", "memory_size": "big"})).await.refuses(400, "invalid_schema");
@@ -104,9 +108,8 @@ async fn encryption_between_nodes_is_switched_per_database() {
     assert_eq!(drops(1), 1, "nobody is disconnected");
     assert_eq!(rig.get("/v1/bdbs/1").await.body["data_internode_encryption"], json!(false));
     let log = rig.get("/v1/logs").await;
-    let switched = |event: &&serde_json::Value| {
-        event["type"] == json!("data_internode_encryption_changed")
-    };
+    let switched =
+        |event: &&serde_json::Value| event["type"] == json!("data_internode_encryption_changed");
     assert_eq!(log.body.as_array().unwrap().iter().filter(switched).count(), 2, "{log:?}");
 }
 
@@ -114,8 +117,7 @@ async fn encryption_between_nodes_is_switched_per_database() {
 async fn the_policy_is_for_new_databases_only() {
     let rig = Rig::created().await;
     rig.database("old").await;
-    let answer =
-        rig.put("/v1/cluster/policy", &json!({"data_internode_encryption": true})).await;
+    let answer = rig.put("/v1/cluster/policy", &json!({"data_internode_encryption": true})).await;
     assert_eq!(answer.body["data_internode_encryption"], json!(true));
     rig.database("new").await;
     assert_eq!(rig.get("/v1/bdbs/1").await.body["data_internode_encryption"], json!(false));

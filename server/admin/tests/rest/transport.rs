@@ -42,7 +42,8 @@ async fn printed_calls_work_as_printed() {
 async fn methods_paths_and_bodies_are_taken_as_people_write_them() {
     let rig = Rig::created().await;
     rig.database("one").await;
-    for (method, path) in [("get", "/v1/bdbs/1"), ("GET", "/v1/bdbs/1/"), ("Get", "/v1/bdbs/1/?x")] {
+    for (method, path) in [("get", "/v1/bdbs/1"), ("GET", "/v1/bdbs/1/"), ("Get", "/v1/bdbs/1/?x")]
+    {
         let answer = rig.call(method, path, "").await;
         assert_eq!((answer.status, &answer.body["name"]), (200, &json!("one")), "{method} {path}");
     }
@@ -142,7 +143,15 @@ async fn many_requests_share_a_connection() {
 async fn http_2_is_spoken_where_the_client_can() {
     let rig = Rig::created().await;
     let output = tokio::process::Command::new("curl")
-        .args(["-sS", "-k", "--http2", "-u", &format!("{USER}:{PASSWORD}"), "-w", "%{http_version}"])
+        .args([
+            "-sS",
+            "-k",
+            "--http2",
+            "-u",
+            &format!("{USER}:{PASSWORD}"),
+            "-w",
+            "%{http_version}",
+        ])
         .args(["-o", "/dev/null", &format!("https://127.0.0.1:{}/v1/cluster", rig.address.port())])
         .output()
         .await

@@ -8,12 +8,19 @@ use crate::harness::{PASSWORD, Rig, USER};
 async fn wrong_credentials_are_refused_and_recorded() {
     let rig = Rig::created().await;
     rig.call_as((USER, "wrong"), "GET", "/v1/cluster", "").await.refuses(401, "unauthorized");
-    rig.call_as(("who@example.com", PASSWORD), "GET", "/v1/cluster", "").await.refuses(401, "unauthorized");
-    for header in ["Basic", "Basic !!!", "Basic YWJj", "Digest abc", "JWT", "JWT abc", "Bearer a.b.c"] {
+    rig.call_as(("who@example.com", PASSWORD), "GET", "/v1/cluster", "")
+        .await
+        .refuses(401, "unauthorized");
+    for header in
+        ["Basic", "Basic !!!", "Basic YWJj", "Digest abc", "JWT", "JWT abc", "Bearer a.b.c"]
+    {
         rig.with(header, "GET", "/v1/cluster", "").await.refuses(401, "unauthorized");
     }
     // E-mail addresses are the same in any case.
-    assert_eq!(rig.call_as(("ADMIN@example.com", PASSWORD), "GET", "/v1/cluster", "").await.status, 200);
+    assert_eq!(
+        rig.call_as(("ADMIN@example.com", PASSWORD), "GET", "/v1/cluster", "").await.status,
+        200
+    );
     let log = rig.audit_log();
     assert!(log.contains("who@example.com") && !log.contains("wrong"), "{log}");
 }
@@ -66,7 +73,9 @@ async fn tokens_stand_for_a_password() {
 async fn users_have_several_passwords_for_a_while() {
     let rig = Rig::created().await;
     let path = "/v1/users/password";
-    rig.post(path, &json!({"new_password": PASSWORD})).await.refuses(400, "new_password_same_as_current");
+    rig.post(path, &json!({"new_password": PASSWORD}))
+        .await
+        .refuses(400, "new_password_same_as_current");
     assert_eq!(rig.post(path, &json!({"new_password": "second"})).await.status, 200);
     assert_eq!(rig.call_as((USER, "second"), "GET", "/v1/cluster", "").await.status, 200);
     let remove = json!({ "old_password": PASSWORD }).to_string();
@@ -101,7 +110,8 @@ async fn roles_say_what_may_be_asked() {
         assert_eq!(allowed(rig.call_as(user, "PUT", "/v1/bdbs/1", body).await), changes, "{role}");
         assert_eq!(allowed(rig.call_as(user, "GET", "/v1/users", "").await), sees_users, "{role}");
         let body = json!({"email": format!("x{role}@example.com"), "password": "p", "role": "none",
-            "name": role}).to_string();
+            "name": role})
+        .to_string();
         let made = rig.call_as(user, "POST", "/v1/users", &body).await;
         assert_eq!(allowed(made), makes_users, "{role}");
         let rotate = rig.call_as(user, "POST", "/v1/cluster/certificates/rotate", "").await;
@@ -165,7 +175,8 @@ async fn users_roles_and_rules_come_and_go() {
 
     let complex = json!({"password_complexity": true});
     assert_eq!(rig.put("/v1/cluster", &complex).await.status, 200);
-    let simple = json!({"email": "d@example.com", "password": "simple", "role": "none", "name": "d"});
+    let simple =
+        json!({"email": "d@example.com", "password": "simple", "role": "none", "name": "d"});
     rig.post("/v1/users", &simple).await.refuses(400, "password_not_complex");
 
     let answer = rig.post("/v1/roles", &json!({"name": "Ops", "management": "db_member"})).await;
@@ -208,7 +219,8 @@ async fn changes_and_refusals_are_in_the_audit_log_and_the_chain_holds() {
     let verdict = rig.get("/v1/audit/verify").await.body;
     assert_eq!((&verdict["intact"], &verdict["entries"]), (&json!(true), &json!(4)));
     let path = rig.folder.path().join("audit.log");
-    std::fs::write(&path, rig.audit_log().replace("slow_log_max_len\":7", "slow_log_max_len\":8")).unwrap();
+    std::fs::write(&path, rig.audit_log().replace("slow_log_max_len\":7", "slow_log_max_len\":8"))
+        .unwrap();
     let verdict = rig.get("/v1/audit/verify").await.body;
     assert_eq!((&verdict["intact"], &verdict["broken_line"]), (&json!(false), &json!(2)));
 }

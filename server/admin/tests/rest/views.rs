@@ -23,20 +23,27 @@ async fn nodes_and_shards_are_shown() {
     rig.get("/v1/nodes/9").await.refuses(404, "node_not_found");
     let answer = rig.put("/v1/nodes/1", &json!({"rack_id": "r1"})).await;
     assert_eq!(answer.body["rack_id"], json!("r1"), "{answer:?}");
-    let shard = rig.get("/v1/shards/1?extra_info_keys=redis_version&extra_info_keys=none").await.body;
+    let shard =
+        rig.get("/v1/shards/1?extra_info_keys=redis_version&extra_info_keys=none").await.body;
     assert_eq!((&shard["uid"], &shard["bdb_uid"]), (&json!("1"), &json!(1)));
     assert_eq!((&shard["node_uid"], &shard["role"]), (&json!("1"), &json!("master")));
     assert_eq!(shard["redis_info"], json!({"redis_version": "8.0.6"}));
     assert_eq!(rig.get("/v1/bdbs/1/shards").await.body.as_array().unwrap().len(), 1);
     assert_eq!(rig.get("/v1/bdbs/1/endpoints").await.body[0]["uid"], json!("1:1"));
     rig.get("/v1/shards/9").await.refuses(404, "shard_not_exist");
-    let failover = |body| async { let body: Value = body; rig.post("/v1/shards/actions/failover", &body).await };
+    let failover = |body| async {
+        let body: Value = body;
+        rig.post("/v1/shards/actions/failover", &body).await
+    };
     failover(json!({})).await.refuses(404, "shard_uids_required");
     failover(json!({"shard_uids": ["9"]})).await.refuses(404, "shard_not_exist");
     failover(json!({"shard_uids": "1"})).await.refuses(400, "invalid_schema");
     failover(json!({"shard_uids": ["1"]})).await.refuses(400, "no_replica");
     let check = rig.get("/v1/cluster/check").await.body;
-    assert_eq!(check, json!({"cluster_test_result": true, "nodes": [{"node_uid": 1, "result": true}]}));
+    assert_eq!(
+        check,
+        json!({"cluster_test_result": true, "nodes": [{"node_uid": 1, "result": true}]})
+    );
     assert_eq!(rig.get("/v1/nodes/check/1").await.body["result"], json!(true));
     assert_eq!(rig.get("/v1/nodes/actions").await.body, json!({"actions": []}));
     assert_eq!(rig.get("/v1/proxies/1").await.body["uid"], json!(1));
@@ -105,7 +112,8 @@ async fn alerts_have_their_shapes_and_are_set() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cluster_can_be_changed_within_what_is_true() {
     let rig = Rig::created().await;
-    let answer = rig.put("/v1/cluster", &json!({"cm_session_timeout_minutes": 5, "name": "x"})).await;
+    let answer =
+        rig.put("/v1/cluster", &json!({"cm_session_timeout_minutes": 5, "name": "x"})).await;
     assert_eq!(answer.body["cm_session_timeout_minutes"], json!(5), "{answer:?}");
     assert_eq!(answer.body["name"], json!("c.local"), "read-only");
     for (name, value) in [("http_support", json!(true)), ("email_alerts", json!(true))] {

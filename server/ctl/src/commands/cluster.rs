@@ -54,12 +54,32 @@ fn create(client: &Client, mut words: Words) -> anyhow::Result<()> {
 
 /// What ends a list of values.
 const CREATE: &[&str] = &[
-    "name", "username", "password", "node_uid", "addr", "rack_id", "second_rack_id",
-    "external_addr", "persistent_path", "ephemeral_path", "ccs_persistent_path", "rack_aware",
+    "name",
+    "username",
+    "password",
+    "node_uid",
+    "addr",
+    "rack_id",
+    "second_rack_id",
+    "external_addr",
+    "persistent_path",
+    "ephemeral_path",
+    "ccs_persistent_path",
+    "rack_aware",
 ];
 const JOIN: &[&str] = &[
-    "nodes", "username", "password", "addr", "rack_id", "second_rack_id", "external_addr",
-    "persistent_path", "ephemeral_path", "ccs_persistent_path", "replace_node", "accept_servers",
+    "nodes",
+    "username",
+    "password",
+    "addr",
+    "rack_id",
+    "second_rack_id",
+    "external_addr",
+    "persistent_path",
+    "ephemeral_path",
+    "ccs_persistent_path",
+    "replace_node",
+    "accept_servers",
 ];
 
 fn join(client: &Client, mut words: Words) -> anyhow::Result<()> {
@@ -194,8 +214,14 @@ fn certificate(client: &Client, mut words: Words) -> anyhow::Result<()> {
         "status" => {
             words.end()?;
             let rows = client.get("/v1/cluster/certificates/status")?;
-            let mut table =
-                Table::new(["NAME", "NODE:ID", "MANAGED_BY", "DAYS_LEFT", "NEXT_ROTATION", "SERIAL"]);
+            let mut table = Table::new([
+                "NAME",
+                "NODE:ID",
+                "MANAGED_BY",
+                "DAYS_LEFT",
+                "NEXT_ROTATION",
+                "SERIAL",
+            ]);
             for row in rows.as_array().into_iter().flatten() {
                 let text = |name: &str| row[name].as_str().unwrap_or("-").to_owned();
                 table.row(vec![

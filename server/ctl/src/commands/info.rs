@@ -34,7 +34,8 @@ pub fn run(client: &Client, mut words: Words) -> anyhow::Result<()> {
         }
         "proxy" => {
             let only = words.next().filter(|word| word != "all");
-            let only = only.map(|word| words::node(word.trim_start_matches("proxy:"))).transpose()?;
+            let only =
+                only.map(|word| words::node(word.trim_start_matches("proxy:"))).transpose()?;
             for proxy in client.get("/v1/proxies")?.as_array().into_iter().flatten() {
                 if only.is_none_or(|only| proxy["uid"] == only) {
                     println!("proxy:{}", proxy["uid"]);
@@ -162,12 +163,8 @@ const DATABASE: [(&str, &str); 25] = [
 
 fn node(node: &Value) -> String {
     let mut text = format!("Command Output: node:{}\n", node["uid"]);
-    let external: Vec<_> = node["external_addr"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let external: Vec<_> =
+        node["external_addr"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let or_none = |text: String| if text.is_empty() { "N/A".to_owned() } else { text };
     text.push_str(&format!("    address: {}\n", shown(&node["addr"])));
     text.push_str(&format!("    external addresses: {}\n", or_none(external.join(", "))));

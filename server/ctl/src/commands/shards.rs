@@ -120,7 +120,13 @@ fn balance(client: &Client, only: Option<u64>) -> anyhow::Result<()> {
     let nodes = client.get("/v1/nodes?fields=uid")?;
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut table = Table::new([
-        "NODE:ID", "DB:ID", "NAME", "ENDPOINT:ID", "PROXY_POLICY", "LOCAL SHARDS", "TOTAL SHARDS",
+        "NODE:ID",
+        "DB:ID",
+        "NAME",
+        "ENDPOINT:ID",
+        "PROXY_POLICY",
+        "LOCAL SHARDS",
+        "TOTAL SHARDS",
     ]);
     let mut unbalanced = 0;
     for database in list(&databases) {

@@ -72,7 +72,8 @@ impl Options {
     /// The rows as they were asked for, under their columns.
     fn table(&self, columns: &[&str], mut rows: Vec<Vec<String>>) -> String {
         for name in self.sort.iter().rev() {
-            if let Some(place) = columns.iter().position(|column| column.eq_ignore_ascii_case(name)) {
+            if let Some(place) = columns.iter().position(|column| column.eq_ignore_ascii_case(name))
+            {
                 rows.sort_by(|a, b| a[place].cmp(&b[place]));
             }
         }
@@ -194,7 +195,9 @@ pub fn nodes_table(client: &Client, nodes: &Value, options: &Options) -> anyhow:
         }
         if encryption {
             let own = list(&certificates).filter(|it| it["node_uid"].to_string() == uid);
-            let internal = own.filter(|it| it["name"].as_str().is_some_and(|it| it.ends_with("internode_encryption")));
+            let internal = own.filter(|it| {
+                it["name"].as_str().is_some_and(|it| it.ends_with("internode_encryption"))
+            });
             let left = internal.filter_map(|it| it["days_left"].as_f64()).reduce(f64::min);
             row.push(left.map_or_else(|| "-".to_owned(), |left| format!("{:.0}", left.floor())));
         }
@@ -213,7 +216,14 @@ fn databases_table(databases: &Value, options: &Options) -> String {
     let encryption = options.has_extra("internode_encryption");
     let versions = options.has_extra("redis_version");
     let mut columns = vec![
-        "DB:ID", "NAME", "TYPE", "STATUS", "SHARDS", "PLACEMENT", "REPLICATION", "PERSISTENCE",
+        "DB:ID",
+        "NAME",
+        "TYPE",
+        "STATUS",
+        "SHARDS",
+        "PLACEMENT",
+        "REPLICATION",
+        "PERSISTENCE",
         "ENDPOINT",
     ];
     if versions {
@@ -259,7 +269,8 @@ fn endpoints_table(databases: &Value, shards: &Value, options: &Options) -> Stri
         if !options.wants_database(uid) {
             continue;
         }
-        let is_primary = |shard: &&Value| shard["bdb_uid"] == *uid && shard["role"] == json!("master");
+        let is_primary =
+            |shard: &&Value| shard["bdb_uid"] == *uid && shard["role"] == json!("master");
         for shard in list(shards).filter(is_primary) {
             let node = text(&shard["node_uid"]);
             if !options.wants_node(&node) {
