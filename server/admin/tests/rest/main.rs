@@ -6,6 +6,7 @@ mod bootstrap;
 mod certificates;
 mod databases;
 mod harness;
+mod rladmin;
 mod transport;
 mod users;
 mod views;
