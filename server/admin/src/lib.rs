@@ -31,7 +31,7 @@ mod time;
 pub use admin::{Admin, action_id, random_text};
 pub use audit::{FILE_NAME as AUDIT_LOG, Verdict, verify as verify_audit_log};
 pub use auth::password::hash as hash_password;
-pub use front::{Front, Peer};
+pub use front::{Front, Limits, Peer};
 pub use live::{
     Address, Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Plane, Secret, Waiting,
 };

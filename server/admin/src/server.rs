@@ -24,9 +24,6 @@ use crate::front::{Front, Peer};
 
 /// Connections at a time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 512;
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// For the head of a request, from the end of the one before: so also the longest pause between two.
-const HEAD: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const STREAMS_MAX: u32 = 32;
 /// After a failed accept, as when descriptors have run out.
@@ -54,7 +51,10 @@ pub async fn serve(listener: TcpListener, tls: TlsSource, front: Arc<Front>) {
         let (front, acceptor) = (Arc::clone(&front), TlsAcceptor::from(tls()));
         connections.spawn(async move {
             // A peer that does not speak TLS, or does not trust us: its own affair.
-            let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(socket)).await else { return };
+            let Ok(Ok(stream)) = timeout(front.limits().handshake, acceptor.accept(socket)).await
+            else {
+                return;
+            };
             let version = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Version::Http2,
                 _ => Version::Http1,
@@ -94,6 +94,7 @@ async fn speak<S>(stream: S, version: Version, front: Arc<Front>, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let limits = front.limits();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let front = Arc::clone(&front);
         // On its own task: what was begun is finished even if its client goes away.
@@ -106,7 +107,7 @@ where
         Version::Http1 => {
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
+                .header_read_timeout(limits.head)
                 .max_header_size(HEAD_BYTES_MAX)
                 .serve_connection(stream, service)
                 .await
@@ -116,8 +117,8 @@ where
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
                 .max_header_list_size(HEAD_BYTES_MAX as u32)
-                .keep_alive_interval(HEAD)
-                .keep_alive_timeout(HEAD)
+                .keep_alive_interval(limits.head)
+                .keep_alive_timeout(limits.head)
                 .serve_connection(stream, service)
                 .await
         }

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use carnelian_admin::{
-    Address, Admin, Bootstrap, BootstrapFailure, Figures, Front, Live, LocalNode, Plane, Waiting,
-    hash_password, serve, serve_local,
+    Address, Admin, Bootstrap, BootstrapFailure, Figures, Front, Limits, Live, LocalNode, Plane,
+    Waiting, hash_password, serve, serve_local,
 };
 use carnelian_cluster::Control;
 use carnelian_cluster::state::{
@@ -56,12 +56,16 @@ impl Drop for Rig {
 impl Rig {
     /// A node as it is shipped: in no cluster.
     pub async fn fresh() -> Self {
+        Self::fresh_with(Limits::default()).await
+    }
+
+    pub async fn fresh_with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let control = Control::open(folder.path()).await.unwrap();
         let live = Arc::new(Process::new(control.clone(), folder.path()));
         let plane: Arc<dyn Plane> = Arc::new(control.clone());
         let admin = Admin::new(plane, live.clone(), folder.path()).unwrap();
-        let front = Arc::new(Front::new(Arc::clone(&admin)));
+        let front = Arc::new(Front::with_limits(Arc::clone(&admin), limits));
         let (ca, server, client) = certificates();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -172,3 +172,38 @@ async fn the_certificate_can_be_checked() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_slow_is_not_waited_for() {
+    let short = Duration::from_millis(300);
+    let limits = carnelian_admin::Limits { handshake: short, head: short, body: short };
+    let rig = Rig::fresh_with(limits).await;
+    rig.create().await;
+    // Who never begins the handshake.
+    let mut silent = tokio::net::TcpStream::connect(rig.address).await.unwrap();
+    assert!(is_closed(&mut silent).await);
+    // Who never ends the head.
+    let mut stream = rig.stream().await;
+    stream.write_all(b"GET /v1/cluster HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer);
+    let _ = tokio::time::timeout(Duration::from_secs(5), read).await.expect("it is closed");
+    // Who never ends the body.
+    let request = "PUT /v1/cluster/policy HTTP/1.1\r\nHost: x\r\nAuthorization: Basic \
+        YWRtaW5AZXhhbXBsZS5jb206a1I3IWtwcXotdw==\r\nContent-Length: 10\r\n\r\n{";
+    rig.raw(request).await.refuses(408, "request_timeout");
+    assert_eq!(rig.get("/v1/cluster").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_down_is_bounded() {
+    let rig = Rig::created().await;
+    let name = "x".repeat(20_000);
+    rig.call_as((&name, "p"), "PUT", &format!("/v1/{name}"), "{}")
+        .await
+        .refuses(401, "unauthorized");
+    assert!(rig.audit_log().len() < 3000);
+    assert_eq!(rig.get("/v1/audit/verify").await.body["intact"], json!(true));
+    rig.put("/v1/cluster", &json!({"options_method_forbidden": true})).await;
+    rig.call("OPTIONS", "/v1/bdbs", "").await.refuses(405, "method_not_allowed");
+}
