@@ -19,7 +19,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("replication", &["resp", "tls"]),
     ("scripting", &["persistence", "resp"]),
     ("cluster", &["tls"]),
-    ("admin", &["tls"]),
+    ("admin", &["tls", "cluster"]),
     ("ctl", &[]),
 ];
 

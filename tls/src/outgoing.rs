@@ -17,7 +17,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, OtherError, SignatureScheme,
+};
 
 use crate::acceptor::certified;
 use crate::ca::CA_CERTIFICATE;
@@ -166,7 +168,7 @@ impl OutgoingSession {
 
 /// Of the engine's buffers, which are memory.
 fn refused(error: io::Error) -> TlsError {
-    TlsError::Engine(Error::General(error.to_string()))
+    TlsError::Engine(Error::Other(OtherError(Arc::new(error))))
 }
 
 /// Verifies that a trusted authority signed for a server, whatever its name.

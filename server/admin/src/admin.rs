@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at the work.
 const GLANCE: Duration = Duration::from_millis(20);
 
+/// For a node to say how it is.
+const SOON: Duration = Duration::from_secs(2);
 const SECOND: Duration = Duration::from_secs(1);
 /// Seconds from one look at the alerts to the next.
 const ALERTS_EVERY: u64 = 10;
@@ -98,11 +100,16 @@ impl Admin {
         }
     }
 
+    /// The figures of a member, if it gives them soon.
+    pub async fn figures(&self, node: NodeUid) -> Option<Figures> {
+        tokio::time::timeout(SOON, self.live.figures(node)).await.ok().flatten()
+    }
+
     /// The figures of all members that answer.
     pub async fn all_figures(&self, state: &State) -> BTreeMap<u32, Figures> {
         let mut all = BTreeMap::new();
         for node in state.nodes.keys() {
-            if let Some(figures) = self.live.figures(*node).await {
+            if let Some(figures) = self.figures(*node).await {
                 all.insert(node.0, figures);
             }
         }
@@ -207,16 +214,18 @@ impl Admin {
         let passwords = user.as_ref().map(|user| user.passwords.clone());
         let (is_right, password) = self.check(passwords, password).await?;
         let Some(user) = user.filter(|_| is_right) else {
-            let known = state.user_by_email(name).map(|user| user.uid);
-            let wait = self.logins.failed(&account, policy, now_s);
-            if let Some(user) = known {
-                // What every node is to know, so that an attempt on each does not add up.
-                let _ = self.change(Change::NoteLogin { user, succeeded: false }).await;
-            }
+            // What every node is to know, so that an attempt on each does not add up.
+            let noted = match state.user_by_email(name).map(|user| user.uid) {
+                Some(user) => {
+                    self.change(Change::NoteLogin { user, succeeded: false }).await.is_ok()
+                }
+                None => false,
+            };
+            let wait = self.logins.failed(&account, policy, now_s, !noted);
             tokio::time::sleep(wait).await;
             return Err(Refusal::unauthorized());
         };
-        if user.status == UserStatus::PasswordExpired {
+        if is_expired(&state, &user, now_s) {
             let why = "The password of this user has expired";
             return Err(Refusal::new(401, "password_expired", why));
         }
@@ -257,10 +266,17 @@ impl Admin {
         self.logins.forgive(&email.to_lowercase());
     }
 
-    pub fn is_locked(&self, user: &User) -> bool {
+    /// As it is now: locks end by themselves, and passwords expire.
+    pub fn status(&self, state: &State, user: &User) -> UserStatus {
         let now_s = time::now_s();
-        is_locked(user, now_s)
-            || self.logins.is_locked(&user.email.to_lowercase(), lockout(&self.state()), now_s)
+        let account = user.email.to_lowercase();
+        if is_locked(user, now_s) || self.logins.is_locked(&account, lockout(state), now_s) {
+            UserStatus::Locked
+        } else if is_expired(state, user, now_s) {
+            UserStatus::PasswordExpired
+        } else {
+            UserStatus::Active
+        }
     }
 
     /// A token for a user.
@@ -340,6 +356,13 @@ fn caller(state: &State, user: &User) -> Caller {
 fn is_locked(user: &User, now_s: i64) -> bool {
     let until = user.locked_until.and_then(|until| i64::try_from(until.seconds()).ok());
     until.is_some_and(|until| now_s < until)
+}
+
+/// `password_expiration_duration`, in days; 0 is never.
+fn is_expired(state: &State, user: &User, now_s: i64) -> bool {
+    let days = state.cluster.as_ref().map_or(0, |it| it.settings.password_expiration_duration);
+    let issued_s = i64::try_from(user.password_issue_date.seconds()).unwrap_or(0);
+    0 < days && i64::from(days) * 86_400 <= now_s - issued_s
 }
 
 fn lockout(state: &State) -> Lockout {

@@ -9,7 +9,7 @@ use carnelian_cluster::state::{
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use crate::handlers::certificates::Rotation;
+use crate::handlers::certificates::{Rotation, end_of};
 use crate::info;
 use crate::live::Figures;
 use crate::time;
@@ -67,10 +67,8 @@ impl View<'_> {
                 Finding { urgent: least < URGENT_DAYS, ..found(!names.is_empty(), value) }
             }
             "cluster_ca_cert_about_to_expire" => {
-                let ends = state
-                    .authorities
-                    .last()
-                    .and_then(|authority| crate::pem::end_of(&authority.certificate));
+                let ends =
+                    state.authorities.last().and_then(|authority| end_of(&authority.certificate));
                 let left = ends.map(|at| (at - self.now_s) as f64 / DAY_S);
                 let on = left.zip(threshold).is_some_and(|(left, threshold)| left < threshold);
                 found(on, json!({"days_left": left.map(f64::floor)}))

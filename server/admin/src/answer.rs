@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_DISPOSITION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use carnelian_cluster::state::Refused;
 use serde_json::{Map, Value, json};
@@ -128,16 +128,6 @@ impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         Self::new(refused.status, refused.code, refused.description)
     }
-}
-
-/// 405, with what the path does allow.
-pub fn method_not_allowed(allowed: &str) -> Response<Body> {
-    let refusal = Refusal::new(405, "method_not_allowed", "This path does not take this method");
-    let mut response = refusal.into_response();
-    if let Ok(value) = HeaderValue::from_str(allowed) {
-        response.headers_mut().insert(ALLOW, value);
-    }
-    response
 }
 
 fn json_response(status: StatusCode, value: &Value) -> Response<Body> {

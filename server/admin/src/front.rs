@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::RawPathParams;
-use axum::http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Response, StatusCode, Uri};
 use axum::routing::{MethodFilter, on};
@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use crate::admin::Admin;
-use crate::answer::{Answer, Refusal, Reply, method_not_allowed};
+use crate::answer::{Answer, Refusal, Reply};
 use crate::audit::{Entry, without_secrets};
 use crate::auth::{Caller, Right};
 use crate::handlers;
@@ -29,8 +29,26 @@ use crate::routes::{self, Route, Run};
 
 /// Larger bodies are refused. The largest that is needed holds some certificates.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// For the whole of a body.
-const BODY: Duration = Duration::from_secs(30);
+
+/// What of a name or a path is written down.
+const NOTED_MAX: usize = 200;
+
+/// How long a stranger may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub handshake: Duration,
+    /// For the head of a request, from the end of the one before: so also the longest pause between two.
+    pub head: Duration,
+    /// For the whole of a body.
+    pub body: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (short, long) = (Duration::from_secs(10), Duration::from_secs(30));
+        Self { handshake: short, head: long, body: long }
+    }
+}
 
 /// Who is at the other end of the socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,17 +62,21 @@ pub enum Peer {
 #[derive(Clone)]
 struct Arrived {
     caller: Caller,
-    address: Option<IpAddr>,
     body: Bytes,
 }
 
 pub struct Front {
     admin: Arc<Admin>,
     router: Router,
+    limits: Limits,
 }
 
 impl Front {
     pub fn new(admin: Arc<Admin>) -> Self {
+        Self::with_limits(admin, Limits::default())
+    }
+
+    pub fn with_limits(admin: Arc<Admin>, limits: Limits) -> Self {
         let mut router = Router::new();
         for route in handlers::routes() {
             let admin = Arc::clone(&admin);
@@ -69,12 +91,18 @@ impl Front {
             };
             router = router.route(route.path, on(filter, handler));
         }
+        let asked = Arc::clone(&admin);
         let router = router
             .fallback(|request: axum::extract::Request| async move { nothing_there(&request) })
-            .method_not_allowed_fallback(|request: axum::extract::Request| async move {
-                wrong_method(&request)
+            .method_not_allowed_fallback(move |request: axum::extract::Request| {
+                let response = wrong_method(&asked, &request);
+                async move { response }
             });
-        Self { admin, router }
+        Self { admin, router, limits }
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Answers one request.
@@ -82,7 +110,6 @@ impl Front {
         let (mut head, body) = request.into_parts();
         head.method = upper_case(&head.method);
         head.uri = without_trailing_slash(&head.uri);
-        let path = head.uri.path().to_owned();
         let address = match peer {
             Peer::Remote(address) => Some(address),
             Peer::Local => None,
@@ -90,7 +117,7 @@ impl Front {
         let mut entry = Entry {
             address: address.map(|address| address.to_string()),
             method: head.method.to_string(),
-            path: path.clone(),
+            path: shortened(head.uri.path()),
             ..Entry::default()
         };
         let response = match self.admit(peer, &head, &mut entry, body).await {
@@ -102,7 +129,7 @@ impl Front {
                 if changes && let Err(refusal) = self.admin.audit_is_writable() {
                     refused(refusal)
                 } else {
-                    self.route(head.clone(), Arrived { caller, address, body }).await
+                    self.route(head.clone(), Arrived { caller, body }).await
                 }
             }
         };
@@ -139,7 +166,7 @@ impl Front {
             (Peer::Remote(_), Some(text)) => {
                 let credentials = Credentials::parse(text).ok_or_else(Refusal::unauthorized)?;
                 if let Credentials::Password { name, .. } = &credentials {
-                    entry.user.clone_from(name);
+                    entry.user = shortened(name);
                 }
                 self.admin.identify(credentials).await?
             }
@@ -156,9 +183,9 @@ impl Front {
             return Err(too_large());
         }
         let read = Limited::new(body, BODY_BYTES_MAX).collect();
-        let collected = tokio::time::timeout(BODY, read).await.map_err(|_| {
-            Refusal::new(408, "request_timeout", "The body did not arrive within 30 seconds")
-        })?;
+        let collected = tokio::time::timeout(self.limits.body, read)
+            .await
+            .map_err(|_| Refusal::new(408, "request_timeout", "The body did not arrive in time"))?;
         Ok((caller, collected.map_err(|_| too_large())?.to_bytes()))
     }
 
@@ -205,7 +232,7 @@ async fn run(
     let Some(arrived) = request.extensions().get::<Arrived>() else {
         return refused(Refusal::new(500, "internal_error", "The request came past the door"));
     };
-    let Arrived { caller, address, body } = arrived.clone();
+    let Arrived { caller, body } = arrived.clone();
     let has_cluster = admin.has_cluster();
     if !has_cluster && !route.bootstrap {
         let why = "This node does not belong to a cluster yet";
@@ -217,7 +244,7 @@ async fn run(
         return refused(if nobody { Refusal::unauthorized() } else { Refusal::forbidden() });
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let request = Request { caller, address, parameters, query, body };
+    let request = Request { caller, parameters, query, body };
     respond(match route.run {
         Run::Now(handler) => handler(&admin, &request),
         Run::Later(handler) => handler(admin, request).await,
@@ -240,20 +267,20 @@ fn nothing_there(request: &axum::extract::Request) -> Response<Body> {
     refused(Refusal::not_found("not_found", format!("There is no {}", request.uri().path())))
 }
 
-fn wrong_method(request: &axum::extract::Request) -> Response<Body> {
+fn wrong_method(admin: &Admin, request: &axum::extract::Request) -> Response<Body> {
     if is_stranger(request) {
         return refused(Refusal::unauthorized());
     }
+    let forbids = |it: &carnelian_cluster::state::Cluster| it.settings.options_method_forbidden;
+    if request.method() == Method::OPTIONS && !admin.state().cluster.as_ref().is_some_and(forbids) {
+        return Answer::empty().into_response();
+    }
     // The router adds `Allow`.
-    let code = ErrorCode("method_not_allowed".into());
-    let mut response = if request.method() == Method::OPTIONS {
-        Answer::empty().into_response()
-    } else {
-        method_not_allowed("")
-    };
-    response.headers_mut().remove(ALLOW);
-    response.extensions_mut().insert(code);
-    response
+    refused(Refusal::new(405, "method_not_allowed", "This path does not take this method"))
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(NOTED_MAX).collect()
 }
 
 fn is_change(method: &Method) -> bool {

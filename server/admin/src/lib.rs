@@ -21,7 +21,6 @@ mod handlers;
 mod info;
 mod live;
 mod openapi;
-mod pem;
 mod request;
 mod routes;
 mod samples;
@@ -32,8 +31,8 @@ mod time;
 pub use admin::{Admin, action_id, random_text};
 pub use audit::{FILE_NAME as AUDIT_LOG, Verdict, verify as verify_audit_log};
 pub use auth::password::hash as hash_password;
-pub use front::{Front, Peer};
+pub use front::{Front, Limits, Peer};
 pub use live::{
     Address, Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Plane, Secret, Waiting,
 };
-pub use server::{ALPN, TlsSource, serve, serve_local};
+pub use server::{TlsSource, serve, serve_local};

@@ -9,6 +9,7 @@ use carnelian_cluster::Control;
 use carnelian_cluster::state::{
     Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State, Time,
 };
+use carnelian_tls::certificates::CertificateTable;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -80,11 +81,11 @@ pub trait Live: Send + Sync + 'static {
     /// Whether this node takes clients of a database.
     fn serves(&self, database: u32) -> bool;
 
+    /// The certificates that clients of this node see, and what judges new ones.
+    fn certificates(&self) -> Arc<CertificateTable>;
+
     /// Seals a private key under the cluster's key, so that it can go into the state.
     fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused>;
-
-    /// The private key, as PEM.
-    fn unseal(&self, key: &SealedKey) -> Result<String, Refused>;
 
     /// A secret of the cluster, the same on all nodes, for signing tokens. None before there is one.
     fn token_secret(&self) -> Option<[u8; 32]>;

@@ -1,8 +1,6 @@
 //! A request as handlers see it: who asks, the path's parameters, the query, and a body that has been
 //! read whole.
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -13,8 +11,6 @@ use crate::auth::Caller;
 #[derive(Debug)]
 pub struct Request {
     pub caller: Caller,
-    /// Where the request came from; none over the local socket.
-    pub address: Option<IpAddr>,
     pub parameters: Vec<(String, String)>,
     pub query: Query,
     pub body: Bytes,
@@ -151,7 +147,6 @@ mod tests {
     fn with_body(body: &str) -> Request {
         Request {
             caller: Caller::local(),
-            address: None,
             parameters: Vec::new(),
             query: Query::default(),
             body: Bytes::copy_from_slice(body.as_bytes()),

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Response;
+use carnelian_tls::rustls::ServerConfig;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -22,20 +22,15 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::front::{Front, Peer};
 
-/// What to offer in the TLS handshake, the better first.
-pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
 /// Connections at a time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 512;
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// For the head of a request, from the end of the one before: so also the longest pause between two.
-const HEAD: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const STREAMS_MAX: u32 = 32;
 /// After a failed accept, as when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The configuration of new connections, asked for at each: so that a certificate can be replaced.
+/// The configuration of new connections, asked for at each: so that a certificate can be replaced. It has
+/// to offer [`carnelian_tls::ADMIN_ALPN`].
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// Serves the admin port until it is dropped, and its connections with it.
@@ -56,7 +51,10 @@ pub async fn serve(listener: TcpListener, tls: TlsSource, front: Arc<Front>) {
         let (front, acceptor) = (Arc::clone(&front), TlsAcceptor::from(tls()));
         connections.spawn(async move {
             // A peer that does not speak TLS, or does not trust us: its own affair.
-            let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(socket)).await else { return };
+            let Ok(Ok(stream)) = timeout(front.limits().handshake, acceptor.accept(socket)).await
+            else {
+                return;
+            };
             let version = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Version::Http2,
                 _ => Version::Http1,
@@ -96,6 +94,7 @@ async fn speak<S>(stream: S, version: Version, front: Arc<Front>, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let limits = front.limits();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let front = Arc::clone(&front);
         // On its own task: what was begun is finished even if its client goes away.
@@ -108,8 +107,8 @@ where
         Version::Http1 => {
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
-                .max_buf_size(HEAD_BYTES_MAX)
+                .header_read_timeout(limits.head)
+                .max_header_size(HEAD_BYTES_MAX)
                 .serve_connection(stream, service)
                 .await
         }
@@ -118,8 +117,8 @@ where
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
                 .max_header_list_size(HEAD_BYTES_MAX as u32)
-                .keep_alive_interval(HEAD)
-                .keep_alive_timeout(HEAD)
+                .keep_alive_interval(limits.head)
+                .keep_alive_timeout(limits.head)
                 .serve_connection(stream, service)
                 .await
         }

@@ -59,8 +59,9 @@ impl Logins {
         inner.failed.get(name).is_some_and(|failures| failures.is_locked(policy, now_s))
     }
 
-    /// Notes a failed attempt. Returns how long its answer has to wait.
-    pub fn failed(&self, name: &str, policy: Lockout, now_s: i64) -> Duration {
+    /// Notes a failed attempt. Returns how long its answer has to wait. It counts towards a lock here only
+    /// if `locks`: where the cluster has taken note, the cluster locks, and unlocks.
+    pub fn failed(&self, name: &str, policy: Lockout, now_s: i64, locks: bool) -> Duration {
         let mut inner = self.inner.lock();
         if NAMES_MAX <= inner.failed.len() && !inner.failed.contains_key(name) {
             make_room(&mut inner.failed, policy, now_s);
@@ -73,7 +74,8 @@ impl Logins {
         }
         failures.count = failures.count.saturating_add(1);
         failures.last_s = now_s;
-        if 0 < policy.threshold
+        if locks
+            && 0 < policy.threshold
             && policy.threshold <= failures.count
             && failures.locked_at_s.is_none()
         {
@@ -154,7 +156,7 @@ mod tests {
         let logins = Logins::new().unwrap();
         for at in 0..3 {
             assert!(!logins.is_locked("a", POLICY, at));
-            logins.failed("a", POLICY, at);
+            logins.failed("a", POLICY, at, true);
         }
         assert!(logins.is_locked("a", POLICY, 3));
         assert!(!logins.is_locked("b", POLICY, 3));
@@ -163,7 +165,7 @@ mod tests {
         // Whoever fails then begins anew, and can be locked out again.
         for at in 102..105 {
             assert!(!logins.is_locked("a", POLICY, at));
-            logins.failed("a", POLICY, at);
+            logins.failed("a", POLICY, at, true);
         }
         assert!(logins.is_locked("a", POLICY, 106));
     }
@@ -172,7 +174,7 @@ mod tests {
     fn rare_failures_do_not_add_up() {
         let logins = Logins::new().unwrap();
         for at in [0, 60, 120, 180] {
-            logins.failed("a", POLICY, at);
+            logins.failed("a", POLICY, at, true);
         }
         assert!(!logins.is_locked("a", POLICY, 181));
     }
@@ -180,7 +182,8 @@ mod tests {
     #[test]
     fn each_failure_takes_longer() {
         let logins = Logins::new().unwrap();
-        let times: Vec<_> = (0..8).map(|at| logins.failed("a", POLICY, at).as_millis()).collect();
+        let times: Vec<_> =
+            (0..8).map(|at| logins.failed("a", POLICY, at, true).as_millis()).collect();
         assert_eq!(times, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
         logins.forgive("a");
         assert!(!logins.is_locked("a", POLICY, 9));
@@ -190,10 +193,10 @@ mod tests {
     fn a_flood_of_names_takes_no_more_room_and_unlocks_nobody() {
         let logins = Logins::new().unwrap();
         for at in 0..3 {
-            logins.failed("a", POLICY, at);
+            logins.failed("a", POLICY, at, true);
         }
         for name in 0..NAMES_MAX + 100 {
-            logins.failed(&format!("x{name}"), POLICY, 4);
+            logins.failed(&format!("x{name}"), POLICY, 4, true);
         }
         assert!(logins.inner.lock().failed.len() <= NAMES_MAX);
         assert!(logins.is_locked("a", POLICY, 5));

@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use carnelian_cluster::state::{
     ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome, SharedCertificate,
     State, Time,
 };
+use carnelian_tls::CertificateInfo;
+use carnelian_tls::certificates::{CertificateError, Kind, Provided, Shared};
+use carnelian_tls::rustls::pki_types::CertificateDer;
+use carnelian_tls::rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use crate::admin::{Admin, action_id};
 use crate::answer::{Answer, Refusal, Reply};
 use crate::auth::Right;
 use crate::bootstrap::text;
-use crate::pem::{self, Pair};
 use crate::request::Request;
 use crate::routes::{Route, Run, delete, get, later, post, put};
 use crate::time;
@@ -48,22 +53,20 @@ pub const ROUTES: &[Route] = &[
     ),
 ];
 
-/// Certificates of clients, with keys for those who may see them. What nodes use between each other is
-/// not here, and the authority that signs it is nowhere.
+/// What clients see, with keys for those who may see them. What nodes use between each other is not here,
+/// and the authority that signs it is nowhere.
 fn show(admin: &Admin, request: &Request) -> Reply {
-    let state = admin.state();
+    let table = admin.live.certificates();
     let mut wire = Map::new();
-    for (name, shared) in &state.shared_certificates {
-        let Some(known) = CertificateName::parse(name) else { continue };
-        if known.is_internal() && shared.managed_by != ManagedBy::Customer {
+    for name in carnelian_tls::certificates::CertificateName::ALL {
+        let Some(certificate) = table.get(name).filter(|_| name.kind() != Kind::Internal) else {
             continue;
-        }
-        wire.insert(format!("{name}_cert"), json!(shared.certificate));
-        if !known.is_internal()
-            && request.caller.may(Right::Keys)
-            && let Some(key) = &shared.key
+        };
+        wire.insert(format!("{name}_cert"), json!(certificate.certificate_pem()));
+        if request.caller.may(Right::Keys)
+            && let Some(key) = certificate.key_pem()
         {
-            wire.insert(format!("{name}_key"), json!(admin.live.unseal(key)?));
+            wire.insert(format!("{name}_key"), json!(key));
         }
     }
     Ok(Value::Object(wire).into())
@@ -80,73 +83,68 @@ async fn replace(admin: Arc<Admin>, request: Request) -> Reply {
     if items.is_empty() {
         return Err(Refusal::schema("certificates: at least one is needed"));
     }
-    let now_s = time::now_s();
+    let provided: Vec<Provided> = items.iter().map(provided).collect::<Result<_, _>>()?;
+    // All of them are judged before anything is changed.
+    let checked = admin.live.certificates().check(&provided, SystemTime::now()).map_err(refusal)?;
     let mut changes = BTreeMap::new();
-    for item in &items {
-        let Value::Object(item) = item else {
-            return Err(Refusal::schema("certificates: a list of objects is expected"));
-        };
-        let (name, shared) = checked(&admin, item, now_s)?;
-        if changes.insert(name.name().to_owned(), shared).is_some() {
-            return Err(Refusal::schema(format!("{} is there twice", name.name())));
-        }
+    for shared in checked {
+        changes.insert(shared.name.to_string(), sealed(&admin, &shared)?);
     }
     admin.change(Change::SetCertificates(changes)).await?;
     Ok(Answer::empty())
 }
 
-/// All that is known to be wrong is said before anything is changed.
-fn checked(
-    admin: &Admin,
-    item: &Map<String, Value>,
-    now_s: i64,
-) -> Result<(CertificateName, SharedCertificate), Refusal> {
+fn provided(item: &Value) -> Result<Provided, Refusal> {
+    let Value::Object(item) = item else {
+        return Err(Refusal::schema("certificates: a list of objects is expected"));
+    };
     let needed =
         |name: &str| text(item, name)?.ok_or_else(|| Refusal::schema(format!("{name} is needed")));
-    let name = needed("name")?;
-    let name = CertificateName::parse(&name).ok_or_else(|| {
-        Refusal::new(403, "unknown_certificate", format!("There is no certificate {name:?}"))
-    })?;
-    let certificate = needed("certificate")?;
-    let key = text(item, "key")?.filter(|key| !key.trim().is_empty());
-    let is_trust = matches!(name, CertificateName::MtlsTrustedCa | CertificateName::SsoIssuer);
-    let not_after_s = if is_trust {
-        pem::check_trusted(&certificate, now_s)?
-    } else {
-        let key = key.as_deref().ok_or_else(|| {
-            Refusal::new(400, "invalid_certificate", format!("{} needs its key", name.name()))
-        })?;
-        pem::check(&Pair { certificate: &certificate, key }, name.is_internal(), now_s)?
-    };
-    let key = match key.filter(|_| !is_trust) {
-        Some(key) => Some(admin.live.seal(&key)?),
+    Ok(Provided {
+        name: needed("name")?,
+        certificate: needed("certificate")?,
+        key: text(item, "key")?.map(Zeroizing::new),
+    })
+}
+
+/// As it goes into the state, where keys are sealed.
+fn sealed(admin: &Admin, shared: &Shared) -> Result<SharedCertificate, Refusal> {
+    let key = match &shared.key {
+        Some(key) => Some(admin.live.seal(key)?),
         None => None,
     };
     let seconds = |at: i64| Time(u64::try_from(at).unwrap_or(0).saturating_mul(1000));
-    let shared = SharedCertificate {
-        certificate,
+    Ok(SharedCertificate {
+        certificate: shared.certificate.clone(),
         key,
         managed_by: ManagedBy::Customer,
-        not_after: seconds(not_after_s),
-        changed: seconds(now_s),
+        not_after: seconds(end_of(&shared.certificate).unwrap_or(0)),
+        changed: seconds(time::now_s()),
+    })
+}
+
+fn refusal(error: CertificateError) -> Refusal {
+    let status = match &error {
+        CertificateError::Invalid { .. } | CertificateError::Twice(_) => 400,
+        CertificateError::Expired { .. } => 406,
+        CertificateError::NotSet(_) => 404,
+        CertificateError::Unknown(_)
+        | CertificateError::Internal(_)
+        | CertificateError::Required(_) => 403,
+        CertificateError::Store(_) => 500,
     };
-    Ok((name, shared))
+    Refusal::new(status, error.code(), error.to_string())
+}
+
+/// When a certificate ends, in seconds since 1970.
+pub fn end_of(pem: &str) -> Option<i64> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    Some(CertificateInfo::of(&certificate).ok()?.not_after)
 }
 
 /// Answers when every node has its new certificates, or one has failed.
 async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
     let name = text(&request.object()?, "name")?;
-    let refuse = |why: String| Refusal::new(403, "unsupported_rotation", why);
-    if let Some(name) = &name {
-        let known = CertificateName::parse(name)
-            .ok_or_else(|| refuse(format!("There is no certificate {name:?}")))?;
-        if !known.is_internal() {
-            return Err(refuse(format!("{name} is not a certificate between nodes")));
-        }
-        if admin.state().shared_certificates.get(name).is_some_and(is_customers) {
-            return Err(refuse(format!("{name} was provided by a customer")));
-        }
-    }
     let action = action_id()?;
     let change = Change::RotateCertificates { name, action: action.clone() };
     let action = match admin.change(change).await? {
@@ -164,23 +162,11 @@ async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
     }
 }
 
-fn is_customers(shared: &SharedCertificate) -> bool {
-    shared.managed_by == ManagedBy::Customer
-}
-
 async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
     let name = request.parameter("name");
     let name = CertificateName::parse(name).ok_or_else(|| {
         Refusal::not_found("unknown_certificate", format!("There is no certificate {name:?}"))
     })?;
-    if !name.is_optional() {
-        let why = format!("{} is needed", name.name());
-        return Err(Refusal::new(403, "required_certificate", why));
-    }
-    if !admin.state().shared_certificates.contains_key(name.name()) {
-        let why = format!("No {} is set", name.name());
-        return Err(Refusal::not_found("unknown_certificate", why));
-    }
     admin.change(Change::DropCertificate(name)).await?;
     Ok(Answer::empty())
 }
@@ -193,15 +179,11 @@ fn status(admin: &Admin, _: &Request) -> Reply {
 }
 
 fn row(state: &State, certificate: &Certificate, now_s: i64) -> Value {
-    let plane = match certificate.name {
-        CertificateName::CcsInternodeEncryption => "control",
-        CertificateName::DataInternodeEncryption => "data",
-        CertificateName::Api => "api",
-        CertificateName::Cm => "cm",
-        CertificateName::MetricsExporter => "metrics",
-        CertificateName::Syncer => "syncer",
-        _ => "client",
-    };
+    let plane = certificate
+        .name
+        .name()
+        .parse::<carnelian_tls::certificates::CertificateName>()
+        .map_or("client", |name| name.plane());
     let rotation = Rotation::of(state, certificate, now_s);
     let mut row = json!({
         "name": certificate.name.name(),

@@ -263,7 +263,7 @@ async fn examine(admin: &Admin, state: &State, uid: carnelian_cluster::state::No
     if node.status == NodeStatus::Down {
         return failed("process carnelian-server is not running or not responding (down)".into());
     }
-    match admin.live.figures(uid).await {
+    match admin.figures(uid).await {
         Some(_) => json!({"node_uid": uid.0, "result": true}),
         None => {
             let port = node.settings.internode_port;

@@ -44,7 +44,7 @@ async fn list(admin: Arc<Admin>, request: Request) -> Reply {
     let state = admin.state();
     let mut nodes = Vec::new();
     for node in state.nodes.values() {
-        nodes.push(document(&state, node, admin.live.figures(node.uid).await.as_ref()));
+        nodes.push(document(&state, node, admin.figures(node.uid).await.as_ref()));
     }
     Ok(request.select(Value::Array(nodes)).into())
 }
@@ -52,7 +52,7 @@ async fn list(admin: Arc<Admin>, request: Request) -> Reply {
 async fn show(admin: Arc<Admin>, request: Request) -> Reply {
     let state = admin.state();
     let node = find(&state, &request)?;
-    let figures = admin.live.figures(node.uid).await;
+    let figures = admin.figures(node.uid).await;
     Ok(request.select(document(&state, node, figures.as_ref())).into())
 }
 
@@ -145,7 +145,7 @@ async fn update(admin: Arc<Admin>, request: Request) -> Reply {
         admin.change(change).await?;
         admin.state()
     };
-    let figures = admin.live.figures(node).await;
+    let figures = admin.figures(node).await;
     Ok(document(&state, find(&state, &request)?, figures.as_ref()).into())
 }
 
@@ -178,7 +178,7 @@ async fn status(admin: &Admin, state: &State, node: &Node) -> Value {
         "software_version": node.facts.software_version,
         "software_version_sha": "",
     });
-    if let Some(figures) = admin.live.figures(node.uid).await {
+    if let Some(figures) = admin.figures(node.uid).await {
         wire["free_ram"] = json!(figures.free_memory);
         wire["free_provisional_ram"] = json!(figures.available_memory);
         wire["total_provisional_ram"] = json!(figures.total_memory);

@@ -161,6 +161,9 @@ fn judge(rules: &str) -> Result<(), Refusal> {
     for rule in rules.split_whitespace() {
         let bare = rule.trim_start_matches('(').trim_end_matches(')');
         depth += rule.len() - rule.trim_start_matches('(').len();
+        if 1 < depth {
+            return wrong(rule);
+        }
         let closing = rule.len() - rule.trim_end_matches(')').len();
         let Some(left) = depth.checked_sub(closing) else { return wrong(rule) };
         depth = left;
@@ -174,7 +177,7 @@ fn judge(rules: &str) -> Result<(), Refusal> {
                 .is_some_and(|(kind, _)| ["%R", "%W", "%RW", "%WR"].contains(&kind)),
             _ => words.contains(&bare),
         };
-        if !is_rule || 1 < depth {
+        if !is_rule {
             return wrong(rule);
         }
     }

@@ -99,7 +99,7 @@ async fn documents(
     let mut figures: BTreeMap<NodeUid, Option<Figures>> = BTreeMap::new();
     for shard in shards {
         if !figures.contains_key(&shard.node) {
-            figures.insert(shard.node, admin.live.figures(shard.node).await);
+            figures.insert(shard.node, admin.figures(shard.node).await);
         }
     }
     let document = |shard: &Shard| {
@@ -232,7 +232,7 @@ async fn best_replica(
 ) -> Option<NodeUid> {
     let mut best: Option<(u64, NodeUid)> = None;
     for node in database.placement.replicas.iter().filter(|node| is_up(node)) {
-        let figures = admin.live.figures(*node).await;
+        let figures = admin.figures(*node).await;
         let offset = figures
             .and_then(|figures| {
                 let fields = info::fields(figures.info.get(&database.uid.0)?);

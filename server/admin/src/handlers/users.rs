@@ -44,7 +44,7 @@ fn document(admin: &Admin, state: &State, user: &User) -> Value {
         "certificate_subject_line": user.certificate_subject_line,
         "email_alerts": user.email_alerts,
         "password_issue_date": user.password_issue_date.to_string(),
-        "status": if admin.is_locked(user) { json!("locked") } else { json!(user.status) },
+        "status": admin.status(state, user),
     });
     if let Some(at) = user.last_login {
         wire["last_login"] = json!(at.to_string());
