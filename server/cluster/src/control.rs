@@ -1,24 +1,89 @@
 //! The handle through which the rest of the process sees the control plane.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+mod answers;
+mod beats;
+mod failover;
+mod joining;
+mod membership;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
+use openraft::BasicNode;
+use openraft::error::{ClientWriteError, RaftError};
+use parking_lot::{Mutex, RwLock};
+use rand::RngCore;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::state::{Change, NodeUid, Outcome, Refused, State, Time};
+use crate::lease::{Lease, Leases, Ledger};
+use crate::peers::{Environment, Peers};
+use crate::placement::ShardReport;
+use crate::raft::{
+    Chance, Log, Machine, Network, Proposal, Raft, Reply, Store, StoreError, config, id_of, uid_of,
+};
+use crate::rpc::{Request, Response};
+use crate::state::{
+    Change, CreateCluster, DatabaseUid, NodeFacts, NodeUid, Outcome, Refused, State,
+};
 
-/// Cheap to clone; all clones are one.
+/// How long a change may take until nobody counts on it any more.
+const CHANGE_TIME: Duration = Duration::from_secs(5);
+
+/// Another primary is named when the one there is has given back its lease.
+const PROMOTE_TIME: Duration = Duration::from_secs(10);
+
+/// How long one node is asked before somebody else is.
+const ASK_TIME: Duration = Duration::from_secs(2);
+
+/// Cheap to clone; all clones are one. The tasks behind it end with [`Control::close`].
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
 struct Inner {
-    file: PathBuf,
+    environment: Arc<dyn Environment>,
+    opener: Opener,
     states: watch::Sender<Arc<State>>,
-    /// One change at a time.
-    turn: Mutex<()>,
+    engine: RwLock<Engine>,
+    peers: Arc<Peers>,
+    leases: Leases,
+    ledger: Mutex<Ledger>,
+    /// Databases whose primary is being changed by intent.
+    planned: Mutex<BTreeSet<DatabaseUid>>,
+    reports: Mutex<BTreeMap<DatabaseUid, ShardReport>>,
+    facts: Mutex<Option<NodeFacts>>,
+    handlers: RwLock<BTreeMap<String, Handler>>,
+    keys: Mutex<Option<Arc<crate::keys::Keys>>>,
+    closed: watch::Sender<bool>,
+}
+
+type Opener = Box<dyn Fn() -> Result<Arc<Store>, StoreError> + Send + Sync>;
+
+/// Answers what other nodes ask for beside Raft.
+pub type Handler = Arc<
+    dyn Fn(NodeUid, Vec<u8>) -> Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// The store, and Raft if the node is in a cluster.
+#[derive(Clone)]
+struct Engine {
+    /// None while it is being opened anew.
+    store: Option<Arc<Store>>,
+    member: Option<Member>,
+}
+
+#[derive(Clone)]
+struct Member {
+    node: NodeUid,
+    raft: Raft,
 }
 
 /// Why a change was not made, or may not have been.
@@ -28,7 +93,7 @@ pub enum ControlError {
     #[error(transparent)]
     Refused(#[from] Refused),
 
-    /// No leader that a majority of the voters follows could be reached in time. Whether the change is made
+    /// No leader that a majority of the voters follows could be reached in time. Whether the change will be made
     /// yet is open: the next state tells.
     #[error("no quorum: most of the voting nodes cannot be reached")]
     NoQuorum,
@@ -49,18 +114,63 @@ impl ControlError {
     }
 }
 
+impl From<StoreError> for ControlError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
 impl Control {
-    /// Opens what a node keeps of the control plane in this folder; an empty one is a node without
-    /// cluster, which [`Change::CreateCluster`] makes one of.
-    pub async fn open(folder: &Path) -> io::Result<Self> {
-        let file = folder.join("control-plane");
-        let state = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
-            Err(error) => return Err(error),
-        };
-        let states = watch::Sender::new(Arc::new(state));
-        Ok(Self(Arc::new(Inner { file, states, turn: Mutex::new(()) })))
+    /// Opens what a node keeps of the control plane in this folder. An empty one is a node without cluster,
+    /// until [`Change::CreateCluster`] or [`Control::join`]; else it is a member again at once. To be called
+    /// on the runtime that its tasks are to run on.
+    pub async fn open(folder: &Path, environment: Arc<dyn Environment>) -> io::Result<Self> {
+        let path = folder.join("control-plane.redb");
+        let opener: Opener = Box::new(move || Store::open(&path));
+        Self::start(opener, environment).await.map_err(io::Error::other)
+    }
+
+    pub(crate) async fn start(
+        opener: Opener,
+        environment: Arc<dyn Environment>,
+    ) -> Result<Self, ControlError> {
+        let store = opener()?;
+        let states = watch::Sender::new(Arc::new(State::default()));
+        let peers = Arc::new(Peers::new(Arc::clone(&environment), states.subscribe()));
+        let control = Self(Arc::new(Inner {
+            environment,
+            opener,
+            states,
+            engine: RwLock::new(Engine { store: Some(Arc::clone(&store)), member: None }),
+            peers,
+            leases: Leases::default(),
+            ledger: Mutex::new(Ledger::new(0, Instant::now())),
+            planned: Mutex::default(),
+            reports: Mutex::default(),
+            facts: Mutex::default(),
+            handlers: RwLock::default(),
+            keys: Mutex::default(),
+            closed: watch::Sender::new(false),
+        }));
+        if let Some(node) = store.read("node")? {
+            control.take_part(&store, node).await?;
+        }
+        control.every(crate::lease::BEAT, Self::beat);
+        control.every(failover::TICK, Self::watch_over);
+        control.every(membership::TICK, Self::keep_membership);
+        control.every(work::TICK, Self::do_work);
+        Ok(control)
+    }
+
+    /// Begins to be this node: with what it knows from before, or with nothing, waiting for a leader.
+    async fn take_part(&self, store: &Arc<Store>, node: NodeUid) -> Result<Member, ControlError> {
+        let machine = Machine::open(Arc::clone(store), self.0.states.clone())?;
+        let (network, log) = (Network(Arc::clone(&self.0.peers)), Log(Arc::clone(store)));
+        let raft = Raft::new(id_of(node), config(), network, log, machine).await;
+        let raft = raft.map_err(|error| ControlError::Store(error.to_string()))?;
+        let member = Member { node, raft };
+        self.0.engine.write().member = Some(member.clone());
+        Ok(member)
     }
 
     /// The state as far as this node has applied it.
@@ -75,44 +185,360 @@ impl Control {
 
     /// Which node this is; none before it is in a cluster.
     pub fn node(&self) -> Option<NodeUid> {
-        self.state().nodes.keys().next().copied()
+        self.member().map(|member| member.node)
     }
 
     /// Which node leads, as far as this one knows.
     pub fn leader(&self) -> Option<NodeUid> {
-        self.node()
+        let member = self.member()?;
+        let leader = member.raft.metrics().borrow().current_leader;
+        leader.map(uid_of)
     }
 
     pub fn is_leader(&self) -> bool {
-        self.leader().is_some() && self.leader() == self.node()
+        self.leader().is_some_and(|leader| Some(leader) == self.node())
+    }
+
+    /// Whether a majority of the voters has answered the leader lately; only the leader itself knows.
+    pub fn has_quorum(&self) -> bool {
+        let Some(member) = self.member() else { return false };
+        let metrics = member.raft.metrics();
+        let metrics = metrics.borrow();
+        match metrics.current_leader {
+            Some(leader) if leader == metrics.id => {
+                metrics.millis_since_quorum_ack.is_none_or(|ms| ms < 2000)
+            }
+            leader => leader.is_some(),
+        }
+    }
+
+    /// The time of day, as the control plane sees it.
+    pub fn now(&self) -> crate::state::Time {
+        self.0.environment.now()
+    }
+
+    /// The lease of a database that this node is primary of.
+    pub fn lease(&self, database: DatabaseUid) -> Option<Lease> {
+        self.0.leases.held(database, Instant::now())
+    }
+
+    /// Until when this node may take writes for a database without asking again: never if it is not the
+    /// primary; `None` inside for as long as its state stays what it is, as nobody else could be
+    /// made primary.
+    pub fn writable(&self, database: DatabaseUid) -> Writable {
+        let state = self.state();
+        let Some(database) = state.databases.get(&database) else { return Writable::No };
+        if Some(database.placement.primary) != self.node() {
+            return Writable::No;
+        }
+        // After a start the state may be from before another was made primary: only a grant of this epoch
+        // says that it was not.
+        if !self.0.leases.was_granted(database.uid, database.placement.epoch) {
+            return Writable::No;
+        }
+        if database.placement.replicas.is_empty() {
+            return Writable::Alone;
+        }
+        match self.lease(database.uid) {
+            Some(lease) if lease.epoch == database.placement.epoch => Writable::Until(lease),
+            _ => Writable::No,
+        }
+    }
+
+    /// What this node's shards are like, told to the leader with each beat. A shard that is not there
+    /// any more is left out.
+    pub fn report(&self, reports: impl IntoIterator<Item = ShardReport>) {
+        let reports = reports.into_iter().map(|report| (report.database, report)).collect();
+        *self.0.reports.lock() = reports;
+    }
+
+    /// What this node says of itself; the state has it a moment later.
+    pub fn set_facts(&self, facts: NodeFacts) {
+        *self.0.facts.lock() = Some(facts);
+    }
+
+    /// Says who answers requests of a kind from other nodes.
+    pub fn answer(&self, kind: &str, handler: Handler) {
+        self.0.handlers.write().insert(kind.to_owned(), handler);
+    }
+
+    /// Asks another node, or this one, for what was registered there with [`Control::answer`].
+    pub async fn ask(
+        &self,
+        node: NodeUid,
+        kind: &str,
+        body: Vec<u8>,
+        time: Duration,
+    ) -> Result<Vec<u8>, String> {
+        if Some(node) == self.node() {
+            return self.handle(node, kind, body).await;
+        }
+        let request = Request::Other { kind: kind.to_owned(), body };
+        match self.0.peers.call(node, "", &request, time).await {
+            Ok(Response::Other(answer)) => answer,
+            Ok(Response::Unwelcome) => Err("it does not take this node for a member".to_owned()),
+            Ok(_) => Err("it answered something else".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Asks for a change and waits until it is made, and seen by [`Control::state`] of this node.
     pub async fn change(&self, change: Change) -> Result<Outcome, ControlError> {
-        let _turn = self.0.turn.lock().await;
-        let mut state = State::clone(&self.state());
-        let outcome = state.apply(change, now())?;
-        if outcome != Outcome::Unchanged {
-            self.save(&state).map_err(|error| ControlError::Store(error.to_string()))?;
-            self.0.states.send_replace(Arc::new(state));
+        if let Change::CreateCluster(new) = change {
+            return self.create(new).await;
         }
-        Ok(outcome)
+        let Some(member) = self.member() else {
+            return Err(Refused::new(503, "not_bootstrapped", "there is no cluster yet").into());
+        };
+        let promotes = matches!(change, Change::Promote { .. });
+        let time = if promotes { PROMOTE_TIME } else { CHANGE_TIME };
+        let deadline = Instant::now() + time;
+        let id = (Chance.next_u64(), Chance.next_u64());
+        let proposal = Proposal { id, at: self.0.environment.now(), change };
+        let mut broken = None;
+        while Instant::now() < deadline {
+            let left = deadline - Instant::now();
+            let ask = if promotes { left } else { left.min(ASK_TIME) };
+            match self.propose(&member, &proposal, ask).await {
+                Asked::Reply(reply, index) => {
+                    self.catch_up(&member, index).await;
+                    let result = reply.0.unwrap_or(Ok(Outcome::Done));
+                    return Ok(result?);
+                }
+                Asked::Elsewhere => broken = None,
+                Asked::Failed(error) => broken = Some(error),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(broken.map_or(ControlError::NoQuorum, ControlError::Store))
     }
 
-    fn save(&self, state: &State) -> io::Result<()> {
-        use std::os::unix::fs::OpenOptionsExt;
+    /// Asks whoever leads once.
+    async fn propose(&self, member: &Member, proposal: &Proposal, time: Duration) -> Asked {
+        let (leader, address) = match member.leader() {
+            Ok(Some(leader)) => leader,
+            Ok(None) => return Asked::Elsewhere,
+            Err(error) => return Asked::Failed(error),
+        };
+        if leader == member.node {
+            let led = tokio::time::timeout(time, self.lead(member, proposal.clone()));
+            return led.await.unwrap_or(Asked::Elsewhere);
+        }
+        let request = Request::Change(proposal.clone());
+        match self.0.peers.call(leader, &address, &request, time).await {
+            Ok(Response::Change(reply, index)) => Asked::Reply(reply, index),
+            _ => Asked::Elsewhere,
+        }
+    }
 
-        let new = self.0.file.with_extension("new");
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec(state)?)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.0.file)?;
-        fs::File::open(self.0.file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    /// Puts a proposal into the log, as the leader.
+    async fn lead(&self, member: &Member, mut proposal: Proposal) -> Asked {
+        let way = match &proposal.change {
+            Change::Promote { database, node, epoch, .. } => {
+                match self.make_way(member, *database, *node, *epoch).await {
+                    Ok(way) => Some(way),
+                    Err(refused) => return Asked::Reply(Reply(Some(Err(refused))), 0),
+                }
+            }
+            _ => None,
+        };
+        proposal.at = self.0.environment.now();
+        let written = member.raft.client_write(proposal).await;
+        let asked = match written {
+            Ok(written) => Asked::Reply(written.data, written.log_id.index),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Asked::Elsewhere,
+            Err(error) => Asked::Failed(error.to_string()),
+        };
+        if let Some(way) = way {
+            way.end(matches!(&asked, Asked::Reply(Reply(Some(Ok(_))), _)));
+        }
+        asked
+    }
+
+    /// Waits until this node has applied an entry that was committed.
+    async fn catch_up(&self, member: &Member, index: u64) {
+        let mut metrics = member.raft.metrics();
+        let applied = metrics
+            .wait_for(|metrics| metrics.last_applied.is_some_and(|last| last.index >= index));
+        // A node that is cut off right now answers from what it has.
+        let _ = tokio::time::timeout(Duration::from_secs(1), applied).await;
+    }
+
+    async fn create(&self, new: Box<CreateCluster>) -> Result<Outcome, ControlError> {
+        // What would be refused is refused before anything is begun.
+        let change = Change::CreateCluster(new);
+        let mut state = State::clone(&self.state());
+        state.apply(change.clone(), self.0.environment.now())?;
+        let first = state.nodes.values().next().map(|node| (node.uid, node.internode_address()));
+        let (node, address) = first.expect("a cluster has the node that made it");
+
+        let member = match self.member() {
+            Some(member) if member.node == node => member,
+            Some(_) => return Err(Refused::conflict("busy", "this node is joining").into()),
+            None => {
+                let store = self.store()?;
+                store.write("node", &node)?;
+                self.take_part(&store, node).await?
+            }
+        };
+        let broken = |error: &dyn std::fmt::Display| ControlError::Store(error.to_string());
+        if !member.raft.is_initialized().await.map_err(|error| broken(&error))? {
+            let members = BTreeMap::from([(id_of(node), BasicNode { addr: address })]);
+            member.raft.initialize(members).await.map_err(|error| broken(&error))?;
+        }
+        let mut metrics = member.raft.metrics();
+        let leads = metrics.wait_for(|metrics| metrics.current_leader == Some(metrics.id));
+        let led = matches!(tokio::time::timeout(CHANGE_TIME, leads).await, Ok(Ok(_)));
+        if !led {
+            return Err(ControlError::NoQuorum);
+        }
+        let proposal = Proposal {
+            id: (Chance.next_u64(), Chance.next_u64()),
+            at: self.0.environment.now(),
+            change,
+        };
+        match self.lead(&member, proposal).await {
+            Asked::Reply(Reply(Some(reply)), _) => Ok(reply?),
+            Asked::Failed(error) => Err(ControlError::Store(error)),
+            _ => Err(ControlError::NoQuorum),
+        }
+    }
+
+    /// Begins to be the node that the cluster has admitted under this uid; the leader will get in touch.
+    pub async fn join(&self, node: NodeUid) -> Result<(), ControlError> {
+        if self.member().is_some() {
+            return Err(Refused::conflict("cluster_exists", "this node is in a cluster").into());
+        }
+        let store = self.store()?;
+        store.write("node", &node)?;
+        self.take_part(&store, node).await?;
+        Ok(())
+    }
+
+    /// Forgets the cluster that this node was in: it was removed, or could not join after all.
+    pub async fn leave(&self) -> Result<(), ControlError> {
+        let member = self.0.engine.write().member.take();
+        if let Some(member) = member {
+            let _ = member.raft.shutdown().await;
+        }
+        self.store()?.clear()?;
+        *self.0.ledger.lock() = Ledger::new(0, Instant::now());
+        self.0.states.send_replace(Arc::default());
+        Ok(())
+    }
+
+    /// Ends Raft and all tasks. What was acknowledged is on the disk.
+    pub async fn close(&self) {
+        self.0.closed.send_replace(true);
+        let engine = {
+            let mut engine = self.0.engine.write();
+            std::mem::replace(&mut *engine, Engine { store: None, member: None })
+        };
+        if let Some(member) = engine.member {
+            let _ = member.raft.shutdown().await;
+        }
+    }
+
+    /// A handle that does not keep the control plane running.
+    fn weak(self) -> Weak {
+        Weak(Arc::downgrade(&self.0))
+    }
+
+    fn member(&self) -> Option<Member> {
+        self.0.engine.read().member.clone()
+    }
+
+    fn store(&self) -> Result<Arc<Store>, ControlError> {
+        let closed = || ControlError::Store("it is closed".to_owned());
+        self.0.engine.read().store.clone().ok_or_else(closed)
+    }
+
+    /// This node, if it leads.
+    fn leading(&self) -> Option<(Member, u64)> {
+        let member = self.member()?;
+        let metrics = member.raft.metrics();
+        let term = {
+            let metrics = metrics.borrow();
+            let leads = metrics.running_state.is_ok() && metrics.current_leader == Some(metrics.id);
+            leads.then_some(metrics.current_term)?
+        };
+        Some((member, term))
+    }
+
+    /// Does something again and again, one after another, until the handle is closed or gone.
+    fn every<F>(&self, pause: Duration, work: impl Fn(Self) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let inner = Arc::downgrade(&self.0);
+        let mut closed = self.0.closed.subscribe();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = closed.wait_for(|closed| *closed) => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                let Some(inner) = inner.upgrade() else { return };
+                work(Self(inner)).await;
+            }
+        });
+    }
+
+    /// A change by the leader itself, without retries: it looks again at the next turn.
+    async fn decide(&self, member: &Member, change: Change) -> Option<Result<Outcome, Refused>> {
+        let id = (Chance.next_u64(), Chance.next_u64());
+        let proposal = Proposal { id, at: self.0.environment.now(), change };
+        let written = member.raft.client_write(proposal);
+        match tokio::time::timeout(Duration::from_secs(1), written).await {
+            Ok(Ok(written)) => written.data.0,
+            _ => None,
+        }
     }
 }
 
-fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(since.as_millis().try_into().unwrap_or(u64::MAX))
+struct Weak(std::sync::Weak<Inner>);
+
+impl Weak {
+    fn upgrade(&self) -> Option<Control> {
+        self.0.upgrade().map(Control)
+    }
+}
+
+impl Member {
+    /// Who leads, and where it is by Raft's membership; an error if Raft has ended.
+    fn leader(&self) -> Result<Option<(NodeUid, String)>, String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        if let Err(error) = &metrics.running_state {
+            return Err(error.to_string());
+        }
+        Ok(metrics.current_leader.map(|leader| {
+            let node = metrics.membership_config.membership().get_node(&leader);
+            (uid_of(leader), node.map_or_else(String::new, |node| node.addr.clone()))
+        }))
+    }
+}
+
+/// Whether a node may take writes for a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writable {
+    No,
+    /// There is no replica that could be made primary.
+    Alone,
+    Until(Lease),
+}
+
+impl Writable {
+    pub fn now(self) -> bool {
+        self != Self::No
+    }
+}
+
+enum Asked {
+    /// With the index of its entry.
+    Reply(Reply, u64),
+    /// Somebody else may lead, or nobody does.
+    Elsewhere,
+    Failed(String),
 }

@@ -20,6 +20,15 @@ pub struct Node {
 }
 
 impl Node {
+    /// `host:port` of its internode listener.
+    pub fn internode_address(&self) -> String {
+        let (host, port) = (&self.settings.addr, self.settings.internode_port);
+        match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        }
+    }
+
     /// May be given shards.
     pub fn takes_shards(&self) -> bool {
         self.status == NodeStatus::Active && !self.in_maintenance && self.settings.accept_servers

@@ -1,0 +1,134 @@
+//! Beats: this node lets the leader hear of it, and the leader grants leases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Control, Engine, Member};
+use crate::lease::{Beat, Granted};
+use crate::rpc::{Request, Response};
+use crate::state::{Change, NodeStatus};
+
+/// Several beats fit into a lease.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+impl Control {
+    pub(super) async fn beat(self) {
+        let Some(member) = self.member() else { return };
+        let (leader, address) = match member.leader() {
+            Ok(Some(leader)) => leader,
+            Ok(None) => return,
+            Err(_) => return self.open_again(&member).await,
+        };
+        self.tell_facts(&member);
+        let beat = Beat {
+            node: member.node,
+            reports: self.0.reports.lock().values().copied().collect(),
+            returned: self.0.leases.returned(),
+        };
+        let sent = Instant::now();
+        let granted = if leader == member.node {
+            tokio::time::timeout(ANSWER_TIME, self.hear(&beat)).await.ok().flatten()
+        } else {
+            match self.0.peers.call(leader, &address, &Request::Beat(beat), ANSWER_TIME).await {
+                Ok(Response::Beat(granted)) => Some(granted),
+                _ => None,
+            }
+        };
+        if let Some(granted) = granted {
+            self.0.leases.take(&granted, sent);
+        }
+    }
+
+    /// A beat has come to this node; an answer if it leads.
+    pub(super) async fn hear(&self, beat: &Beat) -> Option<Granted> {
+        let (member, term) = self.leading()?;
+        let asked = Instant::now();
+        let known = self.0.ledger.lock().confirmed(term, asked);
+        let confirmed = match known {
+            Some(confirmed) => confirmed,
+            None => {
+                // Only who has asked a majority can be sure that nobody else leads; and from here on the state
+                // has all that was decided before.
+                member.raft.ensure_linearizable().await.ok()?;
+                let (_, now_term) = self.leading()?;
+                if now_term != term {
+                    return None;
+                }
+                self.0.ledger.lock().of_term(term, Instant::now()).confirm(asked);
+                asked
+            }
+        };
+        let (state, now) = (self.state(), Instant::now());
+        if !state.is_member(beat.node) {
+            return None;
+        }
+        let mut ledger = self.0.ledger.lock();
+        let ledger = ledger.of_term(term, now);
+        ledger.note(beat, now);
+        let mut granted = Granted::default();
+        for database in state.databases.values() {
+            let placement = &database.placement;
+            if placement.primary != beat.node {
+                continue;
+            }
+            granted.grants.extend(ledger.grant(database.uid, placement.epoch, confirmed, now));
+            let revoked = ledger.revoked(database.uid);
+            granted.revoked.extend(revoked.filter(|it| it.epoch == placement.epoch));
+        }
+        Some(granted)
+    }
+
+    /// Has the state say of this node what it says of itself.
+    fn tell_facts(&self, member: &Member) {
+        let facts = self.0.facts.lock().clone();
+        let state = self.state();
+        let (Some(facts), Some(node)) = (facts, state.nodes.get(&member.node)) else { return };
+        if node.facts == facts {
+            return;
+        }
+        // Not waited for: beats go on.
+        let (control, node) = (self.clone(), member.node);
+        let facts = Some(Box::new(facts));
+        tokio::spawn(async move {
+            let change = Change::ReportNode { node, status: NodeStatus::Active, facts };
+            if let Err(error) = control.change(change).await {
+                tracing::debug!("what this node says of itself was not taken: {error}");
+            }
+        });
+    }
+
+    /// Raft has ended, as the store failed it. When that can be opened again, this node is what it was.
+    async fn open_again(&self, member: &Member) {
+        let node = member.node;
+        tracing::warn!("the control plane's store failed; opening it again");
+        let store = {
+            let mut engine = self.0.engine.write();
+            engine.member = None;
+            engine.store.take()
+        };
+        let _ = member.raft.shutdown().await;
+        drop(store);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Until it can be, the node is in its cluster but cannot take part: a member of nothing.
+        loop {
+            if *self.0.closed.borrow() {
+                return;
+            }
+            match (self.0.opener)() {
+                Ok(store) => {
+                    *self.0.engine.write() =
+                        Engine { store: Some(Arc::clone(&store)), member: None };
+                    match self.take_part(&store, node).await {
+                        Ok(_) => return,
+                        Err(error) => tracing::warn!("the control plane cannot go on: {error}"),
+                    }
+                    self.0.engine.write().store = None;
+                }
+                Err(error) => tracing::warn!("the control plane's store: {error}"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The leader watches over nodes and primaries: who is down, and who takes the place of whom.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Control, Member};
+use crate::lease::BEAT;
+use crate::placement;
+use crate::state::{Change, DatabaseUid, NodeStatus, NodeUid, Refused, Sensitivity, State};
+
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// How long a node may be silent before it counts as down.
+fn patience(state: &State) -> Duration {
+    match state.policy.failure_detection_sensitivity {
+        Sensitivity::High => Duration::from_millis(1500),
+        Sensitivity::Low => Duration::from_millis(5000),
+    }
+}
+
+/// How long a planned change of primaries may take.
+const WAY_TIME: Duration = Duration::from_secs(6);
+
+impl Control {
+    pub(super) async fn watch_over(self) {
+        let Some((member, term)) = self.leading() else { return };
+        let (state, now) = (self.state(), Instant::now());
+        let patience = patience(&state);
+        let mut changes = Vec::new();
+        {
+            let mut ledger = self.0.ledger.lock();
+            let ledger = ledger.of_term(term, now);
+            for node in state.nodes.values() {
+                let silent = ledger.silent_for(node.uid, now);
+                let status = match node.status {
+                    NodeStatus::Provisioning | NodeStatus::Down
+                        if ledger.has_heard(node.uid) && silent < patience / 2 =>
+                    {
+                        NodeStatus::Active
+                    }
+                    NodeStatus::Active | NodeStatus::Decommissioning
+                        if silent > patience && node.uid != member.node =>
+                    {
+                        NodeStatus::Down
+                    }
+                    _ => continue,
+                };
+                changes.push(Change::ReportNode { node: node.uid, status, facts: None });
+            }
+
+            let reports = ledger.reports(now);
+            let planned = self.0.planned.lock();
+            for database in state.databases.values() {
+                let placement = &database.placement;
+                if placement.replicas.is_empty() || planned.contains(&database.uid) {
+                    continue;
+                }
+                let lost = ledger.silent_for(placement.primary, now) > patience;
+                if !lost {
+                    ledger.restore(database.uid);
+                    continue;
+                }
+                ledger.revoke(database.uid, placement.epoch);
+                let successor = placement::successor(database, &reports);
+                if let Some(node) = successor.filter(|_| ledger.is_free(database.uid, now)) {
+                    let (database, epoch) = (database.uid, placement.epoch);
+                    changes.push(Change::Promote { database, node, epoch, action: None });
+                }
+            }
+        }
+        for change in changes {
+            if let Some(Err(refused)) = self.decide(&member, change).await {
+                tracing::debug!("a decision came too late: {refused}");
+            }
+        }
+    }
+
+    /// Sees to it that nobody can be primary of a database any more, and that the replica which is to be has
+    /// everything. The answer ends it.
+    pub(super) async fn make_way(
+        &self,
+        member: &Member,
+        uid: DatabaseUid,
+        node: NodeUid,
+        epoch: u64,
+    ) -> Result<Way, Refused> {
+        let change = Change::Promote { database: uid, node, epoch, action: None };
+        let state = self.state();
+        State::clone(&state).apply(change, self.0.environment.now())?;
+        let busy = || Refused::conflict("db_busy", "its primary is being changed already");
+        if !self.0.planned.lock().insert(uid) {
+            return Err(busy());
+        }
+        let mut way = Way { control: self.clone(), database: uid, promoted: false };
+        let deadline = Instant::now() + WAY_TIME;
+        let mut free_since = None;
+        while Instant::now() < deadline {
+            let now = Instant::now();
+            let Some((_, term)) = self.leading().filter(|(it, _)| it.node == member.node) else {
+                break;
+            };
+            let ready = {
+                let state = self.state();
+                let Some(database) = state.databases.get(&uid) else { break };
+                if database.placement.epoch != epoch {
+                    // The log's answer says so.
+                    return Ok(way);
+                }
+                let mut ledger = self.0.ledger.lock();
+                let ledger = ledger.of_term(term, now);
+                ledger.revoke(uid, epoch);
+                let primary = database.placement.primary;
+                let gone = ledger.silent_for(primary, now) > patience(&state);
+                if ledger.is_free(uid, now) {
+                    let since = *free_since.get_or_insert(now);
+                    let reports = ledger.reports(now);
+                    let of = |node| placement::report_of(database, node, &reports);
+                    // What the primary said after its last write.
+                    let last = ledger.heard_at(primary).filter(|at| since + 2 * BEAT < *at);
+                    match (of(node), of(primary)) {
+                        (Some(replica), _) if gone => replica.synced,
+                        (Some(replica), Some(primary)) => {
+                            last.is_some() && replica.synced && replica.offset >= primary.offset
+                        }
+                        _ => false,
+                    }
+                } else {
+                    false
+                }
+            };
+            if ready {
+                way.promoted = true;
+                return Ok(way);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        way.promoted = false;
+        Err(Refused::conflict("replica_not_ready", "the replica does not have everything yet"))
+    }
+}
+
+/// A change of primaries under way. The database stays where it is unless another was named.
+pub struct Way {
+    control: Control,
+    database: DatabaseUid,
+    promoted: bool,
+}
+
+impl Way {
+    pub fn end(mut self, promoted: bool) {
+        self.promoted = promoted;
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.control.0.planned.lock().remove(&self.database);
+        // If nobody knows what became of the proposal, the old epoch stays revoked until it is replaced, or
+        // whoever watches over primaries sees that its node is well.
+        if !self.promoted {
+            self.control.0.ledger.lock().restore(self.database);
+        }
+    }
+}

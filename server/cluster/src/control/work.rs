@@ -1,0 +1,67 @@
+//! What the leader works on: emptying nodes, bringing shards back, replacing replicas, forgetting.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Control, Member};
+use crate::placement::{self, Step};
+use crate::state::{Action, ActionKind, Change, NodeUid, Object, Outcome, Refused, State};
+
+pub const TICK: Duration = Duration::from_millis(300);
+
+impl Control {
+    pub(super) async fn do_work(self) {
+        let Some((member, _)) = self.leading() else { return };
+        let state = self.state();
+        let running = state.actions.values().filter(|action| !action.status.is_over());
+        for action in running {
+            let Object::Node(node) = action.object else { continue };
+            self.work_on(&member, &state, action, node).await;
+        }
+        if let Some(change) = placement::repair(&state) {
+            self.decide(&member, change).await;
+        }
+    }
+
+    async fn work_on(&self, member: &Member, state: &State, action: &Action, node: NodeUid) {
+        let reports = self.0.ledger.lock().reports(Instant::now());
+        let step = match action.kind {
+            ActionKind::RemoveNode => placement::emptying(state, node, false, &reports),
+            ActionKind::MaintenanceOn => placement::emptying(state, node, true, &reports),
+            ActionKind::MaintenanceOff => placement::returning(state, node, &reports),
+            _ => return,
+        };
+        let id = action.id.clone();
+        let (change, progress) = match step {
+            None => (Change::FinishAction { action: id, error: None }, None),
+            Some(Step::Wait) => return,
+            Some(Step::Stuck(database)) => {
+                let error = Some(format!("no other node can take database {database}"));
+                (Change::FinishAction { action: id, error }, None)
+            }
+            Some(Step::Change(change)) => (change, Some(id)),
+        };
+        let made = match &change {
+            // Both the old primary and the new one have to be ready.
+            Change::Promote { .. } => self.change(change).await.map_err(|error| error.refusal()),
+            _ => self.decide(member, change).await.unwrap_or(Ok(Outcome::Unchanged)),
+        };
+        match (made, progress) {
+            (Ok(Outcome::Unchanged), _) | (Ok(_), None) => {}
+            (Ok(_), Some(action)) => {
+                let (progress, step) = (action_progress(state, node), "moving shards".to_owned());
+                self.decide(member, Change::AdvanceAction { action, progress, step }).await;
+            }
+            (Err(Refused { description, .. }), _) => {
+                tracing::info!("{} of node {node}: {description}", action.kind.name());
+            }
+        }
+    }
+}
+
+/// By the shards that are still there.
+fn action_progress(state: &State, node: NodeUid) -> f64 {
+    let left = state.databases.values().filter(|database| database.is_on(node)).count();
+    100.0 / (1.0 + left as f64)
+}

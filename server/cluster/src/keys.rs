@@ -1,0 +1,281 @@
+//! Keys and certificates between nodes: the authority that signs, what a joining node is given, and what it
+//! makes itself.
+//!
+//! The authority's key is in the state, sealed, so that whichever node leads can sign; what it is sealed with,
+//! the cluster's key, is in a file of each node (`seal.key`) and in no log. A node is given it when it is
+//! admitted, on the connection on which an admin has authenticated. The nodes' own keys are made where they
+//! are used, and never travel.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use carnelian_tls::internode::{
+    self, ClusterId, Identity, Lifetime, NodeKey, Plane, Request, SealKey, SigningAuthority, Store,
+    Trust,
+};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Authority, NodeUid, SealedKey, State, Time};
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    #[error(transparent)]
+    Internode(#[from] internode::Error),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Wrong(&'static str),
+}
+
+/// What a node keeps of all that.
+pub struct Keys {
+    store: Store,
+    /// One at a time looks at the authority's file.
+    signing: Mutex<()>,
+}
+
+/// What the cluster tells a node that it admits; it holds a secret, and is sent to nobody else.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    pub node: NodeUid,
+    /// The cluster's id in certificates.
+    pub cluster: String,
+    pub name: String,
+    /// The authorities to trust between nodes, and no others.
+    pub authorities: Vec<String>,
+    /// What the authority's key is sealed with.
+    pub cluster_key: String,
+}
+
+/// A node's keys, waiting for their certificates.
+pub struct Pending {
+    identities: [Identity; 2],
+    keys: [NodeKey; 2],
+    /// The requests to sign, as PEM.
+    pub requests: String,
+}
+
+impl Keys {
+    pub fn open(data_folder: &Path) -> Result<Self, KeysError> {
+        Ok(Self { store: Store::open(data_folder)?, signing: Mutex::new(()) })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A new authority for a cluster, its key sealed with the cluster's key, which is made if there is none.
+    /// It takes some tenths of a second.
+    pub fn new_authority(&self, cluster: &str, now: Time) -> Result<Authority, KeysError> {
+        let _one = self.signing.lock();
+        let path = self.store.seal_key_file();
+        let key = match path.exists() {
+            true => SealKey::open(&path)?,
+            false => SealKey::create(&path)?,
+        };
+        let authority = SigningAuthority::create(cluster_id(cluster)?, system_time(now))?;
+        let certificate = authority.public().to_pem();
+        self.store.save_authority(&authority, &key)?;
+        let sealed = fs::read(self.authority_file())?;
+        Ok(Authority { certificate, key: SealedKey(sealed), created: now })
+    }
+
+    /// Keys for both planes of a node, and the requests to have them certified. RSA keys take a while.
+    pub fn request(&self, cluster: &str, node: NodeUid) -> Result<Pending, KeysError> {
+        let identities = identities(cluster, node)?;
+        let [control, data] = &identities;
+        let keys = [NodeKey::generate()?, NodeKey::generate()?];
+        let requests = keys[0].request(*control)? + &keys[1].request(*data)?;
+        Ok(Pending { identities, keys, requests })
+    }
+
+    /// Keeps the certificates for what was requested, and whom to trust.
+    pub fn accept(
+        &self,
+        pending: &Pending,
+        certificates: &[String],
+        authorities: &[String],
+    ) -> Result<(), KeysError> {
+        let trust = self.trust(authorities)?;
+        if certificates.len() != pending.keys.len() {
+            return Err(KeysError::Wrong("there has to be a certificate for each plane"));
+        }
+        let mut credentials = Vec::new();
+        for ((key, identity), pem) in pending.keys.iter().zip(pending.identities).zip(certificates)
+        {
+            let mut found = self.received(pem, internode::certificates_in)?;
+            let credential = key.certified(found.remove(0))?;
+            if credential.identity() != identity {
+                return Err(KeysError::Wrong("a certificate is another node's"));
+            }
+            trust.vouches_for(&credential, SystemTime::now())?;
+            credentials.push(credential);
+        }
+        self.store.save_trust(&trust)?;
+        for credential in &credentials {
+            self.store.save_credential(credential)?;
+        }
+        Ok(())
+    }
+
+    fn trust(&self, authorities: &[String]) -> Result<Trust, KeysError> {
+        let authorities: Result<Vec<_>, KeysError> = authorities
+            .iter()
+            .map(|pem| {
+                let mut found = self.received(pem, internode::certificates_in)?;
+                Ok(internode::Authority::new(found.remove(0))?)
+            })
+            .collect();
+        Ok(Trust::new(authorities?)?)
+    }
+
+    /// The cluster's key, for a node that was admitted.
+    pub fn cluster_key(&self) -> Result<String, KeysError> {
+        Ok(fs::read_to_string(self.store.seal_key_file())?)
+    }
+
+    /// Keeps the cluster's key that this node was given.
+    pub fn take_cluster_key(&self, text: &str) -> Result<(), KeysError> {
+        let path = self.store.seal_key_file();
+        write(&path, text.as_bytes())?;
+        // It has to be one.
+        SealKey::open(&path)?;
+        Ok(())
+    }
+
+    /// Signs a node's requests; the state says by which authority and for how long.
+    pub fn sign(
+        &self,
+        state: &State,
+        node: NodeUid,
+        requests: &[u8],
+        now: Time,
+    ) -> Result<Vec<String>, KeysError> {
+        let _one = self.signing.lock();
+        let (Some(cluster), Some(authority)) = (&state.cluster, state.authorities.last()) else {
+            return Err(KeysError::Wrong("there is no cluster yet"));
+        };
+        if fs::read(self.authority_file()).ok().as_ref() != Some(&authority.key.0) {
+            write(&self.authority_file(), &authority.key.0)?;
+        }
+        let key = SealKey::open(&self.store.seal_key_file())?;
+        let authority = self.store.authority(&key)?;
+        let life = Lifetime::days(cluster.settings.internal_cert_validity_days)?;
+        let granted = identities(&cluster.id, node)?;
+        let mut certificates = Vec::new();
+        for request in Request::all_from_pem(requests)? {
+            let wanted = granted.into_iter().find(|it| *it == request.identity());
+            let wanted = wanted.ok_or(KeysError::Wrong("the request is for another node"))?;
+            let issued = authority.sign(&request, wanted, life, system_time(now))?;
+            certificates.push(issued.certificate_pem);
+        }
+        Ok(certificates)
+    }
+
+    /// Reads certificates, one at least, through a file, as those that operators bring.
+    fn received<T>(
+        &self,
+        pem: &str,
+        read: impl FnOnce(&Path) -> Result<Vec<T>, internode::Error>,
+    ) -> Result<Vec<T>, KeysError> {
+        let _one = self.signing.lock();
+        let path = self.store.folder().join("received.pem");
+        write(&path, pem.as_bytes())?;
+        let found = read(&path);
+        fs::remove_file(&path)?;
+        let found = found?;
+        match found.is_empty() {
+            true => Err(KeysError::Wrong("no certificate is in it")),
+            false => Ok(found),
+        }
+    }
+
+    fn authority_file(&self) -> std::path::PathBuf {
+        self.store.folder().join("authority.sealed")
+    }
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Admission(node {} of {})", self.node, self.name)
+    }
+}
+
+fn cluster_id(text: &str) -> Result<ClusterId, KeysError> {
+    text.parse().map_err(|_| KeysError::Wrong("that is not the id of a cluster"))
+}
+
+fn identities(cluster: &str, node: NodeUid) -> Result<[Identity; 2], KeysError> {
+    let cluster = cluster_id(cluster)?;
+    let node = internode::NodeUid::new(node.0).ok_or(KeysError::Wrong("uids begin with 1"))?;
+    Ok([Plane::Control, Plane::Data].map(|plane| Identity { cluster, node, plane }))
+}
+
+fn system_time(time: Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(time.0)
+}
+
+/// Replaces a file as a whole; nobody but its owner can read it.
+fn write(path: &Path, contents: &[u8]) -> Result<(), KeysError> {
+    let new = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    Ok(fs::rename(&new, path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Cluster, ClusterSettings, alert_defaults};
+
+    const CLUSTER: &str = "0123456789abcdef0123456789abcdef";
+
+    fn now() -> Time {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+        Time(since.as_millis() as u64)
+    }
+
+    #[test]
+    fn another_node_signs_with_the_key_from_the_state_and_the_joiner_pins_the_authority() {
+        let folder = tempfile::tempdir().expect("there is room");
+        let keys = |name: &str| Keys::open(&folder.path().join(name)).expect("it can be made");
+        for name in ["first", "second", "joiner"] {
+            fs::create_dir(folder.path().join(name)).expect("it can be made");
+        }
+        let (first, second, joiner) = (keys("first"), keys("second"), keys("joiner"));
+        let authority = first.new_authority(CLUSTER, now()).expect("it can be made");
+        let cluster = Cluster {
+            id: CLUSTER.to_owned(),
+            name: "cluster.local".to_owned(),
+            created: now(),
+            settings: ClusterSettings::default(),
+            alert_settings: alert_defaults(),
+            rotations: 0,
+        };
+        let authorities = vec![authority];
+        let state = State { cluster: Some(cluster), authorities, ..State::default() };
+        let (node, other) = (NodeUid(2), NodeUid(3));
+
+        // Without the cluster's key the state alone signs nothing.
+        let pending = joiner.request(CLUSTER, node).expect("keys can be made");
+        let requests = pending.requests.as_bytes();
+        assert!(second.sign(&state, node, requests, now()).is_err());
+        second.take_cluster_key(&first.cluster_key().expect("it is there")).expect("it is one");
+        assert!(second.sign(&state, other, requests, now()).is_err(), "for another node");
+        let certificates = second.sign(&state, node, requests, now()).expect("it may");
+
+        let authorities = [state.authorities[0].certificate.clone()];
+        assert!(joiner.accept(&pending, &certificates[..1], &authorities).is_err());
+        let stranger = second.new_authority(CLUSTER, now()).expect("it can be made").certificate;
+        assert!(joiner.accept(&pending, &certificates, &[stranger]).is_err(), "not pinned");
+        assert!(!joiner.store().has_trust());
+        joiner.accept(&pending, &certificates, &authorities).expect("all is as it was asked for");
+        assert!(joiner.store().has_credential(Plane::Data) && joiner.store().has_trust());
+    }
+}

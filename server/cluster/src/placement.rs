@@ -1,0 +1,174 @@
+//! Who may be primary, who votes, and how a node is emptied: decisions without clock or I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::{
+    Change, Database, DatabaseStatus, DatabaseUid, NodeStatus, NodeUid, State, VOTERS_MAX,
+};
+
+/// What a node says of a shard it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardReport {
+    pub database: DatabaseUid,
+    /// The epoch of the placement that its data is of.
+    pub epoch: u64,
+    /// It has all the data there was when it began to follow, or is the primary.
+    pub synced: bool,
+    /// How far it is in the primary's sequence of effects.
+    pub offset: u64,
+}
+
+pub type Reports = BTreeMap<NodeUid, Vec<ShardReport>>;
+
+/// The most advanced replica that can be reached; it has everything that WAIT has confirmed.
+pub fn successor(database: &Database, reports: &Reports) -> Option<NodeUid> {
+    let placement = &database.placement;
+    let able = placement.replicas.iter().filter_map(|node| {
+        let report = report_of(database, *node, reports)?;
+        report.synced.then_some((report.offset, *node))
+    });
+    // Among equals the lowest uid, so that whoever decides decides the same.
+    able.max_by_key(|(offset, node)| (*offset, std::cmp::Reverse(*node))).map(|(_, node)| node)
+}
+
+/// What a node says of its shard in the current placement.
+pub fn report_of(database: &Database, node: NodeUid, reports: &Reports) -> Option<ShardReport> {
+    let of_node = reports.get(&node)?;
+    let epoch = database.placement.epoch;
+    of_node.iter().find(|it| it.database == database.uid && it.epoch == epoch).copied()
+}
+
+/// Who is to vote, given who does: members only, no more than five, those who are there first, and nobody
+/// exchanged without need.
+pub fn voters(state: &State, voting: &BTreeSet<NodeUid>) -> BTreeSet<NodeUid> {
+    let rank = |node: &NodeUid| {
+        let here = state.nodes[node].status != NodeStatus::Down;
+        (!here, !voting.contains(node), *node)
+    };
+    let mut members: Vec<NodeUid> = state.nodes.keys().copied().collect();
+    members.sort_by_key(rank);
+    members.truncate(VOTERS_MAX);
+    members.into_iter().collect()
+}
+
+/// The next step towards a node without shards (or, in maintenance, without primaries): a change to ask
+/// for, or to wait for what was begun; none if it is done.
+pub fn emptying(
+    state: &State,
+    node: NodeUid,
+    primaries_only: bool,
+    reports: &Reports,
+) -> Option<Step> {
+    let mut waiting = false;
+    let settled = |database: &&Database| {
+        !matches!(database.status, DatabaseStatus::Pending | DatabaseStatus::DeletePending)
+    };
+    for database in state.databases.values().filter(|database| database.is_on(node)) {
+        let (placement, uid) = (&database.placement, database.uid);
+        if !settled(&database) {
+            waiting = true;
+            continue;
+        }
+        let epoch = placement.epoch;
+        if placement.primary != node {
+            if primaries_only {
+                continue;
+            }
+            // Its replica goes elsewhere, or away if there is no elsewhere.
+            let mut replicas = placement.replicas.clone();
+            replicas.retain(|one| *one != node);
+            if replicas.is_empty() && database.settings.replication {
+                replicas.extend(spare(state, database));
+            }
+            return Some(Step::Change(Change::SetReplicas { database: uid, replicas, epoch }));
+        }
+        let others = placement.replicas.iter().any(|one| state.nodes[one].takes_shards());
+        match successor(database, reports) {
+            Some(successor) if state.nodes[&successor].takes_shards() => {
+                let change =
+                    Change::Promote { database: uid, node: successor, epoch, action: None };
+                return Some(Step::Change(change));
+            }
+            _ if others => waiting = true,
+            _ => match spare(state, database) {
+                Some(spare) => {
+                    let mut replicas = placement.replicas.clone();
+                    replicas.push(spare);
+                    let change = Change::SetReplicas { database: uid, replicas, epoch };
+                    return Some(Step::Change(change));
+                }
+                None => return Some(Step::Stuck(uid)),
+            },
+        }
+    }
+    waiting.then_some(Step::Wait)
+}
+
+/// The next step towards a node that has back what it was primary of before its maintenance.
+pub fn returning(state: &State, node: NodeUid, reports: &Reports) -> Option<Step> {
+    let mut waiting = false;
+    for uid in &state.nodes.get(&node)?.maintenance_snapshot {
+        let Some(database) = state.databases.get(uid) else { continue };
+        let placement = &database.placement;
+        // What has no replica here was moved for good.
+        if placement.primary == node || !placement.replicas.contains(&node) {
+            continue;
+        }
+        match report_of(database, node, reports) {
+            Some(report) if report.synced => {
+                let epoch = placement.epoch;
+                let change = Change::Promote { database: *uid, node, epoch, action: None };
+                return Some(Step::Change(change));
+            }
+            _ => waiting = true,
+        }
+    }
+    waiting.then_some(Step::Wait)
+}
+
+/// Replicas that are there only because a node was being emptied, or that are missing.
+pub fn repair(state: &State) -> Option<Change> {
+    let idle = |database: &&Database| {
+        database.status == DatabaseStatus::Active && database.action.is_none()
+    };
+    let busy =
+        state.nodes.keys().any(|node| state.running(crate::state::Object::Node(*node)).is_some());
+    if busy {
+        return None;
+    }
+    for database in state.databases.values().filter(idle) {
+        let (placement, uid) = (&database.placement, database.uid);
+        let wanted = usize::from(database.settings.replication);
+        let mut replicas = placement.replicas.clone();
+        if replicas.len() > wanted {
+            replicas.truncate(wanted);
+        } else if replicas.len() < wanted {
+            match spare(state, database) {
+                Some(spare) => replicas.push(spare),
+                None => continue,
+            }
+        } else {
+            continue;
+        }
+        let epoch = placement.epoch;
+        return Some(Change::SetReplicas { database: uid, replicas, epoch });
+    }
+    None
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    Change(Change),
+    Wait,
+    /// Nobody can take this database.
+    Stuck(DatabaseUid),
+}
+
+/// The emptiest node that could have one more shard of this database.
+fn spare(state: &State, database: &Database) -> Option<NodeUid> {
+    let free = state.nodes.values().filter(|node| node.takes_shards() && !database.is_on(node.uid));
+    let shards = |node: NodeUid| state.databases.values().filter(|it| it.is_on(node)).count();
+    free.map(|node| node.uid).min_by_key(|node| (shards(*node), *node))
+}

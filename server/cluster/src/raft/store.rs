@@ -1,0 +1,283 @@
+//! The store of a node's control plane: log, vote and snapshot in one `redb` file.
+//!
+//! A vote, and the entries of one append, are on the disk before they are acknowledged: one transaction, one
+//! flush. How far the log is known to be committed is written without a flush of its own: it goes along with
+//! the next, and what is lost of it is found again.
+
+use std::fmt::Debug;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
+use redb::backends::FileBackend;
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Entry, LogId, StorageError, Types, Vote};
+
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The control plane is small; the default would be a gigabyte.
+const CACHE_BYTES: usize = 4 << 20;
+
+pub struct Store {
+    db: Database,
+    /// Flushes take milliseconds: they are left to threads that may wait. A simulation has none.
+    threads: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Database(#[from] redb::Error),
+    #[error("a record that cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the thread that writes ended")]
+    Ended,
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => { $(
+        impl From<redb::$error> for StoreError {
+            fn from(error: redb::$error) -> Self {
+                Self::Database(error.into())
+            }
+        }
+    )* };
+}
+
+from_redb!(
+    DatabaseError,
+    TransactionError,
+    TableError,
+    StorageError,
+    CommitError,
+    SetDurabilityError
+);
+
+impl Store {
+    /// Opens the file, or makes it; nobody but its owner can read it, and no second process open it.
+    pub fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        let mut options = std::fs::OpenOptions::new();
+        let file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let backend = FileBackend::new(file)?;
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+        Self::over(db, true)
+    }
+
+    pub fn on(backend: impl StorageBackend) -> Result<Arc<Self>, StoreError> {
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+        Self::over(db, false)
+    }
+
+    fn over(db: Database, threads: bool) -> Result<Arc<Self>, StoreError> {
+        let write = db.begin_write()?;
+        write.open_table(LOG)?;
+        write.open_table(META)?;
+        write.commit()?;
+        Ok(Arc::new(Self { db, threads }))
+    }
+
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        let table = self.db.begin_read()?.open_table(META)?;
+        let found = table.get(name)?;
+        Ok(found.map(|bytes| serde_json::from_slice(bytes.value())).transpose()?)
+    }
+
+    pub fn read_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let table = self.db.begin_read()?.open_table(META)?;
+        Ok(table.get(name)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    pub fn write(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        self.write_all(&[(name, serde_json::to_vec(value)?)], Durability::Immediate)
+    }
+
+    /// All of them or none.
+    pub fn write_all(
+        &self,
+        values: &[(&str, Vec<u8>)],
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        let mut write = self.db.begin_write()?;
+        write.set_durability(durability)?;
+        {
+            let mut table = write.open_table(META)?;
+            for (name, value) in values {
+                table.insert(*name, value.as_slice())?;
+            }
+        }
+        Ok(write.commit()?)
+    }
+
+    /// Forgets everything: this node is in no cluster any more.
+    pub fn clear(&self) -> Result<(), StoreError> {
+        let write = self.db.begin_write()?;
+        write.open_table(LOG)?.retain(|_, _| false)?;
+        write.open_table(META)?.retain(|_, _| false)?;
+        Ok(write.commit()?)
+    }
+
+    fn append(&self, entries: &[(u64, Vec<u8>)]) -> Result<(), StoreError> {
+        let write = self.db.begin_write()?;
+        {
+            let mut table = write.open_table(LOG)?;
+            for (index, bytes) in entries {
+                table.insert(*index, bytes.as_slice())?;
+            }
+        }
+        Ok(write.commit()?)
+    }
+
+    /// Drops the entries from an index on.
+    fn truncate(&self, from: u64) -> Result<(), StoreError> {
+        let write = self.db.begin_write()?;
+        write.open_table(LOG)?.retain_in(from.., |_, _| false)?;
+        Ok(write.commit()?)
+    }
+
+    /// Drops the entries up to and including this one, which is remembered.
+    fn purge(&self, upto: LogId) -> Result<(), StoreError> {
+        let write = self.db.begin_write()?;
+        write.open_table(META)?.insert("purged", serde_json::to_vec(&upto)?.as_slice())?;
+        write.open_table(LOG)?.retain_in(..=upto.index, |_, _| false)?;
+        Ok(write.commit()?)
+    }
+
+    fn entries(&self, range: (Bound<u64>, Bound<u64>)) -> Result<Vec<Entry>, StoreError> {
+        let table = self.db.begin_read()?.open_table(LOG)?;
+        let mut entries = Vec::new();
+        for found in table.range::<u64>(range)? {
+            entries.push(serde_json::from_slice(found?.1.value())?);
+        }
+        Ok(entries)
+    }
+
+    fn last(&self) -> Result<Option<LogId>, StoreError> {
+        let table = self.db.begin_read()?.open_table(LOG)?;
+        let Some((_, bytes)) = table.last()? else { return Ok(None) };
+        Ok(Some(serde_json::from_slice::<Entry>(bytes.value())?.log_id))
+    }
+}
+
+/// The log as Raft sees it.
+#[derive(Clone)]
+pub struct Log(pub Arc<Store>);
+
+impl Log {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.0.threads {
+            return work(&self.0);
+        }
+        let store = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || work(&store));
+        done.await.map_err(|_| StoreError::Ended)?
+    }
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let range = (range.start_bound().cloned(), range.end_bound().cloned());
+        self.0.entries(range).map_err(|error| StorageIOError::read_logs(any(&error)).into())
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError> {
+        let state = || -> Result<_, StoreError> {
+            let last_purged_log_id: Option<LogId> = self.0.read("purged")?;
+            let last_log_id = self.0.last()?.or(last_purged_log_id);
+            Ok(LogState { last_purged_log_id, last_log_id })
+        };
+        state().map_err(|error| StorageIOError::read_logs(any(&error)).into())
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        let vote = *vote;
+        let done = self.run(move |store| store.write("vote", &vote)).await;
+        done.map_err(|error| StorageIOError::write_vote(any(&error)).into())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        self.0.read("vote").map_err(|error| StorageIOError::read_vote(any(&error)).into())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        let save = || -> Result<_, StoreError> {
+            let bytes = serde_json::to_vec(&committed)?;
+            self.0.write_all(&[("committed", bytes)], Durability::None)
+        };
+        save().map_err(|error| StorageIOError::write_logs(any(&error)).into())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        let committed = self.0.read::<Option<LogId>>("committed");
+        committed
+            .map(Option::flatten)
+            .map_err(|error| StorageIOError::read_logs(any(&error)).into())
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<Types>,
+    ) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let bytes = |entry: &Entry| serde_json::to_vec(entry).map(|it| (entry.log_id.index, it));
+        let entries: Result<Vec<_>, _> = entries.into_iter().map(|entry| bytes(&entry)).collect();
+        let done = match entries {
+            Ok(entries) => self.run(move |store| store.append(&entries)).await,
+            Err(error) => Err(error.into()),
+        };
+        match done {
+            Ok(()) => {
+                callback.log_io_completed(Ok(()));
+                Ok(())
+            }
+            Err(error) => {
+                callback.log_io_completed(Err(std::io::Error::other(error.to_string())));
+                Err(StorageIOError::write_logs(any(&error)).into())
+            }
+        }
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let done = self.run(move |store| store.truncate(log_id.index)).await;
+        done.map_err(|error| StorageIOError::write_logs(any(&error)).into())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let done = self.run(move |store| store.purge(log_id)).await;
+        done.map_err(|error| StorageIOError::write_logs(any(&error)).into())
+    }
+}
+
+pub(super) fn any(error: &StoreError) -> AnyError {
+    AnyError::error(error.to_string())
+}
