@@ -136,7 +136,7 @@ impl Server {
         }
         let folder = MadeFolder::at(self.folder_of(uid))?;
         let (database, change) = self.build(spec, &folder.path)?;
-        self.databases.write().push(Arc::clone(&database));
+        self.list(|databases| databases.push(Arc::clone(&database)));
         drop(making);
 
         // From here on there may be data in it.
@@ -247,6 +247,15 @@ impl Server {
         set_users(&database.acl, spec, before, &database.config())?;
         database.announce_users();
         Ok(())
+    }
+
+    /// Changes the list of databases. Whether each has the process for itself follows.
+    fn list(&self, change: impl FnOnce(&mut Vec<Arc<Database>>)) {
+        let mut databases = self.databases.write();
+        change(&mut databases);
+        for database in &*databases {
+            database.room.set_shared(1 < databases.len() || !database.is_first());
+        }
     }
 
     /// How many clients databases but this one may have.

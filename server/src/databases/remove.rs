@@ -69,7 +69,7 @@ impl Server {
         if files == Files::Keep && saves && snapshot::save(&database).is_err() {
             log::warning!("The last snapshot of database {uid} could not be saved");
         }
-        self.databases.write().retain(|other| other.uid != uid);
+        self.list(|databases| databases.retain(|other| other.uid != uid));
         // Who is in the middle of a tick still has it.
         self.on_each_reactor(move |worker| worker.forget(uid));
         aof::disable(self, &database, false);
