@@ -157,6 +157,9 @@ fn clients_of_one_database_are_disconnected_and_no_others() {
     assert!(clients.iter_mut().all(is_closed));
     assert_eq!(ask(&mut first, "GET k"), "$1\r\nv\r\n");
     assert_eq!(ask(&mut Bench::connect_to(port), "DBSIZE"), ":20\r\n", "nothing is lost");
+    bench.server.flush_database(2).unwrap();
+    assert_eq!(ask(&mut Bench::connect_to(port), "DBSIZE"), ":0\r\n");
+    assert_eq!(ask(&mut first, "DBSIZE"), ":1\r\n");
     assert!(matches!(bench.server.disconnect_clients(9), Err(DatabaseError::Unknown(9))));
 }
 
