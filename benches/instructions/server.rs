@@ -11,7 +11,6 @@ use std::sync::mpsc::channel;
 
 use anyhow::{Context, Result, anyhow};
 use carnelian_config::Config;
-use carnelian_keyspace::Keyspace;
 use carnelian_server::acl::Acl;
 use carnelian_server::database::{Database, Stats};
 use carnelian_server::encryption::Encryption;
@@ -21,7 +20,7 @@ use carnelian_server::reactor::{Reactor, Seat};
 use carnelian_server::reclaim::Reclaimer;
 use carnelian_server::registry::Registry;
 use carnelian_server::server::{Identity, Server};
-use carnelian_server::settings::{self, Settings};
+use carnelian_server::settings;
 
 /// Serves one client until it has done what it came for.
 pub fn serve(client: impl FnOnce(&mut UnixStream) -> Result<()> + Send) -> Result<()> {
@@ -58,16 +57,7 @@ fn config(unixsocket: PathBuf) -> Config {
 fn start(config: Config, mailbox: &Arc<Mailbox>) -> Result<(Arc<Server>, Arc<Database>)> {
     log::set_threshold(log::Level::Nothing);
     let registry = Registry::new(&[]);
-    let database = Arc::new(Database::new(
-        1,
-        Settings::new(&config),
-        Acl::new(&registry),
-        Encryption::new(&config)?,
-        Keyspace::new(config.databases as usize),
-        Stats::new(1, registry.entries().len()),
-    ));
-    let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
-    listened.map_err(|_| anyhow!("Can't listen on {}", config.unixsocket.display()))?;
+    let config = Arc::new(config);
     let identity = Identity {
         process_id: std::process::id(),
         run_id: String::new(),
@@ -79,9 +69,26 @@ fn start(config: Config, mailbox: &Arc<Mailbox>) -> Result<(Arc<Server>, Arc<Dat
     let (requests, _) = channel();
     let mailboxes = Box::new([Arc::clone(mailbox)]);
     let reclaimer = Reclaimer::start().context("Can't start a thread")?;
-    let server =
-        Server::new(config, registry, reclaimer, Vec::new(), mailboxes, identity, requests);
+    let server = Server::new(
+        Arc::clone(&config),
+        registry,
+        reclaimer,
+        Vec::new(),
+        mailboxes,
+        identity,
+        requests,
+    );
     let server = Arc::new(server);
+    let database = Arc::new(Database::new(
+        1,
+        Arc::clone(&config),
+        Acl::new(&server.registry),
+        Encryption::new(&config)?,
+        Stats::new(1, server.registry.entries().len()),
+        Arc::clone(&server.client_ids),
+    ));
+    let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
+    listened.map_err(|_| anyhow!("Can't listen on {}", config.unixsocket.display()))?;
     // The server does not learn of it: so nobody looks for expired keys in it, which happens by time and
     // not by request.
     server.pass_on(&database, change);

@@ -42,6 +42,12 @@ pub fn balance() -> i64 {
     ACCOUNT.try_with(Account::balance).unwrap_or(0)
 }
 
+/// Bytes that the calling thread has allocated so far, and those that it has freed. Neither ever shrinks.
+#[inline]
+pub fn turnover() -> (u64, u64) {
+    ACCOUNT.try_with(Account::turnover).unwrap_or_default()
+}
+
 /// Lets others see the balance of the calling thread. Threads that allocate or free much do this
 /// regularly; reactors once a turn.
 #[inline]
@@ -95,9 +101,14 @@ impl Account {
     }
 
     #[inline]
+    fn turnover(&self) -> (u64, u64) {
+        self.counters.map_or((0, 0), |(allocated, freed)| (allocated.get(), freed.get()))
+    }
+
+    #[inline]
     fn balance(&self) -> i64 {
-        let Some((allocated, freed)) = self.counters else { return 0 };
-        allocated.get().wrapping_sub(freed.get()) as i64
+        let (allocated, freed) = self.turnover();
+        allocated.wrapping_sub(freed) as i64
     }
 }
 

@@ -600,7 +600,58 @@ fn program_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use carnelian_config::{AppendFsync, SavePoint};
+
     use super::*;
+    use crate::databases::{DatabaseError, DatabaseSpec, Persistence};
+    use crate::testing::Bench;
+
+    #[test]
+    fn the_end_saves_every_database_that_keeps_data() {
+        let points = vec![SavePoint { seconds: 3600, changes: 1 }];
+        let mut bench = Bench::start(Config { save: points.clone(), ..Config::default() });
+        let spec = |uid, persistence| DatabaseSpec {
+            bind: vec!["127.0.0.1".into()],
+            persistence,
+            ..DatabaseSpec::new(uid, "d", Bench::free_port())
+        };
+        let specs = [
+            spec(2, Persistence::Snapshot(points)),
+            spec(3, Persistence::Aof(AppendFsync::No)),
+            spec(4, Persistence::Disabled),
+        ];
+        let mut streams = vec![bench.connect()];
+        for spec in specs {
+            let port = spec.port;
+            bench.server.create_database(spec).unwrap();
+            streams.push(Bench::connect_to(port));
+        }
+        for stream in &mut streams {
+            bench.exchange(stream, "SET key value\r\n", "+OK\r\n");
+        }
+        streams[2].write_all(b"SHUTDOWN\r\n").unwrap();
+        let (_, none) = channel();
+        let running = Running {
+            server: Arc::clone(&bench.server),
+            reactors: std::mem::take(&mut bench.reactors),
+            requests: std::mem::replace(bench.requests.get_mut(), none),
+            pid_file: None,
+            is_half_loaded: false,
+        };
+        running.wait_for_the_end();
+
+        let folder = |uid| bench.server.folder_of(uid);
+        let has_key = |path: PathBuf| {
+            std::fs::read(path).unwrap().windows(8).any(|bytes| bytes.ends_with(b"value"))
+        };
+        assert!(has_key(folder(1).join("dump.rdb")) && has_key(folder(2).join("dump.rdb")));
+        assert!(has_key(folder(3).join("appendonlydir/appendonly.aof.1.incr.aof")));
+        assert!(!folder(3).join("dump.rdb").exists() && !folder(4).join("dump.rdb").exists());
+        let late = bench.server.create_database(DatabaseSpec::new(5, "late", 1));
+        assert!(matches!(late, Err(DatabaseError::Ending)));
+    }
 
     #[test]
     fn paths_are_quoted_where_a_shell_would_split_them() {

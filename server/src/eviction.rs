@@ -7,9 +7,15 @@
 //! together overshoot the limit by no more than `ALLOWANCE` each. Above the mark the published balances
 //! are summed, a few loads, and if they exceed the limit keys go: here, by the reactor whose client
 //! asked, for `maxmemory-eviction-tenacity`'s time at most. What is left to do then is done between turns.
+//!
+//! That is so for a database that has the process for itself: all memory counts as its own, as in Redis. Where there
+//! are several, each has to answer for its own: what its segments hold, which takes a visit to each of them, and its
+//! clients' buffers. A reactor's mark then is a sum of what it allocates, for whichever database, since what it frees
+//! of one makes no room in another; and an eviction goes some way below the limit, so that visits are rare.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use carnelian_keyspace::{Changes, EvictionOrder, EvictionPolicy, Evictor};
 
@@ -26,6 +32,11 @@ const ALLOWANCE: usize = 64 << 10;
 
 /// Keys that are evicted between two readings of the clock.
 const KEYS_PER_READING: u32 = 16;
+
+/// How long a segment is waited for when the memory of a database is summed.
+const PATIENCE: Duration = Duration::from_micros(200);
+/// Where nothing can be evicted, and nothing was freed here, others' deletions are looked for this often.
+const LOOK_AGAIN_US: u64 = 1000;
 
 /// What a database may take, and how it gets there.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +58,14 @@ pub struct Eviction {
 pub struct Room {
     /// `maxmemory`, where each run of commands looks.
     bytes_max: AtomicUsize,
+    /// There are other databases in the process: what counts is what this one holds.
+    is_shared: AtomicBool,
+    /// Bytes of data as of the last look, where others are there.
+    data_bytes: AtomicUsize,
+    /// Bytes of clients' buffers, as of the last tick.
+    client_bytes: AtomicUsize,
+    /// The most that was seen in use, where others are there.
+    peak_bytes: AtomicUsize,
     /// Bytes that are not the allocator's (TLS sessions), as of the last tick.
     foreign_bytes: AtomicUsize,
     /// Since when more is in use than may be, in microseconds since 1970; 0: it is not.
@@ -65,8 +84,24 @@ impl Room {
         self.bytes_max.load(Ordering::Relaxed)
     }
 
-    pub fn set_foreign(&self, bytes: usize) {
-        self.foreign_bytes.store(bytes, Ordering::Relaxed);
+    pub fn set_shared(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+    }
+
+    /// Whether only what this database holds counts, and not all that the process does.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
+    }
+
+    /// What clients take: of the allocator's bytes, and of others.
+    pub fn set_clients(&self, bytes: usize, foreign_bytes: usize) {
+        self.client_bytes.store(bytes, Ordering::Relaxed);
+        self.foreign_bytes.store(foreign_bytes, Ordering::Relaxed);
+    }
+
+    /// The most bytes that were ever seen in use by this database, `used` now included.
+    pub fn raise_peak(&self, used: usize) -> usize {
+        self.peak_bytes.fetch_max(used, Ordering::Relaxed).max(used)
     }
 
     pub fn foreign(&self) -> usize {
@@ -110,8 +145,13 @@ impl Room {
 pub struct Quota {
     /// The limit that `mark` was made for.
     bytes_max: usize,
-    /// The balance of this thread up to which there is room for certain.
+    /// Whether others were there.
+    is_shared: bool,
+    /// The balance of this thread up to which there is room for certain; or what it has allocated, where others
+    /// are there.
     mark: i64,
+    /// What it had freed, and when it was, as of the last look, where others are there.
+    seen: (u64, u64),
     /// There was none, and none could be made.
     is_full: bool,
     evictor: Evictor,
@@ -135,7 +175,7 @@ pub fn mark(worker: &Worker, database: &Database) -> i64 {
         return i64::MAX;
     }
     match worker.quotas.get(&database.uid) {
-        Some(quota) if !quota.is_full => quota.mark,
+        Some(quota) if !quota.is_full => quota.in_balance(),
         // Those that take memory are refused one by one anyway.
         _ => i64::MAX,
     }
@@ -143,8 +183,48 @@ pub fn mark(worker: &Worker, database: &Database) -> i64 {
 
 /// What counts against the limit: all but what is about to be freed.
 pub fn counted(reclaimer: &Reclaimer, database: &Database) -> usize {
+    if database.room.is_shared() {
+        return held_by(database);
+    }
     let used = allocator::used_memory() + database.room.foreign();
     used.saturating_sub(reclaimer.pending_bytes())
+}
+
+/// What a database holds itself. Where its locks are held, by the caller even, its data as of the last look.
+fn held_by(database: &Database) -> usize {
+    let room = &database.room;
+    if let Some(bytes) = database.keyspace.heap_bytes_within(PATIENCE) {
+        room.data_bytes.store(bytes, Ordering::Relaxed);
+    }
+    let load = |bytes: &AtomicUsize| bytes.load(Ordering::Relaxed);
+    load(&room.data_bytes) + load(&room.client_bytes) + load(&room.foreign_bytes)
+}
+
+impl Quota {
+    /// What `mark` is compared with.
+    #[inline]
+    fn spent(&self) -> i64 {
+        if self.is_shared { allocator::turnover().0 as i64 } else { allocator::balance() }
+    }
+
+    /// The mark as a balance of this thread, for as long as it works for this database only.
+    #[inline]
+    fn in_balance(&self) -> i64 {
+        if !self.is_shared || self.mark == i64::MIN {
+            return self.mark;
+        }
+        allocator::balance().saturating_add(self.mark.saturating_sub(self.spent()))
+    }
+
+    /// Whether there is still no room, as far as can be seen without a look at all segments.
+    fn is_still_full(&self, bytes_max: usize, now_us: u64) -> bool {
+        let (freed, seen_us) = self.seen;
+        self.is_shared
+            && self.is_full
+            && self.bytes_max == bytes_max
+            && freed == allocator::turnover().1
+            && now_us < seen_us + LOOK_AGAIN_US
+    }
 }
 
 /// Makes room in all databases, for a slice of time each: where there was no time for it before, or a
@@ -159,10 +239,11 @@ pub fn go_on(worker: &mut Worker) {
 }
 
 fn is_below_mark(worker: &Worker, database: &Database, bytes_max: usize) -> bool {
-    worker
-        .quotas
-        .get(&database.uid)
-        .is_some_and(|quota| quota.bytes_max == bytes_max && allocator::balance() < quota.mark)
+    worker.quotas.get(&database.uid).is_some_and(|quota| {
+        quota.bytes_max == bytes_max
+            && quota.is_shared == database.room.is_shared()
+            && quota.spent() < quota.mark
+    })
 }
 
 fn make(worker: &mut Worker, database: &Arc<Database>, bytes_max: usize) -> bool {
@@ -173,6 +254,11 @@ fn make(worker: &mut Worker, database: &Arc<Database>, bytes_max: usize) -> bool
         return true;
     }
     let mut quota = worker.quotas.remove(&database.uid).unwrap_or_default();
+    let now_us = worker.clock.monotonic_us();
+    if quota.is_shared == database.room.is_shared() && quota.is_still_full(bytes_max, now_us) {
+        worker.quotas.insert(database.uid, quota);
+        return false;
+    }
     let end = if bytes_max < counted(&worker.server.reclaimer, database) {
         evict(worker, database, &mut quota.evictor, bytes_max)
     } else {
@@ -184,9 +270,11 @@ fn make(worker: &mut Worker, database: &Arc<Database>, bytes_max: usize) -> bool
         reactors => ALLOWANCE.min(bytes_max.saturating_sub(used) / (2 * reactors)),
     };
     quota.bytes_max = bytes_max;
+    quota.is_shared = database.room.is_shared();
+    quota.seen = (allocator::turnover().1, now_us);
     // Where there is no room, what this thread frees makes none yet.
     let is_over = end != End::Room;
-    quota.mark = if is_over { i64::MIN } else { allocator::balance() + allowance as i64 };
+    quota.mark = if is_over { i64::MIN } else { quota.spent() + allowance as i64 };
     quota.is_full = end == End::Full;
     worker.is_evicting |= end == End::OutOfTime;
     worker.quotas.insert(database.uid, quota);
@@ -229,6 +317,11 @@ fn evict(
         }
     };
     let mut keys = 0_u32;
+    let is_shared = database.room.is_shared();
+    let reactors = worker.server.mailboxes.len();
+    let spare = if is_shared { (bytes_max / 64).min(2 * reactors * ALLOWANCE) } else { 0 };
+    let target = bytes_max - spare;
+    let mut used = counted(&worker.server.reclaimer, database);
     let end = loop {
         let hear = |changes: &mut Changes| {
             dispatch::hear(database, changes, ready);
@@ -236,9 +329,9 @@ fn evict(
         };
         let one_ns = if is_watched { worker.clock.elapsed_ns() } else { 0 };
         let freed = evictor.evict_one(&database.keyspace, policy, samples, now_ms, aftermath, hear);
-        if freed.is_none() {
-            break End::Full;
-        }
+        let Some(freed) = freed else {
+            break if used <= bytes_max { End::Room } else { End::Full };
+        };
         if !aftermath.dropped.is_empty() {
             let dropped = std::mem::take(&mut aftermath.dropped);
             match settings.eviction.is_lazy {
@@ -249,10 +342,14 @@ fn evict(
         if is_watched {
             note("eviction-del", worker.clock.elapsed_ns().saturating_sub(one_ns));
         }
-        if counted(&worker.server.reclaimer, database) <= bytes_max {
+        keys += 1;
+        used = match is_shared && !keys.is_multiple_of(KEYS_PER_READING) {
+            true => used.saturating_sub(freed),
+            false => counted(&worker.server.reclaimer, database),
+        };
+        if used <= target {
             break End::Room;
         }
-        keys += 1;
         if keys.is_multiple_of(KEYS_PER_READING)
             && let Some(slice_ns) = slice_ns
             && slice_ns <= worker.clock.elapsed_ns().saturating_sub(begin_ns)

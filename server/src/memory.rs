@@ -41,11 +41,16 @@ impl Figures {
         // What the C library holds for TLS is not the allocator's.
         let foreign = database.room.foreign();
         let client_count = database.clients.len();
+        let is_shared = database.room.is_shared();
         let fixed = size_of::<ClientShared>() + size_of::<Connection>();
         Self {
             used,
-            peak: server.watch.raise_peak(used),
-            startup: server.watch.startup_bytes(),
+            // What the process needs for itself is no database's.
+            peak: match is_shared {
+                true => database.room.raise_peak(used),
+                false => server.watch.raise_peak(used),
+            },
+            startup: if is_shared { 0 } else { server.watch.startup_bytes() },
             clients: clients.query_bytes + clients.output_bytes + client_count * fixed + foreign,
             client_count,
             allocator,

@@ -6,6 +6,7 @@ use carnelian_structs::table::{Table, hash_key, prefetch_value};
 use carnelian_structs::value::Value;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::access::{Access, Busy, SegmentSet};
 use crate::db::LARGE;
@@ -200,6 +201,17 @@ impl Keyspace {
             }
         }
         stats
+    }
+
+    /// The same for who must not wait for long, or may hold locks: none if a segment stays locked for `patience`.
+    #[must_use]
+    pub fn heap_bytes_within(&self, patience: Duration) -> Option<usize> {
+        let mut bytes = 0;
+        for segment in &self.segments {
+            let locked = segment.0.try_lock().or_else(|| segment.0.try_lock_for(patience))?;
+            bytes += locked.heap_bytes();
+        }
+        Some(bytes)
     }
 
     /// Bytes of all data, one segment after another.

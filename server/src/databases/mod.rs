@@ -6,6 +6,7 @@
 //!
 //! What is made is whole or not there at all; what is changed is changed in all its parts or in none.
 
+mod flush;
 mod remove;
 mod spec;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use self::remove::Files;
 pub use self::spec::{Access, CertificateFiles, ClientTrust, DatabaseSpec, Persistence, TlsMode};
 
 use crate::acl::Acl;
+use crate::clients::bits;
 use crate::configure;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
@@ -65,6 +67,8 @@ pub enum DatabaseError {
     File { path: PathBuf, source: io::Error },
     #[error("the data of database {uid} cannot be loaded: {reason}")]
     Data { uid: u32, reason: String },
+    #[error("database {uid}: {reason}")]
+    Refused { uid: u32, reason: String },
     #[error("the server is ending")]
     Ending,
 }
@@ -134,14 +138,21 @@ impl Server {
         if self.database(uid).is_ok() {
             return Err(DatabaseError::UidTaken(uid));
         }
+        let keeps = spec.persistence != Persistence::Disabled;
         let folder = MadeFolder::at(self.folder_of(uid))?;
         let (database, change) = self.build(spec, &folder.path)?;
-        self.databases.write().push(Arc::clone(&database));
+        self.list(|databases| databases.push(Arc::clone(&database)));
         drop(making);
 
         // From here on there may be data in it.
         folder.keep();
         let open_doors = || self.pass_on(&database, change);
+        if !keeps {
+            // What may still lie in its folder is older than what it had when it kept nothing.
+            open_doors();
+            database.stage.set(Stage::Here);
+            return Ok(database);
+        }
         match load::when_made(self, &database, open_doors) {
             Ok(load::Start::Ready) => {}
             Ok(load::Start::Ended) => return Err(DatabaseError::Ending),
@@ -212,7 +223,17 @@ impl Server {
         };
         remove_authorities(&folder, kept.as_deref());
         changed?;
+        let is_snapshot =
+            |spec: &DatabaseSpec| matches!(spec.persistence, Persistence::Snapshot(_));
+        if is_snapshot(&spec) && !before.as_deref().is_some_and(is_snapshot) {
+            // Until there is one, the disk has nothing, or something older.
+            database.snapshots.schedule();
+        }
         for client in database.clients.list() {
+            if client.has(bits::PRIMARY) || client.has(bits::REPLICA) {
+                // A link is no client, and has a way of its own.
+                continue;
+            }
             if !spec.tls.allows(client.tls.load(Ordering::Relaxed)) {
                 client.kill();
             } else if spec.access.is_some() {
@@ -247,6 +268,15 @@ impl Server {
         set_users(&database.acl, spec, before, &database.config())?;
         database.announce_users();
         Ok(())
+    }
+
+    /// Changes the list of databases. Whether each has the process for itself follows.
+    fn list(&self, change: impl FnOnce(&mut Vec<Arc<Database>>)) {
+        let mut databases = self.databases.write();
+        change(&mut databases);
+        for database in &*databases {
+            database.room.set_shared(1 < databases.len() || !database.is_first());
+        }
     }
 
     /// How many clients databases but this one may have.

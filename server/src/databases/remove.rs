@@ -3,6 +3,7 @@
 //! The order matters: first nobody is let in any more, then all who are in are disconnected, then what works for the
 //! database by itself ends; only then data and files go.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether a client is gone.
 const STEP: Duration = Duration::from_millis(1);
 
+/// After so many looks those who are still there are told again.
+const STEPS_PER_TRY: u32 = 64;
+
 /// What becomes of the files of a database that is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Files {
@@ -56,12 +60,14 @@ impl Server {
         };
         self.close_doors(&database);
         end_loading(&database);
-        let is_alone = disconnect_for_good(&database);
-        if !is_alone {
+        disconnect_for_good(&database);
+        if database.replication.is_replica() {
+            replication::follow_nobody(&database);
+        }
+        // A link may just have come up.
+        if !disconnect_for_good(&database) {
             log::warning!("Database {uid} is dropped while some of its clients are still there");
         }
-        replication::follow_nobody(&database);
-
         if database.snapshots.cancel() {
             database.snapshots.wait_until_idle();
         }
@@ -69,7 +75,7 @@ impl Server {
         if files == Files::Keep && saves && snapshot::save(&database).is_err() {
             log::warning!("The last snapshot of database {uid} could not be saved");
         }
-        self.databases.write().retain(|other| other.uid != uid);
+        self.list(|databases| databases.retain(|other| other.uid != uid));
         // Who is in the middle of a tick still has it.
         self.on_each_reactor(move |worker| worker.forget(uid));
         aof::disable(self, &database, false);
@@ -93,13 +99,13 @@ impl Server {
         // Who was accepted before this is on its way to a reactor, and listed.
         let mut clients = database.clients.list();
         clients.retain(|client| !client.has(bits::PRIMARY));
-        clients.iter().for_each(ClientShared::kill);
-        let until = Instant::now() + PATIENCE;
+        let count = clients.len();
         let is_there = |client: &Arc<ClientShared>| database.clients.find(client.id).is_some();
-        while clients.iter().any(is_there) && Instant::now() < until {
-            std::thread::sleep(STEP);
-        }
-        Ok(clients.len())
+        kill_until_gone(|| {
+            clients.retain(is_there);
+            clients.clone()
+        });
+        Ok(count)
     }
 
     /// Lets nobody in any more: when this returns no connection is accepted, and those that were are with
@@ -161,7 +167,8 @@ impl Worker {
 
 /// Has data that are being loaded for a database that is being made be left alone.
 fn end_loading(database: &Database) {
-    while database.loading.is_on() {
+    let until = Instant::now() + PATIENCE;
+    while database.loading.is_on() && Instant::now() < until {
         database.loading.progress().stop.store(true, Ordering::Relaxed);
         std::thread::sleep(STEP);
     }
@@ -169,23 +176,34 @@ fn end_loading(database: &Database) {
 
 /// Disconnects everybody, and whoever comes meanwhile; scripts end. Whether nobody is left.
 fn disconnect_for_good(database: &Database) -> bool {
-    let until = Instant::now() + PATIENCE;
-    let mut last_killed = 0;
-    loop {
+    kill_until_gone(|| {
         database.scripting.end_running();
-        let clients = database.clients.list();
-        for client in clients.iter().filter(|client| last_killed < client.id) {
-            client.kill();
-        }
-        last_killed = clients.last().map_or(last_killed, |client| client.id);
-        if database.clients.is_empty() {
+        database.clients.list()
+    })
+}
+
+/// Disconnects clients until none is left, or patience is lost. Whether none is.
+fn kill_until_gone(mut left: impl FnMut() -> Vec<Arc<ClientShared>>) -> bool {
+    let until = Instant::now() + PATIENCE;
+    let mut killed = BTreeSet::new();
+    for step in 0_u32.. {
+        let clients = left();
+        if clients.is_empty() {
             return true;
         }
         if until < Instant::now() {
-            return false;
+            break;
+        }
+        if step.is_multiple_of(STEPS_PER_TRY) {
+            // One that was on its way to its reactor was not found there.
+            killed.clear();
+        }
+        for client in clients.iter().filter(|client| killed.insert(client.id)) {
+            client.kill();
         }
         std::thread::sleep(STEP);
     }
+    false
 }
 
 fn remove_files(folder: &Path, database: &Database) -> io::Result<()> {

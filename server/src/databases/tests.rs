@@ -2,12 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carnelian_config::{AppendFsync, Config, EvictionPolicy, SavePoint};
 
 use super::*;
+use crate::replication::secure::Secured;
 use crate::testing::Bench;
 
 /// A process whose first database keeps nothing.
@@ -155,6 +157,9 @@ fn clients_of_one_database_are_disconnected_and_no_others() {
     assert!(clients.iter_mut().all(is_closed));
     assert_eq!(ask(&mut first, "GET k"), "$1\r\nv\r\n");
     assert_eq!(ask(&mut Bench::connect_to(port), "DBSIZE"), ":20\r\n", "nothing is lost");
+    bench.server.flush_database(2).unwrap();
+    assert_eq!(ask(&mut Bench::connect_to(port), "DBSIZE"), ":0\r\n");
+    assert_eq!(ask(&mut first, "DBSIZE"), ":1\r\n");
     assert!(matches!(bench.server.disconnect_clients(9), Err(DatabaseError::Unknown(9))));
 }
 
@@ -286,7 +291,7 @@ fn a_database_is_changed_while_it_serves() {
     ask(&mut stream, "AUTH old\r\nSET k v");
     let user = (
         "reader".to_owned(),
-        vec![b"on".to_vec(), b">r".to_vec(), b"+get".to_vec(), b"~*".to_vec()],
+        vec![b"on".to_vec(), b">r".to_vec(), b"+get".to_vec(), b"+echo".to_vec(), b"~*".to_vec()],
     );
     let after = DatabaseSpec {
         memory_limit: 50 << 20,
@@ -367,8 +372,19 @@ fn the_port_of_a_database_changes_while_clients_are_served() {
     assert!(TcpStream::connect(("127.0.0.1", before.port)).is_err());
 }
 
+/// Runs in a process of its own: what other tests allocate and open does not count.
 #[test]
 fn databases_come_and_go_without_a_trace() {
+    const ALONE: &str = "CARNELIAN_TEST_ALONE";
+
+    if std::env::var_os(ALONE).is_none() {
+        let name = std::thread::current().name().unwrap().to_owned();
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        let alone = alone.args(["--exact", &name]).env(ALONE, "1").output().unwrap();
+        assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
+        assert!(String::from_utf8_lossy(&alone.stdout).contains("1 passed"));
+        return;
+    }
     let bench = bench();
     let round = |bench: &Bench, uid: u32| {
         let persistence = match uid % 3 {
@@ -405,4 +421,102 @@ fn threads() -> usize {
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// The same through TLS, without a certificate.
+fn ask_by_tls(database: &Database, port: u16, request: &str) -> io::Result<String> {
+    let connector = database.tls.connector(&database.config()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let socket = Bench::connect_to(port);
+    let mut secured = Secured::shake_hands(&connector, &socket, deadline)?;
+    secured.write(&socket, format!("{request}\r\n").as_bytes())?;
+    let mut reply = [0; 1024];
+    let count = secured.read(&socket, deadline, &mut reply)?;
+    Ok(String::from_utf8_lossy(&reply[..count]).into_owned())
+}
+
+#[test]
+fn each_database_has_a_way_of_its_own_to_be_spoken_to() {
+    let bench = bench();
+    let modes = [TlsMode::Disabled, TlsMode::Enabled, TlsMode::Preferred];
+    for (uid, tls) in (2..).zip(modes) {
+        let spec = DatabaseSpec { tls, ..spec(uid) };
+        let port = spec.port;
+        let database = bench.server.create_database(spec).unwrap();
+        let by_tls = ask_by_tls(&database, port, "PING");
+        assert_eq!(by_tls.is_ok_and(|reply| reply == "+PONG\r\n"), tls.allows(true), "{tls:?}");
+        let mut plain = Bench::connect_to(port);
+        plain.write_all(b"PING\r\n").unwrap();
+        let mut reply = [0; 5];
+        plain.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply == b"+PONG", tls.allows(false), "{tls:?}");
+    }
+
+    // Nobody has a certificate of this authority.
+    let authority = bench.database.tls.configuration().unwrap().client_ca_file.clone().unwrap();
+    let authority = std::fs::read_to_string(authority).unwrap();
+    let before = DatabaseSpec::of(&bench.server.database(3).unwrap());
+    let trust = ClientTrust::Required(vec![authority]);
+    let after = DatabaseSpec { client_certificates: trust, ..before.clone() };
+    bench.server.change_database(after).unwrap();
+    let database = bench.server.database(3).unwrap();
+    assert!(!ask_by_tls(&database, before.port, "PING").is_ok_and(|reply| reply.contains("PONG")));
+    let trust = ClientTrust::Required(vec!["no certificate".into()]);
+    let bad = DatabaseSpec { client_certificates: trust, ..before.clone() };
+    assert!(matches!(bench.server.change_database(bad), Err(DatabaseError::Setting(_))));
+    let files = || std::fs::read_dir(bench.server.folder_of(3)).unwrap().count();
+    assert_eq!(files(), 1, "the authority that is in force");
+    bench.server.change_database(before.clone()).unwrap();
+    assert_eq!(ask_by_tls(&database, before.port, "PING").unwrap(), "+PONG\r\n");
+    assert_eq!(files(), 0);
+}
+
+#[test]
+fn a_limit_is_about_what_the_database_holds_itself() {
+    const LIMIT: u64 = 4 << 20;
+
+    let bench = bench();
+    let evicting =
+        DatabaseSpec { memory_limit: LIMIT, eviction: EvictionPolicy::AllkeysLru, ..spec(2) };
+    let full =
+        DatabaseSpec { memory_limit: LIMIT, eviction: EvictionPolicy::NoEviction, ..spec(3) };
+    let ports = [evicting.port, full.port];
+    bench.server.create_database(evicting).unwrap();
+    bench.server.create_database(full).unwrap();
+    let mut first = bench.connect();
+    let value = "v".repeat(1000);
+    let fill = |stream: &mut TcpStream, from: usize, to: usize| -> String {
+        let sets: Vec<_> = (from..to).map(|key| format!("SET k{key} {value}")).collect();
+        sets.chunks(100).map(|sets| ask(stream, &sets.join("\r\n"))).collect()
+    };
+    // Far more than the others may have, to begin with.
+    assert_eq!(fill(&mut first, 0, 12_000), "+OK\r\n".repeat(12_000));
+    let used = |stream: &mut TcpStream| {
+        let info = ask(stream, "INFO memory");
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        line.parse::<u64>().unwrap()
+    };
+    assert!(11 << 20 < used(&mut first));
+
+    let mut two = Bench::connect_to(ports[0]);
+    assert!(used(&mut two) < 1 << 20);
+    assert_eq!(fill(&mut two, 0, 12_000), "+OK\r\n".repeat(12_000));
+    let left = used(&mut two);
+    assert!((LIMIT * 9 / 10..LIMIT + (256 << 10)).contains(&left), "{left}");
+    assert!(ask(&mut two, "GET k11999").contains(&value), "the last is there");
+
+    let mut three = Bench::connect_to(ports[1]);
+    let replies = fill(&mut three, 0, 6000);
+    let stored = replies.matches("+OK").count();
+    assert!((3000..4100).contains(&stored), "{stored}");
+    assert!(replies.ends_with("-OOM command not allowed when used memory > 'maxmemory'.\r\n"));
+    assert!(used(&mut three) < LIMIT + (256 << 10));
+    let keys: Vec<_> = (0..1000).map(|key| format!("k{key}")).collect();
+    assert_eq!(ask(&mut three, &format!("DEL {}", keys.join(" "))), ":1000\r\n");
+    assert_eq!(ask(&mut three, "SET again 1"), "+OK\r\n", "room is seen as soon as it is made");
+    assert_eq!(ask(&mut first, "DBSIZE"), ":12000\r\n");
+
+    // The first obeys a limit of its own too, whatever the others hold.
+    assert_eq!(ask(&mut first, "CONFIG SET maxmemory 16mb"), "+OK\r\n");
+    assert_eq!(fill(&mut first, 0, 100), "+OK\r\n".repeat(100));
 }

@@ -10,7 +10,7 @@ pub mod link;
 pub mod primary;
 mod relay;
 pub mod replica;
-mod secure;
+pub(crate) mod secure;
 mod snapshot;
 pub mod waits;
 mod wire;
