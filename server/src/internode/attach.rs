@@ -63,7 +63,7 @@ pub struct Arrival {
 }
 
 pub enum Over {
-    Tls(Link),
+    Tls(Box<Link>),
     Plain(TcpStream),
 }
 
@@ -86,7 +86,7 @@ pub fn attach(
         Over::Tls(link) => {
             let (address, serial) = (link.address().to_string(), link.own_serial().clone());
             let own = own_address(server);
-            let near = relay::start(link).map_err(lost)?;
+            let near = relay::start(*link).map_err(lost)?;
             (of_pair(near).map_err(lost)?, Kind::Unix, address, own, Some(serial))
         }
         Over::Plain(socket) => {

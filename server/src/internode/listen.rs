@@ -104,7 +104,7 @@ async fn welcome_data(
     })
     .await?;
     drop(turn);
-    attach::attach(server, &database, Arrival { node, over: Over::Tls(link) })
+    attach::attach(server, &database, Arrival { node, over: Over::Tls(Box::new(link)) })
 }
 
 /// A connection that shows a ticket becomes one.
