@@ -63,7 +63,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
 }
 
 /// What was done, for people.
-fn run(words: &[OsString]) -> Result<String> {
+pub(crate) fn run(words: &[OsString]) -> Result<String> {
     let now = SystemTime::now();
     let task = Task::of(words)?;
     match task.verb.as_str() {

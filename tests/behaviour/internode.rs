@@ -1,79 +1,16 @@
 //! Replication between nodes of a cluster: over TLS, with a ticket, and moved from one to the other under load.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{JoinHandle, sleep};
+use std::thread::sleep;
 use std::time::Duration;
 
 use carnelian_tests::nodes::{Node, Nodes};
+use carnelian_tests::writer::{Writer, Written};
 use carnelian_tests::{Client, is_carnelian};
 
 use super::replication_replica::{Waiting, assert_same, catch_up, eventually_logged, write_some};
 
 pub const ARGS: [&str; 4] =
     ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600"];
-
-/// A client that writes until it is told to stop, and comes again when its connection is closed.
-struct Writer {
-    is_over: Arc<AtomicBool>,
-    /// Keys `NAME:1` to `NAME:this` have been acknowledged.
-    acknowledged: Arc<AtomicU64>,
-    /// How often its connection was closed.
-    closed: Arc<AtomicU64>,
-    name: String,
-    thread: JoinHandle<()>,
-}
-
-impl Writer {
-    fn start(node: &Node, name: &str) -> Self {
-        let (is_over, acknowledged, closed) = <(Arc<AtomicBool>, Arc<_>, Arc<_>)>::default();
-        let writer = (Arc::clone(&is_over), Arc::clone(&acknowledged), Arc::clone(&closed));
-        let (port, own_name) = (node.server.port(), name.to_owned());
-        let run = move || {
-            let (is_over, acknowledged, closed): (_, Arc<AtomicU64>, Arc<AtomicU64>) = writer;
-            let connect = || Client::over(carnelian_tests::Transport::tcp(port).expect("a server"));
-            let mut client = connect();
-            let mut next = 1;
-            while !is_over.load(Ordering::SeqCst) {
-                let set = format!("SET {own_name}:{next} {next}\r\n");
-                let reply = client
-                    .try_send(set.as_bytes())
-                    .map_err(Into::into)
-                    .and_then(|()| client.try_read());
-                match reply {
-                    Ok(reply) => {
-                        assert_eq!(reply.to_string(), "+OK");
-                        acknowledged.store(next, Ordering::SeqCst);
-                        next += 1;
-                    }
-                    Err(_) => {
-                        closed.fetch_add(1, Ordering::SeqCst);
-                        client = connect();
-                    }
-                }
-            }
-        };
-        let thread = std::thread::spawn(run);
-        Self { is_over, acknowledged, closed, name: name.to_owned(), thread }
-    }
-
-    /// Waits until more has been written.
-    fn go_on(&self) {
-        let wanted = self.acknowledged.load(Ordering::SeqCst) + 20;
-        while self.acknowledged.load(Ordering::SeqCst) < wanted {
-            assert!(!self.thread.is_finished(), "the writer has failed");
-            sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// How much was acknowledged, and how often it was disconnected.
-    fn stop(self) -> (String, u64, u64) {
-        self.is_over.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the writer is in order");
-        let of = |figure: &AtomicU64| figure.load(Ordering::SeqCst);
-        (self.name, of(&self.acknowledged), of(&self.closed))
-    }
-}
 
 /// Connections of a node that do nothing.
 fn idle(node: &Node, count: usize) -> Vec<Client> {
@@ -191,7 +128,7 @@ fn a_change_of_the_setting_moves_links_and_drops_clients_unless_it_is_graceful()
         eventually_linked(&nodes.nodes[place], "plain");
     }
     let full = primary.server.connect().info("sync_full");
-    let writers = ["a", "b"].map(|name| Writer::start(primary, name));
+    let writers = ["a", "b"].map(|name| Writer::start(primary.server.port(), name));
     let mut offsets = [0, 0];
     let mut closed = [0, 0];
     for round in 0..6 {
@@ -201,7 +138,7 @@ fn a_change_of_the_setting_moves_links_and_drops_clients_unless_it_is_graceful()
         writers.iter().for_each(Writer::go_on);
         let mut clients = idle(primary, 5);
         let mut readers = idle(&replicas[0], 5);
-        let before = [0, 1].map(|place| writers[place].closed.load(Ordering::SeqCst));
+        let before = [0, 1].map(|place| writers[place].closed());
         // Either end may hear of it first.
         let order: &[usize] = if round % 2 == 0 { &[0, 1, 2] } else { &[2, 1, 0] };
         for &place in order {
@@ -224,7 +161,7 @@ fn a_change_of_the_setting_moves_links_and_drops_clients_unless_it_is_graceful()
         }
         writers.iter().for_each(Writer::go_on);
         for (place, writer) in writers.iter().enumerate() {
-            let dropped = writer.closed.load(Ordering::SeqCst) - before[place];
+            let dropped = writer.closed() - before[place];
             assert_eq!(dropped, u64::from(graceful == "no"), "in round {round}");
             closed[place] += dropped;
         }
@@ -240,11 +177,9 @@ fn a_change_of_the_setting_moves_links_and_drops_clients_unless_it_is_graceful()
     for replica in replicas {
         let mut here = replica.server.connect();
         catch_up(&mut there, &mut here);
-        for (place, (name, count, dropped)) in written.iter().enumerate() {
-            assert_eq!(*dropped, closed[place]);
-            for number in 1..=*count {
-                here.expect(&format!("GET {name}:{number}"), &number.to_string());
-            }
+        for (place, written) in written.iter().enumerate() {
+            assert_eq!(written.closed, closed[place]);
+            written.check(&mut here).expect("it is all there");
         }
     }
 }
@@ -262,7 +197,7 @@ fn links_are_made_anew_with_new_certificates() {
     }
     let mut there = primary.server.connect();
     let full = there.info("sync_full");
-    let writer = Writer::start(primary, "a");
+    let writer = Writer::start(primary.server.port(), "a");
     let mut clients = idle(primary, 3);
     for round in 0..2 {
         for place in 0..nodes.nodes.len() {
@@ -279,15 +214,14 @@ fn links_are_made_anew_with_new_certificates() {
             assert!(links.iter().all(|line| line.contains(&format!("own_serial={serial},"))));
         }
     }
-    let (_, count, closed) = writer.stop();
-    assert_eq!(closed, 0);
+    let written: Written = writer.stop();
+    assert_eq!(written.closed, 0);
     ping(&mut clients);
     assert_eq!(there.info("sync_full"), full);
     for replica in replicas {
         let mut here = replica.server.connect();
         catch_up(&mut there, &mut here);
-        here.expect(&format!("GET a:{count}"), &count.to_string());
-        here.expect("DBSIZE", &format!(":{count}"));
+        written.check(&mut here).expect("it is all there");
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use carnelian_tests::nodes::{Node, Nodes, cluster_tool};
+use carnelian_tests::server::Signal;
 use carnelian_tests::{Client, Transport, is_carnelian};
 
 use super::internode::ARGS;
@@ -258,6 +259,31 @@ fn the_plain_port_takes_tickets_and_nothing_else() {
     primary.server.connect().expect("CONFIG SET data-internode-encryption no", "+OK");
     assert!(show(primary, 1, 2, &left).is_none());
     assert_eq!(refused("ticket_used"), 3);
+}
+
+#[test]
+fn a_node_that_is_revoked_is_cut_off_and_does_not_come_back() {
+    if !is_carnelian() {
+        return;
+    }
+    let args = [&ARGS[..], &["--data-internode-encryption", "yes"]].concat();
+    let nodes = Nodes::start(3, &args);
+    let [primary, one, other] = &nodes.nodes[..] else { unreachable!("three were started") };
+    for place in [1, 2] {
+        nodes.follow(place, 0).eventually_up();
+    }
+    let revoked = primary.server.folder().join("internode/revoked");
+    std::fs::write(revoked, "node 2\n").expect("a folder of ours");
+    primary.server.signal(Signal::HUP);
+    counted(primary, "internode_dropped_revoked", 1);
+    one.server.connect().eventually_info("master_link_status", "down");
+    eventually_logged(&primary.server, "node 2 has been revoked");
+    let mut there = primary.server.connect();
+    assert_eq!(there.info("connected_slaves"), "1");
+    there.expect("SET after 1", "+OK");
+    there.expect("WAIT 1 10000", ":1");
+    other.server.connect().expect("GET after", "1");
+    one.server.connect().expect("GET after", "nil");
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod peers;
 pub mod reply;
 pub mod server;
 pub mod transport;
+pub mod writer;
 
 pub use client::{Client, encode, words};
 pub use matrix::{Way, each_way, each_way_with};
@@ -26,3 +27,5 @@ pub use transport::{TlsOptions, Transport};
 pub mod crash;
 #[path = "../differential/mod.rs"]
 pub mod differential;
+#[path = "../switches/mod.rs"]
+pub mod switches;

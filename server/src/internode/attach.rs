@@ -59,11 +59,13 @@ impl Drop for PeerLink {
 /// A link that is to become a replica's.
 pub struct Arrival {
     pub node: NodeUid,
+    /// How often the database's setting had changed when the link was let in.
+    pub switches: u64,
     pub over: Over,
 }
 
 pub enum Over {
-    Tls(Link),
+    Tls(Box<Link>),
     Plain(TcpStream),
 }
 
@@ -80,13 +82,13 @@ pub fn attach(
     database: &Arc<Database>,
     arrival: Arrival,
 ) -> Result<(), NotLetIn> {
-    let Arrival { node, over } = arrival;
+    let Arrival { node, switches, over } = arrival;
     let lost = |_| NotLetIn::Lost;
     let (stream, kind, address, own, own_serial) = match over {
         Over::Tls(link) => {
             let (address, serial) = (link.address().to_string(), link.own_serial().clone());
             let own = own_address(server);
-            let near = relay::start(link).map_err(lost)?;
+            let near = relay::start(*link).map_err(lost)?;
             (of_pair(near).map_err(lost)?, Kind::Unix, address, own, Some(serial))
         }
         Over::Plain(socket) => {
@@ -126,7 +128,8 @@ pub fn attach(
     };
     mailboxes[reactor].post(Message::Accept(Box::new(accepted)));
     // Whoever has changed the setting meanwhile may have looked for it before it was there.
-    if !is_encrypted && database.internode.is_encrypted() {
+    let channel = &database.internode;
+    if switches != channel.switches() && is_encrypted != channel.is_encrypted() {
         shared.kill();
     }
     Ok(())

@@ -97,6 +97,7 @@ async fn welcome_data(
         return Err(NotLetIn::NotItself { proven, claimed });
     }
     let database = database(server, greeting.database)?;
+    let switches = database.internode.switches();
     attach::has_room(&database)?;
     within_limit(async {
         link.write_all(greeting::WELCOME).await?;
@@ -104,7 +105,7 @@ async fn welcome_data(
     })
     .await?;
     drop(turn);
-    attach::attach(server, &database, Arrival { node, over: Over::Tls(link) })
+    attach::attach(server, &database, Arrival { node, switches, over: Over::Tls(Box::new(link)) })
 }
 
 /// A connection that shows a ticket becomes one.
@@ -121,6 +122,7 @@ async fn welcome_plain(
     let (uid, node) = (greeting.database, greeting.node);
     let redeemed = server.internode.tickets.redeem(&ticket, uid, node, Instant::now());
     let database = database(server, uid)?;
+    let switches = database.internode.switches();
     if database.internode.is_encrypted() {
         return Err(NotLetIn::Encrypted(uid));
     }
@@ -129,7 +131,7 @@ async fn welcome_plain(
     within_limit(async { socket.write_all(greeting::WELCOME).await.map(Some) }).await?;
     drop(turn);
     server.internode.figures.count_plain();
-    attach::attach(server, &database, Arrival { node, over: Over::Plain(socket) })
+    attach::attach(server, &database, Arrival { node, switches, over: Over::Plain(socket) })
 }
 
 pub fn database(server: &Server, uid: u32) -> Result<Arc<Database>, NotLetIn> {

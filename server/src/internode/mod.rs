@@ -20,6 +20,8 @@ mod listen;
 mod relay;
 mod setting;
 mod target;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod tickets;
 
@@ -32,10 +34,10 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use carnelian_config::Config;
 use carnelian_tls::internode::{
-    Acceptor, Connector, ControlPlane, Error, Node, Plane, Settings, Store, Trust,
+    Acceptor, Connector, ControlPlane, Error, Frames, Node, Plane, Settings, Store, Trust,
 };
 use parking_lot::{Mutex, RwLock};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 
 pub use attach::{NOT_A_CLIENT, PeerLink, may_run};
@@ -143,6 +145,25 @@ impl Channel {
 
     pub fn connector(&self) -> Connector {
         Connector::new(Arc::clone(&self.node))
+    }
+
+    /// Opens a link of the control plane to a node, on which `name` is spoken.
+    pub async fn connect(&self, target: &NodeTarget, name: &str) -> Result<Frames, String> {
+        let failed = |reason: &dyn std::fmt::Display| format!("{target}: {reason}");
+        let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
+        let mut last = failed(&"no address for this name");
+        for address in found.map_err(|error| failed(&error))? {
+            match control::connect(self, target, address, name).await {
+                Ok(link) => return Ok(link),
+                Err(reason) => last = reason,
+            }
+        }
+        Err(last)
+    }
+
+    /// Where work for the channel can be done.
+    pub fn handle(&self) -> Handle {
+        self.runtime().handle().clone()
     }
 
     /// Whether others can connect, or where.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use carnelian_config::{Config, DirectiveId};
@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Default)]
 pub struct DatabaseChannel {
     is_encrypted: AtomicBool,
+    /// How often that has changed.
+    switches: AtomicU64,
     peers: Mutex<Peers>,
     /// Held while links are renewed: one at a time.
     renewing: Mutex<()>,
@@ -62,6 +64,11 @@ impl DatabaseChannel {
     /// `data-internode-encryption`.
     pub fn is_encrypted(&self) -> bool {
         self.is_encrypted.load(Ordering::SeqCst)
+    }
+
+    /// How often the setting has changed.
+    pub fn switches(&self) -> u64 {
+        self.switches.load(Ordering::SeqCst)
     }
 
     /// The setting at the start, when there is no link yet.
@@ -142,6 +149,7 @@ pub fn set_data_internode_encryption(
     if channel.is_encrypted.swap(on, Ordering::SeqCst) == on {
         return false;
     }
+    channel.switches.fetch_add(1, Ordering::SeqCst);
     let figures = &server.internode.figures;
     figures.switches.fetch_add(1, Ordering::Relaxed);
     if on {

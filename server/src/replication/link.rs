@@ -68,6 +68,7 @@ impl Link {
     fn run(&self) {
         while !self.following.is_stopped() {
             let begun = Instant::now();
+            let switches = self.database.internode.switches();
             let result = self.attempt();
             if self.following.is_stopped() {
                 return;
@@ -79,7 +80,9 @@ impl Link {
             let pause = match result {
                 Err(reason) => {
                     log::warning!("{reason}");
-                    RETRY
+                    // It may be just that what has ended it.
+                    let is_moved = switches != self.database.internode.switches();
+                    if is_moved { RETRY / 10 } else { RETRY }
                 }
                 // A link that was lost is made again at once, if it was one.
                 Ok(()) if RETRY < begun.elapsed() => Duration::ZERO,
@@ -148,16 +151,20 @@ impl Link {
         log::notice!("MASTER <-> REPLICA sync started");
         let failed =
             |reason: &dyn std::fmt::Display| format!("Unable to connect to MASTER: {reason}");
-        let dialled =
-            internode::dial(&self.server, &self.database, target).map_err(|it| failed(&it))?;
-        let own_serial = dialled.own_serial.clone();
-        let wire = Wire::of_node(&self.following, dialled, self.timeout());
-        let wire = wire.map_err(|it| failed(&it))?;
-        self.following.note_made(own_serial);
-        // Changed meanwhile, when there was no link yet to be ended.
-        if !wire.is_encrypted && self.database.internode.is_encrypted() {
-            return Err(failed(&"the link is to be encrypted now"));
-        }
+        let setting = || self.database.internode.is_encrypted();
+        let wire = loop {
+            let before = setting();
+            let dialled =
+                internode::dial(&self.server, &self.database, target).map_err(|it| failed(&it))?;
+            let own_serial = dialled.own_serial.clone();
+            let wire = Wire::of_node(&self.following, dialled, self.timeout());
+            let wire = wire.map_err(|it| failed(&it))?;
+            self.following.note_made(own_serial);
+            // What has changed before there was a link did not end it.
+            if before == setting() || wire.is_encrypted == setting() {
+                break wire;
+            }
+        };
         let how = if wire.is_encrypted { "over TLS" } else { "with a ticket, not encrypted" };
         log::notice!("Connected to {target} {how}.");
         Ok(wire)
