@@ -40,7 +40,8 @@ pub struct Primary {
     asked_at: AtomicU64,
     /// How much is kept for those who come back.
     backlog_bytes: AtomicU64,
-    next_ping_ms: AtomicU64,
+    /// When replicas last saw that we are here; 0: none has come yet.
+    last_ping_ms: AtomicU64,
     next_look_ms: AtomicU64,
     /// Replicas that keep up, as `min-replicas-max-lag` has it.
     pub good: AtomicUsize,
@@ -197,16 +198,17 @@ impl Primary {
 
     /// Shows replicas that we are here, in the log, so that theirs pass it on.
     fn ping(&self, database: &Database, config: &Config, now_ms: u64) {
-        let due_ms = self.next_ping_ms.load(Ordering::Relaxed);
+        // From the last one on, by the period that is in force now: a PING that a longer one should have kept
+        // back takes this server past where a promoted replica has left its history.
         let period_ms = u64::from(config.repl_ping_replica_period) * 1000;
-        if due_ms == 0 {
-            self.next_ping_ms.store(now_ms + period_ms, Ordering::Relaxed);
+        let last_ms = self.last_ping_ms.load(Ordering::Relaxed);
+        if last_ms != 0 && last_ms <= now_ms && now_ms < last_ms + period_ms {
             return;
         }
-        if now_ms < due_ms && due_ms <= now_ms + period_ms {
+        self.last_ping_ms.store(now_ms, Ordering::Relaxed);
+        if last_ms == 0 {
             return;
         }
-        self.next_ping_ms.store(now_ms + period_ms, Ordering::Relaxed);
         let is_held = self.failover.lock().is_on();
         if !is_held && !database.replication.is_replica() && database.log.is_followed() {
             database.log.append_aside(&[b"PING"]);
