@@ -67,6 +67,17 @@ impl Backlog {
         self.end
     }
 
+    /// The same of bytes that are given away: they are not copied.
+    pub fn append_piece(&mut self, bytes: Bytes) -> u64 {
+        self.close_tail();
+        let start = self.end;
+        self.end += bytes.len() as u64;
+        if !bytes.is_empty() {
+            self.pieces.push_back((start, bytes));
+        }
+        self.end
+    }
+
     /// Puts what is kept from `offset` on, up to about `most` bytes, behind what `into` holds. Returns
     /// the offset to go on with.
     pub fn read(
@@ -168,6 +179,10 @@ mod tests {
                 all.extend_from_slice(&lot);
                 prop_assert_eq!(backlog.end(), 7 + all.len() as u64);
                 match action {
+                    2 => {
+                        backlog.append_piece(lot.clone().into());
+                        all.extend_from_slice(&lot);
+                    }
                     0 => {
                         let middle = u64::midpoint(backlog.start(), backlog.end());
                         backlog.trim(middle);

@@ -16,7 +16,7 @@ use carnelian_commands::{Rewrite, write_command};
 use carnelian_keyspace::Changes;
 use carnelian_persistence::aof::Doorbell;
 use carnelian_replication::{Backlog, Trimmed};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::mailbox::{Mailbox, Message};
 
@@ -295,13 +295,25 @@ impl EffectLog {
             }
             sequence.selected = Some(last);
         }
-        let end = sequence.append(&unit.bytes);
+        let end = match unit.bytes.len() {
+            // Given away rather than copied.
+            LARGE_BYTES.. => sequence.append_piece(std::mem::take(&mut unit.bytes).into()),
+            _ => sequence.append(&unit.bytes),
+        };
+        self.announce(sequence);
+        unit.clear();
+        end
+    }
+
+    /// Lets go of the log, and tells those who read it that there is more.
+    #[inline]
+    fn announce(&self, mut sequence: MutexGuard<'_, Sequence>) {
         let waiting = std::mem::take(&mut sequence.waiting);
         drop(sequence);
         self.bell.ring();
-        self.wake(waiting);
-        unit.clear();
-        end
+        if waiting != 0 {
+            self.wake(waiting);
+        }
     }
 
     /// Reads what is kept from an offset on: see [`Backlog::read`].
@@ -318,10 +330,7 @@ impl EffectLog {
             return sequence.backlog.end();
         }
         let end = sequence.append(&bytes);
-        let waiting = std::mem::take(&mut sequence.waiting);
-        drop(sequence);
-        self.bell.ring();
-        self.wake(waiting);
+        self.announce(sequence);
         end
     }
 
@@ -388,15 +397,8 @@ impl EffectLog {
     }
 
     /// Tells the reactors of these bits that there is something to read.
-    #[inline]
-    fn wake(&self, waiting: u64) {
-        if waiting != 0 {
-            self.wake_some(waiting);
-        }
-    }
-
     #[cold]
-    fn wake_some(&self, waiting: u64) {
+    fn wake(&self, waiting: u64) {
         let Some(mailboxes) = self.mailboxes.get() else { return };
         for (reactor, mailbox) in mailboxes.iter().enumerate() {
             if waiting & bit(reactor) != 0 {
@@ -410,10 +412,22 @@ impl Sequence {
     #[inline]
     fn append(&mut self, bytes: &[u8]) -> u64 {
         let end = self.backlog.append(bytes);
+        self.trim_if_due(end);
+        end
+    }
+
+    #[cold]
+    fn append_piece(&mut self, bytes: Bytes) -> u64 {
+        let end = self.backlog.append_piece(bytes);
+        self.trim_if_due(end);
+        end
+    }
+
+    #[inline]
+    fn trim_if_due(&mut self, end: u64) {
         if self.trim_at <= end {
             self.trim();
         }
-        end
     }
 
     /// Forgets what nobody needs.
@@ -435,8 +449,8 @@ fn bit(reactor: usize) -> u64 {
     1 << (reactor % 64)
 }
 
-/// What is kept of the memory that a large unit needed.
-const KEPT_BYTES: usize = 1 << 20;
+/// A unit of this size keeps no memory for the next: it becomes a piece of the log as it is.
+const LARGE_BYTES: usize = 64 << 10;
 
 /// Effects of the units of work that a reactor runs, until they are in the log.
 #[derive(Default)]
@@ -480,7 +494,7 @@ impl Unit {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT_BYTES);
+        self.bytes.shrink_to(2 * LARGE_BYTES);
         (self.begin, self.commands) = (0, 0);
         (self.databases, self.source) = (None, 0);
     }
@@ -488,6 +502,8 @@ impl Unit {
     /// A command as the client sent it.
     pub fn verbatim(&mut self, db: usize, words: &[&[u8]]) {
         self.select(db);
+        // With the lengths before them. A large word is copied once.
+        self.bytes.reserve(words.iter().map(|word| word.len() + 16).sum());
         write_command(&mut self.bytes, words.len(), words.iter().copied());
         self.commands += 1;
     }
@@ -587,6 +603,23 @@ mod tests {
         unit.close();
         log.append(&mut unit);
         assert_eq!(text(&log, end).trim(), "SELECT 3 DEL x");
+    }
+
+    #[test]
+    fn a_large_unit_lies_between_small_ones() {
+        let log = EffectLog::default();
+        log.keep_backlog(Some(1 << 20));
+        let mut unit = Unit::default();
+        let large = vec![b'v'; LARGE_BYTES];
+        for (key, value) in [(b"a", &b"1"[..]), (b"b", &large), (b"c", b"3")] {
+            unit.verbatim(0, &[b"SET", key, value]);
+            unit.close();
+            log.append(&mut unit);
+            assert!(unit.is_empty());
+        }
+        let large = String::from_utf8(large).unwrap();
+        let expected = format!("SELECT 0 SET a 1 SET b {large} SET c 3");
+        assert_eq!(text(&log, 0).trim(), expected);
     }
 
     #[test]
