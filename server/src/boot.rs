@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use carnelian_keyspace::Keyspace;
 
 use crate::acl::{self, Acl};
 use crate::aof;
+use crate::blocking::Waiter;
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
@@ -309,11 +311,20 @@ impl Running {
             log::warning!(
                 "Errors trying to shut down the server. Check the logs for more information."
             );
-            if let Some(waiter) = waiter {
-                waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
-            }
+            self.disappoint(waiter);
         }
         self.end();
+    }
+
+    /// Tells those who asked for the end, the first of them and who has asked since, that it does not come.
+    fn disappoint(&self, first: Option<Arc<Waiter>>) {
+        let since = self.requests.try_iter().filter_map(|request| match request {
+            Request::Shutdown(_, waiter) => Some(waiter),
+            _ => None,
+        });
+        for waiter in first.into_iter().chain(since) {
+            waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
+        }
     }
 
     /// Returns when the reactors have ended.
@@ -365,6 +376,7 @@ impl Running {
         }
         let has_points = !self.server.config().save.is_empty();
         if flags.nosave || !has_points && !flags.save {
+            leave_primaries(&databases);
             for mailbox in &self.server.mailboxes {
                 mailbox.post(Message::Shutdown);
             }
@@ -385,8 +397,16 @@ impl Running {
             }
             log::warning!("Error trying to save the DB. Exit anyway.");
         }
+        leave_primaries(&databases);
         halt.end();
         true
+    }
+}
+
+/// The reactors are about to close the links to primaries: their threads are not to make them again.
+fn leave_primaries(databases: &[Arc<Database>]) {
+    for database in databases {
+        database.replication.is_ending.store(true, Ordering::SeqCst);
     }
 }
 

@@ -204,6 +204,8 @@ fn psync(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         return Err(CommandError::NotAnInteger);
     };
     let primary = &database.replication.primary;
+    // No more is offered than the configuration has kept since it was last changed.
+    primary.resize_backlog(&database, &context.worker.server.config());
     if go_on(context, &database, id, offset) {
         primary.partial.fetch_add(1, Ordering::Relaxed);
         return Ok(Effect::None);

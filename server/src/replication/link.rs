@@ -22,6 +22,7 @@ use super::gate;
 use super::relay;
 use super::replica::{self, Following, Rules, Stage};
 use super::snapshot::{self, Loaded, OnDisk};
+use super::waits;
 use super::wire::Wire;
 use crate::aof;
 use crate::clients::{ClientShared, Origin, bits};
@@ -51,10 +52,17 @@ pub fn start(server: Arc<Server>, database: Arc<Database>, following: Arc<Follow
     }
 }
 
-/// Appends how far we are, for the primary.
+/// Appends how far we are, and how much of it is on disk, for the primary.
 pub fn acknowledge(database: &Database, out: &mut Vec<u8>) {
+    // In this order: what is on disk is not more than what there is.
+    let synced = waits::synced(database);
     let end = database.log.end().to_string();
-    command(out, &[b"REPLCONF", b"ACK", end.as_bytes()]);
+    let mut words = vec![b"REPLCONF".as_slice(), b"ACK", end.as_bytes()];
+    let synced = synced.map(|synced| synced.to_string());
+    if let Some(synced) = &synced {
+        words.extend([b"FACK", synced.as_bytes()]);
+    }
+    command(out, &words);
 }
 
 struct Link {
@@ -65,10 +73,10 @@ struct Link {
 
 impl Link {
     fn run(&self) {
-        while !self.following.is_stopped() {
+        while !self.is_over() {
             let begun = Instant::now();
             let result = self.attempt();
-            if self.following.is_stopped() {
+            if self.is_over() {
                 return;
             }
             self.following.keep(None);
@@ -89,6 +97,11 @@ impl Link {
             let Following { host, port, .. } = &*self.following;
             log::notice!("Connecting to MASTER {host}:{port}");
         }
+    }
+
+    /// Whether no link is wanted any longer.
+    fn is_over(&self) -> bool {
+        self.following.is_stopped() || self.database.replication.is_ending.load(Ordering::SeqCst)
     }
 
     fn apply_rules(&self) {
@@ -184,8 +197,9 @@ impl Link {
 
     /// Comes to the answer to PSYNC.
     fn shake_hands(&self, wire: &mut Wire) -> Result<Step, String> {
-        let silent = |error: io::Error| {
-            format!("Master did not respond to command during SYNC handshake: {error}")
+        let silent = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => format!("Timeout connecting to the MASTER... ({error})"),
+            _ => format!("Master did not respond to command during SYNC handshake: {error}"),
         };
         let (mut handshake, ping) = Handshake::begin(self.introduction());
         wire.send(&ping).map_err(silent)?;
@@ -298,6 +312,7 @@ impl Link {
         });
         wire.end_payload();
         loaded.map_err(|reason| {
+            log::warning!("Internal error in RDB reading offset {}: {reason}", wire.counted_bytes);
             format!("Failed trying to load the MASTER synchronization DB from socket: {reason}")
         })
     }
@@ -435,7 +450,7 @@ impl Link {
                 client.kill();
             }
         }
-        if !self.following.is_stopped() {
+        if !self.is_over() {
             log::notice!("Connection with master lost.");
             log::notice!("Caching the disconnected master state.");
         }

@@ -7,6 +7,7 @@ pub mod failover;
 pub mod feed;
 pub mod full_sync;
 pub mod link;
+pub mod own_keys;
 pub mod primary;
 mod relay;
 pub mod replica;
@@ -22,6 +23,7 @@ use arc_swap::ArcSwapOption;
 use carnelian_replication::{History, Id};
 use parking_lot::Mutex;
 
+use own_keys::OwnKeys;
 use primary::Primary;
 use replica::{Following, Rules};
 
@@ -57,6 +59,10 @@ pub struct Replication {
     pub primary: Primary,
     /// The history is that of the snapshot that the server was started with.
     pub has_resumed: AtomicBool,
+    /// Keys that it removes by itself although it follows another.
+    pub own_keys: OwnKeys,
+    /// The process ends: a link that is lost is not made again.
+    pub is_ending: AtomicBool,
 }
 
 impl Default for Replication {
@@ -67,6 +73,8 @@ impl Default for Replication {
             following: ArcSwapOption::empty(),
             primary: Primary::default(),
             has_resumed: AtomicBool::new(false),
+            own_keys: OwnKeys::default(),
+            is_ending: AtomicBool::new(false),
         }
     }
 }

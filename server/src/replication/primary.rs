@@ -53,6 +53,8 @@ pub struct Primary {
     is_parting: AtomicBool,
     /// Writes are held back for that.
     holds_writes: AtomicBool,
+    /// Until when it waits; 0: it does not.
+    parts_at_ms: AtomicU64,
 }
 
 /// How often a server that is to end looks whether its replicas have everything.
@@ -186,6 +188,9 @@ impl Primary {
         }
         self.next_look_ms.store(now_ms + 1000, Ordering::Relaxed);
         let config = server.config();
+        if let Some(following) = &*database.replication.following.load() {
+            following.set_patience(config.repl_timeout);
+        }
         if self.is_attended() {
             self.ping(database, &config, now_ms);
             self.look_after(server, database, &config, now_ms);
@@ -265,7 +270,7 @@ impl Primary {
         );
     }
 
-    fn resize_backlog(&self, database: &Database, config: &Config) {
+    pub fn resize_backlog(&self, database: &Database, config: &Config) {
         let bytes = config.repl_backlog_size;
         if self.backlog_bytes.load(Ordering::Relaxed) != bytes && database.log.keeps_backlog() {
             self.backlog_bytes.store(bytes, Ordering::Relaxed);
@@ -283,6 +288,9 @@ impl Primary {
         }
         log::notice!("Waiting for replicas before shutting down.");
         self.is_parting.store(true, Ordering::SeqCst);
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = clock::wall_ms().saturating_add(patience_ms);
+        self.parts_at_ms.store(until_ms, Ordering::Relaxed);
         self.holds_writes.store(true, Ordering::SeqCst);
         database.pause.begin(Held::Writes, u64::MAX / 2, clock::wall_ms(), &database.attention);
         self.ask(database);
@@ -293,6 +301,7 @@ impl Primary {
         {
             std::thread::sleep(PARTING_LOOK);
         }
+        self.parts_at_ms.store(0, Ordering::Relaxed);
         if !self.is_parting.swap(false, Ordering::SeqCst) {
             log::warning!("Shutdown manually aborted.");
             return false;
@@ -322,6 +331,12 @@ impl Primary {
             database.pause.end(&database.attention);
             server.mailboxes.iter().for_each(|mailbox| mailbox.post(Message::PauseOver));
         }
+    }
+
+    /// For how long the server waits for replicas before it ends; none: it does not.
+    pub fn parts_in_ms(&self, now_ms: u64) -> Option<u64> {
+        let at_ms = self.parts_at_ms.load(Ordering::Relaxed);
+        (at_ms != 0).then(|| at_ms.saturating_sub(now_ms))
     }
 
     /// SHUTDOWN ABORT. Whether the server was waiting.
