@@ -103,7 +103,10 @@ impl Waiter {
     /// Whether it waits for something that cannot be called off, and that ends soon.
     fn is_bound(&self) -> bool {
         let Wait { keys, deadline_ms, on_timeout, .. } = &self.wait;
-        keys.is_empty() && deadline_ms.is_none() && *on_timeout == OnTimeout::NullArray
+        keys.is_empty()
+            && deadline_ms.is_none()
+            && *on_timeout == OnTimeout::NullArray
+            && self.awaited.is_none()
     }
 
     /// Ends the wait in vain. The reply, unless somebody else has ended it.

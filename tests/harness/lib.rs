@@ -25,3 +25,5 @@ pub use transport::{TlsOptions, Transport};
 pub mod crash;
 #[path = "../differential/mod.rs"]
 pub mod differential;
+#[path = "../faults/mod.rs"]
+pub mod faults;
