@@ -1,7 +1,7 @@
 //! What replication asks of commands, of waits and of the end of a server, and what INFO says of it.
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -137,6 +137,25 @@ fn waitaof_knows_what_is_on_disk_here_and_there() {
 }
 
 #[test]
+fn a_client_does_not_wait_for_the_disk_for_what_it_wrote_in_another_history() {
+    let primary = Server::start(&PRIMARY);
+    let strict = ["--appendonly", "yes", "--appendfsync", "always"];
+    let server = Server::starter().args(&PRIMARY).args(&strict).start();
+    let (mut client, mut control) = (server.connect(), server.connect());
+    for _ in 0..100 {
+        client.call("INCR n");
+    }
+    control.expect(&format!("REPLICAOF 127.0.0.1 {}", primary.port()), "+OK");
+    control.eventually_up();
+    control.eventually_info("aof_rewrite_in_progress", "0");
+    control.eventually_info("aof_rewrite_scheduled", "0");
+    client.expect("GET n", "nil");
+    control.expect("REPLICAOF NO ONE", "+OK");
+    client.expect("WAITAOF 1 0 0", "[:1 :0]");
+    client.expect("INCR n", ":1");
+}
+
+#[test]
 fn waits_for_replicas_can_be_called_off_and_end_with_the_role() {
     let other = Server::start(&PRIMARY);
     let server = Server::start(&PRIMARY);
@@ -187,6 +206,63 @@ fn info_tells_of_a_full_synchronisation_on_both_sides() {
     here.eventually_info("loading", "0");
     here.eventually("GET old", "1");
     there.eventually_info("rdb_bgsave_in_progress", "0");
+}
+
+#[test]
+fn old_data_of_the_same_history_are_shown_while_new_ones_come() {
+    if !is_carnelian() {
+        return;
+    }
+    let primary = Server::start(&PRIMARY);
+    let mut there = primary.connect();
+    there.expect("SET old 1", "+OK");
+    let replica = replica_of(&primary, &["--repl-diskless-load", "swapdb"]);
+    let mut here = replica.connect();
+    catch_up(&mut there, &mut here);
+    there.expect("DEBUG POPULATE 1000 k 100", "+OK");
+    there.expect("CONFIG SET rdb-key-save-delay 1000000", "+OK");
+    let large = "v".repeat(64 << 10);
+    there.expect("MULTI", "+OK");
+    there.expect("CLIENT KILL TYPE replica", "+QUEUED");
+    there.expect("CONFIG SET repl-backlog-size 16384", "+QUEUED");
+    there.expect(&format!("SET large {large}"), "+QUEUED");
+    there.call("EXEC");
+    here.eventually_info("async_loading", "1");
+    assert_eq!(here.info("loading"), "0");
+    assert!(there.info("slave0").contains("state=wait_bgsave"));
+    here.expect("GET old", "1");
+    let loading = "-LOADING Redis is loading the dataset in memory";
+    here.expect("REPLICAOF NO ONE", loading);
+    here.expect("CONFIG SET appendonly no", loading);
+    there.expect("CONFIG SET repl-diskless-sync-delay 100", "+OK");
+    there.expect("CLIENT KILL TYPE replica", ":1");
+    here.eventually_info("async_loading", "0");
+    here.expect("CONFIG SET appendonly no", "+OK");
+    here.expect("GET old", "1");
+    here.expect("REPLICAOF NO ONE", "+OK");
+}
+
+#[test]
+fn a_replica_that_takes_nothing_is_given_up_and_others_are_not() {
+    if !is_carnelian() {
+        return;
+    }
+    let timed = ["--repl-timeout", "2", "--repl-diskless-sync-delay", "20"];
+    let together = ["--repl-diskless-sync-max-replicas", "2", "--rdbcompression", "no"];
+    let primary = Server::starter().args(&timed).args(&together).start();
+    let mut there = primary.connect();
+    there.expect("DEBUG POPULATE 64 k 1000000", "+OK");
+    let mut stalled = TcpStream::connect(("127.0.0.1", primary.port())).expect("the port answers");
+    stalled.write_all(b"REPLCONF capa eof\r\nPSYNC ? -1\r\n").expect("it listens");
+    let replica = Server::start(&["--repl-diskless-load", "swapdb"]);
+    let mut here = replica.connect();
+    here.expect(&format!("REPLICAOF 127.0.0.1 {}", primary.port()), "+OK");
+    here.eventually_up();
+    assert!(primary.log().contains("Disconnecting timedout replica (full sync)"));
+    assert!(primary.log().contains("done reading from pipe, 1 replicas still up"));
+    assert_eq!(there.info("sync_full"), "2");
+    catch_up(&mut there, &mut here);
+    here.expect("DBSIZE", ":64");
 }
 
 #[test]

@@ -79,6 +79,8 @@ fn wait_for(
     deadline_ms: Option<u64>,
 ) -> Result<Effect, CommandError> {
     let database = Arc::clone(&context.session.database);
+    // What the client wrote may have given way to data with a shorter history.
+    let awaited = Awaited { offset: awaited.offset.min(database.log.end()), ..awaited };
     let reached = awaited.reached(&database);
     if awaited.is_met_by(reached) || context.nesting != Nesting::Nothing {
         awaited.reply(reached, &mut context.reply);

@@ -116,6 +116,9 @@ pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str
     if needs_link && gate & gate::STALE != 0 {
         return Some(MASTERDOWN);
     }
+    if gate & gate::LOADING_BESIDE != 0 && entry.flags.contains(Flags::NO_ASYNC_LOADING) {
+        return Some(LOADING);
+    }
     let needs_data = !entry.flags.contains(Flags::LOADING)
         || queued.is_some_and(|queue| queue.lacks(Flags::LOADING));
     (needs_data && gate & gate::LOADING != 0).then_some(LOADING)

@@ -345,9 +345,8 @@ impl Link {
         let transfer = &self.following.transfer;
         transfer.is_beside.store(shows_old, Ordering::SeqCst);
         transfer.is_loading.store(true, Ordering::SeqCst);
-        if !shows_old {
-            self.database.replication.set_gate(gate::LOADING, true);
-        }
+        let bit = if shows_old { gate::LOADING_BESIDE } else { gate::LOADING };
+        self.database.replication.set_gate(bit, true);
     }
 
     /// Gives up the old data and their history, before others are loaded.
@@ -377,7 +376,7 @@ impl Link {
             database.log.restart(offset, loaded.selected);
             keep_backlog(&worker.server, database);
             following.set_past(true);
-            database.replication.set_gate(gate::LOADING, false);
+            database.replication.set_gate(gate::LOADING | gate::LOADING_BESIDE, false);
             let source = database.log.set_foreign(true);
             log::notice!("MASTER <-> REPLICA sync: Finished with success");
             Ok(source)
@@ -389,7 +388,8 @@ impl Link {
         transfer.is_loading.store(false, Ordering::SeqCst);
         transfer.is_beside.store(false, Ordering::SeqCst);
         if !self.following.is_stopped() {
-            self.database.replication.set_gate(gate::LOADING, false);
+            let bits = gate::LOADING | gate::LOADING_BESIDE;
+            self.database.replication.set_gate(bits, false);
         }
     }
 

@@ -44,8 +44,10 @@ pub mod gate {
     pub const LOADING: u32 = 1 << 4;
     /// It follows another and has no link to it.
     pub const LINK_DOWN: u32 = 1 << 5;
+    /// Data are being loaded, and the old ones are shown meanwhile.
+    pub const LOADING_BESIDE: u32 = 1 << 6;
     /// Bits for which a command may be refused.
-    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING | LOADING;
+    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING | LOADING | LOADING_BESIDE;
 }
 
 /// What a database knows of replication.

@@ -236,7 +236,7 @@ impl Primary {
                 if is_cut_off {
                     replica.send_newline();
                 }
-            } else if replica.is_sending() && is_late {
+            } else if replica.is_behind() && is_late {
                 log::warning!("Disconnecting timedout replica (full sync): {}", replica.name());
                 replica.client.kill();
             } else {

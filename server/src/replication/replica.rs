@@ -305,8 +305,8 @@ pub fn promote(database: &Database) -> bool {
         history.shift(new_id(), end);
         (previous, history.id())
     };
-    let all = gate::REPLICA | gate::READ_ONLY | gate::STALE | gate::LOADING | gate::LINK_DOWN;
-    replication.set_gate(all, false);
+    let roles = gate::REPLICA | gate::READ_ONLY | gate::STALE | gate::LINK_DOWN;
+    replication.set_gate(roles | gate::LOADING | gate::LOADING_BESIDE, false);
     replication.own_keys.clear();
     log::set_role(log::Role::Primary);
     log::notice!(
