@@ -266,6 +266,31 @@ fn a_replica_that_takes_nothing_is_given_up_and_others_are_not() {
 }
 
 #[test]
+fn a_replica_that_asks_for_data_is_sent_away() {
+    if !is_carnelian() {
+        return;
+    }
+    let server = Server::start(&PRIMARY);
+    let mut client = server.connect();
+    client.expect("SET k 1", "+OK");
+    for (command, name, error) in [
+        ("GET k", "get", "Replica can't interact with the keyspace"),
+        ("SET k 2", "set", "Replica can't interact with the keyspace"),
+        ("SLOWLOG GET", "slowlog|get", ""),
+    ] {
+        let mut replica = server.connect();
+        replica.send(b"PSYNC ? -1\r\n");
+        assert!(replica.read().text().starts_with("FULLRESYNC "));
+        replica.send(format!("{command}\r\n").as_bytes());
+        replica.read_to_close();
+        eventually_logged(&server, &format!("Replica generated a reply to command '{name}'"));
+        eventually_logged(&server, error);
+    }
+    assert_eq!(server.log().matches("This master is sending an error to its replica").count(), 2);
+    client.expect("GET k", "1");
+}
+
+#[test]
 fn a_smaller_backlog_counts_at_once_for_who_comes_back() {
     let primary = Server::start(&PRIMARY);
     let replica = replica_of(&primary, &[]);

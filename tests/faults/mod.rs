@@ -246,16 +246,24 @@ impl<'s> Series<'s> {
     fn compare(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let states: Vec<_> = self.servers.iter().map(|it| state(it).ok()).collect();
-            let first = states[0].as_ref();
-            if first.is_some() && states.iter().all(|it| it.as_ref() == first) {
+            // Signs of life count: a digest may take longer than there is between two of them.
+            let offsets = self.each(offset);
+            let digests = if are_same(&offsets) { self.each(digest) } else { Vec::new() };
+            if are_same(&digests) {
                 return self.count_syncs();
             }
             if deadline < Instant::now() {
-                bail!("not the same after {PATIENCE:?}: {states:?}\n{}", self.report());
+                bail!(
+                    "not the same after {PATIENCE:?}: {offsets:?} {digests:?}\n{}",
+                    self.report()
+                );
             }
             sleep(Duration::from_millis(20));
         }
+    }
+
+    fn each(&self, question: impl Fn(&Server) -> Result<String>) -> Vec<Option<String>> {
+        self.servers.iter().map(|server| question(server).ok()).collect()
     }
 
     /// Counters begin anew with each start.
@@ -296,22 +304,22 @@ impl<'s> Series<'s> {
     }
 }
 
-/// What has to be the same everywhere: how far the history has come, and the data.
-#[derive(Debug, PartialEq)]
-struct State {
-    offset: String,
-    digest: String,
+/// Whether all servers have said something, and the same.
+fn are_same(said: &[Option<String>]) -> bool {
+    said.first().is_some_and(Option::is_some) && said.iter().all(|it| *it == said[0])
 }
 
-/// None while a server has no link to its primary.
-fn state(server: &Server) -> Result<State> {
-    let mut client = connect(server)?;
-    let info = ask(&mut client, "INFO replication")?;
+/// How far the history has come; an error while a server has no link to its primary.
+fn offset(server: &Server) -> Result<String> {
+    let info = ask(&mut connect(server)?, "INFO replication")?;
     let is_up =
         field(&info, "role") == Some("master") || field(&info, "master_link_status") == Some("up");
     ensure!(is_up, "no link");
-    let offset = field(&info, "master_repl_offset").context("no offset")?.to_owned();
-    Ok(State { offset, digest: ask(&mut client, "DEBUG DIGEST")? })
+    Ok(field(&info, "master_repl_offset").context("no offset")?.to_owned())
+}
+
+fn digest(server: &Server) -> Result<String> {
+    ask(&mut connect(server)?, "DEBUG DIGEST")
 }
 
 /// All keys with their values, as DUMP has them.

@@ -158,6 +158,8 @@ impl Rewrite {
         settle(server, database, outcome, mode == Mode::Built);
         // Who may take the next snapshot finds everything booked.
         drop(claim);
+        // What was synced until now did not count without the base: WAITAOF.
+        database.replication.primary.waits.settle(database);
         super::heed(server, database, &server.config());
     }
 }
@@ -226,8 +228,6 @@ fn settle(server: &Server, database: &Database, outcome: Option<bool>, was_built
         drop(state);
         let is_strict = server.config().appendfsync == AppendFsync::Always;
         database.log.set_strict(is_strict);
-        // What was synced until now did not count without the base.
-        database.replication.primary.waits.settle(database);
         return;
     }
     // What was written so far is of no use without a base.

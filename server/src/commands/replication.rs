@@ -358,7 +358,7 @@ fn attach(context: &mut Context<'_>, database: &Database, is_old: bool, greeting
     session.shared.set_flag(bits::REPLICA, true);
     session.class = ClientClass::Replica;
     let greeting = greeting.map(|text| Bytes::from(text.into_bytes()));
-    session.attached = Some(Box::new(Attached::new(Arc::clone(&replica), greeting)));
+    session.attach(Attached::new(Arc::clone(&replica), greeting));
     database.replication.primary.attach(&replica);
 }
 
