@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 /// Memory is taken in blocks of this size. A piece pins its block.
 const BLOCK_BYTES: usize = 32 << 10;
@@ -104,16 +104,24 @@ impl Backlog {
         Ok(next)
     }
 
-    /// Forgets what is before `offset`, as far as whole pieces go.
+    /// Forgets what is before `offset`: whole pieces, and the front of a large one, which would be offered
+    /// to readers for as long as any of it is.
     pub fn trim(&mut self, offset: u64) {
         if offset >= self.end {
             self.close_tail();
         }
-        while let Some((start, bytes)) = self.pieces.front()
-            && start + bytes.len() as u64 <= offset
-        {
-            self.start = start + bytes.len() as u64;
-            self.pieces.pop_front();
+        while let Some((start, bytes)) = self.pieces.front_mut() {
+            let end = *start + bytes.len() as u64;
+            if end <= offset {
+                self.start = end;
+                self.pieces.pop_front();
+                continue;
+            }
+            if BLOCK_BYTES < bytes.len() && *start < offset {
+                bytes.advance((offset - *start) as usize);
+                (*start, self.start) = (offset, offset);
+            }
+            return;
         }
     }
 
@@ -164,6 +172,17 @@ mod tests {
         assert_eq!(read_all(&mut backlog, 104, 9), Ok(b"ef".to_vec()));
         backlog.trim(106);
         assert!(backlog.is_empty() && backlog.start() == 106);
+    }
+
+    #[test]
+    fn a_large_piece_is_forgotten_bit_by_bit() {
+        let mut backlog = Backlog::new(0);
+        let large: Vec<u8> = (0..4 * BLOCK_BYTES).map(|at| at as u8).collect();
+        let end = backlog.append_piece(large.clone().into());
+        backlog.trim(end - 10);
+        assert_eq!((backlog.start(), backlog.len()), (end - 10, 10));
+        assert_eq!(read_all(&mut backlog, end - 11, 9), Err(Trimmed));
+        assert_eq!(read_all(&mut backlog, end - 10, 9), Ok(large[large.len() - 10..].to_vec()));
     }
 
     proptest! {

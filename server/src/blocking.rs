@@ -103,7 +103,10 @@ impl Waiter {
     /// Whether it waits for something that cannot be called off, and that ends soon.
     fn is_bound(&self) -> bool {
         let Wait { keys, deadline_ms, on_timeout, .. } = &self.wait;
-        keys.is_empty() && deadline_ms.is_none() && *on_timeout == OnTimeout::NullArray
+        keys.is_empty()
+            && deadline_ms.is_none()
+            && *on_timeout == OnTimeout::NullArray
+            && self.awaited.is_none()
     }
 
     /// Ends the wait in vain. The reply, unless somebody else has ended it.
@@ -167,13 +170,21 @@ pub fn unblock(worker: &mut Worker, client: &ClientShared, how: Unblock) -> bool
     true
 }
 
-/// Ends all waits that can be called off, with this error.
-pub fn end_all(database: &Database, error: &str) {
+/// Ends all waits that can be called off, with this error, which counts as a call that failed.
+pub fn end_all(worker: &mut Worker, database: &Database, error: &str) {
     for client in database.clients.list() {
         let Some(waiter) = client.waiter.lock().clone() else { continue };
-        if !waiter.is_bound() {
-            waiter.finish(format!("-{error}\r\n").into_bytes());
+        if waiter.is_bound() || !waiter.call_off() {
+            continue;
         }
+        let counters = worker.counters(database);
+        let figures = &counters.commands[waiter.command];
+        // One of the server's own commands has counted as a call when it began to wait.
+        figures.calls.add(u64::from(waiter.awaited.is_none()));
+        figures.failed.add(1);
+        counters.count_error(error);
+        let reply = format!("-{error}\r\n").into_bytes();
+        worker.post(waiter.client.reactor, Message::Resume(waiter, reply));
     }
 }
 

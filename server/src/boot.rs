@@ -23,6 +23,7 @@ use carnelian_config::{
 
 use crate::acl;
 use crate::aof;
+use crate::blocking::Waiter;
 use crate::configure::level;
 use crate::control::{self, ControlPlane};
 use crate::database::{Database, Stats};
@@ -361,11 +362,20 @@ impl Running {
             log::warning!(
                 "Errors trying to shut down the server. Check the logs for more information."
             );
-            if let Some(waiter) = waiter {
-                waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
-            }
+            self.disappoint(waiter);
         }
         self.end();
+    }
+
+    /// Tells those who asked for the end, the first of them and who has asked since, that it does not come.
+    fn disappoint(&self, first: Option<Arc<Waiter>>) {
+        let since = self.requests.try_iter().filter_map(|request| match request {
+            Request::Shutdown(_, waiter) => Some(waiter),
+            _ => None,
+        });
+        for waiter in first.into_iter().chain(since) {
+            waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
+        }
     }
 
     /// Returns when the reactors have ended.
@@ -433,8 +443,10 @@ impl Running {
                 database.snapshots.wait_until_idle();
             }
         }
-        databases.retain(|database| is_saved(database, flags));
-        if databases.is_empty() {
+        let mut saved = databases.clone();
+        saved.retain(|database| is_saved(database, flags));
+        if saved.is_empty() {
+            leave_primaries(&databases);
             for mailbox in &self.server.mailboxes {
                 mailbox.post(Message::Shutdown);
             }
@@ -444,7 +456,7 @@ impl Running {
         let halt = Halt::begin(&self.server);
         log::notice!("Saving the final RDB snapshot before exiting.");
         process::notify_supervisor("STATUS=Saving the final RDB snapshot\n");
-        for database in &databases {
+        for database in &saved {
             if snapshot::save(database).is_ok() {
                 continue;
             }
@@ -455,6 +467,7 @@ impl Running {
             }
             log::warning!("Error trying to save the DB. Exit anyway.");
         }
+        leave_primaries(&databases);
         halt.end();
         true
     }
@@ -481,6 +494,13 @@ fn reload(server: &Arc<Server>) {
 fn is_saved(database: &Database, flags: ShutdownFlags) -> bool {
     let has_points = !database.config().save.is_empty();
     !flags.nosave && (has_points || flags.save && database.is_first())
+}
+
+/// The reactors are about to close the links to primaries: their threads are not to make them again.
+fn leave_primaries(databases: &[Arc<Database>]) {
+    for database in databases {
+        database.replication.is_ending.store(true, Ordering::SeqCst);
+    }
 }
 
 fn seats(asked_for: usize) -> Result<Vec<Seat>> {

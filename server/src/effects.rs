@@ -218,7 +218,8 @@ impl EffectLog {
 
     #[cold]
     fn holds_strictly(&self, end: u64, reactor: usize) -> bool {
-        if end <= self.synced() {
+        if end <= self.synced() || self.end() < end {
+            // Of data that have given way to others, whose history is shorter.
             return false;
         }
         self.held.fetch_or(bit(reactor), Ordering::SeqCst);

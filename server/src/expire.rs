@@ -35,6 +35,9 @@ pub struct Sweep {
 
 /// Sweeps for at most a slice of time. Whether there is much left to do.
 pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -> bool {
+    if worker.reactor == 0 && database.replication.is_replica() {
+        database.replication.own_keys.tick(worker, database);
+    }
     let now_ms = worker.clock.now_ms();
     // For a script that runs for long the time stands still.
     if !database.active_expiry.load(Ordering::Relaxed)

@@ -217,7 +217,15 @@ impl Session {
 
     fn settle_user(&mut self) {
         self.authenticated = self.logged_in || self.database.acl.is_open();
-        self.may_do_all = self.authenticated && self.user.is_unrestricted();
+        // A replica may not do all, whoever it is: see `dispatch::admit`.
+        let is_free = self.user.is_unrestricted() && self.attached.is_none();
+        self.may_do_all = self.authenticated && is_free;
+    }
+
+    /// The client is a replica from now on.
+    pub fn attach(&mut self, attached: Attached) {
+        self.attached = Some(Box::new(attached));
+        self.settle_user();
     }
 }
 

@@ -31,7 +31,7 @@ fn primaries() -> Vec<(String, Server)> {
     servers
 }
 
-fn replica_of(primary: &Server, args: &[&str]) -> Server {
+pub fn replica_of(primary: &Server, args: &[&str]) -> Server {
     let port = primary.port().to_string();
     let server = Server::starter().args(&["--replicaof", "127.0.0.1", &port]).args(args).start();
     server.connect().eventually_up();
@@ -187,6 +187,22 @@ pub fn write_some(client: &mut Client, round: u64) {
     client.expect("SELECT 0", "+OK");
 }
 
+/// It follows from where it was after a cut from either side.
+#[track_caller]
+pub fn goes_on_after_cuts(name: &str, there: &mut Client, here: &mut Client) {
+    let full = there.info("sync_full");
+    here.call("CLIENT KILL TYPE master");
+    write_some(there, 6);
+    here.eventually_up();
+    catch_up(there, here);
+    there.call("CLIENT KILL TYPE replica");
+    write_some(there, 7);
+    catch_up(there, here);
+    assert_same(name, there, here);
+    assert_eq!(there.info("sync_full"), full, "{name}");
+    assert!(2 <= there.info("sync_partial_ok").parse::<u64>().expect("a number"), "{name}");
+}
+
 #[test]
 fn a_replica_has_what_its_primary_has() {
     if !is_carnelian() {
@@ -205,18 +221,7 @@ fn a_replica_has_what_its_primary_has() {
         catch_up(&mut there, &mut here);
         assert_same(&name, &mut there, &mut here);
 
-        // It follows from where it was after a cut from either side.
-        let full = there.info("sync_full");
-        here.call("CLIENT KILL TYPE master");
-        write_some(&mut there, 6);
-        here.eventually_up();
-        catch_up(&mut there, &mut here);
-        there.call("CLIENT KILL TYPE replica");
-        write_some(&mut there, 7);
-        catch_up(&mut there, &mut here);
-        assert_same(&name, &mut there, &mut here);
-        assert_eq!(there.info("sync_full"), full, "{name}");
-        assert!(2 <= there.info("sync_partial_ok").parse::<u64>().unwrap(), "{name}");
+        goes_on_after_cuts(&name, &mut there, &mut here);
 
         // The primary waits for it.
         there.expect("SET waited 1", "+OK");

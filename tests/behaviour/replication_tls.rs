@@ -6,7 +6,9 @@ use carnelian_tests::certificates::Authority;
 use carnelian_tests::server::Certificates;
 use carnelian_tests::{Client, Server, is_carnelian, peers};
 
-use super::replication_replica::{Waiting, assert_same, catch_up, eventually_logged, write_some};
+use super::replication_replica::{
+    Waiting, assert_same, catch_up, eventually_logged, goes_on_after_cuts, write_some,
+};
 
 const PRIMARY: [&str; 4] =
     ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600"];
@@ -58,17 +60,7 @@ fn follows(name: &str, primary: &Server, replica: &Server) {
     catch_up(&mut there, &mut here);
     assert_same(name, &mut there, &mut here);
 
-    let full = there.info("sync_full");
-    here.call("CLIENT KILL TYPE master");
-    write_some(&mut there, 6);
-    here.eventually_up();
-    catch_up(&mut there, &mut here);
-    there.call("CLIENT KILL TYPE replica");
-    write_some(&mut there, 7);
-    catch_up(&mut there, &mut here);
-    assert_same(name, &mut there, &mut here);
-    assert_eq!(there.info("sync_full"), full, "{name}");
-    assert!(2 <= there.info("sync_partial_ok").parse::<u64>().expect("a number"), "{name}");
+    goes_on_after_cuts(name, &mut there, &mut here);
 }
 
 #[test]

@@ -29,3 +29,5 @@ pub mod crash;
 pub mod differential;
 #[path = "../switches/mod.rs"]
 pub mod switches;
+#[path = "../faults/mod.rs"]
+pub mod faults;

@@ -10,7 +10,7 @@ mod convert;
 pub mod load;
 mod rewrite;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ const LOT_BYTES: usize = 16 << 20;
 #[derive(Default)]
 pub struct Aof {
     state: Mutex<State>,
+    /// Its mode, for those who must not wait for the lock.
+    mode: AtomicU8,
     /// It cannot be written to, and why.
     refuses_writes: AtomicBool,
     trouble: Mutex<String>,
@@ -177,6 +179,21 @@ impl Aof {
         }
     }
 
+    /// Whether there is one, or is to be.
+    pub fn is_on(&self) -> bool {
+        self.mode.load(Ordering::SeqCst) != Mode::Off as u8
+    }
+
+    /// Whether what it holds is all there is to know of the data: it has its base.
+    pub fn is_complete(&self) -> bool {
+        self.mode.load(Ordering::SeqCst) == Mode::On as u8
+    }
+
+    fn enter(&self, state: &mut State, mode: Mode) {
+        state.mode = mode;
+        self.mode.store(mode as u8, Ordering::SeqCst);
+    }
+
     fn folder(&self, config: &Config) -> Result<Arc<Folder>, String> {
         let mut state = self.state.lock();
         if let Some(folder) = &state.folder {
@@ -233,7 +250,7 @@ pub fn open_at_start(server: &Arc<Server>, database: &Arc<Database>) -> Result<(
         .map_err(|source| FileError { what: "Can't start a thread".into(), source })?;
     let mut state = database.aof.state.lock();
     state.writer = Some(writer);
-    state.mode = Mode::On;
+    database.aof.enter(&mut state, Mode::On);
     drop(state);
     database.log.set_strict(config.appendfsync == AppendFsync::Always);
     folder.remove_history(&tell);
@@ -249,10 +266,10 @@ pub fn enable(server: &Arc<Server>, database: &Arc<Database>, is_nested: bool) -
         }
         if state.writer.is_some() {
             // It was ended in this very transaction.
-            state.mode = Mode::On;
+            database.aof.enter(&mut state, Mode::On);
             return Ok(());
         }
-        state.mode = Mode::Awaited;
+        database.aof.enter(&mut state, Mode::Awaited);
         // The folder may be another than at the last time.
         state.folder = None;
     }
@@ -276,7 +293,7 @@ pub fn enable(server: &Arc<Server>, database: &Arc<Database>, is_nested: bool) -
             Ok(())
         }
         Err(Unbegun::Failed) => {
-            database.aof.state.lock().mode = Mode::Off;
+            database.aof.enter(&mut database.aof.state.lock(), Mode::Off);
             log::warning!(
                 "Redis needs to enable the AOF but can't trigger a background AOF rewrite \
                  operation. Check the above logs for more info about the error."
@@ -290,11 +307,13 @@ pub fn enable(server: &Arc<Server>, database: &Arc<Database>, is_nested: bool) -
 pub fn disable(server: &Server, database: &Database, is_nested: bool) {
     let writer = {
         let mut state = database.aof.state.lock();
-        state.mode = Mode::Off;
+        database.aof.enter(&mut state, Mode::Off);
         state.rewrites.is_scheduled = false;
         // Where locks are held, `tick` ends the writer.
         if is_nested { None } else { state.writer.take() }
     };
+    // Nobody can wait for it any longer: WAITAOF.
+    database.replication.primary.waits.settle(database);
     if !is_nested
         && database.snapshots.running() == Some(Purpose::Rewrite)
         && database.snapshots.cancel()

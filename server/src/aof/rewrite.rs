@@ -99,9 +99,11 @@ pub fn begin(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Unbeg
     if let Some(incr) = incr {
         let writer = start_writer(server, database, &folder, incr, from);
         let writer = writer.map_err(|error| failed(error.to_string()))?;
+        // All before it will be in the base.
+        database.log.release(from, &server.mailboxes);
         let mut state = database.aof.state.lock();
         state.writer = Some(writer);
-        state.mode = Mode::Built;
+        database.aof.enter(&mut state, Mode::Built);
         built = Mode::Built;
     }
     {
@@ -157,6 +159,8 @@ impl Rewrite {
         settle(server, database, outcome, mode == Mode::Built);
         // Who may take the next snapshot finds everything booked.
         drop(claim);
+        // What was synced until now did not count without the base: WAITAOF.
+        database.replication.primary.waits.settle(database);
         super::heed(server, database, &database.config());
     }
 }
@@ -221,14 +225,14 @@ fn settle(server: &Server, database: &Database, outcome: Option<bool>, was_built
         return;
     }
     if outcome == Some(true) {
-        state.mode = Mode::On;
+        database.aof.enter(&mut state, Mode::On);
         drop(state);
         let is_strict = database.config().appendfsync == AppendFsync::Always;
         database.log.set_strict(is_strict);
         return;
     }
     // What was written so far is of no use without a base.
-    state.mode = Mode::Awaited;
+    database.aof.enter(&mut state, Mode::Awaited);
     state.rewrites.is_scheduled = true;
     let (writer, folder) = (state.writer.take(), state.folder.clone());
     drop(state);

@@ -15,6 +15,7 @@ use crate::listener::reason;
 use crate::log;
 use crate::rates::Turns;
 use crate::registry::ServerCommand;
+use crate::replication::gate;
 use crate::server::Server;
 use crate::settings;
 
@@ -80,7 +81,10 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|&[name, value]| (name, value)).collect();
     let loopback = context.session.loopback;
     let waits = |name: &[u8]| LATER.iter().any(|later| name.eq_ignore_ascii_case(later));
-    if context.session.database.loading.is_on() && pairs.iter().any(|(name, _)| waits(name)) {
+    let database = &context.session.database;
+    let gate = database.replication.gate() & (gate::LOADING | gate::LOADING_BESIDE);
+    let is_loading = database.loading.is_on() || gate != 0;
+    if is_loading && pairs.iter().any(|(name, _)| waits(name)) {
         return Err(CommandError::text(LOADING));
     }
     let is_nested = context.held.is_some();

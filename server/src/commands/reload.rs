@@ -37,6 +37,8 @@ pub(super) fn through_file(
             for db in 0..call.db.databases() {
                 call.db.flush(db);
             }
+            database.scripting.engine(&database)?.flush_libraries();
+            database.scripting.figures();
         }
         match load::reload(&database, call.db.access(), present) {
             true => Ok(()),

@@ -207,6 +207,8 @@ fn psync(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         return Err(CommandError::NotAnInteger);
     };
     let primary = &database.replication.primary;
+    // No more is offered than the configuration has kept since it was last changed.
+    primary.resize_backlog(&database, &context.worker.server.config());
     if go_on(context, &database, id, offset) {
         primary.partial.fetch_add(1, Ordering::Relaxed);
         return Ok(Effect::None);
@@ -362,7 +364,7 @@ fn attach(context: &mut Context<'_>, database: &Database, is_old: bool, greeting
     session.shared.set_flag(bits::REPLICA, true);
     session.class = ClientClass::Replica;
     let greeting = greeting.map(|text| Bytes::from(text.into_bytes()));
-    session.attached = Some(Box::new(Attached::new(Arc::clone(&replica), greeting)));
+    session.attach(Attached::new(Arc::clone(&replica), greeting));
     database.replication.primary.attach(&replica);
 }
 

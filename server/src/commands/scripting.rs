@@ -5,8 +5,9 @@ use carnelian_resp::number::parse_i64;
 use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 
 use crate::commands::{Context, help};
-use crate::dispatch::Nesting;
+use crate::dispatch::{self, Nesting};
 use crate::registry::{ServerCommand, ServerRun};
+use crate::replication::gate;
 use crate::scripting::ScriptHost;
 use crate::session::Session;
 
@@ -274,10 +275,15 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
     Ok(says_so || access == Access::ReadOnly)
 }
 
-/// A script that says what it does is refused before it runs where it could need memory, or write what
-/// cannot be saved.
+/// A script that says what it does is refused before it runs where it could need memory, write what
+/// cannot be saved or what replicas are not there for, or read what is old.
 fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError> {
-    if flags.contains(ScriptFlags::COMPAT) || flags.contains(ScriptFlags::NO_WRITES) {
+    let gate = session.database.replication.gate();
+    let is_compat = flags.contains(ScriptFlags::COMPAT);
+    if gate & gate::REFUSING != 0 && session.primary.is_none() {
+        check_gate(flags, is_compat, gate)?;
+    }
+    if is_compat || flags.contains(ScriptFlags::NO_WRITES) {
         return Ok(());
     }
     if session.database.snapshots.refuses_writes() {
@@ -301,6 +307,27 @@ fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError
         ));
     }
     Ok(())
+}
+
+/// What replication refuses a script for. One that says nothing is refused its commands instead, but for
+/// what is old.
+#[cold]
+fn check_gate(flags: ScriptFlags, is_compat: bool, gate: u32) -> Result<(), CommandError> {
+    let may_write = !is_compat && !flags.contains(ScriptFlags::NO_WRITES);
+    let is_stale = gate & gate::STALE != 0;
+    let text = match () {
+        () if is_stale && is_compat => dispatch::MASTERDOWN,
+        () if is_stale && !flags.contains(ScriptFlags::ALLOW_STALE) => {
+            "MASTERDOWN Link with MASTER is down, replica-serve-stale-data is set to 'no' and \
+             'allow-stale' flag is not set on the script."
+        }
+        () if may_write && gate & gate::READ_ONLY != 0 => {
+            "READONLY Can not run script with write flag on readonly replica"
+        }
+        () if may_write && gate & gate::LACKING != 0 => dispatch::NOREPLICAS,
+        () => return Ok(()),
+    };
+    Err(CommandError::text(text))
 }
 
 /// An error of the engine, which leaves the code out.

@@ -7,7 +7,7 @@ use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Wait, a
 use crate::commands::Context;
 use crate::dispatch::Nesting;
 use crate::registry::{ServerCommand, ServerRun};
-use crate::replication::waits::Awaited;
+use crate::replication::waits::{Awaited, NO_FILE};
 
 const fn command(
     name: &'static str,
@@ -65,11 +65,8 @@ fn waitaof(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             "ERR WAITAOF {NOT_HERE} writes to replicas are just local and are not propagated."
         )));
     }
-    let has_file = context.database.config().appendonly;
-    if local != 0 && !has_file {
-        return Err(CommandError::text(
-            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
-        ));
+    if local != 0 && !context.session.database.aof.is_on() {
+        return Err(CommandError::text(NO_FILE));
     }
     let offset = context.session.logged;
     wait_for(context, Awaited { offset, replicas, local: Some(local != 0) }, deadline_ms)
@@ -82,6 +79,8 @@ fn wait_for(
     deadline_ms: Option<u64>,
 ) -> Result<Effect, CommandError> {
     let database = Arc::clone(&context.session.database);
+    // What the client wrote may have given way to data with a shorter history.
+    let awaited = Awaited { offset: awaited.offset.min(database.log.end()), ..awaited };
     let reached = awaited.reached(&database);
     if awaited.is_met_by(reached) || context.nesting != Nesting::Nothing {
         awaited.reply(reached, &mut context.reply);

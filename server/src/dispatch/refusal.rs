@@ -59,6 +59,9 @@ pub fn admit<'r>(
             return Err(Refusal::Gated(entry.id, internode::NOT_A_CLIENT));
         }
     } else if !session.may_do_all() {
+        if session.attached.is_some() && touches_keyspace(entry) {
+            return Err(Refusal::Gated(entry.id, KEPT_OUT));
+        }
         if !session.authenticated && !entry.flags.contains(Flags::NO_AUTH) {
             return Err(Refusal::NoAuth(entry.id));
         }
@@ -101,6 +104,13 @@ pub fn admit<'r>(
     Ok(entry)
 }
 
+/// Whether a command reads or writes keys, or may have others do so.
+fn touches_keyspace(entry: &Entry) -> bool {
+    entry.may_replicate
+        || entry.flags.contains(Flags::WRITE)
+        || entry.flags.contains(Flags::READONLY)
+}
+
 /// Why replication keeps a command, or one of those that EXEC is to run, from running.
 #[cold]
 pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str> {
@@ -121,11 +131,15 @@ pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str
     if needs_link && gate & gate::STALE != 0 {
         return Some(MASTERDOWN);
     }
+    if gate & gate::LOADING_BESIDE != 0 && entry.flags.contains(Flags::NO_ASYNC_LOADING) {
+        return Some(LOADING);
+    }
     let needs_data = !entry.flags.contains(Flags::LOADING)
         || queued.is_some_and(|queue| queue.lacks(Flags::LOADING));
     (needs_data && gate & gate::LOADING != 0).then_some(LOADING)
 }
 
+const KEPT_OUT: &str = "ERR Replica can't interact with the keyspace";
 pub const NOREPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";
 pub const READONLY: &str = "READONLY You can't write against a read only replica.";
 pub const MASTERDOWN: &str =
@@ -194,7 +208,6 @@ pub fn refuse(
         Refusal::Gated(_, text) => CommandError::text(*text),
         Refusal::Denied(id, denied) => {
             let entry = registry.entry(*id);
-            session.last_command = *id as u32;
             let is_queued = session.transaction.is_some();
             let origin = if is_queued { Origin::Multi } else { Origin::TopLevel };
             acl::report(worker, session, entry, words, *denied, origin);
@@ -215,6 +228,7 @@ pub fn refuse(
     | Refusal::Gated(id, _)
     | Refusal::Denied(id, _) = refusal
     {
+        session.last_command = *id as u32;
         counters.commands[*id].rejected.add(1);
         if registry.entry(*id).full_name == "exec" {
             session.discard();

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::effects::Unit;
 use crate::registry::Entry;
+use crate::replication::own_keys;
 use crate::session::{Session, Worker};
 use crate::settings::Settings;
 
@@ -27,6 +28,7 @@ pub struct Run<'r> {
     clock: &'r Clock,
     overflowed: &'r Cell<bool>,
     counters: &'r Counters,
+    database: &'r Database,
     /// How many runs the times of cheap commands stand for; 0 if they are not taken.
     weight: u64,
     is_fine: bool,
@@ -73,6 +75,7 @@ impl<'r> Run<'r> {
             clock,
             overflowed: &worker.overflowed,
             counters: worker.counters(database),
+            database,
             weight,
             is_fine,
             last_ns: if weight != 0 { clock.elapsed_ns() } else { 0 },
@@ -104,6 +107,19 @@ impl<'r> Run<'r> {
         }
     }
 
+    /// What a client writes to a replica is nobody else's to expire.
+    #[cold]
+    fn note_own_keys(&self, call: &mut Call<'_>, entry: &Entry, words: &[&[u8]]) {
+        let is_primary = call.db.due_ms() == 0;
+        if !is_primary && own_keys::are_noted(self.database) {
+            let own_keys = &self.database.replication.own_keys;
+            let _ = entry.for_each_key(words, |key| {
+                call.db.reach(key);
+                own_keys.note(&call.db, key);
+            });
+        }
+    }
+
     #[inline]
     pub fn command<'c>(
         &mut self,
@@ -126,6 +142,9 @@ impl<'r> Run<'r> {
         let result = (command.run)(call);
         if call.db.changes.following {
             self.follow(db, words, result.as_ref().unwrap_or(&Effect::None), call.db.changes);
+        }
+        if call.db.changes.keeps_expired && entry.flags.contains(Flags::WRITE) {
+            self.note_own_keys(call, entry, words);
         }
         match result {
             Ok(Effect::None) => {}

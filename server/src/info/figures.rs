@@ -42,8 +42,13 @@ pub(super) fn clients(view: &View<'_>, page: &mut Page) {
 
 pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
     let database = view.database;
-    page.field("loading", u8::from(database.loading.is_on()));
-    page.zeros(&["async_loading"]);
+    let following = database.replication.following.load();
+    let transfer = following.as_ref().map(|it| &it.transfer);
+    let transfer = transfer.filter(|it| it.is_loading.load(Ordering::Relaxed));
+    let is_beside = transfer.is_some_and(|it| it.is_beside.load(Ordering::Relaxed));
+    let is_loading = database.loading.is_on() || transfer.is_some() && !is_beside;
+    page.field("loading", u8::from(is_loading));
+    page.field("async_loading", u8::from(is_beside));
     let dirty = database.stats.sum(|counters| &counters.dirty);
     let figures = database.snapshots.figures(dirty);
     let of_current = |figure: fn(&Progress) -> &AtomicU64| {
@@ -61,7 +66,8 @@ pub(super) fn persistence(view: &View<'_>, page: &mut Page) {
     page.field("current_save_keys_total", keys);
     page.field("rdb_changes_since_last_save", figures.changes);
     let since_s = figures.current.iter().find(|current| current.is_background).map(|it| it.since_s);
-    page.field("rdb_bgsave_in_progress", u8::from(since_s.is_some()));
+    let is_syncing = database.replication.primary.is_syncing.load(Ordering::Relaxed);
+    page.field("rdb_bgsave_in_progress", u8::from(since_s.is_some() || is_syncing));
     page.field("rdb_last_save_time", figures.last_save_s);
     page.field("rdb_last_bgsave_status", if figures.has_failed { "err" } else { "ok" });
     let seconds = |time: Option<u64>| time.map_or(-1, |time| time as i64);
@@ -173,11 +179,9 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("pubsub_channels", pubsub.of(Kind::Channel).len());
     page.field("pubsub_patterns", pubsub.of(Kind::Pattern).len());
     page.field("pubsubshard_channels", pubsub.of(Kind::Shard).len());
+    page.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets"]);
+    page.field("slave_expires_tracked_keys", view.database.replication.own_keys.len());
     page.zeros(&[
-        "latest_fork_usec",
-        "total_forks",
-        "migrate_cached_sockets",
-        "slave_expires_tracked_keys",
         "active_defrag_hits",
         "active_defrag_misses",
         "active_defrag_key_hits",

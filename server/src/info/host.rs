@@ -54,6 +54,9 @@ pub(super) fn server(view: &View<'_>, page: &mut Page) {
     for (index, kind) in listeners.filter(|kind| kinds.contains(kind)).enumerate() {
         page.field(format_args!("listener{index}"), listener(config, kind));
     }
+    if let Some(left_ms) = view.database.replication.primary.parts_in_ms(view.now_ms()) {
+        page.field("shutdown_in_milliseconds", left_ms);
+    }
 }
 
 fn listener(config: &Config, kind: Kind) -> String {

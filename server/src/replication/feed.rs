@@ -147,15 +147,20 @@ impl Replica {
         matches!(*self.stage.lock(), Stage::Waiting)
     }
 
-    /// Whether it is being sent a snapshot.
-    pub fn is_sending(&self) -> bool {
-        matches!(*self.stage.lock(), Stage::Sending { .. })
+    /// Whether it is being sent a snapshot, and others may have to wait for it to take what there is.
+    pub fn is_behind(&self) -> bool {
+        match &*self.stage.lock() {
+            Stage::Sending { transfer, .. } => transfer.has_for(self.id()),
+            _ => false,
+        }
     }
 
     /// Under Redis's names.
     pub fn state(&self) -> &'static str {
         match *self.stage.lock() {
             Stage::Waiting => "wait_bgsave",
+            // As Redis says of what a child makes at this time.
+            Stage::Sending { ref transfer, .. } if !transfer.is_made() => "wait_bgsave",
             Stage::Sending { .. } => "send_bulk",
             Stage::Confirming | Stage::Online => "online",
             Stage::Done => "rdb_transmitted",

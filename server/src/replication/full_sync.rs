@@ -107,6 +107,18 @@ impl Transfer {
         self.state.lock().has_begun
     }
 
+    /// Whether the snapshot lies there as a whole, to be sent.
+    pub fn is_made(&self) -> bool {
+        !self.has_mark && self.has_begun()
+    }
+
+    /// Whether there is something that a replica has yet to take.
+    pub fn has_for(&self, replica: u64) -> bool {
+        let state = self.state.lock();
+        let all = state.first + state.chunks.len() as u64;
+        state.readers.iter().any(|reader| reader.replica == replica && reader.next < all)
+    }
+
     /// What comes next for a replica; if it is nothing, its reactor is told when there is more.
     pub fn take(&self, replica: u64, reactor: usize) -> Taken {
         let state = &mut *self.state.lock();

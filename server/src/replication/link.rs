@@ -22,6 +22,7 @@ use super::gate;
 use super::relay;
 use super::replica::{self, Following, Rules, Stage};
 use super::snapshot::{self, Loaded, OnDisk};
+use super::waits;
 use super::wire::{Socket, Wire};
 use crate::aof;
 use crate::clients::{ClientShared, Origin, bits};
@@ -52,10 +53,17 @@ pub fn start(server: Arc<Server>, database: Arc<Database>, following: Arc<Follow
     }
 }
 
-/// Appends how far we are, for the primary.
+/// Appends how far we are, and how much of it is on disk, for the primary.
 pub fn acknowledge(database: &Database, out: &mut Vec<u8>) {
+    // In this order: what is on disk is not more than what there is.
+    let synced = waits::synced(database);
     let end = database.log.end().to_string();
-    command(out, &[b"REPLCONF", b"ACK", end.as_bytes()]);
+    let mut words = vec![b"REPLCONF".as_slice(), b"ACK", end.as_bytes()];
+    let synced = synced.map(|synced| synced.to_string());
+    if let Some(synced) = &synced {
+        words.extend([b"FACK", synced.as_bytes()]);
+    }
+    command(out, &words);
 }
 
 struct Link {
@@ -66,11 +74,11 @@ struct Link {
 
 impl Link {
     fn run(&self) {
-        while !self.following.is_stopped() {
+        while !self.is_over() {
             let begun = Instant::now();
             let switches = self.database.internode.switches();
             let result = self.attempt();
-            if self.following.is_stopped() {
+            if self.is_over() {
                 return;
             }
             self.following.keep(None);
@@ -94,6 +102,11 @@ impl Link {
             let Following { host, port, .. } = &*self.following;
             log::notice!("Connecting to MASTER {host}:{port}");
         }
+    }
+
+    /// Whether no link is wanted any longer.
+    fn is_over(&self) -> bool {
+        self.following.is_stopped() || self.database.replication.is_ending.load(Ordering::SeqCst)
     }
 
     fn apply_rules(&self) {
@@ -223,8 +236,9 @@ impl Link {
 
     /// Comes to the answer to PSYNC.
     fn shake_hands(&self, wire: &mut Wire) -> Result<Step, String> {
-        let silent = |error: io::Error| {
-            format!("Master did not respond to command during SYNC handshake: {error}")
+        let silent = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => format!("Timeout connecting to the MASTER... ({error})"),
+            _ => format!("Master did not respond to command during SYNC handshake: {error}"),
         };
         let (mut handshake, ping) = Handshake::begin(self.introduction());
         wire.send(&ping).map_err(silent)?;
@@ -337,6 +351,7 @@ impl Link {
         });
         wire.end_payload();
         loaded.map_err(|reason| {
+            log::warning!("Internal error in RDB reading offset {}: {reason}", wire.counted_bytes);
             format!("Failed trying to load the MASTER synchronization DB from socket: {reason}")
         })
     }
@@ -369,9 +384,8 @@ impl Link {
         let transfer = &self.following.transfer;
         transfer.is_beside.store(shows_old, Ordering::SeqCst);
         transfer.is_loading.store(true, Ordering::SeqCst);
-        if !shows_old {
-            self.database.replication.set_gate(gate::LOADING, true);
-        }
+        let bit = if shows_old { gate::LOADING_BESIDE } else { gate::LOADING };
+        self.database.replication.set_gate(bit, true);
     }
 
     /// Gives up the old data and their history, before others are loaded.
@@ -401,7 +415,7 @@ impl Link {
             database.log.restart(offset, loaded.selected);
             keep_backlog(database);
             following.set_past(true);
-            database.replication.set_gate(gate::LOADING, false);
+            database.replication.set_gate(gate::LOADING | gate::LOADING_BESIDE, false);
             let source = database.log.set_foreign(true);
             log::notice!("MASTER <-> REPLICA sync: Finished with success");
             Ok(source)
@@ -413,7 +427,8 @@ impl Link {
         transfer.is_loading.store(false, Ordering::SeqCst);
         transfer.is_beside.store(false, Ordering::SeqCst);
         if !self.following.is_stopped() {
-            self.database.replication.set_gate(gate::LOADING, false);
+            let bits = gate::LOADING | gate::LOADING_BESIDE;
+            self.database.replication.set_gate(bits, false);
         }
     }
 
@@ -474,7 +489,7 @@ impl Link {
                 client.kill();
             }
         }
-        if !self.following.is_stopped() {
+        if !self.is_over() {
             log::notice!("Connection with master lost.");
             log::notice!("Caching the disconnected master state.");
         }

@@ -7,6 +7,7 @@ pub mod failover;
 pub mod feed;
 pub mod full_sync;
 pub mod link;
+pub mod own_keys;
 pub mod primary;
 mod relay;
 pub mod replica;
@@ -22,6 +23,7 @@ use arc_swap::ArcSwapOption;
 use carnelian_replication::{History, Id};
 use parking_lot::Mutex;
 
+use own_keys::OwnKeys;
 use primary::Primary;
 use replica::{Following, Rules};
 
@@ -42,8 +44,10 @@ pub mod gate {
     pub const LOADING: u32 = 1 << 4;
     /// It follows another and has no link to it.
     pub const LINK_DOWN: u32 = 1 << 5;
+    /// Data are being loaded, and the old ones are shown meanwhile.
+    pub const LOADING_BESIDE: u32 = 1 << 6;
     /// Bits for which a command may be refused.
-    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING | LOADING;
+    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING | LOADING | LOADING_BESIDE;
 }
 
 /// What a database knows of replication.
@@ -57,6 +61,10 @@ pub struct Replication {
     pub primary: Primary,
     /// The history is that of the snapshot that the server was started with.
     pub has_resumed: AtomicBool,
+    /// Keys that it removes by itself although it follows another.
+    pub own_keys: OwnKeys,
+    /// The process ends: a link that is lost is not made again.
+    pub is_ending: AtomicBool,
 }
 
 impl Default for Replication {
@@ -67,6 +75,8 @@ impl Default for Replication {
             following: ArcSwapOption::empty(),
             primary: Primary::default(),
             has_resumed: AtomicBool::new(false),
+            own_keys: OwnKeys::default(),
+            is_ending: AtomicBool::new(false),
         }
     }
 }

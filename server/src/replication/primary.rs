@@ -40,7 +40,8 @@ pub struct Primary {
     asked_at: AtomicU64,
     /// How much is kept for those who come back.
     backlog_bytes: AtomicU64,
-    next_ping_ms: AtomicU64,
+    /// When replicas last saw that we are here; 0: none has come yet.
+    last_ping_ms: AtomicU64,
     next_look_ms: AtomicU64,
     /// Replicas that keep up, as `min-replicas-max-lag` has it.
     pub good: AtomicUsize,
@@ -52,6 +53,8 @@ pub struct Primary {
     is_parting: AtomicBool,
     /// Writes are held back for that.
     holds_writes: AtomicBool,
+    /// Until when it waits; 0: it does not.
+    parts_at_ms: AtomicU64,
 }
 
 /// How often a server that is to end looks whether its replicas have everything.
@@ -185,6 +188,9 @@ impl Primary {
         }
         self.next_look_ms.store(now_ms + 1000, Ordering::Relaxed);
         let config = database.config();
+        if let Some(following) = &*database.replication.following.load() {
+            following.set_patience(config.repl_timeout);
+        }
         if self.is_attended() {
             self.ping(database, &config, now_ms);
             self.look_after(server, database, &config, now_ms);
@@ -197,16 +203,17 @@ impl Primary {
 
     /// Shows replicas that we are here, in the log, so that theirs pass it on.
     fn ping(&self, database: &Database, config: &Config, now_ms: u64) {
-        let due_ms = self.next_ping_ms.load(Ordering::Relaxed);
+        // From the last one on, by the period that is in force now: a PING that a longer one should have kept
+        // back takes this server past where a promoted replica has left its history.
         let period_ms = u64::from(config.repl_ping_replica_period) * 1000;
-        if due_ms == 0 {
-            self.next_ping_ms.store(now_ms + period_ms, Ordering::Relaxed);
+        let last_ms = self.last_ping_ms.load(Ordering::Relaxed);
+        if last_ms != 0 && last_ms <= now_ms && now_ms < last_ms + period_ms {
             return;
         }
-        if now_ms < due_ms && due_ms <= now_ms + period_ms {
+        self.last_ping_ms.store(now_ms, Ordering::Relaxed);
+        if last_ms == 0 {
             return;
         }
-        self.next_ping_ms.store(now_ms + period_ms, Ordering::Relaxed);
         let is_held = self.failover.lock().is_on();
         if !is_held && !database.replication.is_replica() && database.log.is_followed() {
             database.log.append_aside(&[b"PING"]);
@@ -229,7 +236,7 @@ impl Primary {
                 if is_cut_off {
                     replica.send_newline();
                 }
-            } else if replica.is_sending() && is_late {
+            } else if replica.is_behind() && is_late {
                 log::warning!("Disconnecting timedout replica (full sync): {}", replica.name());
                 replica.client.kill();
             } else {
@@ -263,7 +270,7 @@ impl Primary {
         );
     }
 
-    fn resize_backlog(&self, database: &Database, config: &Config) {
+    pub fn resize_backlog(&self, database: &Database, config: &Config) {
         let bytes = config.repl_backlog_size;
         if self.backlog_bytes.load(Ordering::Relaxed) != bytes && database.log.keeps_backlog() {
             self.backlog_bytes.store(bytes, Ordering::Relaxed);
@@ -281,6 +288,9 @@ impl Primary {
         }
         log::notice!("Waiting for replicas before shutting down.");
         self.is_parting.store(true, Ordering::SeqCst);
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = clock::wall_ms().saturating_add(patience_ms);
+        self.parts_at_ms.store(until_ms, Ordering::Relaxed);
         self.holds_writes.store(true, Ordering::SeqCst);
         database.pause.begin(Held::Writes, u64::MAX / 2, clock::wall_ms(), &database.attention);
         self.ask(database);
@@ -291,6 +301,7 @@ impl Primary {
         {
             std::thread::sleep(PARTING_LOOK);
         }
+        self.parts_at_ms.store(0, Ordering::Relaxed);
         if !self.is_parting.swap(false, Ordering::SeqCst) {
             log::warning!("Shutdown manually aborted.");
             return false;
@@ -320,6 +331,12 @@ impl Primary {
             database.pause.end(&database.attention);
             server.mailboxes.iter().for_each(|mailbox| mailbox.post(Message::PauseOver));
         }
+    }
+
+    /// For how long the server waits for replicas before it ends; none: it does not.
+    pub fn parts_in_ms(&self, now_ms: u64) -> Option<u64> {
+        let at_ms = self.parts_at_ms.load(Ordering::Relaxed);
+        (at_ms != 0).then(|| at_ms.saturating_sub(now_ms))
     }
 
     /// SHUTDOWN ABORT. Whether the server was waiting.

@@ -4,7 +4,7 @@
 //! the first of the primary, and no write of the primary behind a promotion.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use carnelian_config::Config;
@@ -22,6 +22,7 @@ use crate::clock;
 use crate::database::Database;
 use crate::internode::{self, NodeTarget};
 use crate::log;
+use crate::mailbox::Message;
 use crate::server::Server;
 
 /// How far the link to a primary is. In the order in which it gets there.
@@ -68,6 +69,8 @@ pub struct Following {
     down_since_ms: AtomicU64,
     /// When something last came, while there is no client for the primary.
     last_io_ms: AtomicU64,
+    /// `repl-timeout` as it was last looked at, in seconds; 0: nobody has looked yet.
+    patience_s: AtomicU32,
     /// The snapshot that is coming in.
     pub transfer: Transfer,
     state: Mutex<State>,
@@ -109,6 +112,7 @@ impl Following {
             is_stopped: AtomicBool::new(false),
             down_since_ms: AtomicU64::new(clock::wall_ms()),
             last_io_ms: AtomicU64::new(clock::wall_ms()),
+            patience_s: AtomicU32::new(0),
             transfer: Transfer::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -150,6 +154,16 @@ impl Following {
 
     pub fn note_io(&self) {
         self.last_io_ms.store(clock::wall_ms(), Ordering::Relaxed);
+    }
+
+    /// A link that is being made goes by a time-out that has changed meanwhile.
+    pub fn set_patience(&self, seconds: u32) {
+        self.patience_s.store(seconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let seconds = self.patience_s.load(Ordering::Relaxed);
+        (seconds != 0).then(|| Duration::from_secs(seconds.into()))
     }
 
     /// Whether there is a history that a primary may go on with.
@@ -298,6 +312,7 @@ fn follow_either(
         database.log.select(selected);
     }
     replication.set_gate(gate::REPLICA, true);
+    replication.own_keys.clear();
     apply_rules(database, rules);
     log::set_role(log::Role::Replica);
     following
@@ -305,11 +320,15 @@ fn follow_either(
 
 /// Starts what makes the link.
 pub fn begin(server: &Arc<Server>, database: &Arc<Database>, following: &Arc<Following>) {
-    blocking::end_all(
-        database,
-        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> \
-         replica?)",
-    );
+    let ended = Arc::clone(database);
+    server.mailboxes[0].post(Message::Run(Box::new(move |worker| {
+        blocking::end_all(
+            worker,
+            &ended,
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> \
+             replica?)",
+        );
+    })));
     log::notice!("Connecting to MASTER {}:{}", following.host, following.port);
     link::start(Arc::clone(server), Arc::clone(database), Arc::clone(following));
 }
@@ -328,8 +347,9 @@ pub fn promote(database: &Database) -> bool {
         history.shift(new_id(), end);
         (previous, history.id())
     };
-    let all = gate::REPLICA | gate::READ_ONLY | gate::STALE | gate::LOADING | gate::LINK_DOWN;
-    replication.set_gate(all, false);
+    let roles = gate::REPLICA | gate::READ_ONLY | gate::STALE | gate::LINK_DOWN;
+    replication.set_gate(roles | gate::LOADING | gate::LOADING_BESIDE, false);
+    replication.own_keys.clear();
     log::set_role(log::Role::Primary);
     log::notice!(
         "Setting secondary replication ID to {previous}, valid up to offset: {}. New replication \

@@ -28,13 +28,14 @@ pub struct Reached {
 impl Awaited {
     pub fn reached(&self, database: &Database) -> Reached {
         let is_on_disk = self.local.is_some();
+        let synced = synced(database);
         let replicas = database.replication.primary.replicas.lock();
         let has = |replica: &&Arc<super::feed::Replica>| {
             let offset = if is_on_disk { replica.on_disk() } else { replica.acknowledged() };
             replica.is_online() && self.offset <= offset
         };
         Reached {
-            local: self.offset <= database.log.synced(),
+            local: synced.is_some_and(|synced| self.offset <= synced),
             replicas: replicas.values().filter(has).count() as u64,
         }
     }
@@ -60,6 +61,15 @@ impl Awaited {
     }
 }
 
+/// Up to where the log is on disk in an append-only file from which all data can be had.
+pub fn synced(database: &Database) -> Option<u64> {
+    database.aof.is_complete().then(|| database.log.synced())
+}
+
+/// The reply to who waits for a file that there is not.
+pub const NO_FILE: &str =
+    "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
+
 /// Those who wait now.
 #[derive(Default)]
 pub struct Waits {
@@ -75,19 +85,25 @@ impl Waits {
         self.waiting.lock().is_empty()
     }
 
-    /// Ends the waits that have come true, and forgets those that have ended otherwise.
+    /// Ends the waits that have come true or never can, and forgets those that have ended otherwise.
     pub fn settle(&self, database: &Database) {
-        let met: Vec<_> = {
+        let is_in_vain = |awaited: &Awaited| awaited.local == Some(true) && !database.aof.is_on();
+        let over: Vec<_> = {
             let mut waiting = self.waiting.lock();
             waiting.retain(|waiter| waiter.is_waiting());
-            let is_met = |waiter: &mut Arc<Waiter>| {
-                waiter.awaited.is_some_and(|it| it.is_met_by(it.reached(database)))
+            let is_over = |waiter: &mut Arc<Waiter>| {
+                waiter
+                    .awaited
+                    .is_some_and(|it| is_in_vain(&it) || it.is_met_by(it.reached(database)))
             };
-            waiting.extract_if(.., is_met).collect()
+            waiting.extract_if(.., is_over).collect()
         };
-        for waiter in met {
+        for waiter in over {
             let Some(awaited) = waiter.awaited else { continue };
-            waiter.finish(awaited.reply_now(database, waiter.protocol));
+            waiter.finish(match is_in_vain(&awaited) {
+                true => format!("-{NO_FILE}\r\n").into_bytes(),
+                false => awaited.reply_now(database, waiter.protocol),
+            });
         }
     }
 }

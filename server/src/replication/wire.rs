@@ -18,6 +18,9 @@ use crate::internode::{Dialled, DialledSocket};
 /// While data are loaded the primary is told so often that we are alive.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// How often a wait looks whether it should go on.
+const SLICE: Duration = Duration::from_secs(1);
+
 /// What a peer has to send within a time-out, or else it is not worth waiting for.
 const BYTES_MIN: u64 = 64;
 
@@ -91,8 +94,10 @@ pub struct Wire {
     pub secured: Option<Secured>,
     following: Arc<Following>,
     timeout: Duration,
-    /// Until when the line that is being read has to be there.
-    line_deadline: Option<Instant>,
+    /// Since when the line is awaited that is being read.
+    line_begun: Option<Instant>,
+    /// What the socket's own time limit is set to.
+    patience: Duration,
     /// What has come since when.
     window: (Instant, u64),
     /// Signs of life are due, and the last one was sent then.
@@ -154,7 +159,8 @@ impl Wire {
             secured: None,
             following: Arc::clone(following),
             timeout,
-            line_deadline: None,
+            line_begun: None,
+            patience: timeout,
             window: (Instant::now(), 0),
             beaten: None,
             counted_bytes: 0,
@@ -173,10 +179,9 @@ impl Wire {
 
     /// The next line, which has to come whole within the time-out.
     pub fn line(&mut self) -> io::Result<Vec<u8>> {
-        self.line_deadline = Some(Instant::now() + self.timeout);
+        self.line_begun = Some(Instant::now());
         let line = payload::read_line(self, LINE_BYTES_MAX);
-        self.line_deadline = None;
-        self.stream.set_read_timeout(Some(self.timeout))?;
+        self.line_begun = None;
         line
     }
 
@@ -215,7 +220,7 @@ impl Wire {
 
 /// A time-out, told as what it is.
 fn slow(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::WouldBlock { too_slow() } else { error }
+    if is_slow(&error) { too_slow() } else { error }
 }
 
 fn too_slow() -> io::Error {
@@ -224,34 +229,53 @@ fn too_slow() -> io::Error {
 
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(deadline) = self.line_deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
+        let begun = self.line_begun.unwrap_or_else(Instant::now);
+        let count = loop {
+            let left = self.timeout().saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return Err(too_slow());
             }
-            self.stream.set_read_timeout(Some(left))?;
-        }
-        self.beat()?;
-        let count = match (&mut self.secured, &self.stream) {
-            (Some(secured), Socket::Tcp(stream)) => {
-                let deadline = self.line_deadline.unwrap_or_else(|| Instant::now() + self.timeout);
-                secured.read(stream, deadline, buffer)
+            self.beat()?;
+            match self.receive(buffer, left.min(SLICE)) {
+                Err(error) if is_slow(&error) => {}
+                result => break result?,
             }
-            (_, stream) => stream.read(buffer),
         };
-        let count = count.map_err(slow)?;
         self.counted_bytes += count as u64;
         self.window.1 += count as u64;
-        if self.timeout < self.window.0.elapsed() {
-            if self.window.1 < BYTES_MIN && count != 0 && self.line_deadline.is_none() {
+        if self.timeout() < self.window.0.elapsed() {
+            if self.window.1 < BYTES_MIN && count != 0 && self.line_begun.is_none() {
                 return Err(too_slow());
             }
             self.window = (Instant::now(), 0);
         }
         self.following.note_io();
-        if self.line_deadline.is_none() {
+        if self.line_begun.is_none() {
             self.following.transfer.read_bytes.store(self.counted_bytes, Ordering::Relaxed);
         }
         Ok(count)
     }
+}
+
+impl Wire {
+    /// How long the peer may say nothing, as the configuration has it now.
+    fn timeout(&self) -> Duration {
+        self.following.patience().unwrap_or(self.timeout)
+    }
+
+    /// What comes within `patience`.
+    fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+        if let (Some(secured), Socket::Tcp(stream)) = (&mut self.secured, &self.stream) {
+            return secured.read(stream, Instant::now() + patience, buffer);
+        }
+        if self.patience != patience {
+            self.stream.set_read_timeout(Some(patience))?;
+            self.patience = patience;
+        }
+        self.stream.read(buffer)
+    }
+}
+
+fn is_slow(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

@@ -63,6 +63,15 @@ impl Service {
         let last = connection.session.last_command as usize;
         let entries = self.worker.server.registry.entries();
         let command = entries.get(last).map_or("?", |entry| &entry.full_name);
+        let reply = self.replies.get(connection.staged.clone()).unwrap_or_default();
+        if let Some(error) = reply.strip_prefix(b"-") {
+            let error = error.split(|&byte| byte == b'\r').next().unwrap_or_default();
+            log::warning!(
+                "== CRITICAL == This master is sending an error to its replica: '{}' after \
+                 processing the command '{command}'",
+                error.escape_ascii()
+            );
+        }
         log::warning!(
             "Replica generated a reply to command '{command}', disconnecting it: {}",
             connection.describe()
