@@ -360,7 +360,8 @@ fn what_is_kept_comes_back_and_is_closed_to_others() {
 
     let mut trust = world().trust();
     trust.revocations.nodes.insert(world().uid(9));
-    trust.revocations.serials.insert("0abc".parse().unwrap());
+    trust.revocations.serials.insert("0abc".parse().unwrap(), None);
+    trust.revocations.serials.insert("0abd".parse().unwrap(), Some(1_800_000_000));
     store.save_trust(&trust).unwrap();
     let read = store.trust().unwrap();
     assert_eq!(read.revocations, trust.revocations);
