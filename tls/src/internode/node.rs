@@ -164,9 +164,30 @@ impl Node {
     /// No longer trusts all authorities but one, which ends the links of those. This node's own
     /// certificates must be of the one that stays.
     pub fn keep_authority(&self, fingerprint: &str) -> Result<Vec<LinkInfo>, Error> {
-        let mut authorities = self.trust().authorities().to_vec();
-        authorities.retain(|authority| authority.fingerprint() == fingerprint);
-        self.trust_only(authorities)
+        self.change_authorities(|mut authorities| {
+            authorities.retain(|authority| authority.fingerprint() == fingerprint);
+            authorities
+        })
+    }
+
+    /// Trusts just these authorities, which ends the links of all others. This node's own
+    /// certificates must be of theirs.
+    pub fn trust_only(&self, authorities: Vec<Authority>) -> Result<Vec<LinkInfo>, Error> {
+        self.change_authorities(|_| authorities)
+    }
+
+    fn change_authorities(
+        &self,
+        change: impl FnOnce(Vec<Authority>) -> Vec<Authority>,
+    ) -> Result<Vec<LinkInfo>, Error> {
+        let now = now_of(&self.settings);
+        self.change_trust(|trust| {
+            let changed = trust.with_authorities(change(trust.authorities().to_vec()))?;
+            for plane in Plane::ALL {
+                check(&self.credential(plane), self.identity(plane), &changed, now)?;
+            }
+            Ok(changed)
+        })
     }
 
     /// No longer believes a certificate. Its links have ended when this returns.
@@ -239,19 +260,6 @@ impl Node {
             report.old_links += self.links.outdated(plane, credential.serial()).len();
         }
         report
-    }
-
-    /// Trusts just these authorities, which ends the links of all others. This node's own
-    /// certificates must be of theirs.
-    pub fn trust_only(&self, authorities: Vec<Authority>) -> Result<Vec<LinkInfo>, Error> {
-        let now = now_of(&self.settings);
-        self.change_trust(|trust| {
-            let changed = trust.with_authorities(authorities)?;
-            for plane in Plane::ALL {
-                check(&self.credential(plane), self.identity(plane), &changed, now)?;
-            }
-            Ok(changed)
-        })
     }
 
     pub(super) fn handshakes(&self) -> &Semaphore {

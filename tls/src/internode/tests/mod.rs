@@ -5,6 +5,7 @@ mod certificates;
 mod forge;
 mod handshakes;
 mod openssl;
+mod rotation;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Listening {
     }
 
     /// A link from `node` to this one: its two ends.
-    async fn link(&mut self, from: &Arc<Node>, plane: Plane) -> (Link, Link) {
+    pub(super) async fn link(&mut self, from: &Arc<Node>, plane: Plane) -> (Link, Link) {
         let connector = Connector::new(Arc::clone(from));
         let outgoing = connector.connect(self.address, self.node.uid(), plane).await.unwrap();
         (outgoing, self.result().await.unwrap())
