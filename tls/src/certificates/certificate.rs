@@ -176,6 +176,11 @@ impl Certificate {
         self.key_pem.as_deref().map(String::as_str)
     }
 
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.managed_by, &self.chain, self.key_pem())
+            == (other.managed_by, &other.chain, other.key_pem())
+    }
+
     /// For the engine.
     pub(crate) fn certified(&self) -> Option<&Arc<CertifiedKey>> {
         self.certified.as_ref()

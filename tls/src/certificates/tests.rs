@@ -289,7 +289,11 @@ fn other_nodes_get_just_what_this_one_has() {
     here.replace(&[trusted], now).unwrap();
     let there = CertificateTable::open(elsewhere.path()).unwrap();
     there.replace(&[Pair::good().provide("ldap_client")], now).unwrap();
-    there.adopt(&here.share()).unwrap();
+    let changes = there.changes();
+    for version in [2, 2] {
+        there.adopt(&here.share()).unwrap();
+        assert_eq!(*changes.borrow(), version);
+    }
     assert_eq!(there.statuses(now), here.statuses(now));
     assert_eq!(there.get(CertificateName::MtlsTrustedCa).unwrap().chain().len(), 2);
     let key = |table: &CertificateTable| {
