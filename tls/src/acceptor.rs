@@ -15,10 +15,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::ca::{ClientAuthority, ServerLeaves};
+use crate::ca::ServerLeaves;
 use crate::ciphers;
 use crate::describe::CertificateInfo;
 use crate::error::{ConfigError, TlsError};
+use crate::overlap::{ClientAuthorities, ClientCaPolicy};
 use crate::private_key;
 use crate::provider::provider;
 use crate::session::TlsSession;
@@ -113,8 +114,8 @@ impl Configuration {
             authority: trusted
                 .first()
                 .and_then(|certificate| CertificateInfo::of(certificate).ok())
-                .or_else(|| shown.authority.as_ref().map(|authority| authority.info().clone())),
-            client_ca_file: shown.authority.map(|authority| authority.certificate_file()),
+                .or_else(|| shown.authorities.as_ref().map(|own| own.listed()[0].info().clone())),
+            client_ca_file: shown.authorities.map(|own| own.listed()[0].certificate_file()),
             notes,
         })
     }
@@ -139,9 +140,9 @@ fn trusted(
     }
     let read = Trusted::read(settings.ca_cert_file.as_deref(), settings.ca_cert_dir.as_deref())?;
     notes.extend(read.notes);
-    match &shown.authority {
-        Some(authority) if read.certificates.is_empty() => {
-            Ok(vec![authority.certificate().clone()])
+    match &shown.authorities {
+        Some(own) if read.certificates.is_empty() => {
+            Ok(own.listed().iter().map(|authority| authority.certificate().clone()).collect())
         }
         _ => Ok(read.certificates),
     }
@@ -151,7 +152,7 @@ fn trusted(
 struct Shown {
     leaves: Leaves,
     infos: Vec<CertificateInfo>,
-    authority: Option<ClientAuthority>,
+    authorities: Option<ClientAuthorities>,
 }
 
 impl Shown {
@@ -162,17 +163,28 @@ impl Shown {
     ) -> Result<Self, ConfigError> {
         match identity {
             Identity::SelfMade { folder, names } => {
-                let authority = ClientAuthority::open_or_create(folder, now)?;
-                if authority.newly_made() {
-                    notes.push(format!("made the client CA {}", authority.info().subject));
+                let policy = ClientCaPolicy::default();
+                let authorities = ClientAuthorities::open_or_create(folder, policy, now)?;
+                for (place, made) in authorities.listed().iter().enumerate() {
+                    if made.newly_made() {
+                        let what = ["the client CA", "the client CA's successor"][place];
+                        notes.push(format!("made {what} {}", made.info().subject));
+                    }
                 }
-                let made = authority.server_leaves(names, now)?;
+                let made = authorities.signer(now).server_leaves(names, now)?;
                 for (what, leaf) in [("ECDSA", &made.ecdsa), ("RSA", &made.rsa)] {
                     if let Some(reason) = &leaf.made_because {
                         notes.push(format!("made a new {what} server certificate: {reason}"));
                     }
                 }
-                Self::self_made(made, authority)
+                Self::self_made(made, authorities)
+            }
+            Identity::Given(given) => {
+                let preferred = given.certified().ok_or_else(|| {
+                    rustls::Error::General(format!("{} has no key to show", given.name()))
+                })?;
+                let leaves = Leaves { preferred: Arc::clone(preferred), rsa: None };
+                Ok(Self { leaves, infos: vec![given.info().clone()], authorities: None })
             }
             Identity::Files { certificate, key: key_path, key_password } => {
                 let chain = store::certificates(certificate)?;
@@ -185,12 +197,12 @@ impl Shown {
                 };
                 let info = CertificateInfo::of(&chain[0]).map_err(|error| bad(error.0))?;
                 let leaves = Leaves { preferred: certified(chain, key)?, rsa: None };
-                Ok(Self { leaves, infos: vec![info], authority: None })
+                Ok(Self { leaves, infos: vec![info], authorities: None })
             }
         }
     }
 
-    fn self_made(made: ServerLeaves, authority: ClientAuthority) -> Result<Self, ConfigError> {
+    fn self_made(made: ServerLeaves, authorities: ClientAuthorities) -> Result<Self, ConfigError> {
         let ServerLeaves { ecdsa, rsa } = made;
         Ok(Self {
             leaves: Leaves {
@@ -198,7 +210,7 @@ impl Shown {
                 rsa: Some(certified(vec![rsa.certificate], rsa.key)?),
             },
             infos: vec![ecdsa.info, rsa.info],
-            authority: Some(authority),
+            authorities: Some(authorities),
         })
     }
 }
@@ -244,6 +256,8 @@ mod tests {
     use rustls::{ClientConfig, version};
 
     use super::*;
+    use crate::ca::ClientAuthority;
+    use crate::certificates::{CertificateName, CertificateTable, Names};
     use crate::issue::{KeyKind, SubjectAltNames};
     use crate::settings::Secret;
     use crate::testing::{BOTH, ClientOptions, Openssl, Pair, accept, authority, self_made};
@@ -288,6 +302,19 @@ mod tests {
         before.ping();
         let info = CertificateInfo::of(&second).unwrap();
         assert_eq!(acceptor.configuration().certificates, [info]);
+    }
+
+    #[test]
+    fn a_certificate_of_the_clusters_table_can_be_shown() {
+        let (folder, authority) = authority();
+        let table = CertificateTable::open(folder.path()).unwrap();
+        let names = Names::new("c.example", &[]).unwrap();
+        table.ensure(&authority, &names, SystemTime::now()).unwrap();
+        let proxy = table.get(CertificateName::Proxy).unwrap();
+        let acceptor = accept(&Settings::new(Identity::Given(Arc::clone(&proxy))));
+        let client = ClientOptions::default().config(authority.certificate());
+        assert_eq!(shown(&acceptor, &client), proxy.chain()[0]);
+        assert_eq!(acceptor.configuration().certificates, [proxy.info().clone()]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! that signs what a server shows them.
 //!
 //! Made once, in the data folder, and never replaced behind the operator's back: clients trust this
-//! very certificate. Damage is an error that names the file. The server's own leaves beside it are
+//! very certificate. (What follows it long before its end is in [`overlap`](crate::overlap).) Damage is an error that names the file. The server's own leaves beside it are
 //! another matter: nothing outside depends on them, so whatever is wrong with them, or missing from
 //! their names, is cured by making them anew.
 
@@ -14,10 +14,12 @@ use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
+use zeroize::Zeroizing;
 
 use crate::describe::CertificateInfo;
 use crate::error::ConfigError;
 use crate::issue::{self, Issued, KeyKind, Profile, Purpose, SubjectAltNames};
+use crate::pem;
 use crate::private_key;
 use crate::provider::provider;
 use crate::store::{self, Access};
@@ -55,29 +57,48 @@ impl ClientAuthority {
     }
 
     fn create(folder: &Path, now: SystemTime) -> Result<Self, ConfigError> {
-        let made = issue::authority(now, issue::AUTHORITY_LIFE)?;
+        let life = issue::AUTHORITY_LIFE;
+        Self::create_as(folder, CA_CERTIFICATE, CA_KEY, now, life)
+    }
+
+    /// A new one in files of these names.
+    pub(crate) fn create_as(
+        folder: &Path,
+        certificate: &str,
+        key: &str,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Self, ConfigError> {
+        let made = issue::authority(now, life)?;
         // The key first: a certificate that nothing can sign for must never be handed out.
-        store::write(&folder.join(CA_KEY), made.key_pem.as_bytes(), Access::Owner)?;
-        store::write(
-            &folder.join(CA_CERTIFICATE),
-            made.certificate_pem.as_bytes(),
-            Access::Everyone,
-        )?;
-        Ok(Self { newly_made: true, ..Self::open(folder, now)? })
+        store::write(&folder.join(key), made.key_pem.as_bytes(), Access::Owner)?;
+        let pem = made.certificate_pem.as_bytes();
+        store::write(&folder.join(certificate), pem, Access::Everyone)?;
+        Ok(Self { newly_made: true, ..Self::read(folder, certificate, key)? })
     }
 
     /// The authority already in `folder`.
     pub fn open(folder: &Path, now: SystemTime) -> Result<Self, ConfigError> {
-        let (path, key_path) = (folder.join(CA_CERTIFICATE), folder.join(CA_KEY));
+        let authority = Self::read(folder, CA_CERTIFICATE, CA_KEY)?;
+        if authority.has_ended(now) {
+            let reason = "expired; move it and its key away to start with a new one".into();
+            return Err(ConfigError::BadCertificate { path: folder.join(CA_CERTIFICATE), reason });
+        }
+        Ok(authority)
+    }
+
+    pub(crate) fn has_ended(&self, now: SystemTime) -> bool {
+        self.info.not_after < issue::seconds(now)
+    }
+
+    /// The one in files of these names: the first certificate, and its key.
+    pub(crate) fn read(folder: &Path, certificate: &str, key: &str) -> Result<Self, ConfigError> {
+        let (path, key_path) = (folder.join(certificate), folder.join(key));
         let bad = |reason: String| ConfigError::BadCertificate { path: path.clone(), reason };
-        let contents = store::read(&path)?;
-        let certificate = store::certificates_in(&contents, &path)?.remove(0);
+        let certificate = store::certificates(&path)?.remove(0);
         let info = CertificateInfo::of(&certificate).map_err(|error| bad(error.0))?;
         if !info.is_ca {
             return Err(bad("not an authority's".into()));
-        }
-        if info.not_after < issue::seconds(now) {
-            return Err(bad("expired; move it and its key away to start with a new one".into()));
         }
         let key = private_key::load(&key_path, None)?;
         private_key::check_pair(&certificate, &path, &key, &key_path)?;
@@ -90,7 +111,7 @@ impl ClientAuthority {
             Issuer::from_ca_cert_der(&certificate, key).map_err(|error| bad(error.to_string()))?;
         Ok(Self {
             folder: folder.to_owned(),
-            certificate_pem: pem_text(&contents),
+            certificate_pem: pem::certificate(&certificate),
             certificate,
             info,
             issuer,
@@ -107,13 +128,17 @@ impl ClientAuthority {
         &self.certificate
     }
 
-    /// The contents of its certificate file.
+    /// Its certificate as text.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
     pub fn info(&self) -> &CertificateInfo {
         &self.info
+    }
+
+    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
+        self.issuer.key().serialize_pem().into()
     }
 
     /// Whether this call made it, as opposed to finding it.
@@ -208,9 +233,8 @@ impl ClientAuthority {
             return Err("names or addresses were added".into());
         }
         self.verify(&certificate, now)?;
-        let renewal_s = issue::seconds(now).saturating_add(issue::LEAF_RENEWAL.as_secs() as i64);
-        if info.not_after < renewal_s.min(self.info.not_after) {
-            return Err("the old one was about to expire".into());
+        if info.not_before.saturating_add(issue::LEAF_AGE.as_secs() as i64) <= issue::seconds(now) {
+            return Err("the old one was 180 days old".into());
         }
         Ok(Leaf { certificate, key, info, made_because: None })
     }
@@ -251,11 +275,6 @@ pub struct Leaf {
     pub info: CertificateInfo,
     /// Why it was made just now; `None` if it was found on disk.
     pub made_because: Option<String>,
-}
-
-/// PEM is ASCII; whatever else the operator put between the sections need not be.
-fn pem_text(contents: &[u8]) -> String {
-    String::from_utf8_lossy(contents).into_owned()
 }
 
 #[cfg(test)]
@@ -381,7 +400,8 @@ mod tests {
         };
         assert_eq!(because(now), "there was none");
         assert_eq!(because(now), "");
-        assert_eq!(because(now + 800 * DAY), "the old one was about to expire");
+        assert_eq!(because(now + 179 * DAY), "");
+        assert_eq!(because(now + 800 * DAY), "the old one was 180 days old");
         assert!(because(now + 2_000 * DAY).contains("does not verify"));
         // Near the end of the authority its leaves end with it, and are not made over and over.
         assert!(because(now + 3_640 * DAY).contains("does not verify"));

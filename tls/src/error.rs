@@ -68,6 +68,12 @@ pub enum ConfigError {
     #[error("tls-ciphersuites: {0}")]
     Ciphersuites(String),
 
+    #[error("the client CA has a successor already")]
+    SuccessorExists,
+
+    #[error("the client CA has no successor yet: add one first")]
+    NoSuccessor,
+
     #[error("'{0}' is neither a host name nor an IP address")]
     BadName(String),
 

@@ -15,7 +15,10 @@ use crate::error::ConfigError;
 /// Some clients refuse leaves that live longer than 825 days.
 pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(820 * 86_400);
 
-/// Leaves of ours are made anew this long before they end.
+/// What a server of ours shows to clients is made anew at this age.
+pub(crate) const LEAF_AGE: Duration = Duration::from_secs(180 * 86_400);
+
+/// Other leaves of the client CA are made anew this long before they end.
 pub(crate) const LEAF_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
 
 /// How long an authority lives unless somebody says otherwise.

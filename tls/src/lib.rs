@@ -24,6 +24,7 @@ mod error;
 pub mod internode;
 mod issue;
 mod outgoing;
+mod overlap;
 mod pem;
 mod private_key;
 mod provider;
@@ -48,6 +49,7 @@ pub use detect::{
 pub use error::{ConfigError, Fault, TlsError};
 pub use issue::{Issued, KeyKind, SubjectAltNames};
 pub use outgoing::{Connector, OutgoingSession};
+pub use overlap::{ClientAuthorities, ClientCaPolicy, ClientCaStep, SharedAuthority};
 pub use provider::provider;
 pub use session::{Received, TlsSession};
 pub use settings::{Identity, Secret, Settings};

@@ -56,6 +56,13 @@ impl Connector {
             .with_custom_certificate_verifier(verifier);
         let mut config = match identity.unwrap_or(&settings.identity) {
             Identity::SelfMade { .. } => builder.with_no_client_auth(),
+            Identity::Given(given) => match given.certified() {
+                Some(shown) => {
+                    let shown = SingleCertAndKey::from(Arc::clone(shown));
+                    builder.with_client_cert_resolver(Arc::new(shown))
+                }
+                None => builder.with_no_client_auth(),
+            },
             Identity::Files { certificate, key: key_path, key_password } => {
                 let chain = store::certificates(certificate)?;
                 let password = key_password.as_ref().map(|password| password.reveal());

@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::certificates::Certificate;
 use crate::issue::SubjectAltNames;
 use crate::tickets::SessionCaching;
 use crate::trust::AuthClients;
@@ -52,6 +54,8 @@ impl Settings {
 pub enum Identity {
     /// One of the server's own making, signed by the client CA in `folder`, for these names.
     SelfMade { folder: PathBuf, names: SubjectAltNames },
+    /// One of the cluster's table.
+    Given(Arc<Certificate>),
     /// The operator's: `tls-cert-file` (leaf first, then what leads to its root), `tls-key-file`
     /// and `tls-key-file-pass`.
     Files { certificate: PathBuf, key: PathBuf, key_password: Option<Secret> },

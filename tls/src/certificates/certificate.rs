@@ -94,11 +94,12 @@ impl Certificate {
         for certificate in &chain {
             check(certificate, now).map_err(|problem| problem.of(name))?;
         }
+        let made = Self::new(name, ManagedBy::Customer, chain, key)?;
         match name {
-            CertificateName::MtlsTrustedCa => check_authorities(&chain).map_err(&invalid)?,
-            _ => check_usage(&chain[0], name.usages()).map_err(&invalid)?,
+            CertificateName::MtlsTrustedCa => check_authorities(&made.chain).map_err(&invalid)?,
+            _ => check_usage(&made.chain[0], name.usages()).map_err(&invalid)?,
         }
-        Self::new(name, ManagedBy::Customer, chain, key)
+        Ok(made)
     }
 
     /// One that is in use already, here or on another node. Its dates play no part.
@@ -128,7 +129,7 @@ impl Certificate {
         let mut shown = made.chain.clone();
         // A root behind its leaf is for those who are to trust it; no handshake needs it.
         let is_root = |certificate: &CertificateDer<'_>| {
-            describe::parse(certificate).is_ok_and(|parsed| is_self_issued(&parsed))
+            describe::parse(certificate).is_ok_and(|parsed| is_self_signed(&parsed))
         };
         let mut place = 0;
         shown.retain(|certificate| {
@@ -173,6 +174,11 @@ impl Certificate {
     /// `None` where the certificate is another's.
     pub fn key_pem(&self) -> Option<&str> {
         self.key_pem.as_deref().map(String::as_str)
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.managed_by, &self.chain, self.key_pem())
+            == (other.managed_by, &other.chain, other.key_pem())
     }
 
     /// For the engine.
@@ -233,7 +239,7 @@ fn check(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<(), Proble
     }
     // Nobody looks at the signature under a root.
     let algorithm = parsed.signature_algorithm.algorithm.to_id_string();
-    if WEAK_SIGNATURES.contains(&algorithm.as_str()) && !is_self_issued(&parsed) {
+    if WEAK_SIGNATURES.contains(&algorithm.as_str()) && !is_self_signed(&parsed) {
         return Err(Problem::Invalid("it is signed with SHA-1 or MD5".into()));
     }
     let (now_s, validity) = (seconds(now), parsed.validity());
@@ -269,7 +275,7 @@ fn check_authorities(all: &[CertificateDer<'static>]) -> Result<(), String> {
     for certificate in all {
         let parsed = describe::parse(certificate).map_err(|error| error.0)?;
         // Version 1 has no way of saying so.
-        let is_authority = parsed.is_ca() || (parsed.version().0 == 0 && is_self_issued(&parsed));
+        let is_authority = parsed.is_ca() || (parsed.version().0 == 0 && is_self_signed(&parsed));
         if !is_authority {
             return Err(format!("{} is not marked as an authority", parsed.subject()));
         }
@@ -280,8 +286,9 @@ fn check_authorities(all: &[CertificateDer<'static>]) -> Result<(), String> {
     Ok(())
 }
 
-fn is_self_issued(parsed: &X509Certificate<'_>) -> bool {
-    parsed.subject().as_raw() == parsed.issuer().as_raw()
+/// A root: nobody else says who it is.
+fn is_self_signed(parsed: &X509Certificate<'_>) -> bool {
+    parsed.subject().as_raw() == parsed.issuer().as_raw() && parsed.verify_signature(None).is_ok()
 }
 
 /// The commonest mistake is the order.

@@ -16,6 +16,8 @@ mod name;
 mod served;
 mod status;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use certificate::{Certificate, ManagedBy};
 pub use error::CertificateError;

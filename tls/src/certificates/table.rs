@@ -112,11 +112,8 @@ impl CertificateTable {
         self.change(|entries| {
             let mut made = Vec::new();
             for name in CertificateName::ALL {
-                let serves = || {
-                    let present = entries.get(&name)?;
-                    serves(present, authority, names, now).then_some(())
-                };
-                if name.kind() == Kind::Required && serves().is_none() {
+                let stays = |present: &Arc<Certificate>| serves(present, authority, names, now);
+                if name.kind() == Kind::Required && !entries.get(&name).is_some_and(stays) {
                     entries.insert(name, Arc::new(make(name, authority, names, now)?));
                     made.push(name);
                 }
@@ -164,6 +161,12 @@ impl CertificateTable {
             }
         }
         self.change(|entries| {
+            // What is there already stays what it is, so that nobody is told of a change.
+            for (name, new) in &mut adopted {
+                if let Some(old) = entries.get(name).filter(|old| old.is_same(new)) {
+                    *new = Arc::clone(old);
+                }
+            }
             *entries = adopted;
             Ok(())
         })

@@ -7,6 +7,7 @@
 //!
 //! It signs nodes' certificates only (path length 0).
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Issuer, KeyPair, PublicKeyData, RsaKeySize, SanType};
@@ -41,8 +42,18 @@ impl SigningAuthority {
         Self::of(certificate, key)
     }
 
+    /// Certificate and key, to be kept or to be given to those who have the key that opens it.
+    pub fn seal(&self, key: &SealKey) -> Result<Vec<u8>, Error> {
+        key.seal(self.to_pem().as_bytes())
+    }
+
+    /// From what [`Self::seal`] gave; `origin` is for the errors.
+    pub fn unseal(sealed: &[u8], key: &SealKey, origin: &Path) -> Result<Self, Error> {
+        Self::from_pem(&key.unseal(sealed, origin)?)
+    }
+
     /// From what [`Self::to_pem`] gave.
-    pub(super) fn from_pem(pem: &[u8]) -> Result<Self, Error> {
+    fn from_pem(pem: &[u8]) -> Result<Self, Error> {
         // No cause is given for a key that cannot be read: it could have parts of the key in it.
         let bad = |what: &str| Error::BadAuthority(format!("its {what} cannot be read"));
         let certificate = CertificateDer::from_pem_slice(pem).map_err(|_| bad("certificate"))?;

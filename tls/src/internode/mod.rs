@@ -8,6 +8,8 @@
 //! - [`Acceptor`] and [`Connector`] make a [`Link`] of a socket, or a [`Refusal`] with its reason.
 //!   Each checks the other end against the cluster, the plane and the node that was meant.
 //! - [`Frames`] is a link of the control plane as messages, for who implements [`ControlPlane`].
+//! - What goes by the clock is arithmetic: [`RenewalPolicy`], [`Expiry`]; one authority takes the
+//!   place of another by the steps of a [`Succession`].
 //! - [`Links`] knows every live link; one whose peer is revoked ends at once, whatever it is doing.
 //!
 //! There is no way to have a link without all that: no plaintext, no resumed sessions, no setting
@@ -26,9 +28,11 @@ mod node;
 mod peer;
 mod policy;
 mod refusal;
+mod renewal;
 mod rotation;
 mod seal;
 mod store;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -52,6 +56,7 @@ pub use refusal::{Quoted, Refusal, RefusalKind};
 pub use rotation::{Expiry, Lifetime, RenewalPolicy, RotationHealth};
 pub use seal::SealKey;
 pub use store::{Store, certificates_in};
+pub use succession::{Duty, Phase, Report, Succession, Waiting};
 
 use crate::error::ConfigError;
 

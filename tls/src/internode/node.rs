@@ -4,6 +4,7 @@
 //! takes them as it finds them; live links keep what they began with, until they are told otherwise
 //! or their peer is no longer believed.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +17,8 @@ use super::counters::Counters;
 use super::credential::Credential;
 use super::links::{LinkId, LinkInfo, Links};
 use super::peer::{ClusterId, Identity, NodeUid, Plane, Serial};
-use super::policy::{Authority, Trust, Versions};
+use super::policy::{Authority, Revocations, Trust, Versions};
+use super::succession::Report;
 
 /// What can be chosen. Nothing here makes a link weaker than another.
 #[derive(Clone, Debug)]
@@ -117,12 +119,17 @@ impl Node {
         self.trust.load_full()
     }
 
+    /// Whether a credential is this node's and whether others would take it.
+    pub(super) fn check(&self, credential: &Credential) -> Result<(), Error> {
+        let expected = self.identity(credential.identity().plane);
+        check(credential, expected, &self.trust.load(), now_of(&self.settings))
+    }
+
     /// Shows another certificate from the next handshake on. Live links stay as they are; which of
     /// them show an earlier one is told by [`Links::outdated`].
     pub fn install(&self, credential: Credential) -> Result<(), Error> {
+        self.check(&credential)?;
         let plane = credential.identity().plane;
-        let now = now_of(&self.settings);
-        check(&credential, self.identity(plane), &self.trust.load(), now)?;
         self.credentials[plane as usize].store(Arc::new(credential));
         Ok(())
     }
@@ -157,11 +164,25 @@ impl Node {
     /// No longer trusts all authorities but one, which ends the links of those. This node's own
     /// certificates must be of the one that stays.
     pub fn keep_authority(&self, fingerprint: &str) -> Result<Vec<LinkInfo>, Error> {
+        self.change_authorities(|mut authorities| {
+            authorities.retain(|authority| authority.fingerprint() == fingerprint);
+            authorities
+        })
+    }
+
+    /// Trusts just these authorities, which ends the links of all others. This node's own
+    /// certificates must be of theirs.
+    pub fn trust_only(&self, authorities: Vec<Authority>) -> Result<Vec<LinkInfo>, Error> {
+        self.change_authorities(|_| authorities)
+    }
+
+    fn change_authorities(
+        &self,
+        change: impl FnOnce(Vec<Authority>) -> Vec<Authority>,
+    ) -> Result<Vec<LinkInfo>, Error> {
         let now = now_of(&self.settings);
         self.change_trust(|trust| {
-            let mut authorities = trust.authorities().to_vec();
-            authorities.retain(|authority| authority.fingerprint() == fingerprint);
-            let changed = trust.with_authorities(authorities)?;
+            let changed = trust.with_authorities(change(trust.authorities().to_vec()))?;
             for plane in Plane::ALL {
                 check(&self.credential(plane), self.identity(plane), &changed, now)?;
             }
@@ -172,7 +193,7 @@ impl Node {
     /// No longer believes a certificate. Its links have ended when this returns.
     pub fn revoke_certificate(&self, serial: Serial) -> Vec<LinkInfo> {
         self.revoke(|trust| {
-            trust.revocations.serials.insert(serial);
+            trust.revocations.serials.insert(serial, None);
         })
     }
 
@@ -180,6 +201,30 @@ impl Node {
     pub fn revoke_node(&self, node: NodeUid) -> Vec<LinkInfo> {
         self.revoke(|trust| {
             trust.revocations.nodes.insert(node);
+        })
+    }
+
+    /// No longer believes a node that has been removed, nor its certificates. Its links have ended
+    /// when this returns.
+    pub fn remove_member(
+        &self,
+        node: NodeUid,
+        leaves: impl IntoIterator<Item = (Serial, Option<i64>)>,
+    ) -> Vec<LinkInfo> {
+        self.revoke(|trust| {
+            trust.revocations.remove_node(node, leaves);
+            if let Some(members) = &mut trust.members {
+                members.remove(&node);
+            }
+        })
+    }
+
+    /// Believes in what the cluster believes in: the list of its nodes and of the revoked, as a
+    /// whole. The links of whoever is out have ended when this returns.
+    pub fn follow(&self, members: BTreeSet<NodeUid>, revocations: Revocations) -> Vec<LinkInfo> {
+        self.revoke(|trust| {
+            trust.members = Some(members);
+            trust.revocations = revocations;
         })
     }
 
@@ -195,6 +240,26 @@ impl Node {
     /// Ends a link for a reason of this node's own. `false` if it had ended.
     pub fn end_link(&self, id: LinkId) -> bool {
         self.links.end(id, &self.counters)
+    }
+
+    /// What to report while one authority takes the place of another: what there is to trust and to
+    /// show, and the links that show something else. `can_sign` are those whose keys are at hand.
+    pub fn report(&self, can_sign: BTreeSet<String>) -> Report {
+        let trust = self.trust();
+        let name_of = |sha256: &[u8; 32]| crate::describe::hex(sha256);
+        let mut report = Report {
+            trusts: trust.authorities().iter().map(Authority::fingerprint).collect(),
+            can_sign,
+            ..Report::default()
+        };
+        for plane in Plane::ALL {
+            let credential = self.credential(plane);
+            if let Some(signer) = trust.signer_of(&credential, now_of(&self.settings)) {
+                report.leaves.insert(plane, name_of(&signer));
+            }
+            report.old_links += self.links.outdated(plane, credential.serial()).len();
+        }
+        report
     }
 
     pub(super) fn handshakes(&self) -> &Semaphore {

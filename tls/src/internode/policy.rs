@@ -1,7 +1,7 @@
 //! What may be spoken on the internode channel and whom to believe: the versions and suites, the
 //! authorities, who has been revoked, and the judgement of one certificate. No sockets, no state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
@@ -173,8 +173,39 @@ impl Authority {
 /// Who is no longer believed, although their certificates are in order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Revocations {
-    pub serials: BTreeSet<Serial>,
+    /// With the last second of the certificate's life, where it is known (since 1970): after that
+    /// there is nothing to revoke.
+    pub serials: BTreeMap<Serial, Option<i64>>,
     pub nodes: BTreeSet<NodeUid>,
+}
+
+/// Clocks of nodes differ by less than this.
+const CLOCKS_DIFFER_S: i64 = 86_400;
+
+impl Revocations {
+    /// A node has left for good: neither it nor the certificates it is known to have, whoever may
+    /// have come by them, are believed.
+    pub fn remove_node(
+        &mut self,
+        node: NodeUid,
+        leaves: impl IntoIterator<Item = (Serial, Option<i64>)>,
+    ) {
+        self.nodes.insert(node);
+        self.serials.extend(leaves);
+    }
+
+    /// A new node has the uid of one that was removed. What the old one had stays revoked.
+    pub fn readmit(&mut self, node: NodeUid) {
+        self.nodes.remove(&node);
+    }
+
+    /// Forgets certificates that have ended. Whether there were any.
+    pub fn forget_ended(&mut self, now_s: i64) -> bool {
+        let before = self.serials.len();
+        let is_over = |end: i64| end.saturating_add(CLOCKS_DIFFER_S) < now_s;
+        self.serials.retain(|_, end| !end.is_some_and(is_over));
+        self.serials.len() != before
+    }
 }
 
 /// Whom to believe: complete at any time, replaced as a whole.
@@ -231,13 +262,21 @@ impl Trust {
     /// Whether peers that trust the same will take a credential of this node's own. What they
     /// would refuse is better refused here, where somebody can do something about it.
     pub fn vouches_for(&self, credential: &Credential, now: SystemTime) -> Result<(), Error> {
+        self.judge_own(credential, now)
+            .map(|_| ())
+            .map_err(|refusal| Error::BadCertificate(refusal.to_string()))
+    }
+
+    /// The fingerprint of the authority that signed a credential of this node's own.
+    pub(super) fn signer_of(&self, credential: &Credential, now: SystemTime) -> Option<[u8; 32]> {
+        self.judge_own(credential, now).ok().map(|peer| peer.authority)
+    }
+
+    fn judge_own(&self, credential: &Credential, now: SystemTime) -> Result<Peer, Refusal> {
         let identity = credential.identity();
         let meant = Expected { plane: identity.plane, node: Some(identity.node) };
         // A node need not list itself, and may know that it is about to leave.
-        self.with_members(None)
-            .judge(credential.certificate(), &[], meant, unix_time(now))
-            .map(|_| ())
-            .map_err(|refusal| Error::BadCertificate(refusal.to_string()))
+        self.with_members(None).judge(credential.certificate(), &[], meant, unix_time(now))
     }
 
     /// Judges what may change while a link lives.
@@ -245,7 +284,7 @@ impl Trust {
         if !self.authorities.iter().any(|authority| authority.sha256 == peer.authority) {
             return Err(Refusal::UnknownAuthority(Quoted::text("an authority withdrawn since")));
         }
-        if self.revocations.serials.contains(&peer.serial) {
+        if self.revocations.serials.contains_key(&peer.serial) {
             return Err(Refusal::RevokedCertificate(peer.serial.clone()));
         }
         let node = peer.identity.node;

@@ -35,13 +35,15 @@ impl SealKey {
         if store::read_if_present(path)?.is_some() {
             return Err(Error::Exists { path: path.to_owned() });
         }
-        let digits = Zeroizing::new(hex(&*bytes));
-        store::write(path, digits.as_bytes(), Access::Owner)?;
-        Self::of(&bytes, path)
+        Self::install(path, &bytes)
     }
 
     /// The one in a file, which nobody but its owner may be able to read.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::of(&*Self::read(path)?, path)
+    }
+
+    fn read(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, Error> {
         let contents = Zeroizing::new(store::read(path)?);
         let mode = std::fs::metadata(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?
@@ -53,7 +55,8 @@ impl SealKey {
         let bad = || Error::BadSealKey { path: path.to_owned() };
         let text = std::str::from_utf8(&contents).map_err(|_| bad())?;
         let bytes = Zeroizing::new(unhex(text.trim_end()).ok_or_else(bad)?);
-        Self::of(bytes[..].try_into().map_err(|_| bad())?, path)
+        let bytes: &[u8; KEY_BYTES] = bytes[..].try_into().map_err(|_| bad())?;
+        Ok(Zeroizing::new(*bytes))
     }
 
     fn of(bytes: &[u8; KEY_BYTES], path: &Path) -> Result<Self, Error> {
@@ -99,7 +102,22 @@ impl SealKey {
         Ok(key)
     }
 
-    pub(super) fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
+    /// The key that other nodes know too: a joining node is given it, over a link, and keeps it in a
+    /// file of its own. In the place of one that is there.
+    pub fn install(path: &Path, bytes: &[u8; KEY_BYTES]) -> Result<Self, Error> {
+        let digits = Zeroizing::new(hex(bytes));
+        store::write(path, digits.as_bytes(), Access::Owner)?;
+        Self::of(bytes, path)
+    }
+
+    /// What [`install`](Self::install) takes: read anew from the key's file, as it is kept nowhere
+    /// else in the clear.
+    pub fn reveal(&self) -> Result<Zeroizing<[u8; KEY_BYTES]>, Error> {
+        Self::read(&self.path)
+    }
+
+    /// Seals anything.
+    pub fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
         let mut body = plain.to_vec();
         let nonce = self
             .key
@@ -109,7 +127,7 @@ impl SealKey {
     }
 
     /// What was sealed into the file `path` with this key, unchanged since.
-    pub(super) fn unseal(&self, sealed: &[u8], path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    pub fn unseal(&self, sealed: &[u8], path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
         let bad = || Error::NotSealed { path: path.to_owned() };
         let rest = sealed.strip_prefix(HEADER).ok_or_else(bad)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(bad)?;

@@ -7,8 +7,9 @@
 //! | `control.pem`, `data.pem` | the node's certificate for the plane and its key |
 //! | `control.key.pending`, `data.key.pending` | a key whose request has not been granted yet |
 //! | `trust.pem` | the certificates of the authorities that are trusted, one or two |
-//! | `revoked` | lines `serial HEX` and `node UID` |
+//! | `revoked` | lines `serial HEX` (and the end of its life) and `node UID` |
 //! | `authority.sealed` | certificate and key of the authority, sealed; on nodes that sign |
+//! | `authority.next.sealed` | the same of the authority that is to take its place |
 //! | `seal.key` | what it is sealed with, unless that is kept elsewhere |
 
 use std::fmt::Write as _;
@@ -23,7 +24,7 @@ use super::Error;
 use super::ca::SigningAuthority;
 use super::credential::Credential;
 use super::issue::NodeKey;
-use super::peer::Plane;
+use super::peer::{Plane, Serial};
 use super::policy::{Authority, Revocations, Trust};
 use super::seal::SealKey;
 use crate::error::ConfigError;
@@ -31,6 +32,7 @@ use crate::pem;
 use crate::store::{self, Access};
 
 const AUTHORITY: &str = "authority.sealed";
+const NEXT_AUTHORITY: &str = "authority.next.sealed";
 const TRUST: &str = "trust.pem";
 const REVOKED: &str = "revoked";
 const SEAL_KEY: &str = "seal.key";
@@ -67,13 +69,45 @@ impl Store {
     }
 
     pub fn save_authority(&self, authority: &SigningAuthority, key: &SealKey) -> Result<(), Error> {
-        let sealed = key.seal(authority.to_pem().as_bytes())?;
-        Ok(store::write(&self.folder.join(AUTHORITY), &sealed, Access::Owner)?)
+        Ok(store::write(&self.folder.join(AUTHORITY), &authority.seal(key)?, Access::Owner)?)
     }
 
     pub fn authority(&self, key: &SealKey) -> Result<SigningAuthority, Error> {
         let path = self.folder.join(AUTHORITY);
-        SigningAuthority::from_pem(&key.unseal(&store::read(&path)?, &path)?)
+        SigningAuthority::unseal(&store::read(&path)?, key, &path)
+    }
+
+    /// Keeps the authority that is to take over, beside the one that signs.
+    pub fn save_next_authority(
+        &self,
+        authority: &SigningAuthority,
+        key: &SealKey,
+    ) -> Result<(), Error> {
+        Ok(store::write(&self.folder.join(NEXT_AUTHORITY), &authority.seal(key)?, Access::Owner)?)
+    }
+
+    /// The authority that is to take over, if there is one.
+    pub fn next_authority(&self, key: &SealKey) -> Result<Option<SigningAuthority>, Error> {
+        let path = self.folder.join(NEXT_AUTHORITY);
+        let sealed = store::read_if_present(&path)?;
+        sealed.map(|sealed| SigningAuthority::unseal(&sealed, key, &path)).transpose()
+    }
+
+    /// The next authority takes the place of the one before, whose key is gone then. Without a
+    /// next one, nothing happens: it has been done.
+    pub fn promote_authority(&self) -> Result<(), Error> {
+        let (next, path) = (self.folder.join(NEXT_AUTHORITY), self.folder.join(AUTHORITY));
+        match fs::rename(&next, &path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(ConfigError::Write { path, source: error }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// There will be no next authority.
+    pub fn forget_next_authority(&self) -> Result<(), Error> {
+        remove(self.folder.join(NEXT_AUTHORITY))
     }
 
     /// Keeps a key until its request has been granted, in the place of an earlier one.
@@ -94,13 +128,7 @@ impl Store {
         let certificate = pem::certificate(credential.certificate());
         let contents = Zeroizing::new([&certificate, credential.key_pem()].concat());
         store::write(&self.credential_file(plane), contents.as_bytes(), Access::Owner)?;
-        let pending = self.pending(plane);
-        match fs::remove_file(&pending) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(ConfigError::Write { path: pending, source: error }.into())
-            }
-            _ => Ok(()),
-        }
+        remove(self.pending(plane))
     }
 
     /// Whether there is one for this plane.
@@ -153,10 +181,22 @@ impl Store {
     }
 }
 
+fn remove(path: PathBuf) -> Result<(), Error> {
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ConfigError::Write { path, source: error }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn revoked_text(revocations: &Revocations) -> String {
     let mut text = String::new();
-    for serial in &revocations.serials {
-        let _ = writeln!(text, "serial {serial}");
+    for (serial, end) in &revocations.serials {
+        let _ = match end {
+            Some(end) => writeln!(text, "serial {serial} {end}"),
+            None => writeln!(text, "serial {serial}"),
+        };
     }
     for node in &revocations.nodes {
         let _ = writeln!(text, "node {node}");
@@ -172,18 +212,27 @@ fn read_revoked(contents: &[u8], path: &Path) -> Result<Revocations, Error> {
         let line = line.trim();
         let is_known = match line.split_once(' ') {
             _ if line.is_empty() || line.starts_with('#') => true,
-            Some(("serial", serial)) => {
-                serial.parse().map(|serial| revocations.serials.insert(serial)).is_ok()
+            Some(("serial", rest)) => {
+                let entry = revoked_serial(rest);
+                entry.map(|(serial, end)| revocations.serials.insert(serial, end)).is_some()
             }
             Some(("node", node)) => node.parse().map(|node| revocations.nodes.insert(node)).is_ok(),
             _ => false,
         };
         if !is_known {
-            let reason = format!("line {} is neither 'serial HEX' nor 'node UID'", number + 1);
+            let reason =
+                format!("line {} is neither 'serial HEX [END]' nor 'node UID'", number + 1);
             return Err(Error::BadFile { path: path.to_owned(), reason });
         }
     }
     Ok(revocations)
+}
+
+fn revoked_serial(text: &str) -> Option<(Serial, Option<i64>)> {
+    match text.split_once(' ') {
+        None => Some((text.parse().ok()?, None)),
+        Some((serial, end)) => Some((serial.parse().ok()?, Some(end.parse().ok()?))),
+    }
 }
 
 /// The certificates of a PEM file, at least one.

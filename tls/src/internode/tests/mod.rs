@@ -5,6 +5,7 @@ mod certificates;
 mod forge;
 mod handshakes;
 mod openssl;
+mod rotation;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Listening {
     }
 
     /// A link from `node` to this one: its two ends.
-    async fn link(&mut self, from: &Arc<Node>, plane: Plane) -> (Link, Link) {
+    pub(super) async fn link(&mut self, from: &Arc<Node>, plane: Plane) -> (Link, Link) {
         let connector = Connector::new(Arc::clone(from));
         let outgoing = connector.connect(self.address, self.node.uid(), plane).await.unwrap();
         (outgoing, self.result().await.unwrap())
@@ -360,7 +361,8 @@ fn what_is_kept_comes_back_and_is_closed_to_others() {
 
     let mut trust = world().trust();
     trust.revocations.nodes.insert(world().uid(9));
-    trust.revocations.serials.insert("0abc".parse().unwrap());
+    trust.revocations.serials.insert("0abc".parse().unwrap(), None);
+    trust.revocations.serials.insert("0abd".parse().unwrap(), Some(1_800_000_000));
     store.save_trust(&trust).unwrap();
     let read = store.trust().unwrap();
     assert_eq!(read.revocations, trust.revocations);
