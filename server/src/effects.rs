@@ -508,6 +508,19 @@ impl Unit {
         self.commands += 1;
     }
 
+    /// The same where its bytes may be at hand as they came: nearly always they are what would be
+    /// written, and copied at once.
+    #[inline]
+    pub fn as_sent(&mut self, db: usize, words: &[&[u8]], sent: &[u8]) {
+        if is_canonical(words, sent) {
+            self.select(db);
+            self.bytes.extend_from_slice(sent);
+            self.commands += 1;
+        } else {
+            self.verbatim(db, words);
+        }
+    }
+
     /// Commands that do the same without chance or time.
     pub fn rewritten(&mut self, db: usize, rewrite: &Rewrite) {
         if rewrite.commands() != 0 {
@@ -557,6 +570,38 @@ impl Unit {
     }
 }
 
+/// Whether a request in which these words were found has nothing in it that need not be there: line
+/// ends that are others, zeros before lengths, or words on a line without lengths.
+///
+/// No header is shorter than the shortest one that says the same; so if all of them are together as long
+/// as these, each is its own. Only of line ends there are others of the same length.
+#[inline]
+fn is_canonical(words: &[&[u8]], sent: &[u8]) -> bool {
+    const END: Option<&[u8]> = Some(b"\r\n");
+    if sent.first() != Some(&b'*') {
+        return false;
+    }
+    let mut at = header_bytes(words.len());
+    let mut are_ends = sent.get(at - 2..at) == END;
+    for word in words {
+        at += header_bytes(word.len());
+        are_ends &= sent.get(at - 2..at) == END;
+        at += word.len() + 2;
+        are_ends &= sent.get(at - 2..at) == END;
+    }
+    are_ends && at == sent.len()
+}
+
+/// How long `$12\r\n` is.
+#[inline]
+fn header_bytes(count: usize) -> usize {
+    3 + match count {
+        0..10 => 1,
+        10..100 => 2,
+        _ => count.ilog10() as usize + 1,
+    }
+}
+
 fn write_select(out: &mut Vec<u8>, db: usize) {
     let mut buffer = itoa::Buffer::new();
     let words: [&[u8]; 2] = [b"SELECT", buffer.format(db).as_bytes()];
@@ -603,6 +648,51 @@ mod tests {
         unit.close();
         log.append(&mut unit);
         assert_eq!(text(&log, end).trim(), "SELECT 3 DEL x");
+    }
+
+    #[test]
+    fn what_was_sent_is_logged_as_it_came_only_where_that_is_how_it_would_be_written() {
+        let value = "v".repeat(120);
+        let words: [&[u8]; 4] = [b"SET", b"k", value.as_bytes(), b""];
+        let usual = format!("*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$120\r\n{value}\r\n$0\r\n\r\n");
+        let mut canonical = Vec::new();
+        write_command(&mut canonical, words.len(), words.iter().copied());
+        assert_eq!(usual.as_bytes(), canonical);
+        assert!(is_canonical(&words, &canonical));
+        let long = vec![b'x'; 100_000];
+        for length in [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 99_999, 100_000] {
+            let words: Vec<&[u8]> = vec![&long[..length]; 11];
+            let mut sent = Vec::new();
+            write_command(&mut sent, words.len(), words.iter().copied());
+            assert!(is_canonical(&words, &sent), "{length}");
+        }
+        for (from, to) in [
+            ("*4\r\n", "*4\r."),
+            ("*4\r\n", "*04\r\n"),
+            ("$3\r\n", "$3\rx"),
+            ("$3\r\n", "$+3\r\n"),
+            ("\r\nk\r\n", "\r\nk.."),
+            ("$0\r\n\r\n", "$0\r\n\r"),
+            ("$0\r\n\r\n", "$0\r\n.\n"),
+            ("$0\r\n\r\n", "$00\r\n\r\n"),
+        ] {
+            let odd = usual.replacen(from, to, 1);
+            assert_ne!(odd, usual);
+            assert!(!is_canonical(&words, odd.as_bytes()), "{odd:?}");
+        }
+        for odd in ["", "*", "SET k v", "\r\n*1\r\n"] {
+            assert!(!is_canonical(&words, odd.as_bytes()));
+        }
+        let log = EffectLog::default();
+        log.keep_backlog(Some(1 << 20));
+        let mut unit = Unit::default();
+        for sent in [&usual.replace("*4", "*04"), &usual, ""] {
+            unit.as_sent(0, &words, sent.as_bytes());
+            unit.close();
+            log.append(&mut unit);
+        }
+        let expected = format!("SELECT 0{}", format!(" SET k {value} ").repeat(3));
+        assert_eq!(text(&log, 0).trim(), expected.trim());
     }
 
     #[test]

@@ -89,13 +89,20 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Collects what a command did.
-    #[cold]
-    fn follow(&mut self, db: usize, words: &[&[u8]], effect: &Effect, changes: &mut Changes) {
+    /// Collects what a command did. `sent`: its bytes as they came, if these are at hand.
+    #[inline(never)]
+    fn follow(
+        &mut self,
+        db: usize,
+        words: &[&[u8]],
+        sent: &[u8],
+        effect: &Effect,
+        changes: &mut Changes,
+    ) {
         self.unit.departures(changes, self.lazy_expire);
         match effect {
             Effect::None => {}
-            Effect::Verbatim => self.unit.verbatim(db, words),
+            Effect::Verbatim => self.unit.as_sent(db, words, sent),
             Effect::Rewrite(rewrite) => self.unit.rewritten(db, rewrite),
             Effect::Wait(wait) => self.unit.rewritten(db, &wait.rewrite),
         }
@@ -111,6 +118,7 @@ impl<'r> Run<'r> {
         entry: &Entry,
         command: &DataCommand,
         words: &'c [&'c [u8]],
+        sent: &[u8],
     ) {
         let figures = &self.counters.commands[entry.id];
         // The first run is timed, so that no command that has run is without a histogram.
@@ -125,7 +133,8 @@ impl<'r> Run<'r> {
         let db = call.db.index();
         let result = (command.run)(call);
         if call.db.changes.following {
-            self.follow(db, words, result.as_ref().unwrap_or(&Effect::None), call.db.changes);
+            let effect = result.as_ref().unwrap_or(&Effect::None);
+            self.follow(db, words, sent, effect, call.db.changes);
         }
         match result {
             Ok(Effect::None) => {}
