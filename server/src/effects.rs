@@ -57,6 +57,26 @@ struct Sequence {
     waiting: u64,
     /// How often the log has begun to come from elsewhere: names the present source.
     sources: u64,
+    crowd: Crowd,
+}
+
+/// How many append: who flushes the file for all of them does so when they are all there.
+#[derive(Default)]
+struct Crowd {
+    /// How often something was appended since the file took what there was, and before that.
+    appended: u32,
+    taken: u32,
+    /// After how many appends the writer of the file wants to be called; 0: it does not.
+    awaited: u32,
+}
+
+impl Crowd {
+    /// Counts an append. Whether it is the last that is awaited.
+    #[inline]
+    fn is_complete_with_one_more(&mut self) -> bool {
+        self.appended = self.appended.saturating_add(1);
+        self.appended == self.awaited
+    }
 }
 
 /// Who needs what of the log.
@@ -83,6 +103,7 @@ impl Default for EffectLog {
             trim_at: TRIM_BYTES,
             waiting: 0,
             sources: 0,
+            crowd: Crowd::default(),
         };
         Self {
             is_followed: AtomicBool::new(false),
@@ -309,8 +330,12 @@ impl EffectLog {
     #[inline]
     fn announce(&self, mut sequence: MutexGuard<'_, Sequence>) {
         let waiting = std::mem::take(&mut sequence.waiting);
+        let is_complete = sequence.crowd.is_complete_with_one_more();
         drop(sequence);
         self.bell.ring();
+        if is_complete {
+            self.bell.call();
+        }
         if waiting != 0 {
             self.wake(waiting);
         }
@@ -389,11 +414,34 @@ impl EffectLog {
         self.sequence.lock().waiting &= !bit(reactor);
     }
 
-    /// The append-only file needs nothing before an offset any more. What others need stays.
-    pub fn trim(&self, offset: u64) {
+    /// Gives the append-only file what comes next, up to about `most` bytes; it needs nothing before that
+    /// any more. What others need stays.
+    pub fn take_for_file(
+        &self,
+        offset: u64,
+        most: usize,
+        into: &mut Vec<Bytes>,
+    ) -> Result<u64, Trimmed> {
         let mut sequence = self.sequence.lock();
-        sequence.keepers.file = offset;
-        sequence.trim();
+        let end = sequence.backlog.read(offset, most, into)?;
+        if end != offset {
+            let taken = std::mem::take(&mut sequence.crowd).appended;
+            sequence.crowd.taken = taken;
+            // The pieces live on in what was taken.
+            sequence.keepers.file = end;
+            sequence.trim();
+        }
+        Ok(end)
+    }
+
+    /// Whether those whose effects the file took last have yet to append again, if they do. Who asks is
+    /// called through the bell when they have.
+    pub fn expects_more(&self) -> bool {
+        let crowd = &mut self.sequence.lock().crowd;
+        if crowd.awaited == 0 {
+            crowd.awaited = crowd.taken.saturating_add(crowd.appended);
+        }
+        crowd.appended < crowd.awaited
     }
 
     /// Tells the reactors of these bits that there is something to read.
@@ -693,6 +741,33 @@ mod tests {
         }
         let expected = format!("SELECT 0{}", format!(" SET k {value} ").repeat(3));
         assert_eq!(text(&log, 0).trim(), expected.trim());
+    }
+
+    #[test]
+    fn the_file_waits_for_as_many_as_appended_lately() {
+        let log = EffectLog::default();
+        log.follow();
+        let append = || log.append_aside(&[b"PING"]);
+        let mut pieces = Vec::new();
+        assert!(!log.expects_more(), "nobody has come yet");
+        append();
+        append();
+        let taken = log.take_for_file(0, usize::MAX, &mut pieces).unwrap();
+        assert_eq!(taken, log.end());
+        // One more while those two were flushed: three in all.
+        append();
+        assert!(log.expects_more());
+        append();
+        assert!(log.expects_more());
+        append();
+        assert!(!log.expects_more());
+        let taken = log.take_for_file(taken, usize::MAX, &mut pieces).unwrap();
+        assert!(log.expects_more());
+        // Nothing is taken, and so nobody less is waited for.
+        assert_eq!(log.take_for_file(taken, usize::MAX, &mut pieces), Ok(taken));
+        (0..3).for_each(|_| assert!(log.expects_more() && append() != 0));
+        assert!(!log.expects_more());
+        assert_eq!(log.range().1, taken, "what was taken is not kept");
     }
 
     #[test]
