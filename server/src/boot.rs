@@ -23,6 +23,7 @@ use carnelian_keyspace::Keyspace;
 
 use crate::acl::{self, Acl};
 use crate::aof;
+use crate::blocking::Waiter;
 use crate::configure::level;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
@@ -309,8 +310,17 @@ impl Running {
             log::warning!(
                 "Errors trying to shut down the server. Check the logs for more information."
             );
-            if let Some(waiter) = waiter {
-                waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
+            waiter.iter().for_each(refuse_to_end);
+            // Those who asked meanwhile hear of it as well.
+            let meanwhile: Vec<_> = self.requests.try_iter().collect();
+            for request in meanwhile {
+                match request {
+                    Request::Shutdown(flags, waiter) if flags.now => {
+                        self.server.request_shutdown(flags, waiter);
+                    }
+                    Request::Shutdown(_, waiter) => refuse_to_end(&waiter),
+                    Request::Signal(_) | Request::Loaded => {}
+                }
             }
         }
         self.end();
@@ -388,6 +398,10 @@ impl Running {
         halt.end();
         true
     }
+}
+
+fn refuse_to_end(waiter: &Arc<Waiter>) {
+    waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
 }
 
 fn seats(asked_for: usize) -> Result<Vec<Seat>> {

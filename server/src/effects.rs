@@ -603,6 +603,12 @@ impl Unit {
             self.bytes.splice(self.begin..self.begin, MULTI.iter().copied());
             self.bytes.extend_from_slice(EXEC);
         }
+        self.close_apart();
+    }
+
+    /// Ends a unit of what was done to keys that nobody named: each by itself.
+    #[inline]
+    pub fn close_apart(&mut self) {
         (self.begin, self.commands) = (self.bytes.len(), 0);
     }
 

@@ -9,6 +9,7 @@ use carnelian_commands::{Call, CommandError};
 use carnelian_keyspace::Present;
 use carnelian_persistence::rdb::Loaded;
 use carnelian_persistence::rdb::dump::{Checksum, dump, restore};
+use carnelian_scripting::Loading;
 
 use crate::commands::dump::put;
 use crate::commands::{Context, Reach};
@@ -38,7 +39,10 @@ pub(super) fn through_file(
                 call.db.flush(db);
             }
         }
-        match load::reload(&server, &database, call.db.access(), present) {
+        // Flushing leaves libraries alone, and these are in the file as well.
+        let libraries =
+            if flushes || present == Present::Replaced { Loading::Replace } else { Loading::New };
+        match load::reload(&server, &database, call.db.access(), present, libraries) {
             true => Ok(()),
             false => Err(FAILED),
         }

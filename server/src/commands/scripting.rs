@@ -5,8 +5,9 @@ use carnelian_resp::number::parse_i64;
 use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 
 use crate::commands::{Context, help};
-use crate::dispatch::Nesting;
+use crate::dispatch::{MASTERDOWN, NOREPLICAS, Nesting, READONLY};
 use crate::registry::{ServerCommand, ServerRun};
+use crate::replication::gate;
 use crate::scripting::ScriptHost;
 use crate::session::Session;
 
@@ -277,6 +278,11 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
 /// A script that says what it does is refused before it runs where it could need memory, or write what
 /// cannot be saved.
 fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError> {
+    if session.primary.is_none()
+        && let Some(text) = gated(flags, session.database.replication.gate())
+    {
+        return Err(CommandError::text(text));
+    }
     if flags.contains(ScriptFlags::COMPAT) || flags.contains(ScriptFlags::NO_WRITES) {
         return Ok(());
     }
@@ -301,6 +307,19 @@ fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError
         ));
     }
     Ok(())
+}
+
+/// Why replication keeps a script from running at all.
+fn gated(flags: ScriptFlags, gate: u32) -> Option<&'static str> {
+    let may_write = !flags.contains(ScriptFlags::COMPAT) && !flags.contains(ScriptFlags::NO_WRITES);
+    if may_write && gate & gate::LACKING != 0 {
+        return Some(NOREPLICAS);
+    }
+    if may_write && gate & gate::READ_ONLY != 0 {
+        return Some(READONLY);
+    }
+    let is_stale = gate & gate::STALE != 0 && !flags.contains(ScriptFlags::ALLOW_STALE);
+    is_stale.then_some(MASTERDOWN)
 }
 
 /// An error of the engine, which leaves the code out.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use carnelian_commands::{Call, DataCommand, Effect, Flags, Wait};
+use carnelian_commands::{Call, DataCommand, Effect, Flags, Scope, Wait};
 use carnelian_keyspace::Changes;
 use smallvec::SmallVec;
 
@@ -91,6 +91,7 @@ impl<'r> Run<'r> {
 
     /// Collects what a command did. `sent`: its bytes as they came, if these are at hand.
     #[inline(never)]
+    #[allow(clippy::too_many_arguments)] // Each is another's to own.
     fn follow(
         &mut self,
         db: usize,
@@ -98,8 +99,12 @@ impl<'r> Run<'r> {
         sent: &[u8],
         effect: &Effect,
         changes: &mut Changes,
+        scope: Scope,
     ) {
         self.unit.departures(changes, self.lazy_expire);
+        if scope == Scope::Walk && !self.is_part {
+            self.unit.close_apart();
+        }
         match effect {
             Effect::None => {}
             Effect::Verbatim => self.unit.as_sent(db, words, sent),
@@ -134,7 +139,7 @@ impl<'r> Run<'r> {
         let result = (command.run)(call);
         if call.db.changes.following {
             let effect = result.as_ref().unwrap_or(&Effect::None);
-            self.follow(db, words, sent, effect, call.db.changes);
+            self.follow(db, words, sent, effect, call.db.changes, command.scope);
         }
         match result {
             Ok(Effect::None) => {}

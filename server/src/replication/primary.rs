@@ -50,6 +50,8 @@ pub struct Primary {
     pub failover: Mutex<Failover>,
     /// The server ends as soon as all replicas have everything.
     is_parting: AtomicBool,
+    /// Until when, in milliseconds since 1970.
+    parting_until_ms: AtomicU64,
     /// Writes are held back for that.
     holds_writes: AtomicBool,
 }
@@ -280,6 +282,9 @@ impl Primary {
             return true;
         }
         log::notice!("Waiting for replicas before shutting down.");
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = clock::wall_ms().saturating_add(patience_ms);
+        self.parting_until_ms.store(until_ms, Ordering::SeqCst);
         self.is_parting.store(true, Ordering::SeqCst);
         self.holds_writes.store(true, Ordering::SeqCst);
         database.pause.begin(Held::Writes, u64::MAX / 2, clock::wall_ms(), &database.attention);
@@ -320,6 +325,12 @@ impl Primary {
             database.pause.end(&database.attention);
             server.mailboxes.iter().for_each(|mailbox| mailbox.post(Message::PauseOver));
         }
+    }
+
+    /// For how long it will wait for replicas at the most, if it does.
+    pub fn parts_in_ms(&self, now_ms: u64) -> Option<u64> {
+        let until_ms = self.parting_until_ms.load(Ordering::SeqCst);
+        self.is_parting.load(Ordering::SeqCst).then(|| until_ms.saturating_sub(now_ms))
     }
 
     /// SHUTDOWN ABORT. Whether the server was waiting.

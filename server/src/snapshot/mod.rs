@@ -24,7 +24,6 @@ use crate::at_rest;
 use crate::clock;
 use crate::database::Database;
 use crate::log;
-use crate::process;
 use crate::replication::replica;
 use crate::server::Server;
 use crate::settings::Settings;
@@ -405,7 +404,6 @@ fn spawn(server: &Arc<Server>, claim: Claim, taken: Option<Snapshot>) -> std::io
             // Somebody takes one who has not claimed it.
             return claim.database.snapshots.schedule();
         };
-        process::go_last();
         match write(&server, &claim, Purpose::Background, snapshot) {
             Ok(()) => log::notice!("Background saving terminated with success"),
             Err(Failed::Disk) => log::warning!("Background saving error"),
