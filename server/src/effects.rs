@@ -750,6 +750,19 @@ mod tests {
     }
 
     #[test]
+    fn what_went_of_keys_that_nobody_named_is_no_transaction() {
+        let log = EffectLog::default();
+        let mut unit = Unit::default();
+        unit.verbatim(0, &[b"DEL", b"a"]);
+        unit.verbatim(0, &[b"DEL", b"b"]);
+        unit.close_apart();
+        unit.verbatim(0, &[b"INCR", b"c"]);
+        unit.close();
+        log.append(&mut unit);
+        assert_eq!(text(&log, 0).trim(), "SELECT 0 DEL a DEL b INCR c");
+    }
+
+    #[test]
     fn the_file_waits_for_as_many_as_appended_lately() {
         let log = EffectLog::default();
         log.follow();
