@@ -369,12 +369,18 @@ impl Running {
 
     /// Tells those who asked for the end, the first of them and who has asked since, that it does not come.
     fn disappoint(&self, first: Option<Arc<Waiter>>) {
-        let since = self.requests.try_iter().filter_map(|request| match request {
-            Request::Shutdown(_, waiter) => Some(waiter),
-            _ => None,
-        });
-        for waiter in first.into_iter().chain(since) {
-            waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
+        let refuse =
+            |waiter: &Waiter| waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
+        first.iter().for_each(|waiter| refuse(waiter));
+        let since: Vec<_> = self.requests.try_iter().collect();
+        for request in since {
+            match request {
+                Request::Shutdown(flags, waiter) if flags.now => {
+                    self.server.request_shutdown(flags, waiter);
+                }
+                Request::Shutdown(_, waiter) => refuse(&waiter),
+                Request::Signal(_) | Request::Loaded | Request::Reload => {}
+            }
         }
     }
 

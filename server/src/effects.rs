@@ -57,6 +57,26 @@ struct Sequence {
     waiting: u64,
     /// How often the log has begun to come from elsewhere: names the present source.
     sources: u64,
+    crowd: Crowd,
+}
+
+/// How many append: who flushes the file for all of them does so when they are all there.
+#[derive(Default)]
+struct Crowd {
+    /// How often something was appended since the file took what there was, and before that.
+    appended: u32,
+    taken: u32,
+    /// After how many appends the writer of the file wants to be called; 0: it does not.
+    awaited: u32,
+}
+
+impl Crowd {
+    /// Counts an append. Whether it is the last that is awaited.
+    #[inline]
+    fn is_complete_with_one_more(&mut self) -> bool {
+        self.appended = self.appended.saturating_add(1);
+        self.appended == self.awaited
+    }
 }
 
 /// Who needs what of the log.
@@ -88,6 +108,7 @@ impl Default for EffectLog {
             trim_at: TRIM_BYTES,
             waiting: 0,
             sources: 0,
+            crowd: Crowd::default(),
         };
         Self {
             is_followed: AtomicBool::new(false),
@@ -316,8 +337,12 @@ impl EffectLog {
     #[inline]
     fn announce(&self, mut sequence: MutexGuard<'_, Sequence>) {
         let waiting = std::mem::take(&mut sequence.waiting);
+        let is_complete = sequence.crowd.is_complete_with_one_more();
         drop(sequence);
         self.bell.ring();
+        if is_complete {
+            self.bell.call();
+        }
         if waiting != 0 {
             self.wake(waiting);
         }
@@ -413,11 +438,34 @@ impl EffectLog {
         self.sequence.lock().waiting &= !bit(reactor);
     }
 
-    /// The append-only file needs nothing before an offset any more. What others need stays.
-    pub fn trim(&self, offset: u64) {
+    /// Gives the append-only file what comes next, up to about `most` bytes; it needs nothing before that
+    /// any more. What others need stays.
+    pub fn take_for_file(
+        &self,
+        offset: u64,
+        most: usize,
+        into: &mut Vec<Bytes>,
+    ) -> Result<u64, Trimmed> {
         let mut sequence = self.sequence.lock();
-        sequence.keepers.file = offset;
-        sequence.trim();
+        let end = sequence.backlog.read(offset, most, into)?;
+        if end != offset {
+            let taken = std::mem::take(&mut sequence.crowd).appended;
+            sequence.crowd.taken = taken;
+            // The pieces live on in what was taken.
+            sequence.keepers.file = end;
+            sequence.trim();
+        }
+        Ok(end)
+    }
+
+    /// Whether those whose effects the file took last have yet to append again, if they do. Who asks is
+    /// called through the bell when they have.
+    pub fn expects_more(&self) -> bool {
+        let crowd = &mut self.sequence.lock().crowd;
+        if crowd.awaited == 0 {
+            crowd.awaited = crowd.taken.saturating_add(crowd.appended);
+        }
+        crowd.appended < crowd.awaited
     }
 
     /// Tells the reactors of these bits that there is something to read.
@@ -534,6 +582,19 @@ impl Unit {
         self.commands += 1;
     }
 
+    /// The same where its bytes may be at hand as they came: nearly always they are what would be
+    /// written, and copied at once.
+    #[inline]
+    pub fn as_sent(&mut self, db: usize, words: &[&[u8]], sent: &[u8]) {
+        if is_canonical(words, sent) {
+            self.select(db);
+            self.bytes.extend_from_slice(sent);
+            self.commands += 1;
+        } else {
+            self.verbatim(db, words);
+        }
+    }
+
     /// Commands that do the same without chance or time.
     pub fn rewritten(&mut self, db: usize, rewrite: &Rewrite) {
         if rewrite.commands() != 0 {
@@ -568,6 +629,12 @@ impl Unit {
             self.bytes.splice(self.begin..self.begin, MULTI.iter().copied());
             self.bytes.extend_from_slice(EXEC);
         }
+        self.close_apart();
+    }
+
+    /// Ends a unit of what was done to keys that nobody named: each by itself.
+    #[inline]
+    pub fn close_apart(&mut self) {
         (self.begin, self.commands) = (self.bytes.len(), 0);
     }
 
@@ -580,6 +647,38 @@ impl Unit {
                 write_select(&mut self.bytes, db);
             }
         }
+    }
+}
+
+/// Whether a request in which these words were found has nothing in it that need not be there: line
+/// ends that are others, zeros before lengths, or words on a line without lengths.
+///
+/// No header is shorter than the shortest one that says the same; so if all of them are together as long
+/// as these, each is its own. Only of line ends there are others of the same length.
+#[inline]
+fn is_canonical(words: &[&[u8]], sent: &[u8]) -> bool {
+    const END: Option<&[u8]> = Some(b"\r\n");
+    if sent.first() != Some(&b'*') {
+        return false;
+    }
+    let mut at = header_bytes(words.len());
+    let mut are_ends = sent.get(at - 2..at) == END;
+    for word in words {
+        at += header_bytes(word.len());
+        are_ends &= sent.get(at - 2..at) == END;
+        at += word.len() + 2;
+        are_ends &= sent.get(at - 2..at) == END;
+    }
+    are_ends && at == sent.len()
+}
+
+/// How long `$12\r\n` is.
+#[inline]
+fn header_bytes(count: usize) -> usize {
+    3 + match count {
+        0..10 => 1,
+        10..100 => 2,
+        _ => count.ilog10() as usize + 1,
     }
 }
 
@@ -629,6 +728,91 @@ mod tests {
         unit.close();
         log.append(&mut unit);
         assert_eq!(text(&log, end).trim(), "SELECT 3 DEL x");
+    }
+
+    #[test]
+    fn what_was_sent_is_logged_as_it_came_only_where_that_is_how_it_would_be_written() {
+        let value = "v".repeat(120);
+        let words: [&[u8]; 4] = [b"SET", b"k", value.as_bytes(), b""];
+        let usual = format!("*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$120\r\n{value}\r\n$0\r\n\r\n");
+        let mut canonical = Vec::new();
+        write_command(&mut canonical, words.len(), words.iter().copied());
+        assert_eq!(usual.as_bytes(), canonical);
+        assert!(is_canonical(&words, &canonical));
+        let long = vec![b'x'; 100_000];
+        for length in [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 99_999, 100_000] {
+            let words: Vec<&[u8]> = vec![&long[..length]; 11];
+            let mut sent = Vec::new();
+            write_command(&mut sent, words.len(), words.iter().copied());
+            assert!(is_canonical(&words, &sent), "{length}");
+        }
+        for (from, to) in [
+            ("*4\r\n", "*4\r."),
+            ("*4\r\n", "*04\r\n"),
+            ("$3\r\n", "$3\rx"),
+            ("$3\r\n", "$+3\r\n"),
+            ("\r\nk\r\n", "\r\nk.."),
+            ("$0\r\n\r\n", "$0\r\n\r"),
+            ("$0\r\n\r\n", "$0\r\n.\n"),
+            ("$0\r\n\r\n", "$00\r\n\r\n"),
+        ] {
+            let odd = usual.replacen(from, to, 1);
+            assert_ne!(odd, usual);
+            assert!(!is_canonical(&words, odd.as_bytes()), "{odd:?}");
+        }
+        for odd in ["", "*", "SET k v", "\r\n*1\r\n"] {
+            assert!(!is_canonical(&words, odd.as_bytes()));
+        }
+        let log = EffectLog::default();
+        log.keep_backlog(Some(1 << 20));
+        let mut unit = Unit::default();
+        for sent in [&usual.replace("*4", "*04"), &usual, ""] {
+            unit.as_sent(0, &words, sent.as_bytes());
+            unit.close();
+            log.append(&mut unit);
+        }
+        let expected = format!("SELECT 0{}", format!(" SET k {value} ").repeat(3));
+        assert_eq!(text(&log, 0).trim(), expected.trim());
+    }
+
+    #[test]
+    fn what_went_of_keys_that_nobody_named_is_no_transaction() {
+        let log = EffectLog::default();
+        let mut unit = Unit::default();
+        unit.verbatim(0, &[b"DEL", b"a"]);
+        unit.verbatim(0, &[b"DEL", b"b"]);
+        unit.close_apart();
+        unit.verbatim(0, &[b"INCR", b"c"]);
+        unit.close();
+        log.append(&mut unit);
+        assert_eq!(text(&log, 0).trim(), "SELECT 0 DEL a DEL b INCR c");
+    }
+
+    #[test]
+    fn the_file_waits_for_as_many_as_appended_lately() {
+        let log = EffectLog::default();
+        log.follow();
+        let append = || log.append_aside(&[b"PING"]);
+        let mut pieces = Vec::new();
+        assert!(!log.expects_more(), "nobody has come yet");
+        append();
+        append();
+        let taken = log.take_for_file(0, usize::MAX, &mut pieces).unwrap();
+        assert_eq!(taken, log.end());
+        // One more while those two were flushed: three in all.
+        append();
+        assert!(log.expects_more());
+        append();
+        assert!(log.expects_more());
+        append();
+        assert!(!log.expects_more());
+        let taken = log.take_for_file(taken, usize::MAX, &mut pieces).unwrap();
+        assert!(log.expects_more());
+        // Nothing is taken, and so nobody less is waited for.
+        assert_eq!(log.take_for_file(taken, usize::MAX, &mut pieces), Ok(taken));
+        (0..3).for_each(|_| assert!(log.expects_more() && append() != 0));
+        assert!(!log.expects_more());
+        assert_eq!(log.range().1, taken, "what was taken is not kept");
     }
 
     #[test]

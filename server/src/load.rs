@@ -197,7 +197,8 @@ fn whole(
     let progress = &guard.progress;
     let load = || {
         let present = Present::Refused;
-        let input = Input { input: file, bytes: Some(bytes), drops_expired, present };
+        let libraries = LibraryLoading::Replace;
+        let input = Input { input: file, bytes: Some(bytes), drops_expired, present, libraries };
         let loaded = match snapshot(database, &config, input, progress, None) {
             // It is of no use: why it ended does not matter.
             _ if progress.stop.load(Relaxed) => return Ok(()),
@@ -306,6 +307,8 @@ pub struct Input<R> {
     /// Whether keys whose time has come are left out.
     pub drops_expired: bool,
     pub present: Present,
+    /// The same of libraries of functions.
+    pub libraries: LibraryLoading,
 }
 
 /// Reads a snapshot into a database: under locks that are `held`, or else with several threads.
@@ -336,7 +339,12 @@ pub fn snapshot(
         after_chunk: &allocator::publish,
     };
     let mut reader = FileReader::new(input.input, trust);
-    let mut teller = Teller { database, clock: Clock::new(), origin: Origin::default() };
+    let mut teller = Teller {
+        database,
+        libraries: input.libraries,
+        clock: Clock::new(),
+        origin: Origin::default(),
+    };
     let summary = match held {
         Some(held) => file::load_held(&mut reader, held, &rules, progress, &mut teller)?,
         None => file::load(&mut reader, &database.keyspace, &rules, progress, &mut teller)?,
@@ -347,7 +355,12 @@ pub fn snapshot(
 
 /// Loads the file of the last snapshot under locks that are held, for DEBUG RELOAD. Whether that went well;
 /// if not, the log says why.
-pub fn reload(database: &Database, held: &mut dyn Segments, present: Present) -> bool {
+pub fn reload(
+    database: &Database,
+    held: &mut dyn Segments,
+    present: Present,
+    libraries: LibraryLoading,
+) -> bool {
     let config = database.config();
     let path = config.dir.join(&config.dbfilename);
     let Ok(Some((file, bytes))) = open(&path) else { return false };
@@ -360,7 +373,7 @@ pub fn reload(database: &Database, held: &mut dyn Segments, present: Present) ->
     };
     let guard = database.loading.begin(bytes, config.key_load_delay);
     let drops_expired = !database.replication.is_replica();
-    let input = Input { input: file, bytes: Some(bytes), drops_expired, present };
+    let input = Input { input: file, bytes: Some(bytes), drops_expired, present, libraries };
     match snapshot(database, &config, input, &guard.progress, Some(held)) {
         Ok(loaded) => {
             tell(&loaded.summary);
@@ -414,7 +427,7 @@ fn refusal(path: &Path, config: &Config, error: &FileError) -> anyhow::Error {
     // What looks for damage on its own does not have the key.
     if !is_sealed_file(path).unwrap_or(false) {
         let mut report = Vec::new();
-        file::check::check(path, &mut report);
+        file::check::check(path, Path::new(""), &mut report);
         log::write_raw(&String::from_utf8_lossy(&report));
     }
     anyhow!("Terminating server after rdb file reading failure.")
@@ -423,6 +436,7 @@ fn refusal(path: &Path, config: &Config, error: &FileError) -> anyhow::Error {
 /// Tells the log what a snapshot says of itself, and keeps what it has beside keys.
 struct Teller<'d> {
     database: &'d Database,
+    libraries: LibraryLoading,
     clock: Clock,
     origin: Origin,
 }
@@ -471,7 +485,7 @@ impl Observer for Teller<'_> {
         let mut engine = engine.map_err(|error| error.to_string())?;
         let mut host = LoadHost::new(&self.clock);
         engine
-            .load_library(source, LibraryLoading::Replace, &mut host)
+            .load_library(source, self.libraries, &mut host)
             .map(drop)
             .map_err(|reason| String::from_utf8_lossy(&reason).into_owned())
     }

@@ -142,16 +142,6 @@ pub fn warn_of_small_backlog(backlog: u32) {
     }
 }
 
-/// Has the thread of the caller leave the processor to others, who have clients that wait. Not to be
-/// called with locks held that they want.
-pub fn go_last() {
-    const NICENESS: i32 = 10;
-
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        log::verbose!("Can't lower the priority of a thread: {error}");
-    }
-}
-
 /// 40 hexadecimal digits that no other start has.
 pub fn new_run_id() -> String {
     let mut random = fastrand::Rng::new();

@@ -298,6 +298,12 @@ impl<'a> Raw<'a> {
         let start = if index == 0 { self.start } else { self.commands[index - 1].1 };
         &self.data[start..self.commands[index + count - 1].1]
     }
+
+    /// The bytes of the command at `index` alone; nothing where they are not known.
+    #[inline]
+    pub fn command(&self, index: usize) -> &'a [u8] {
+        self.commands.get(index).map_or(&[], |&(start, end)| &self.data[start..end])
+    }
 }
 
 impl<'a> Batch<'a> {

@@ -48,6 +48,13 @@ fn a_reload_keeps_everything() {
             "-ERR Error trying to load the RDB dump, check server logs.",
         );
     }
+    client
+        .expect("FUNCTION LOAD \"#!lua name=l\\nredis.register_function('f', redis.call)\"", "$l");
+    client.expect("FLUSHALL", "+OK");
+    let failed = "-ERR Error trying to load the RDB dump, check server logs.";
+    client.expect("DEBUG RELOAD NOFLUSH", failed);
+    client.expect("DEBUG RELOAD NOFLUSH MERGE", "+OK");
+    client.expect("DEBUG RELOAD", "+OK");
     client.expect(
         "DEBUG RELOAD SOMETHING",
         "-ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",

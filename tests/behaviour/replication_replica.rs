@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
+use carnelian_tests::server::Signal;
 use carnelian_tests::{Client, Reply, Server, is_carnelian, peers};
 
 /// The servers that ours is to follow: those that are installed, and itself.
@@ -518,4 +519,64 @@ fn a_restarted_replica_goes_on_from_its_snapshot_or_file() {
     for (key, value) in contents(&mut alone) {
         assert_eq!(expected.get(&key), Some(&value), "{key}");
     }
+}
+
+#[test]
+fn all_who_asked_for_the_end_hear_that_it_was_called_off() {
+    let primary = Server::starter().args(&["--save", "", "--shutdown-timeout", "600"]).start();
+    let replica = replica_of(&primary, &[]);
+    let mut client = primary.connect();
+    replica.signal(Signal::STOP);
+    client.expect("INCR n", ":1");
+    let mut asking = [primary.connect(), primary.connect()];
+    for client in &mut asking {
+        client.send(b"SHUTDOWN\r\n");
+    }
+    client.eventually_info("blocked_clients", "2");
+    for _ in 0..1000 {
+        if !client.info("shutdown_in_milliseconds").is_empty() {
+            break;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    assert!((1..=600_000).contains(&client.info("shutdown_in_milliseconds").parse().unwrap_or(0)));
+    client.expect("SHUTDOWN ABORT", "+OK");
+    for client in &mut asking {
+        client.expect_next("-ERR Errors trying to SHUTDOWN. Check logs.");
+    }
+    replica.signal(Signal::CONT);
+    catch_up(&mut client, &mut replica.connect());
+    assert_eq!(client.info("shutdown_in_milliseconds"), "");
+}
+
+#[test]
+fn functions_that_may_write_or_need_the_link_are_refused_without() {
+    let primary = Server::starter().args(&["--save", ""]).start();
+    let replica = replica_of(&primary, &[]);
+    let (mut ours, mut theirs) = (primary.connect(), replica.connect());
+    ours.expect(
+        "FUNCTION LOAD \"#!lua name=l\\nredis.register_function('w', function() return 1 end)\\n\
+         redis.register_function{function_name='r', callback=function() return 2 end, \
+         flags={'no-writes'}}\\n\
+         redis.register_function{function_name='s', callback=function() return 3 end, \
+         flags={'no-writes', 'allow-stale'}}\"",
+        "$l",
+    );
+    catch_up(&mut ours, &mut theirs);
+    ours.expect("FCALL w 0", ":1");
+    theirs.expect("FCALL w 0", "-READONLY You can't write against a read only replica.");
+    theirs.expect(
+        "EVAL \"#!lua\\nreturn 1\" 0",
+        "-READONLY You can't write against a read only replica.",
+    );
+    theirs.expect("EVAL \"return 1\" 0", ":1");
+    theirs.expect("FCALL r 0", ":2");
+    theirs.expect("CONFIG SET replica-serve-stale-data no", "+OK");
+    drop(ours);
+    drop(primary);
+    theirs.eventually_info("master_link_status", "down");
+    let down = "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
+    theirs.eventually("FCALL r 0", down);
+    theirs.expect("EVAL \"return 1\" 0", down);
+    theirs.expect("FCALL s 0", ":3");
 }

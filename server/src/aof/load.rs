@@ -13,6 +13,7 @@ use carnelian_config::Config;
 use carnelian_keyspace::{Present, Segments};
 use carnelian_persistence::aof::{self, Input, LoadError, Loaded, Replay, Span};
 use carnelian_persistence::rdb::file::Progress;
+use carnelian_scripting::Loading;
 
 use super::tell;
 use crate::allocator;
@@ -232,7 +233,8 @@ impl Replay for Replayer<'_> {
         let bytes = Some(input.length());
         // Commands behind it may be about what has expired.
         let present = Present::Refused;
-        let input = load::Input { input, bytes, drops_expired: false, present };
+        let libraries = Loading::Replace;
+        let input = load::Input { input, bytes, drops_expired: false, present, libraries };
         let held = self.held.as_mut().map(|held| &mut **held as &mut dyn Segments);
         let loaded = load::snapshot(&database, self.config, input, self.progress, held);
         let loaded = loaded.map_err(|error| error.to_string())?;

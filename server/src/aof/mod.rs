@@ -416,7 +416,7 @@ impl Source for Follower {
         }
         let database = self.database.upgrade()?;
         let mut chunks = Vec::new();
-        let Ok(end) = database.log.read(self.offset, LOT_BYTES, &mut chunks) else {
+        let Ok(end) = database.log.take_for_file(self.offset, LOT_BYTES, &mut chunks) else {
             // The data are others; who saw to that begins the file anew.
             self.offset = database.log.end();
             return None;
@@ -425,9 +425,11 @@ impl Source for Follower {
             return None;
         }
         self.offset = end;
-        // The pieces live on in the lot.
-        database.log.trim(end);
         Some(Lot { chunks, end })
+    }
+
+    fn expects_more(&mut self) -> bool {
+        self.database.upgrade().is_some_and(|database| database.log.expects_more())
     }
 }
 

@@ -20,7 +20,6 @@ use crate::at_rest;
 use crate::clock;
 use crate::database::Database;
 use crate::log;
-use crate::process;
 use crate::server::Server;
 use crate::snapshot::{Broken, Claim, Plan, Purpose, Snapshot};
 
@@ -129,7 +128,6 @@ pub fn begin(server: &Arc<Server>, database: &Arc<Database>) -> Result<(), Unbeg
 
 impl Rewrite {
     fn run(mut self, server: &Arc<Server>, database: &Arc<Database>) {
-        process::go_last();
         let temporary = self.folder.temporary_base(std::process::id());
         let config = database.config();
         let written = write_base(&mut self.snapshot, &temporary, self.format, &config);

@@ -9,6 +9,7 @@ use carnelian_commands::{Call, CommandError};
 use carnelian_keyspace::Present;
 use carnelian_persistence::rdb::Loaded;
 use carnelian_persistence::rdb::dump::{Checksum, dump, restore};
+use carnelian_scripting::Loading;
 
 use crate::commands::dump::put;
 use crate::commands::{Context, Reach};
@@ -37,10 +38,11 @@ pub(super) fn through_file(
             for db in 0..call.db.databases() {
                 call.db.flush(db);
             }
-            database.scripting.engine(&database)?.flush_libraries();
-            database.scripting.figures();
         }
-        match load::reload(&database, call.db.access(), present) {
+        // Flushing leaves libraries alone, and these are in the file as well.
+        let libraries =
+            if flushes || present == Present::Replaced { Loading::Replace } else { Loading::New };
+        match load::reload(&database, call.db.access(), present, libraries) {
             true => Ok(()),
             false => Err(FAILED),
         }

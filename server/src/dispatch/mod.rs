@@ -159,7 +159,15 @@ pub fn run_commands(
                 Handler::Data(command) => {
                     session.last_command = entry.id as u32;
                     let before = out.len();
-                    run_alone(worker, session, entry, command, words, out);
+                    run_alone(
+                        worker,
+                        session,
+                        entry,
+                        command,
+                        words,
+                        batch.raw.command(index),
+                        out,
+                    );
                     settle_reply(worker, session, out, before);
                     features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
@@ -298,7 +306,8 @@ fn run_together(
     for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
-        run.command(&mut call, entry, command, batch.command(index + ran));
+        let (words, sent) = (batch.command(index + ran), batch.raw.command(index + ran));
+        run.command(&mut call, entry, command, words, sent);
         ran += 1;
         if hear(database, call.db.changes, ready) || BATCH_REPLY_BYTES <= call.reply.len() {
             break;
@@ -422,6 +431,7 @@ fn run_alone(
     entry: &Entry,
     command: &DataCommand,
     words: &[&[u8]],
+    sent: &[u8],
     out: &mut Vec<u8>,
 ) {
     let database = Arc::clone(&session.database);
@@ -454,7 +464,7 @@ fn run_alone(
     let mut call = call(worker, session, access.into(), aftermath, out);
     call.may_block = session.primary.is_none();
     let mut run = Run::begin(worker, &database, runs, unit, false, &session.settings);
-    run.command(&mut call, entry, command, words);
+    run.command(&mut call, entry, command, words, sent);
     hear(&database, call.db.changes, ready);
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
@@ -542,7 +552,7 @@ pub fn run_for(
     let output_max = usize::MAX;
     let mut call = Call { args: &[], db, reply, environment, may_block: true, output_max };
     let mut run = Run::begin(worker, database, runs, unit, false, &settings);
-    run.command(&mut call, entry, command, words);
+    run.command(&mut call, entry, command, words, &[]);
     hear(database, call.db.changes, ready);
     let wait = run.wait.take();
     let slow = run.end();

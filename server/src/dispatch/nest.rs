@@ -123,7 +123,7 @@ impl Nest<'_> {
                 call.db.access().lock_rest();
             }
             let words = &words[first..end];
-            run.command(&mut call, entry, command, words);
+            run.command(&mut call, entry, command, words, &[]);
             if call.output_max <= call.reply.len().saturating_sub(floor) {
                 // It will not be sent. What is left is run for what it changes.
                 worker.overflowed.set(true);

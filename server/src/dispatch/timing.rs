@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use carnelian_commands::{Call, DataCommand, Effect, Flags, Wait};
+use carnelian_commands::{Call, DataCommand, Effect, Flags, Scope, Wait};
 use carnelian_keyspace::Changes;
 use smallvec::SmallVec;
 
@@ -92,13 +92,25 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Collects what a command did.
-    #[cold]
-    fn follow(&mut self, db: usize, words: &[&[u8]], effect: &Effect, changes: &mut Changes) {
+    /// Collects what a command did. `sent`: its bytes as they came, if these are at hand.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)] // Each is another's to own.
+    fn follow(
+        &mut self,
+        db: usize,
+        words: &[&[u8]],
+        sent: &[u8],
+        effect: &Effect,
+        changes: &mut Changes,
+        scope: Scope,
+    ) {
         self.unit.departures(changes, self.lazy_expire);
+        if scope == Scope::Walk && !self.is_part {
+            self.unit.close_apart();
+        }
         match effect {
             Effect::None => {}
-            Effect::Verbatim => self.unit.verbatim(db, words),
+            Effect::Verbatim => self.unit.as_sent(db, words, sent),
             Effect::Rewrite(rewrite) => self.unit.rewritten(db, rewrite),
             Effect::Wait(wait) => self.unit.rewritten(db, &wait.rewrite),
         }
@@ -127,6 +139,7 @@ impl<'r> Run<'r> {
         entry: &Entry,
         command: &DataCommand,
         words: &'c [&'c [u8]],
+        sent: &[u8],
     ) {
         let figures = &self.counters.commands[entry.id];
         // The first run is timed, so that no command that has run is without a histogram.
@@ -141,7 +154,8 @@ impl<'r> Run<'r> {
         let db = call.db.index();
         let result = (command.run)(call);
         if call.db.changes.following {
-            self.follow(db, words, result.as_ref().unwrap_or(&Effect::None), call.db.changes);
+            let effect = result.as_ref().unwrap_or(&Effect::None);
+            self.follow(db, words, sent, effect, call.db.changes, command.scope);
         }
         if call.db.changes.keeps_expired && entry.flags.contains(Flags::WRITE) {
             self.note_own_keys(call, entry, words);

@@ -49,6 +49,10 @@ pub(super) fn server(view: &View<'_>, page: &mut Page) {
     let file = identity.config_file.as_deref().map(|file| file.display().to_string());
     page.field("config_file", file.unwrap_or_default());
     page.field("io_threads_active", u8::from(1 < server.mailboxes.len()));
+    let parts_in_ms = view.database.replication.primary.parts_in_ms(view.now_ms());
+    if let Some(parts_in_ms) = parts_in_ms {
+        page.field("shutdown_in_milliseconds", parts_in_ms);
+    }
     let kinds = view.database.listeners.lock().kinds();
     let listeners = [Kind::Tcp, Kind::Unix, Kind::Tls].into_iter();
     for (index, kind) in listeners.filter(|kind| kinds.contains(kind)).enumerate() {

@@ -24,7 +24,6 @@ use crate::at_rest;
 use crate::clock;
 use crate::database::Database;
 use crate::log;
-use crate::process;
 use crate::replication::replica;
 use crate::settings::Settings;
 
@@ -397,7 +396,6 @@ fn spawn(claim: Claim, taken: Option<Snapshot>) -> std::io::Result<()> {
             // Somebody takes one who has not claimed it.
             return claim.database.snapshots.schedule();
         };
-        process::go_last();
         match write(&claim, Purpose::Background, snapshot) {
             Ok(()) => log::notice!("Background saving terminated with success"),
             Err(Failed::Disk) => log::warning!("Background saving error"),

@@ -7,20 +7,21 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::folder::read_manifest;
 use super::reader::SNAPSHOT_MARK;
 use super::{Entry, reason};
+use crate::seal::{self, Ending, Policy, SealError, is_sealed_file};
 
 /// What the program reaches beside files.
 pub struct World<'a> {
     pub out: &'a mut dyn Write,
     /// For the answer whether to shorten a file.
     pub input: &'a mut dyn BufRead,
-    /// Checks the snapshot at the beginning of a file as `redis-check-rdb` does, reporting to `out`:
-    /// where it ends, or `None` if it is not sane.
-    pub check_snapshot: &'a mut dyn FnMut(&Path, &mut dyn Write) -> Option<u64>,
+    /// Checks the snapshot at the beginning of a file as `redis-check-rdb` does, with the keys of a key
+    /// file and reporting to `out`: where it ends, or `None` if it is not sane.
+    pub check_snapshot: &'a mut dyn FnMut(&Path, &Path, &mut dyn Write) -> Option<u64>,
 }
 
 /// The exit code was settled, and all is said.
@@ -30,7 +31,13 @@ type Step<T = ()> = Result<T, Abort>;
 
 /// Runs the program with the arguments after its name; returns the exit code.
 pub fn run(program: &str, arguments: &[OsString], world: World<'_>) -> u8 {
-    let mut check = Check { world, fix: false, until: None, failed_output: false };
+    let (key_file, arguments) = match arguments {
+        [option, key_file, rest @ ..] if option == seal::KEY_FILE_OPTION => {
+            (PathBuf::from(key_file), rest)
+        }
+        arguments => (PathBuf::new(), arguments),
+    };
+    let mut check = Check { world, key_file, fix: false, until: None, failed_output: false };
     let outcome = check.run(program, arguments);
     let flushed = check.world.out.flush();
     u8::from(outcome.is_err() || flushed.is_err() || check.failed_output)
@@ -38,6 +45,8 @@ pub fn run(program: &str, arguments: &[OsString], world: World<'_>) -> u8 {
 
 struct Check<'a> {
     world: World<'a>,
+    /// With the keys of sealed files.
+    key_file: PathBuf,
     fix: bool,
     /// `--truncate-to-timestamp`; 0 is none, as in Redis.
     until: Option<i64>,
@@ -132,9 +141,43 @@ impl Check<'_> {
     }
 
     fn begins_with_snapshot(&mut self, path: &Path) -> Step<bool> {
-        let (mut file, length) = self.open(path)?;
+        let (file, length) = self.open(path)?;
+        let Ok(mut content) = self.keys().open(file) else { return Ok(false) };
         let mut mark = [0; SNAPSHOT_MARK.len()];
-        Ok(8 <= length && file.read_exact(&mut mark).is_ok() && mark == SNAPSHOT_MARK)
+        Ok(8 <= length && content.read_exact(&mut mark).is_ok() && mark == SNAPSHOT_MARK)
+    }
+
+    fn keys(&self) -> Policy {
+        Policy::new(self.key_file.clone(), false)
+    }
+
+    /// How much a sealed file holds, and how much is torn at its end.
+    fn measure_sealed(&mut self, file: &File, name: &str) -> Step<(u64, u64)> {
+        let read = || {
+            let mut content = self.keys().open(file)?;
+            let bytes = io::copy(&mut content, &mut io::sink())?;
+            let torn = match content.ending() {
+                Some(Ending::Torn { bytes }) => bytes,
+                _ => 0,
+            };
+            Ok::<_, io::Error>((bytes, torn))
+        };
+        match read() {
+            Ok(measured) => Ok(measured),
+            Err(error) if SealError::is_short_header(&error) => Ok((0, 0)),
+            Err(error) => {
+                let why = seal::unopened(&self.key_file, &error);
+                self.abort(format_args!("AOF {name} is sealed. {why}\n"))
+            }
+        }
+    }
+
+    /// Cuts a file, or what a sealed one holds, to so many bytes.
+    fn cut(&self, file: &File, path: &Path, is_sealed: bool, bytes: u64) -> io::Result<()> {
+        match is_sealed {
+            true => self.keys().cut(path, Some(bytes)).map(drop),
+            false => file.set_len(bytes),
+        }
     }
 
     fn check_parts(&mut self, path: &Path) -> Step {
@@ -202,26 +245,32 @@ impl Check<'_> {
         let Ok(data) = file.metadata() else {
             return self.abort(format_args!("Cannot stat file: {name}, aborting...\n"));
         };
-        let size = data.len();
+        let mut size = data.len();
         if size == 0 {
             return Ok(Verdict::Empty);
         }
+        let is_sealed = is_sealed_file(path).unwrap_or(false);
+        if is_sealed {
+            let (bytes, torn) = self.measure_sealed(&file, name)?;
+            size = bytes + torn;
+        }
         let mut start = 0;
         if has_snapshot {
-            let Some(end) = (self.world.check_snapshot)(path, self.world.out) else {
+            let Some(end) = (self.world.check_snapshot)(path, &self.key_file, self.world.out)
+            else {
                 return self
                     .abort(format_args!("RDB preamble of AOF file is not sane, aborting.\n"));
             };
             start = end;
             self.say(format_args!("RDB preamble is OK, proceeding with AOF tail...\n"));
         }
-        let Ok(mut scan) = Scan::new(&file, start) else {
+        let Ok(mut scan) = Scan::new(&file, &self.keys(), start) else {
             return self.abort(format_args!("Failed to read from AOF {name}, aborting...\n"));
         };
         match self.scan(&mut scan, name, path, is_last)? {
             Scanned::Cut => {
                 let until = self.until.unwrap_or_default();
-                if file.set_len(scan.at).is_err() {
+                if self.cut(&file, path, is_sealed, scan.at).is_err() {
                     return self.abort(format_args!(
                         "Failed to truncate AOF {shown} to timestamp {until}\n"
                     ));
@@ -253,23 +302,11 @@ impl Check<'_> {
                 "AOF {name} is not valid. Use the --fix option to try fixing it.\n"
             ));
         }
-        self.shorten(&file, name, is_last, size, valid)
-    }
-
-    fn shorten(
-        &mut self,
-        file: &File,
-        name: &str,
-        is_last: bool,
-        size: u64,
-        valid: u64,
-    ) -> Step<Verdict> {
         if !is_last {
             return self.abort(format_args!(
                 "Failed to truncate AOF {name} because it is not the last file\n"
             ));
         }
-        let surplus = size - valid;
         self.say(format_args!(
             "This will shrink the AOF {name} from {size} bytes, with {surplus} bytes, to {valid} \
              bytes\nContinue? [y/N]: "
@@ -281,7 +318,7 @@ impl Check<'_> {
         if !is_agreed {
             return self.abort(format_args!("Aborting...\n"));
         }
-        if file.set_len(valid).is_err() {
+        if self.cut(&file, path, is_sealed, valid).is_err() {
             return self.abort(format_args!("Failed to truncate AOF {name}\n"));
         }
         Ok(Verdict::Truncated)
@@ -375,7 +412,7 @@ enum Scanned {
 
 /// A file that is read from front to back.
 struct Scan<'a> {
-    file: BufReader<&'a File>,
+    file: BufReader<seal::Input<&'a File>>,
     offset: u64,
     /// Where the last element began that was looked at.
     at: u64,
@@ -388,9 +425,11 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(file: &'a File, start: u64) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(256 * 1024, file);
-        file.seek(SeekFrom::Start(start))?;
+    fn new(mut file: &'a File, keys: &Policy, start: u64) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(0))?;
+        let mut content = keys.open(file)?;
+        io::copy(&mut content.by_ref().take(start), &mut io::sink())?;
+        let file = BufReader::with_capacity(256 * 1024, content);
         Ok(Self {
             file,
             offset: start,
@@ -548,7 +587,7 @@ mod tests {
         let world = World {
             out: &mut out,
             input: &mut &b"y\n"[..],
-            check_snapshot: &mut |_, out| {
+            check_snapshot: &mut |_, _, out| {
                 writeln!(out, "a snapshot").unwrap();
                 Some(9)
             },
@@ -622,6 +661,40 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_file_is_read_and_shortened_with_its_keys() {
+        let (folder, path) = file(b"");
+        let key_file = folder.path().join("key");
+        let mut bytes = Vec::new();
+        let policy = Policy::new(key_file.clone(), true);
+        let mut appender = policy.create_growing(&mut bytes).unwrap().unwrap();
+        appender.seal(&resp(&["set a 1"]), &mut bytes).unwrap();
+        let first = bytes.len();
+        appender.seal(&resp(&["set b 2"]), &mut bytes).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        let key = ["--key-file", key_file.to_str().unwrap()];
+        let (code, text) = check(&key, &path);
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains("size=54, ok_up_to=54, ok_up_to_line=15, diff=0\n"), "{text}");
+        let (code, text) = check(&[], &path);
+        assert!(code == 1 && text.contains("is sealed. Name its key file: --key-file"), "{text}");
+
+        let torn = bytes.len() - 1;
+        fs::write(&path, &bytes[..torn]).unwrap();
+        let (code, text) = check(&key, &path);
+        assert!(code == 1 && text.contains("ok_up_to=27, ok_up_to_line=8, diff="), "{text}");
+        let (code, text) = check(&[key[0], key[1], "--fix"], &path);
+        assert_eq!(code, 0, "{text}");
+        let (code, text) = check(&key, &path);
+        assert!(code == 0 && text.contains("size=27, ok_up_to=27"), "{text}");
+
+        bytes[first - 1] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let (code, text) = check(&key, &path);
+        assert!(code == 1 && text.contains("AOF a.aof is sealed. "), "{text}");
+        assert!(!text.contains("--key-file"), "{text}");
+    }
+
+    #[test]
     fn all_parts_of_a_manifest_are_checked() {
         let (folder, _) = file(b"");
         let manifest = folder.path().join("a.manifest");
@@ -650,7 +723,7 @@ mod tests {
     fn without_a_file_it_says_how_to_be_used() {
         let mut out = Vec::new();
         let world =
-            World { out: &mut out, input: &mut io::empty(), check_snapshot: &mut |_, _| None };
+            World { out: &mut out, input: &mut io::empty(), check_snapshot: &mut |_, _, _| None };
         assert_eq!(run("redis-check-aof", &[], world), 1);
         assert!(out.starts_with(b"Usage: redis-check-aof [--fix|--truncate-to-timestamp $time"));
     }

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
 use super::header;
 use super::keys::Keys;
-use super::reader::{SealedReader, read_full};
+use super::reader::{Ending, SealedReader, read_full};
 
 /// Reads either sort of file as its content.
 pub enum Input<R: Read> {
@@ -25,6 +25,16 @@ impl<R: Read> Input<R> {
                 Self::Plain(BufReader::with_capacity(64 << 10, beginning.chain(input)))
             }
         })
+    }
+}
+
+impl<R: Read> Input<R> {
+    /// How a sealed file ends, once all of it was read.
+    pub fn ending(&self) -> Option<Ending> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed(input) => input.ending(),
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub use error::{Damage, SealError};
 pub use header::Form;
 pub use input::Input;
 pub use keys::{KeyFileError, KeyId, Keys};
-pub use policy::{Output, Policy, is_sealed_file};
+pub use policy::{KEY_FILE_OPTION, Output, Policy, is_sealed_file, unopened};
 pub use reader::{Ending, SealedReader};
 pub use writer::SealedWriter;
 

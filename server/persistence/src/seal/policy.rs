@@ -80,6 +80,17 @@ impl Policy {
     }
 }
 
+/// What names the key file to a program that checks files.
+pub const KEY_FILE_OPTION: &str = "--key-file";
+
+/// Why such a program could not read a sealed file.
+pub fn unopened(key_file: &Path, error: &io::Error) -> String {
+    match key_file.as_os_str().is_empty() {
+        true => format!("Name its key file: {KEY_FILE_OPTION} <key-file>, before all else"),
+        false => format!("{error}"),
+    }
+}
+
 /// Whether there is a file, and it is sealed.
 pub fn is_sealed_file(path: &Path) -> io::Result<bool> {
     if fs::metadata(path)?.len() == 0 {

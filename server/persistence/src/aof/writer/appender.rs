@@ -20,6 +20,12 @@ const NAP: Duration = Duration::from_millis(5);
 /// How many lots may be written without a pause, with policies under which nobody waits for them.
 const LOTS_MAX: u32 = 64;
 
+/// How long others are waited for after a flush, at the most.
+const PATIENCE_MAX: Duration = Duration::from_millis(5);
+
+/// A shorter wait than this takes longer than itself.
+const PATIENCE_MIN: Duration = Duration::from_micros(30);
+
 /// The pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -49,6 +55,8 @@ pub(super) struct Appender {
     /// When a write failed last, if the last one did.
     failed_at: Option<Instant>,
     complained: Option<Instant>,
+    /// Until when to wait for those who have just been released.
+    patient_until: Option<Instant>,
     /// How many lots may still be written without a pause, as of when.
     lots: u32,
     lots_at: Instant,
@@ -84,6 +92,7 @@ impl Appender {
             stamped: 0,
             failed_at: None,
             complained: None,
+            patient_until: None,
             lots: LOTS_MAX,
             lots_at: Instant::now(),
         }
@@ -98,6 +107,7 @@ impl Appender {
         loop {
             let is_due = self.failed_at.is_none_or(|at| RETRY <= at.elapsed());
             if is_due && self.pending.is_empty() {
+                self.gather();
                 self.take();
             }
             let did = is_due && !self.pending.is_empty();
@@ -109,6 +119,18 @@ impl Appender {
             }
             self.sync_if_due();
             self.rest(did);
+        }
+    }
+
+    /// Waits for those who have just been released to append again, if they do so soon.
+    fn gather(&mut self) {
+        let Some(until) = self.patient_until.take() else { return };
+        while !self.shared.has_orders.load(Ordering::Acquire) && self.source.expects_more() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.shared.doorbell.nap(left);
         }
     }
 
@@ -213,7 +235,10 @@ impl Appender {
         if self.shared.fsync() == Fsync::Always && !self.pauses_fsync() {
             let began = Instant::now();
             let result = self.sink.medium.sync_data();
-            self.shared.events.took("aof-fsync-always", began.elapsed());
+            let (now, time) = (Instant::now(), began.elapsed());
+            self.shared.events.took("aof-fsync-always", time);
+            let patience = (time / 2).min(PATIENCE_MAX);
+            self.patient_until = (PATIENCE_MIN <= patience).then(|| now + patience);
             if let Err(error) = result {
                 self.complain(|| format!("Can't persist AOF for fsync error: {}", reason(&error)));
                 // Neither is it known what is on disk, nor will the next flush try it again: only

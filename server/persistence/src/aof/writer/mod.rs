@@ -10,9 +10,11 @@
 //! # When the thread runs
 //!
 //! Idle, it is parked. The first append wakes it through the [`Doorbell`]. With `always` it goes on as
-//! long as there is something, and sleeps again. Else it may write some dozens of lots in a burst and
-//! then one in 5 ms: when that is used up it does not listen, and looks after that time; so under load
-//! an append costs one load, and lots are large.
+//! long as there is something, and sleeps again; but after a flush it gives those who waited for it half
+//! the time that took to come back, so that they share the next one with those who came meanwhile.
+//! Otherwise the two groups would wait for each other's flushes for ever. With other policies it may
+//! write some dozens of lots in a burst and then one in 5 ms: when that is used up it does not listen,
+//! and looks after that time; so under load an append costs one load, and lots are large.
 //!
 //! # Changing files
 //!
@@ -46,6 +48,13 @@ pub trait Source: Send {
     /// What was appended since the last call, up to some whole effect; `None` if there is nothing.
     /// Takes the lock that appends take: see [`Doorbell`].
     fn take(&mut self) -> Option<Lot>;
+
+    /// Whether fewer have appended since the last call of `take` than did before it and between its
+    /// flush and the first of these questions: all who write now, if each waits for the flush. Has the
+    /// doorbell called as soon as it is no longer so.
+    fn expects_more(&mut self) -> bool {
+        false
+    }
 }
 
 /// Is told what happens. All but `tell` are called from the threads of the writer.

@@ -25,6 +25,10 @@ struct Log {
     changed: Condvar,
     lines: Mutex<Vec<String>>,
     is_unhealthy: AtomicBool,
+    /// What those append who are waited for after a flush, the last first.
+    returning: Mutex<Vec<&'static [u8]>>,
+    /// How far each flush went.
+    flushes: Mutex<Vec<u64>>,
 }
 
 impl Log {
@@ -56,6 +60,33 @@ impl Source for Taker {
         let chunks: Vec<_> = appended.0.drain(..).collect();
         (!chunks.is_empty()).then_some(Lot { chunks, end: appended.1 })
     }
+
+    fn expects_more(&mut self) -> bool {
+        // Who is waited for comes at once.
+        if let Some(effect) = self.0.returning.lock().unwrap().pop() {
+            self.0.append(effect);
+        }
+        false
+    }
+}
+
+/// A file whose flushes take longer than the least that is worth a wait.
+#[derive(Debug)]
+struct Slow(File);
+
+impl super::super::medium::Medium for Slow {
+    fn write_vectored(&self, slices: &[std::io::IoSlice<'_>]) -> io::Result<usize> {
+        std::io::Write::write_vectored(&mut &self.0, slices)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        thread::sleep(Duration::from_millis(1));
+        self.0.sync_data()
+    }
 }
 
 impl Events for Log {
@@ -68,6 +99,7 @@ impl Events for Log {
     }
 
     fn released(&self, offset: u64) {
+        self.flushes.lock().unwrap().push(offset);
         *self.released.lock().unwrap() = offset;
         self.changed.notify_all();
     }
@@ -122,6 +154,22 @@ fn what_is_released_with_always_is_on_disk() {
     }
     assert_eq!(folder.bytes(), expected.len() as u64);
     writer.stop().unwrap();
+}
+
+#[test]
+fn those_who_were_released_are_waited_for_before_the_next_flush() {
+    let parent = tempfile::tempdir().unwrap();
+    let log = Arc::new(Log::default());
+    let (folder, mut incr) = open(parent.path());
+    let file = File::options().append(true).open(parent.path().join("d/a.1.incr.aof")).unwrap();
+    incr.file = Arc::new(Slow(file));
+    *log.returning.lock().unwrap() = vec![b"third;", b"second;"];
+    log.append(b"first;");
+    let writer = start(&log, &folder, incr, Fsync::Always);
+    log.wait_released(19);
+    writer.stop().unwrap();
+    assert_eq!(text(parent.path(), "a.1.incr.aof"), "first;second;third;");
+    assert_eq!(*log.flushes.lock().unwrap(), [6, 13, 19]);
 }
 
 #[test]

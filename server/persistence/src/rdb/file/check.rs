@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +14,7 @@ use carnelian_keyspace::Limits;
 use super::load::decode;
 use super::{Chunk, Fault, FileError, FileReader, Found, Observer, Trust};
 use crate::rdb::{Bounds, Lineage, Loaded, Type};
+use crate::seal::{self, Policy};
 
 /// Whether a program of this name is this one.
 #[must_use]
@@ -27,25 +28,39 @@ pub fn is_called(program: &str) -> bool {
 
 /// Runs the program with the arguments after its name; returns the exit code.
 pub fn run(program: &str, version: &str, arguments: &[OsString], out: &mut dyn Write) -> u8 {
+    let (key_file, arguments) = match arguments {
+        [option, key_file, rest @ ..] if option == seal::KEY_FILE_OPTION => {
+            (Path::new(key_file), rest)
+        }
+        arguments => (Path::new(""), arguments),
+    };
     let [argument] = arguments else {
-        eprintln!("Usage: {program} <rdb-file-name>");
+        eprintln!("Usage: {program} [--key-file <key-file-of-sealed-files>] <rdb-file-name>");
         return 1;
     };
     if argument == "-v" || argument == "--version" {
         return u8::from(writeln!(out, "redis-check-rdb {version}").is_err());
     }
-    u8::from(check(Path::new(argument), out).is_none())
+    u8::from(check(Path::new(argument), key_file, out).is_none())
 }
 
 /// Checks a file, or what is at its beginning, and reports to `out`. Where that ends; none if it is
-/// not sane.
-pub fn check(path: &Path, out: &mut dyn Write) -> Option<u64> {
+/// not sane. A sealed file is read with the keys of a key file, and places in it are those of its content.
+pub fn check(path: &Path, key_file: &Path, out: &mut dyn Write) -> Option<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = now.map_or(0, |since| since.as_millis() as u64);
     let mut check = Check { out, result: Ok(()), offset: 0, now_ms, tally: Tally::default() };
     check.info(format_args!("Checking RDB file {}", path.display()));
     let file = File::open(path).ok()?;
-    let end = match check.read(&file) {
+    let bytes = file.metadata().ok().map(|metadata| metadata.len());
+    let input = match Policy::new(key_file.to_owned(), false).open(file) {
+        Ok(input) => input,
+        Err(error) => {
+            check.info(format_args!("The file is sealed. {}", seal::unopened(key_file, &error)));
+            return None;
+        }
+    };
+    let end = match check.read(input, bytes) {
         Ok(end) => {
             check.offset = end;
             check.info(format_args!("\\o/ RDB looks OK! \\o/"));
@@ -94,7 +109,7 @@ impl Check<'_> {
         self.say(format_args!("[offset {offset}] {text}\n"));
     }
 
-    fn read(&mut self, file: &File) -> Result<u64, FileError> {
+    fn read(&mut self, input: impl Read, bytes: Option<u64>) -> Result<u64, FileError> {
         let limits = Limits { max_string: usize::MAX, ..Limits::default() };
         let trust = Trust {
             databases: usize::MAX,
@@ -102,9 +117,9 @@ impl Check<'_> {
             newer: false,
             passes_modules: true,
             expanded_bytes_max: Bounds::new(&limits).expanded_bytes_max,
-            input_bytes: file.metadata().ok().map(|metadata| metadata.len()),
+            input_bytes: bytes,
         };
-        let mut reader = FileReader::new(file, trust);
+        let mut reader = FileReader::new(input, trust);
         let mut chunk = Chunk::default();
         while self.next(&mut reader, &mut chunk)? {
             for found in &chunk.found {
@@ -119,7 +134,7 @@ impl Check<'_> {
     /// A key whose value is cut short counts too.
     fn next(
         &mut self,
-        reader: &mut FileReader<&File>,
+        reader: &mut FileReader<impl Read>,
         chunk: &mut Chunk,
     ) -> Result<bool, FileError> {
         reader.next(chunk, usize::MAX, self).inspect_err(|error| {

@@ -549,3 +549,25 @@ fn noise_is_refused() {
         Err(FileError { fault: Fault::Value(LoadError::Malformed(_)) | Fault::End, .. })
     ));
 }
+
+#[test]
+fn a_sealed_file_is_checked_with_its_keys() {
+    use std::io::Write as _;
+
+    use crate::seal::Policy;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (path, key_file) = (folder.path().join("dump.rdb"), folder.path().join("key"));
+    let content = written(&filled(), 11, true);
+    let mut output = Policy::new(key_file.clone(), true).create(Vec::new()).unwrap();
+    output.write_all(&content).unwrap();
+    std::fs::write(&path, output.finish().unwrap()).unwrap();
+    let mut out = Vec::new();
+    assert_eq!(super::check::check(&path, &key_file, &mut out), Some(content.len() as u64));
+    for key_file in ["", "/no/such/key"] {
+        let mut out = Vec::new();
+        assert_eq!(super::check::check(&path, key_file.as_ref(), &mut out), None);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("The file is sealed. "), "{text}");
+    }
+}
