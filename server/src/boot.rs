@@ -39,6 +39,7 @@ use crate::replication::replica::{self, Rules};
 use crate::server::{Identity, Request, Server};
 use crate::settings::{self, Settings, given};
 use crate::snapshot::{self, Purpose};
+use crate::standing;
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
 use crate::{allocator, clock, signals};
 
@@ -249,6 +250,10 @@ impl Running {
             Some(path) => PidFile::create(config.dir.join(path)),
             None => None,
         };
+        server.oom_score.heed(&config, config.replicaof.is_some());
+        if config.set_proc_title {
+            standing::set_title(&config, &server.identity.naming());
+        }
         show_banner(&config, in_background);
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
@@ -432,6 +437,7 @@ fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {
         process_id: std::process::id(),
         run_id: process::new_run_id(),
         started_ms: clock::wall_ms(),
+        program: program_name(),
         executable: std::env::current_exe().unwrap_or_default(),
         config_file,
         supervised,

@@ -13,6 +13,7 @@ use crate::process;
 use crate::replication::replica;
 use crate::server::Server;
 use crate::settings::{self, Settings};
+use crate::standing;
 
 /// Makes `next` the configuration of the server. `changed` is what `Config::set` returned.
 ///
@@ -65,15 +66,29 @@ pub fn change(
     {
         return Err(SetError::refused(DirectiveId::dir, error.to_string()));
     }
+    let is_replica = database.replication.is_replica();
+    let oom_score = has(&[DirectiveId::oom_score_adj, DirectiveId::oom_score_adj_values]);
+    if let Some(id) = oom_score
+        && let Err(error) = server.oom_score.apply(&next, is_replica)
+    {
+        log::warning!("Unable to write oom_score_adj: {error}");
+        server.oom_score.heed(&before, is_replica);
+        let reason = "Failed to apply new oom_score_adj configuration, check server logs.";
+        return Err(SetError::refused(id, reason));
+    }
     if changed.contains(&DirectiveId::appendonly) {
         if !next.appendonly {
             aof::disable(server, database, is_nested);
         } else if aof::enable(server, database, is_nested).is_err() {
+            server.oom_score.heed(&before, is_replica);
             let reason = "Unable to turn on AOF. Check server logs.";
             return Err(SetError::refused(DirectiveId::appendonly, reason));
         }
     }
 
+    if next.set_proc_title && changed.contains(&DirectiveId::proc_title_template) {
+        standing::set_title(&next, &server.identity.naming());
+    }
     log::set_threshold(level(next.loglevel));
     server.hz.store(next.hz.max(1), Ordering::Relaxed);
     let mut settings = Settings::new(&next);

@@ -15,6 +15,7 @@ use crate::mailbox::{Mailbox, Message};
 use crate::rates::Turns;
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
+use crate::standing::{Naming, OomScore};
 use crate::watch::Watch;
 
 /// What all reactors share.
@@ -30,6 +31,7 @@ pub struct Server {
     pub registry: Registry,
     pub reclaimer: Reclaimer,
     pub watch: Watch,
+    pub oom_score: OomScore,
     /// `rename-command` lines, for the registry.
     pub renames: Vec<Line>,
     /// Ticks of a reactor in a second.
@@ -45,11 +47,20 @@ pub struct Identity {
     /// 40 hexadecimal digits, new at each start.
     pub run_id: String,
     pub started_ms: u64,
+    /// As it was called.
+    pub program: String,
     pub executable: PathBuf,
     /// Absolute; none when started without a file.
     pub config_file: Option<PathBuf>,
     /// systemd waits to be told that the server is ready.
     pub supervised: bool,
+}
+
+impl Identity {
+    pub fn naming(&self) -> Naming<'_> {
+        let file = self.config_file.as_deref().map(|file| file.display().to_string());
+        Naming { program: &self.program, config_file: file.unwrap_or_default() }
+    }
 }
 
 /// Something for the main thread to do.
@@ -82,6 +93,7 @@ impl Server {
             registry,
             reclaimer,
             watch: Watch::begin(),
+            oom_score: OomScore::default(),
             renames,
             changing: Mutex::default(),
             requests,

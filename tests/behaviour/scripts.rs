@@ -2,6 +2,7 @@
 
 use std::thread::scope;
 
+use carnelian_tests::server::free_port;
 use carnelian_tests::{Server, each_way};
 
 #[test]
@@ -223,4 +224,43 @@ fn what_a_script_is_called_with_is_told_right() {
     client.call(r#"EVAL "return redis.pcall('INCR', 'n')" 0"#);
     let seen = other.call("ACL LOG 1").elements()[0].elements();
     assert!(seen.iter().any(|field| field.to_string().contains(" cmd=eval ")), "{seen:?}");
+}
+
+#[test]
+fn a_replica_runs_the_scripts_that_may_run_there() {
+    // Nobody listens there, so there is never a link.
+    let primary = free_port().to_string();
+    let settings = ["--replica-serve-stale-data", "no"];
+    let server = Server::start(&settings);
+    let mut client = server.connect();
+    client.expect("SET a 1", "+OK");
+    client.expect(
+        r##"FUNCTION LOAD "#!lua name=l\nredis.register_function('f', function() return 1 end)""##,
+        "l",
+    );
+    client.expect(&format!("REPLICAOF 127.0.0.1 {primary}"), "+OK");
+    client.script(
+        r##"
+        EVAL "return 1" 0 => -MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.
+        EVAL "#!lua\nreturn 1" 0 => -READONLY You can't write against a read only replica.
+        FCALL f 0 => -READONLY You can't write against a read only replica.
+        EVAL "#!lua flags=no-writes\nreturn 1" 0 => -MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.
+        EVAL "#!lua flags=no-writes,allow-stale\nreturn 1" 0 => :1
+        EVAL "#!lua flags=no-writes,allow-stale,no-cluster,allow-cross-slot-keys\nreturn 1" 0 => :1
+        EVAL "#!lua flags=no-writes,allow-stale\nreturn redis.call('get', 'a')" 1 a => -ERR Can not execute the command on a stale replica...
+        MULTI => +OK
+        EVAL "#!lua\nreturn 1" 0 => -READONLY You can't write against a read only replica.
+        EXEC => -EXECABORT Transaction discarded because of previous errors.
+        CONFIG SET replica-serve-stale-data yes => +OK
+        EVAL "#!lua flags=no-writes\nreturn redis.call('get', 'a')" 1 a => 1
+        EVAL "#!lua\nreturn 1" 0 => -READONLY You can't write against a read only replica.
+        EVAL "return redis.call('get', 'a')" 1 a => 1
+        EVAL "return redis.call('set', 'a', 2)" 1 a => -READONLY You can't write against a read only replica...
+        REPLICAOF NO ONE => +OK
+        FCALL f 0 => :1
+        CONFIG SET min-replicas-to-write 1 => +OK
+        FCALL f 0 => -NOREPLICAS Not enough good replicas to write.
+        EVAL "#!lua flags=no-writes\nreturn 1" 0 => :1
+        "##,
+    );
 }

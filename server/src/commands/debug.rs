@@ -496,6 +496,8 @@ fn object(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let now_ms = context.worker.clock.now_ms();
     let limits = context.session.database.settings.load().environment.limits;
     let line = with_key(context, key, |db| {
+        // What is there is shown, though it may have expired.
+        db.set_timeless();
         let entry = db.peek(key)?;
         let bits = entry.access();
         let length = dump(entry, &limits).len() - DUMP_FRAME;

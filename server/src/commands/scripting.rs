@@ -5,8 +5,9 @@ use carnelian_resp::number::parse_i64;
 use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 
 use crate::commands::{Context, help};
-use crate::dispatch::Nesting;
+use crate::dispatch::{MASTERDOWN, NOREPLICAS, Nesting};
 use crate::registry::{ServerCommand, ServerRun};
+use crate::replication::gate;
 use crate::scripting::ScriptHost;
 use crate::session::Session;
 
@@ -275,10 +276,31 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
 }
 
 /// A script that says what it does is refused before it runs where it could need memory, or write what
-/// cannot be saved.
+/// cannot be saved. What replication refuses has been refused on arrival, but for EXEC it may have
+/// changed since.
 fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError> {
-    if flags.contains(ScriptFlags::COMPAT) || flags.contains(ScriptFlags::NO_WRITES) {
+    let gate = match session.primary {
+        Some(_) => 0,
+        None => session.database.replication.gate(),
+    };
+    if gate & gate::STALE != 0 && !flags.contains(ScriptFlags::ALLOW_STALE) {
+        return Err(CommandError::text(match flags.contains(ScriptFlags::COMPAT) {
+            true => MASTERDOWN,
+            false => {
+                "MASTERDOWN Link with MASTER is down, replica-serve-stale-data is set to 'no' and \
+                 'allow-stale' flag is not set on the script."
+            }
+        }));
+    }
+    if !flags.may_write() {
         return Ok(());
+    }
+    if gate & gate::READ_ONLY != 0 {
+        let text = "READONLY Can not run script with write flag on readonly replica";
+        return Err(CommandError::text(text));
+    }
+    if gate & gate::LACKING != 0 {
+        return Err(CommandError::text(NOREPLICAS));
     }
     if session.database.snapshots.refuses_writes() {
         return Err(CommandError::text(

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use carnelian_commands::{Call, DataCommand, Effect, Flags, Wait};
+use carnelian_commands::{Call, DataCommand, Effect, Flags, Scope, Wait};
 use carnelian_keyspace::Changes;
 use smallvec::SmallVec;
 
@@ -91,7 +91,14 @@ impl<'r> Run<'r> {
 
     /// Collects what a command did.
     #[cold]
-    fn follow(&mut self, db: usize, words: &[&[u8]], effect: &Effect, changes: &mut Changes) {
+    fn follow(
+        &mut self,
+        is_walk: bool,
+        db: usize,
+        words: &[&[u8]],
+        effect: &Effect,
+        changes: &mut Changes,
+    ) {
         self.unit.departures(changes, self.lazy_expire);
         match effect {
             Effect::None => {}
@@ -99,9 +106,11 @@ impl<'r> Run<'r> {
             Effect::Rewrite(rewrite) => self.unit.rewritten(db, rewrite),
             Effect::Wait(wait) => self.unit.rewritten(db, &wait.rewrite),
         }
-        if !self.is_part {
-            self.unit.close();
+        if self.is_part {
+            return;
         }
+        // What a look all over the place finds expired goes one by one.
+        if is_walk { self.unit.part() } else { self.unit.close() }
     }
 
     #[inline]
@@ -125,7 +134,9 @@ impl<'r> Run<'r> {
         let db = call.db.index();
         let result = (command.run)(call);
         if call.db.changes.following {
-            self.follow(db, words, result.as_ref().unwrap_or(&Effect::None), call.db.changes);
+            let is_walk = entry.scope == Scope::Walk;
+            let effect = result.as_ref().unwrap_or(&Effect::None);
+            self.follow(is_walk, db, words, effect, call.db.changes);
         }
         match result {
             Ok(Effect::None) => {}
