@@ -1,7 +1,6 @@
 //! Putting a changed configuration into effect while the server runs: all of it, or nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use carnelian_config::{Config, DirectiveId, LogLevel, SetError};
 
@@ -90,7 +89,6 @@ pub fn change(
         standing::set_title(&next, &server.identity.naming());
     }
     log::set_threshold(level(next.loglevel));
-    server.hz.store(next.hz.max(1), Ordering::Relaxed);
     let mut settings = Settings::new(&next);
     // Set by DEBUG, and not by a directive.
     let environment = database.settings.load().environment;
@@ -104,6 +102,7 @@ pub fn change(
     database.replication.primary.set_needs(database, &next);
     aof::heed(server, database, &next);
     *server.config.write() = Arc::new(next);
+    server.adapt_hz();
     replica::apply_rules(database, replica::Rules::of(server));
     Ok(())
 }

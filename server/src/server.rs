@@ -41,6 +41,17 @@ pub struct Server {
     requests: Sender<Request>,
 }
 
+/// So often that no tick has more than so many clients to look at.
+fn hz_for(hz: u32, clients: usize) -> u32 {
+    const CLIENTS_A_TICK: usize = 200;
+    const HZ_MAX: u32 = 500;
+    let mut hz = hz.clamp(1, HZ_MAX);
+    while CLIENTS_A_TICK < clients / hz as usize && hz < HZ_MAX {
+        hz = (2 * hz).min(HZ_MAX);
+    }
+    hz
+}
+
 /// What INFO tells of the process.
 pub struct Identity {
     pub process_id: u32,
@@ -109,6 +120,16 @@ impl Server {
         self.hz.load(Ordering::Relaxed)
     }
 
+    /// Ticks as often as `hz` says, and with `dynamic-hz` as its clients ask for.
+    pub(crate) fn adapt_hz(&self) {
+        let config = self.config();
+        let clients = match config.dynamic_hz {
+            true => self.databases.read().iter().map(|database| database.clients.len()).sum(),
+            false => 0,
+        };
+        self.hz.store(hz_for(config.hz, clients), Ordering::Relaxed);
+    }
+
     /// Asks for an orderly end of the process. Returns at once; the client hears of it if it cannot be.
     pub fn request_shutdown(&self, flags: ShutdownFlags, waiter: Arc<Waiter>) {
         // A main thread that no longer listens is already ending the process.
@@ -131,5 +152,16 @@ impl Server {
         if !change.added.is_empty() {
             accepting.post(Message::Listen(change.added.into_iter().map(listener).collect()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_clients_ask_for_more_ticks() {
+        assert_eq!([hz_for(10, 2009), hz_for(10, 2010), hz_for(10, 1 << 20)], [10, 20, 500]);
+        assert_eq!([hz_for(0, 0), hz_for(9999, 0)], [1, 500]);
     }
 }

@@ -210,6 +210,10 @@ fn what_a_script_is_called_with_is_told_right() {
         r#"
         COMMAND GETKEYS EVAL "return 1" 0 => []
         COMMAND GETKEYS EVAL "return 1" 1 k => [k]
+        COMMAND GETKEYS EVAL "return 1" +1 k => [k]
+        COMMAND GETKEYS EVAL "return 1" -1 k => []
+        CLIENT SETINFO LIB-NAME "\x00 a" => +OK
+        CLIENT SETINFO LIB-NAME "a \x00" => -ERR LIB-NAME cannot contain spaces, newlines or special characters.
         FUNCTION FLUSH SYNC x => -ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.
         EVAL_RO "return redis.pcall('PUBLISH', 'c', 'm')" 0 => -ERR Write commands are not allowed from read-only scripts.
         DEBUG SET-DISABLE-DENY-SCRIPTS 1 => +OK

@@ -7,7 +7,8 @@ use carnelian_tests::{Server, is_carnelian};
 
 fn score_of(server: &Server) -> i32 {
     let path = format!("/proc/{}/oom_score_adj", server.pid());
-    fs::read_to_string(path).unwrap().trim().parse().unwrap()
+    let text = fs::read_to_string(path).expect("it runs");
+    text.trim().parse().expect("it is a number")
 }
 
 #[test]
