@@ -72,7 +72,7 @@ pub fn change(
     {
         log::warning!("Unable to write oom_score_adj: {error}");
         server.oom_score.heed(&before, is_replica);
-        let reason = "Failed to apply new oom_score_adj configuration, check server logs.";
+        let reason = "Failed to set current oom_score_adj. Check server logs.";
         return Err(SetError::refused(id, reason));
     }
     if changed.contains(&DirectiveId::appendonly) {

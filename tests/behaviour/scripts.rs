@@ -214,6 +214,9 @@ fn what_a_script_is_called_with_is_told_right() {
         COMMAND GETKEYS EVAL "return 1" -1 k => []
         CLIENT SETINFO LIB-NAME "\x00 a" => +OK
         CLIENT SETINFO LIB-NAME "a \x00" => -ERR LIB-NAME cannot contain spaces, newlines or special characters.
+        EVAL "return {ok = 'a\\0b'}" 0 => +a
+        EVAL "return redis.error_reply('My\\0b')" 0 => -My
+        EVAL "error('x\\0y')" 0 => -ERR user_script:1: x script: ...
         FUNCTION FLUSH SYNC x => -ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.
         EVAL_RO "return redis.pcall('PUBLISH', 'c', 'm')" 0 => -ERR Write commands are not allowed from read-only scripts.
         DEBUG SET-DISABLE-DENY-SCRIPTS 1 => +OK
@@ -267,4 +270,17 @@ fn a_replica_runs_the_scripts_that_may_run_there() {
         EVAL "#!lua flags=no-writes\nreturn 1" 0 => :1
         "##,
     );
+}
+
+#[test]
+fn a_script_that_ends_in_an_error_has_failed() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for script in ["return redis.pcall('SELECT', 99)", "return redis.call('SELECT', 99)", "x()"] {
+        client.expect("CONFIG RESETSTAT", "+OK");
+        assert!(client.call_words(&["EVAL", script, "0"]).is_error());
+        let figures = client.info("cmdstat_eval");
+        assert!(figures.ends_with("failed_calls=1"), "{script}: {figures}");
+        assert_eq!(client.info("total_error_replies"), "1", "{script}");
+    }
 }

@@ -215,12 +215,9 @@ fn same_shape(a: &Reply, b: &Reply) -> bool {
 
 fn near(a: &Reply, b: &Reply, distance: i64) -> bool {
     match (a, b) {
-        // Negative numbers are codes, not times; but far beyond all time Redis overflows.
+        // Negative numbers are codes, not times.
         (Reply::Integer(a), Reply::Integer(b)) => {
-            const FAR: i64 = 9_223_000_000_000_000;
-            a == b
-                || (FAR <= *b && (FAR <= *a || *a < -2))
-                || (0 <= *a && 0 <= *b && a.abs_diff(*b) <= distance.unsigned_abs())
+            a == b || (0 <= *a && 0 <= *b && a.abs_diff(*b) <= distance.unsigned_abs())
         }
         (Reply::Array(a), Reply::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b, distance))

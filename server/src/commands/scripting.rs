@@ -200,7 +200,7 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
         (count, _) => Ok(count?),
     };
     let protocol = context.session.protocol;
-    let registry = context.registry;
+    let (registry, id) = (context.registry, context.entry.id);
     let mut reply = std::mem::take(&mut context.worker.script_reply);
     reply.clear();
     let out = &mut reply;
@@ -237,6 +237,11 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
             Outcome::Error { counted: false } if out.first() == Some(&b'-') => {
                 let text = out[1..].strip_suffix(b"\r\n").unwrap_or_default().to_vec();
                 Err(CommandError::Quoting(text.into()))
+            }
+            Outcome::Error { .. } => {
+                // The command in it has been counted as an error, but the script has failed as well.
+                nest.worker.counters(database).commands[id].failed.add(1);
+                Ok(Effect::None)
             }
             _ => Ok(Effect::None),
         }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::{
     BIG_NUMBER, COUNTED, DOUBLE, ERR, FORMAT, MAP, OK, ROOM, Runner, SET, STRING, VERBATIM, text_at,
 };
-use crate::reply::{Booleans, spaces_for_line_ends, status, whole};
+use crate::reply::{Booleans, spaces_for_line_ends, status, up_to_nul, whole};
 
 /// How many levels have room from the start, and the room for the deepest: two places a level.
 const SHALLOW: usize = 16;
@@ -133,7 +133,7 @@ impl Runner {
                 Begun::Written { uncounted }
             };
             if self.field(table, ERR) == ffi::LUA_TSTRING {
-                writer.error(text_at(state, -1));
+                writer.error(up_to_nul(text_at(state, -1)));
                 let is_known = self.field(table, COUNTED) == ffi::LUA_TBOOLEAN
                     && ffi::lua_toboolean(state, -1) != 0;
                 return done(!is_known);
