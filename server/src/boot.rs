@@ -43,6 +43,7 @@ use crate::replication::replica::{self, Rules};
 use crate::server::{Identity, Making, Request, Server};
 use crate::settings::{self, given};
 use crate::snapshot::{self, Purpose};
+use crate::standing;
 use crate::tasks::{self, CARNELIAN_VERSION, REDIS_VERSION};
 use crate::{allocator, clock, signals};
 
@@ -277,6 +278,10 @@ impl Running {
             Some(path) => PidFile::create(config.dir.join(path)),
             None => None,
         };
+        server.oom_score.heed(&config, config.replicaof.is_some());
+        if config.set_proc_title {
+            standing::set_title(&config, &server.identity.naming());
+        }
         show_banner(&config, in_background);
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
@@ -369,9 +374,10 @@ impl Running {
 
     /// Tells those who asked for the end, the first of them and who has asked since, that it does not come.
     fn disappoint(&self, first: Option<Arc<Waiter>>) {
-        let refuse =
-            |waiter: &Waiter| waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
-        first.iter().for_each(|waiter| refuse(waiter));
+        let refuse = |waiter: &Arc<Waiter>| {
+            waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec())
+        };
+        first.iter().for_each(refuse);
         let since: Vec<_> = self.requests.try_iter().collect();
         for request in since {
             match request {
@@ -539,6 +545,7 @@ fn identity(config_file: Option<PathBuf>, supervised: bool) -> Identity {
         process_id: std::process::id(),
         run_id: process::new_run_id(),
         started_ms: clock::wall_ms(),
+        program: program_name(),
         executable: std::env::current_exe().unwrap_or_default(),
         config_file,
         supervised,

@@ -85,6 +85,8 @@ pub struct ClientShared {
     pub query_room: AtomicUsize,
     /// Bytes of replies that the peer has not taken yet.
     pub output_bytes: AtomicUsize,
+    /// In how many pieces.
+    pub output_pieces: AtomicUsize,
     pub net_input_bytes: AtomicU64,
     pub net_output_bytes: AtomicU64,
     pub commands: AtomicU64,
@@ -282,6 +284,7 @@ impl Clients {
             query_bytes: AtomicUsize::new(0),
             query_room: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
+            output_pieces: AtomicUsize::new(0),
             net_input_bytes: AtomicU64::new(0),
             net_output_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),

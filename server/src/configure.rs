@@ -1,7 +1,6 @@
 //! Putting a changed configuration into effect while the server runs: all of it, or nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use carnelian_config::{Config, DirectiveId, LogLevel, SetError};
 
@@ -15,6 +14,7 @@ use crate::process;
 use crate::replication::replica;
 use crate::server::Server;
 use crate::settings::{self, Settings};
+use crate::standing;
 
 /// CONFIG SET of a client of this database.
 ///
@@ -73,9 +73,12 @@ fn put<E: From<SetError>>(
     internode::heed(server, database, &next, &changed);
     if database.is_first() {
         log::set_threshold(level(next.loglevel));
-        server.hz.store(next.hz.max(1), Ordering::Relaxed);
         share(server, &next, &changed);
+        if next.set_proc_title && changed.contains(&DirectiveId::proc_title_template) {
+            standing::set_title(&next, &server.identity.naming());
+        }
         server.set_config(next);
+        server.adapt_hz();
     }
     Ok(())
 }
@@ -141,11 +144,23 @@ fn prepare(
         undo();
         return Err(SetError::refused(DirectiveId::dir, error.to_string()));
     }
+    let is_replica = database.replication.is_replica();
+    let oom_score = has(&[DirectiveId::oom_score_adj, DirectiveId::oom_score_adj_values]);
+    if let Some(id) = oom_score
+        && let Err(error) = server.oom_score.apply(next, is_replica)
+    {
+        log::warning!("Unable to write oom_score_adj: {error}");
+        undo();
+        server.oom_score.heed(before, is_replica);
+        let reason = "Failed to set current oom_score_adj. Check server logs.";
+        return Err(SetError::refused(id, reason));
+    }
     if changed.contains(&DirectiveId::appendonly) {
         if !next.appendonly {
             aof::disable(server, database, is_nested);
         } else if aof::enable(server, database, is_nested).is_err() {
             undo();
+            server.oom_score.heed(before, is_replica);
             let reason = "Unable to turn on AOF. Check server logs.";
             return Err(SetError::refused(DirectiveId::appendonly, reason));
         }

@@ -315,18 +315,27 @@ impl EffectLog {
         if unit.source != 0 {
             sequence.selected = Some(unit.relayed_db);
         }
+        let mut begin = 0;
         if let Some((first, last)) = unit.databases.take() {
             if sequence.selected != Some(first) {
-                let mut select = Vec::with_capacity(24);
-                write_select(&mut select, first);
-                sequence.append(&select);
+                let mut head = Vec::with_capacity(40);
+                // Redis puts it inside of a unit.
+                if unit.bytes.starts_with(MULTI) {
+                    head.extend_from_slice(MULTI);
+                    begin = MULTI.len();
+                }
+                write_select(&mut head, first);
+                sequence.append(&head);
             }
             sequence.selected = Some(last);
         }
         let end = match unit.bytes.len() {
             // Given away rather than copied.
-            LARGE_BYTES.. => sequence.append_piece(std::mem::take(&mut unit.bytes).into()),
-            _ => sequence.append(&unit.bytes),
+            LARGE_BYTES.. => {
+                let bytes = Bytes::from(std::mem::take(&mut unit.bytes));
+                sequence.append_piece(bytes.slice(begin..))
+            }
+            _ => sequence.append(&unit.bytes[begin..]),
         };
         self.announce(sequence);
         unit.clear();
@@ -539,6 +548,8 @@ pub struct Unit {
     source: u64,
     /// What is selected behind bytes that come from elsewhere.
     relayed_db: usize,
+    /// A script does not want its commands logged. What departs is logged all the same.
+    pub is_muted: bool,
 }
 
 impl Unit {
@@ -575,6 +586,12 @@ impl Unit {
 
     /// A command as the client sent it.
     pub fn verbatim(&mut self, db: usize, words: &[&[u8]]) {
+        if !self.is_muted {
+            self.command(db, words);
+        }
+    }
+
+    fn command(&mut self, db: usize, words: &[&[u8]]) {
         self.select(db);
         // With the lengths before them. A large word is copied once.
         self.bytes.reserve(words.iter().map(|word| word.len() + 16).sum());
@@ -597,7 +614,7 @@ impl Unit {
 
     /// Commands that do the same without chance or time.
     pub fn rewritten(&mut self, db: usize, rewrite: &Rewrite) {
-        if rewrite.commands() != 0 {
+        if rewrite.commands() != 0 && !self.is_muted {
             self.select(db);
             self.bytes.extend_from_slice(rewrite.as_bytes());
             self.commands += rewrite.commands();
@@ -612,7 +629,7 @@ impl Unit {
         }
         let name: &[u8] = if is_lazy { b"UNLINK" } else { b"DEL" };
         for (db, key) in changes.departed.drain(..) {
-            self.verbatim(db, &[name, &key]);
+            self.command(db, &[name, &key]);
         }
         for (db, key, fields) in changes.expired_hash_fields.drain(..) {
             let (head, fields) = ([b"HDEL".as_slice(), &key], fields.iter().map(Vec::as_slice));
@@ -726,8 +743,16 @@ mod tests {
         rewrite.command(&[b"DEL", b"x"]);
         unit.rewritten(3, &rewrite);
         unit.close();
+        let end = {
+            log.append(&mut unit);
+            assert_eq!(text(&log, end).trim(), "SELECT 3 DEL x");
+            log.cut()
+        };
+        unit.verbatim(0, &[b"INCR", b"a"]);
+        unit.verbatim(0, &[b"INCR", b"b"]);
+        unit.close();
         log.append(&mut unit);
-        assert_eq!(text(&log, end).trim(), "SELECT 3 DEL x");
+        assert_eq!(text(&log, end).trim(), "MULTI SELECT 0 INCR a INCR b EXEC");
     }
 
     #[test]
@@ -871,10 +896,16 @@ mod tests {
         }
         bench.exchange(&mut stream, "RPUSH l e f\r\n", ":2\r\n");
         bench.exchange(&mut waiting, "", "*2\r\n$1\r\nl\r\n$1\r\ne\r\n");
+        bench.exchange(
+            &mut stream,
+            "EVAL \"redis.set_repl(redis.REPL_NONE) redis.call('set','q','1') \
+             redis.set_repl(redis.REPL_ALL) return redis.call('incr','q')\" 0\r\n",
+            ":2\r\n",
+        );
         let logged = text(&database.log, from);
         let mut expected = String::from("SELECT 0 SET a 1 SET a 1.5 KEEPTTL SADD s x SREM s x ");
         expected += "MULTI INCR n SELECT 2 INCR m EXEC MULTI set p 1 incr p EXEC ";
-        write!(expected, "SET short v PXAT T DEL short RPUSH l e f LPOP l").unwrap();
+        write!(expected, "SET short v PXAT T DEL short RPUSH l e f LPOP l incr q").unwrap();
         let time = logged.split(' ').skip_while(|word| *word != "PXAT").nth(1).unwrap();
         assert_eq!(logged.trim().replace(time, "T"), expected);
     }

@@ -15,14 +15,27 @@ use crate::dispatch::{self, free};
 use crate::pubsub;
 use crate::session::Worker;
 
-/// The longest one call may take, so that no client waits for it noticeably.
-const SLICE_NS: u64 = 1_000_000;
 /// Buckets swept under one lock.
 const BUCKETS: usize = 32;
-/// Below this share of due keys among those looked at (one in ten) a table is left for later.
-const FEW: usize = 10;
 /// Hashes with due fields handled under one lock.
 const HASHES: usize = 16;
+
+/// `active-expire-effort`: how hard to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// The longest one call may take, so that no client waits for it noticeably.
+    slice_ns: u64,
+    /// Below this share of due keys among those looked at a table is left for later.
+    few_percent: usize,
+}
+
+impl Effort {
+    /// From 1 to 10.
+    pub fn new(effort: u32) -> Self {
+        let more = effort.clamp(1, 10) - 1;
+        Self { slice_ns: 1_000_000 + u64::from(more) * 250_000, few_percent: 10 - more as usize }
+    }
+}
 
 /// Where a reactor's sweep of one database stands.
 #[derive(Debug, Default)]
@@ -54,6 +67,7 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
     let settings = database.settings.load();
     let listening = pubsub::listening(database, &settings);
     let lazy_expire = settings.lazy_expire;
+    let Effort { slice_ns, few_percent } = settings.expire_effort;
     let note = |spent_ns: u64| {
         if settings.latency_ns <= spent_ns {
             database.latency.add("expire-cycle", now_ms, spent_ns);
@@ -84,10 +98,10 @@ pub fn sweep(worker: &mut Worker, database: &Arc<Database>, sweep: &mut Sweep) -
                     dispatch::log_departures(database, changes, lazy_expire);
                 },
             );
-            let many = report.sampled < report.expired * FEW;
+            let many = report.sampled * few_percent < report.expired * 100;
             book(worker, database, report);
             let spent_ns = worker.clock.elapsed_ns().saturating_sub(begin_ns);
-            if SLICE_NS <= spent_ns {
+            if slice_ns <= spent_ns {
                 let counters = worker.counters(database);
                 counters.sweep_nanoseconds.add(spent_ns);
                 counters.sweeps_cut.add(1);
@@ -118,5 +132,16 @@ fn book(worker: &mut Worker, database: &Arc<Database>, mut report: ExpireReport)
     free(worker, report.dropped);
     if !worker.scratch.ready.is_empty() {
         blocking::serve(worker, database);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_effort_looks_for_longer_and_leaves_less() {
+        assert_eq!(Effort::new(1), Effort { slice_ns: 1_000_000, few_percent: 10 });
+        assert_eq!(Effort::new(10), Effort { slice_ns: 3_250_000, few_percent: 1 });
     }
 }

@@ -15,6 +15,15 @@ pub fn for_each(
     mut found: impl FnMut(usize, KeyFlags),
 ) -> Result<(), KeyError> {
     let name = entry.name();
+    if name == "migrate" {
+        // Either the one key or those behind KEYS, for which the one is left empty.
+        let is_one = words.len() <= 6 || !words[3].is_empty();
+        return key_positions(entry.keys, words, |index, flags| {
+            if is_one == (index == 3) {
+                found(index, flags);
+            }
+        });
+    }
     key_positions(entry.keys, words, |index, flags| found(index, settled(name, words, flags)))?;
     if name == "sort" {
         // Its specifications do not say where STORE is.

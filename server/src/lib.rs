@@ -60,6 +60,7 @@ mod signals;
 mod slab;
 pub mod slowlog;
 mod snapshot;
+mod standing;
 mod tasks;
 #[cfg(test)]
 mod testing;

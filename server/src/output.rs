@@ -42,6 +42,11 @@ impl Output {
         self.bytes == 0
     }
 
+    /// In how many pieces they lie.
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Adds a copy of `bytes` at the end.
     pub fn push(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {

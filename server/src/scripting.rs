@@ -98,14 +98,24 @@ impl Scripting {
 
     /// Whether a script may write, or pass something on, for all it says of itself.
     pub fn may_write(&self, database: &Database, command: &str, words: &[&[u8]]) -> bool {
-        let engine = || self.engine(database).ok();
-        let flags = match command {
-            "eval" => script_flags(words[1]),
-            "evalsha" => engine().and_then(|engine| Some(engine.script_by_sha(words[1])?.flags)),
-            "fcall" => engine().and_then(|engine| Some(engine.function(words[1])?.flags())),
-            _ => return false,
-        };
-        !flags.is_some_and(|flags| flags.contains(ScriptFlags::NO_WRITES))
+        let says_so = |flags: ScriptFlags| flags.contains(ScriptFlags::NO_WRITES);
+        !command.ends_with("_ro") && !self.flags(database, command, words).is_some_and(says_so)
+    }
+
+    /// What the script or function that a command runs says of itself; none if there is no such.
+    pub fn flags(
+        &self,
+        database: &Database,
+        command: &str,
+        words: &[&[u8]],
+    ) -> Option<ScriptFlags> {
+        match command {
+            "eval" | "eval_ro" => script_flags(words[1]),
+            "evalsha" | "evalsha_ro" => {
+                Some(self.engine(database).ok()?.script_by_sha(words[1])?.flags)
+            }
+            _ => Some(self.engine(database).ok()?.function(words[1])?.flags()),
+        }
     }
 
     /// The script that has run for too long, if one has.
@@ -181,6 +191,8 @@ pub struct ScriptHost<'a, 'n> {
     /// The name, where it is a function.
     function: Option<&'a [u8]>,
     wrote: bool,
+    /// `redis.set_repl`: what it does is for followers too.
+    is_logged: bool,
     start_ns: u64,
     published: Option<Arc<Running>>,
     /// Replies of this turn that are yet to be flushed.
@@ -209,6 +221,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             may_exceed_memory: flags.contains(ScriptFlags::ALLOW_OOM),
             function,
             wrote: false,
+            is_logged: true,
             start_ns,
             published: None,
             staged,
@@ -240,6 +253,14 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             ));
         }
         let session = &*self.nest.session;
+        let gate = session.database.replication.gate();
+        if gate & gate::STALE != 0
+            && session.primary.is_none()
+            && !entry.flags.contains(Flags::STALE)
+        {
+            let text = "ERR Can not execute the command on a stale replica";
+            return Err((Some(entry), CommandError::text(text)));
+        }
         if !session.may_do_all()
             && let Err(denied) = acl::check(&session.user, entry, words, session.db)
         {
@@ -254,10 +275,9 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
                 CommandError::text("ERR Write commands are not allowed from read-only scripts."),
             ));
         }
-        let gate = session.database.replication.gate();
         if gate & gate::REFUSING != 0
             && (!self.wrote || gate & gate::READ_ONLY != 0)
-            && let Some(text) = dispatch::gated(session, entry, gate)
+            && let Some(text) = dispatch::gated(session, entry, None, gate)
         {
             return Err((Some(entry), CommandError::text(text)));
         }
@@ -336,7 +356,9 @@ impl Host for ScriptHost<'_, '_> {
             }
         }
         let before = std::mem::replace(&mut self.nest.session.protocol, protocol);
+        self.nest.worker.scratch.unit.is_muted = !self.is_logged;
         self.nest.run(self.registry, entry, words, reply);
+        self.nest.worker.scratch.unit.is_muted = false;
         self.nest.session.protocol = before;
     }
 
@@ -361,8 +383,12 @@ impl Host for ScriptHost<'_, '_> {
         Some(may)
     }
 
-    fn set_repl(&mut self, _: u8) {
-        // Nothing is replicated yet: all targets are alike.
+    /// There is one log for the file and for replicas: what is for one that there is goes to both.
+    fn set_repl(&mut self, targets: u8) {
+        let has_file = self.nest.worker.server.config().appendonly;
+        let has_replicas = self.database.log.keeps_backlog();
+        self.is_logged =
+            targets == 3 || (targets & 1 != 0 && has_file) || (targets & 2 != 0 && has_replicas);
     }
 
     fn tick(&mut self) -> Tick {

@@ -17,6 +17,7 @@ use crate::mailbox::{Mailbox, Message};
 use crate::rates::Turns;
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
+use crate::standing::{Naming, OomScore};
 use crate::watch::Watch;
 
 /// What all reactors share.
@@ -36,6 +37,7 @@ pub struct Server {
     pub watch: Watch,
     /// What it has to do with other nodes of its cluster.
     pub internode: Internode,
+    pub oom_score: OomScore,
     /// `rename-command` lines, for the registry.
     pub renames: Vec<Line>,
     /// Ticks of a reactor in a second.
@@ -57,17 +59,37 @@ pub(crate) enum Making {
     Over,
 }
 
+/// So often that no tick has more than so many clients to look at.
+fn hz_for(hz: u32, clients: usize) -> u32 {
+    const CLIENTS_A_TICK: usize = 200;
+    const HZ_MAX: u32 = 500;
+    let mut hz = hz.clamp(1, HZ_MAX);
+    while CLIENTS_A_TICK < clients / hz as usize && hz < HZ_MAX {
+        hz = (2 * hz).min(HZ_MAX);
+    }
+    hz
+}
+
 /// What INFO tells of the process.
 pub struct Identity {
     pub process_id: u32,
     /// 40 hexadecimal digits, new at each start.
     pub run_id: String,
     pub started_ms: u64,
+    /// As it was called.
+    pub program: String,
     pub executable: PathBuf,
     /// Absolute; none when started without a file.
     pub config_file: Option<PathBuf>,
     /// systemd waits to be told that the server is ready.
     pub supervised: bool,
+}
+
+impl Identity {
+    pub fn naming(&self) -> Naming<'_> {
+        let file = self.config_file.as_deref().map(|file| file.display().to_string());
+        Naming { program: &self.program, config_file: file.unwrap_or_default() }
+    }
 }
 
 /// Something for the main thread to do.
@@ -105,6 +127,7 @@ impl Server {
             reclaimer,
             watch: Watch::begin(),
             internode: Internode::default(),
+            oom_score: OomScore::default(),
             renames,
             changing: Mutex::default(),
             making: Mutex::default(),
@@ -124,6 +147,16 @@ impl Server {
 
     pub fn hz(&self) -> u32 {
         self.hz.load(Ordering::Relaxed)
+    }
+
+    /// Ticks as often as `hz` says, and with `dynamic-hz` as its clients ask for.
+    pub(crate) fn adapt_hz(&self) {
+        let config = self.config();
+        let clients = match config.dynamic_hz {
+            true => self.databases.read().iter().map(|database| database.clients.len()).sum(),
+            false => 0,
+        };
+        self.hz.store(hz_for(config.hz, clients), Ordering::Relaxed);
     }
 
     /// Asks for an orderly end of the process. Returns at once; the client hears of it if it cannot be.
@@ -148,5 +181,16 @@ impl Server {
         if !change.added.is_empty() {
             accepting.post(Message::Listen(change.added.into_iter().map(listener).collect()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_clients_ask_for_more_ticks() {
+        assert_eq!([hz_for(10, 2009), hz_for(10, 2010), hz_for(10, 1 << 20)], [10, 20, 500]);
+        assert_eq!([hz_for(0, 0), hz_for(9999, 0)], [1, 500]);
     }
 }

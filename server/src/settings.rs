@@ -14,6 +14,7 @@ use carnelian_tls::{
 };
 
 use crate::eviction::{self, Eviction};
+use crate::expire::Effort;
 use crate::listener::Endpoints;
 use crate::pubsub::Notifications;
 use crate::session::ClientClass;
@@ -40,8 +41,6 @@ pub struct Settings {
     pub transit_encryption: TransitEncryption,
     /// None: a handshake may take for ever.
     pub handshake_timeout: Option<Duration>,
-    /// Ticks of a reactor in a second.
-    pub hz: u32,
     /// `slowlog-log-slower-than`: commands that take as long or longer are logged.
     pub slow_ns: u64,
     /// `busy-reply-threshold`: others are told of a script that runs for longer.
@@ -61,6 +60,8 @@ pub struct Settings {
     pub replica_ignores_maxmemory: bool,
     /// `lazyfree-lazy-expire`: what has expired is unlinked on replicas too.
     pub lazy_expire: bool,
+    /// `active-expire-effort`.
+    pub expire_effort: Effort,
     /// `maxmemory-clients` in bytes; 0: any amount.
     pub clients_memory_max: usize,
     /// `tracking-table-max-keys`; 0: any number.
@@ -103,7 +104,6 @@ impl Settings {
             },
             handshake_timeout: (config.tls_handshake_timeout != 0)
                 .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
-            hz: config.hz.max(1),
             slow_ns: slow_ns(config),
             busy_ns: match config.busy_reply_threshold {
                 0 => u64::MAX,
@@ -132,6 +132,7 @@ impl Settings {
                 slice_ns: eviction::slice_ns(config.maxmemory_eviction_tenacity),
                 is_lazy: config.lazyfree_lazy_eviction,
             },
+            expire_effort: Effort::new(config.active_expire_effort),
             clients_memory_max: match config.maxmemory_clients {
                 MemoryLimit::Bytes(limit) => bytes(limit),
                 MemoryLimit::Percent(percent) => {

@@ -54,6 +54,7 @@ impl Bench {
             process_id: std::process::id(),
             run_id: String::new(),
             started_ms: 0,
+            program: "carnelian-server".into(),
             executable: "carnelian-server".into(),
             config_file: None,
             supervised: false,

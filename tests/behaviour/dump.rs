@@ -219,3 +219,30 @@ fn keys_move_to_another_server() {
     client.expect("MIGRATE 127.0.0.1 1 a 0 x", "-ERR value is not an integer or out of range");
     client.expect("GET a", "1");
 }
+
+#[test]
+fn migrate_moves_one_key_or_those_behind_its_last_word() {
+    let server = Server::start(&[]);
+    server.connect().script(
+        r#"
+        COMMAND GETKEYS MIGRATE h 1 k 0 5 => [k]
+        COMMAND GETKEYS MIGRATE h 1 "" 0 5 COPY KEYS a b => [a b]
+        ACL SETUSER mover on nopass +migrate +acl %R~a %R~b %W~a %W~b => +OK
+        ACL DRYRUN mover MIGRATE h 1 "" 0 5 KEYS a b => +OK
+        ACL DRYRUN mover MIGRATE h 1 c 0 5 => "User mover has no permissions to access the 'c' key"
+        ACL DRYRUN mover MIGRATE h 1 "" 0 5 KEYS a c => "User mover has no permissions to access the 'c' key"
+        "#,
+    );
+}
+
+#[test]
+fn debug_object_shows_what_has_expired_and_is_still_there() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    client.expect("SET k v PX 1", "+OK");
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    assert!(client.call("DEBUG OBJECT k").to_string().contains("encoding:embstr"));
+    client.expect("EXISTS k", ":0");
+    client.expect("DEBUG OBJECT k", "-ERR no such key");
+}

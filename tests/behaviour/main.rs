@@ -46,6 +46,7 @@ mod scripts;
 mod sets;
 mod snapshots;
 mod sorted_sets;
+mod standing;
 mod streams;
 mod strings;
 mod tls;

@@ -2,6 +2,7 @@
 
 use std::thread::scope;
 
+use carnelian_tests::server::free_port;
 use carnelian_tests::{Server, each_way};
 
 #[test]
@@ -209,6 +210,13 @@ fn what_a_script_is_called_with_is_told_right() {
         r#"
         COMMAND GETKEYS EVAL "return 1" 0 => []
         COMMAND GETKEYS EVAL "return 1" 1 k => [k]
+        COMMAND GETKEYS EVAL "return 1" +1 k => [k]
+        COMMAND GETKEYS EVAL "return 1" -1 k => []
+        CLIENT SETINFO LIB-NAME "\x00 a" => +OK
+        CLIENT SETINFO LIB-NAME "a \x00" => -ERR LIB-NAME cannot contain spaces, newlines or special characters.
+        EVAL "return {ok = 'a\\0b'}" 0 => +a
+        EVAL "return redis.error_reply('My\\0b')" 0 => -My
+        EVAL "error('x\\0y')" 0 => -ERR user_script:1: x script: ...
         FUNCTION FLUSH SYNC x => -ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.
         EVAL_RO "return redis.pcall('PUBLISH', 'c', 'm')" 0 => -ERR Write commands are not allowed from read-only scripts.
         DEBUG SET-DISABLE-DENY-SCRIPTS 1 => +OK
@@ -223,4 +231,56 @@ fn what_a_script_is_called_with_is_told_right() {
     client.call(r#"EVAL "return redis.pcall('INCR', 'n')" 0"#);
     let seen = other.call("ACL LOG 1").elements()[0].elements();
     assert!(seen.iter().any(|field| field.to_string().contains(" cmd=eval ")), "{seen:?}");
+}
+
+#[test]
+fn a_replica_runs_the_scripts_that_may_run_there() {
+    // Nobody listens there, so there is never a link.
+    let primary = free_port().to_string();
+    let settings = ["--replica-serve-stale-data", "no"];
+    let server = Server::start(&settings);
+    let mut client = server.connect();
+    client.expect("SET a 1", "+OK");
+    client.expect(
+        r##"FUNCTION LOAD "#!lua name=l\nredis.register_function('f', function() return 1 end)""##,
+        "l",
+    );
+    client.expect(&format!("REPLICAOF 127.0.0.1 {primary}"), "+OK");
+    client.script(
+        r##"
+        EVAL "return 1" 0 => -MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.
+        EVAL "#!lua\nreturn 1" 0 => -READONLY You can't write against a read only replica.
+        FCALL f 0 => -READONLY You can't write against a read only replica.
+        EVAL "#!lua flags=no-writes\nreturn 1" 0 => -MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.
+        EVAL "#!lua flags=no-writes,allow-stale\nreturn 1" 0 => :1
+        EVAL "#!lua flags=no-writes,allow-stale,no-cluster,allow-cross-slot-keys\nreturn 1" 0 => :1
+        EVAL "#!lua flags=no-writes,allow-stale\nreturn redis.call('get', 'a')" 1 a => -ERR Can not execute the command on a stale replica...
+        MULTI => +OK
+        EVAL "#!lua\nreturn 1" 0 => -READONLY You can't write against a read only replica.
+        EXEC => -EXECABORT Transaction discarded because of previous errors.
+        CONFIG SET replica-serve-stale-data yes => +OK
+        EVAL "#!lua flags=no-writes\nreturn redis.call('get', 'a')" 1 a => 1
+        EVAL "#!lua\nreturn 1" 0 => -READONLY You can't write against a read only replica.
+        EVAL "return redis.call('get', 'a')" 1 a => 1
+        EVAL "return redis.call('set', 'a', 2)" 1 a => -READONLY You can't write against a read only replica...
+        REPLICAOF NO ONE => +OK
+        FCALL f 0 => :1
+        CONFIG SET min-replicas-to-write 1 => +OK
+        FCALL f 0 => -NOREPLICAS Not enough good replicas to write.
+        EVAL "#!lua flags=no-writes\nreturn 1" 0 => :1
+        "##,
+    );
+}
+
+#[test]
+fn a_script_that_ends_in_an_error_has_failed() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for script in ["return redis.pcall('SELECT', 99)", "return redis.call('SELECT', 99)", "x()"] {
+        client.expect("CONFIG RESETSTAT", "+OK");
+        assert!(client.call_words(&["EVAL", script, "0"]).is_error());
+        let figures = client.info("cmdstat_eval");
+        assert!(figures.ends_with("failed_calls=1"), "{script}: {figures}");
+        assert_eq!(client.info("total_error_replies"), "1", "{script}");
+    }
 }

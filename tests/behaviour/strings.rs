@@ -1,6 +1,6 @@
 //! Strings, counters and bits.
 
-use carnelian_tests::each_way;
+use carnelian_tests::{Server, each_way};
 
 #[test]
 fn set_and_get() {
@@ -270,4 +270,16 @@ fn bit_fields() {
             "#,
         );
     });
+}
+
+#[test]
+fn what_stands_behind_a_key_of_another_type_is_not_missed() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.expect("SADD s x", ":1");
+    client.expect(
+        "BITOP AND d none s a b",
+        "-WRONGTYPE Operation against a key holding the wrong kind of value",
+    );
+    assert_eq!(client.info("keyspace_misses"), "1");
 }

@@ -42,6 +42,15 @@ impl Command {
         name.ends_with(b"SUBSCRIBE")
     }
 
+    /// Whether it may put a list or sorted set in the place of another value, by itself or in a script.
+    pub fn may_replace_values(&self) -> bool {
+        let name = self.words[0].to_ascii_uppercase();
+        [b"STORE".as_slice(), b"SORT", b"EXEC", b"EVALSHA", b"EVAL", b"FCALL"]
+            .iter()
+            .any(|end| name.ends_with(end))
+            || name.starts_with(b"GEORADIUS")
+    }
+
     /// As redis-cli would take it, behind the connection's number where that is another than the first.
     pub fn line(&self) -> String {
         let words = self.words.iter().map(|word| Reply::Bulk(word.clone()).to_string());

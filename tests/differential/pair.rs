@@ -73,7 +73,8 @@ impl Pair {
         if self.loosely { terms.agree_loosely(a, b) } else { terms.agree(a, b) }
     }
 
-    /// Sends commands to both, those in a row on the first connection before reading from either.
+    /// Sends commands to both, those in a row on the first connection before reading from either. Ends
+    /// early where they differ in more than a reply.
     pub fn run(&mut self, commands: &[Command]) -> Result<Vec<Exchange>> {
         let mut exchanges = Vec::with_capacity(commands.len());
         let mut rest = commands;
@@ -83,7 +84,13 @@ impl Pair {
                 |command: &&Command| !alone && command.on == 0 && !command.has_stand_ins();
             let count = rest.iter().take_while(is_plain).count();
             if count == 0 {
-                exchanges.push(self.step(first)?);
+                let exchange = self.step(first)?;
+                let agrees = self.agree(&exchange);
+                exchanges.push(exchange);
+                if !agrees {
+                    // Whoever waits on one server alone would be waited for in vain from here on.
+                    return Ok(exchanges);
+                }
                 rest = &rest[1..];
             } else {
                 self.pipeline(&rest[..count], &mut exchanges)?;
@@ -233,6 +240,9 @@ impl Pair {
         {
             return Exchange { terms, replies: own };
         }
+        let sooner = b.waiting.len() < a.waiting.len()
+            && b.waiting.is_subset(&a.waiting)
+            && command.may_replace_values();
         let mut all = vec![terms];
         for &connection in &others {
             let served = self.waiting.get(&connection).cloned();
@@ -247,7 +257,8 @@ impl Pair {
         for &connection in &a.waiting {
             self.waiting.entry(connection).or_insert_with(|| command.terms.clone());
         }
-        Exchange { terms: Terms::Each(all), replies }
+        let terms = if sooner { Rule::Sooner.into() } else { Terms::Each(all) };
+        Exchange { terms, replies }
     }
 
     /// One command given as text, to both.

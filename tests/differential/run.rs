@@ -135,7 +135,7 @@ impl State<'_> {
             Ok(exchanges) => exchanges,
             Err(error) => return self.find_breaking(commands, &error),
         };
-        self.summary.commands += commands.len() as u64;
+        self.summary.commands += exchanges.len() as u64;
         let is_error = |exchange: &&Exchange| exchange.replies.0.is_error();
         self.summary.errors += exchanges.iter().filter(is_error).count() as u64;
         let differing = exchanges.iter().position(|exchange| !self.pair.agree(exchange));

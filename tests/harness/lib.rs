@@ -27,7 +27,7 @@ pub use transport::{TlsOptions, Transport};
 pub mod crash;
 #[path = "../differential/mod.rs"]
 pub mod differential;
-#[path = "../switches/mod.rs"]
-pub mod switches;
 #[path = "../faults/mod.rs"]
 pub mod faults;
+#[path = "../switches/mod.rs"]
+pub mod switches;

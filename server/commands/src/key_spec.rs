@@ -102,6 +102,15 @@ impl KeySpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyError;
 
+/// What Redis makes of a number of keys that the command itself would refuse: the digits it begins with.
+#[cold]
+fn loose_count(word: &[u8]) -> Option<i64> {
+    let word = word.trim_ascii_start();
+    let word = word.strip_prefix(b"+").unwrap_or(word);
+    let digits = word.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    carnelian_resp::number::parse_i64(&word[..digits]).filter(|number| *number > 0)
+}
+
 /// Calls `found` with the index of every key (and what is done to it). Specifications that need
 /// knowledge of the command ("unknown") are skipped; so are words that are keys only in name.
 pub fn key_positions(
@@ -132,7 +141,9 @@ pub fn key_positions(
             }
             Find::Count { count, first, step } => {
                 let number = words.get(begin + count).ok_or(KeyError)?;
-                let number = carnelian_resp::number::parse_i64(number).ok_or(KeyError)?;
+                let number = carnelian_resp::number::parse_i64(number)
+                    .or_else(|| loose_count(number))
+                    .ok_or(KeyError)?;
                 let number = usize::try_from(number).map_err(|_| KeyError)?;
                 if words.len() < number
                     || words.len() < begin + first + number.saturating_sub(1) * step + 1

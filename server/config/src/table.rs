@@ -116,9 +116,9 @@ directives! {
     crash_log_enabled: bool = "yes", Kind::Bool, AnyTime, Later;
     crash_memcheck_enabled: bool = "yes", Kind::Bool, AnyTime, Later;
     always_show_logo: bool = "no", Kind::Bool, StartOnly, Obeyed;
-    set_proc_title: bool = "yes", Kind::Bool, StartOnly, Later;
+    set_proc_title: bool = "yes", Kind::Bool, StartOnly, Obeyed;
     proc_title_template: String = "{title} {listen-addr} {server-mode}",
-        Kind::Text(check::title_template), AnyTime, Later;
+        Kind::Text(check::title_template), AnyTime, Obeyed;
     locale_collate: String = "", TEXT, AnyTime, Later;
     databases: u32 = "16", int(1, I32_MAX), StartOnly, Obeyed;
     io_threads: u32 = "0", int(0, 128), StartOnly, Obeyed;
@@ -128,7 +128,7 @@ directives! {
     busy_reply_threshold: u64 = "5000", int(0, I64_MAX), AnyTime, Obeyed, "lua-time-limit";
     enable_protected_configs: Allow = "no", Kind::Word(Allow::WORDS), StartOnly, Obeyed;
     enable_debug_command: Allow = "no", Kind::Word(Allow::WORDS), StartOnly, Obeyed;
-    enable_module_command: Allow = "no", Kind::Word(Allow::WORDS), StartOnly, Obeyed;
+    enable_module_command: Allow = "no", Kind::Word(Allow::WORDS), StartOnly, Later;
     shutdown_on_sigint: ShutdownFlags = "default",
         Kind::Flags(ShutdownFlags::WORDS), AnyTime, Obeyed;
     shutdown_on_sigterm: ShutdownFlags = "default",
@@ -142,8 +142,8 @@ directives! {
     bio_cpulist: String = "", TEXT, StartOnly, Later, "bio_cpulist";
     aof_rewrite_cpulist: String = "", TEXT, StartOnly, Later, "aof_rewrite_cpulist";
     bgsave_cpulist: String = "", TEXT, StartOnly, Later, "bgsave_cpulist";
-    oom_score_adj: OomScoreMode = "no", Kind::Word(OomScoreMode::WORDS), AnyTime, Later;
-    oom_score_adj_values: OomScores = "0 200 800", Kind::OomScores, AnyTime, Later;
+    oom_score_adj: OomScoreMode = "no", Kind::Word(OomScoreMode::WORDS), AnyTime, Obeyed;
+    oom_score_adj_values: OomScores = "0 200 800", Kind::OomScores, AnyTime, Obeyed;
     hash_seed: String = "", TEXT, StartOnly, Later;
 
     // Security.
@@ -176,7 +176,7 @@ directives! {
     lazyfree_lazy_server_del: bool = "no", Kind::Bool, AnyTime, Obeyed;
     lazyfree_lazy_user_del: bool = "no", Kind::Bool, AnyTime, Obeyed;
     lazyfree_lazy_user_flush: bool = "no", Kind::Bool, AnyTime, Obeyed;
-    activerehashing: bool = "yes", Kind::Bool, AnyTime, Obeyed;
+    activerehashing: bool = "yes", Kind::Bool, AnyTime, Later;
     activedefrag: bool = "no", Kind::Bool, AnyTime, Later;
     active_defrag_ignore_bytes: u64 = "100mb", memory(1, SIZE_MAX), AnyTime, Later;
     active_defrag_threshold_lower: u32 = "10", int(0, 1000), AnyTime, Later;

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use ahash::RandomState;
 use carnelian_structs::table::Table;
 use carnelian_structs::value::Value;
-use smallvec::{SmallVec, smallvec};
 
 use crate::snapshot::OpenCut;
 
@@ -24,8 +23,12 @@ pub(crate) type FieldExpiries = BTreeSet<(u64, usize, Box<[u8]>)>;
 
 /// The keys of all logical databases that hash to one lock.
 pub struct Segment {
-    /// The first in place: most servers use no other, and a batch waits for fewer lines.
-    tables: SmallVec<[Table<Value>; 1]>,
+    /// Of the first logical database, in place: most servers use no other, and a batch waits for fewer
+    /// lines.
+    first: Table<Value>,
+    /// Of those others that have had a key here, by their numbers. There are as many segments as there
+    /// could be lists of empty ones.
+    others: Vec<(usize, Box<Table<Value>>)>,
     /// When the next field of a hash expires: the time, the logical database and the key. A line
     /// may be out of date (the key gone or the field's expiry changed), never missing.
     pub(crate) field_expiries: FieldExpiries,
@@ -46,30 +49,41 @@ pub(crate) struct Parts<'a> {
 
 impl Segment {
     pub(crate) fn new(hasher: RandomState) -> Self {
-        let tables = smallvec![Table::new(hasher.clone())];
-        Self { tables, field_expiries: BTreeSet::new(), version: 0, cut: None, hasher }
+        let first = Table::new(hasher.clone());
+        let (others, field_expiries) = (Vec::new(), BTreeSet::new());
+        Self { first, others, field_expiries, version: 0, cut: None, hasher }
     }
 
     /// The keys of one logical database.
     #[inline]
     #[must_use]
     pub fn table(&self, db: usize) -> Option<&Table<Value>> {
-        self.tables.get(db)
+        match db {
+            0 => Some(&self.first),
+            _ => self.place(db).ok().map(|place| &*self.others[place].1),
+        }
     }
 
     #[inline]
     fn table_mut(&mut self, db: usize) -> &mut Table<Value> {
-        if self.tables.len() <= db {
-            self.add_tables(db + 1);
-        }
-        &mut self.tables[db]
+        self.parts(db).table
+    }
+
+    /// Where a table other than the first is, or belongs.
+    #[inline]
+    fn place(&self, db: usize) -> Result<usize, usize> {
+        self.others.binary_search_by_key(&db, |(index, _)| *index)
     }
 
     #[cold]
-    fn add_tables(&mut self, databases: usize) {
-        while self.tables.len() < databases {
-            self.tables.push(self.empty_table());
-        }
+    fn add_table(&mut self, place: usize, db: usize) {
+        let table = Box::new(self.empty_table());
+        self.others.reserve_exact(1);
+        self.others.insert(place, (db, table));
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table<Value>> {
+        std::iter::once(&self.first).chain(self.others.iter().map(|(_, table)| &**table))
     }
 
     fn empty_table(&self) -> Table<Value> {
@@ -87,17 +101,22 @@ impl Segment {
     /// Logical databases that have had a key here, and all below them.
     #[must_use]
     pub fn databases(&self) -> usize {
-        self.tables.len()
+        self.others.last().map_or(0, |(index, _)| *index) + 1
     }
 
     /// The table and what has to be kept in step with it.
     #[inline]
     pub(crate) fn parts(&mut self, db: usize) -> Parts<'_> {
-        if self.tables.len() <= db {
-            self.add_tables(db + 1);
-        }
-        let Self { tables, field_expiries, cut, .. } = self;
-        Parts { table: &mut tables[db], field_expiries, cut }
+        let place = match db {
+            0 => 0,
+            _ => self.place(db).unwrap_or_else(|place| {
+                self.add_table(place, db);
+                place
+            }),
+        };
+        let Self { first, others, field_expiries, cut, .. } = self;
+        let table = if db == 0 { first } else { &mut *others[place].1 };
+        Parts { table, field_expiries, cut }
     }
 
     /// Takes all keys of a logical database. None if a snapshot has yet to write them, and then frees them.
@@ -112,7 +131,8 @@ impl Segment {
 
     /// Puts the keys of another segment in place of those that are here, which were taken before.
     pub(crate) fn put_all(&mut self, other: &mut Self) {
-        std::mem::swap(&mut self.tables, &mut other.tables);
+        std::mem::swap(&mut self.first, &mut other.first);
+        std::mem::swap(&mut self.others, &mut other.others);
         std::mem::swap(&mut self.field_expiries, &mut other.field_expiries);
         // All that is here now has this version, and none of it is part of an open snapshot.
         self.version = other.version;
@@ -121,14 +141,17 @@ impl Segment {
     /// Raises the version: what is here now is stale from here on.
     pub(crate) fn raise_version(&mut self) {
         self.version = (self.version + 1) % 4;
-        for table in &mut self.tables {
+        self.first.set_version(self.version);
+        for (_, table) in &mut self.others {
             table.set_version(self.version);
         }
     }
 
     pub(crate) fn swap_tables(&mut self, a: usize, b: usize) {
-        self.table_mut(a.max(b));
-        self.tables.swap(a, b);
+        let empty = self.empty_table();
+        let table = std::mem::replace(self.table_mut(a), empty);
+        let table = std::mem::replace(self.table_mut(b), table);
+        *self.table_mut(a) = table;
         if let Some(cut) = &mut self.cut {
             cut.swap(a, b);
         }
@@ -180,6 +203,6 @@ impl Segment {
     /// Bytes of all tables.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        self.tables.iter().map(Table::heap_bytes).sum()
+        self.tables().map(Table::heap_bytes).sum()
     }
 }

@@ -250,6 +250,9 @@ fn visit_segment(
     goes_on: &mut impl FnMut() -> bool,
 ) -> bool {
     for db in 0..segment.databases() {
+        if segment.table(db).is_none() {
+            continue;
+        }
         let parts = segment.parts(db);
         let Some(cut) = parts.cut else { return true };
         let Some(slot) = cut.places.get_mut(db) else { break };

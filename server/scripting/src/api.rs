@@ -10,10 +10,11 @@ use sha1::{Digest, Sha1};
 use smallvec::SmallVec;
 
 use crate::error::Raised;
+use crate::functions;
 use crate::host::{LogLevel, Slot, current};
 use crate::interpreter::Kind;
+use crate::raw::command;
 use crate::values::{error_table, with_code};
-use crate::{functions, raw};
 
 /// The version scripts are told, as they are of the server they were written for.
 const VERSION: &str = "8.0.6";
@@ -23,8 +24,8 @@ const VERSION_NUMBER: i64 = 0x0008_0006;
 pub(crate) fn redis(lua: &Lua, kind: Kind) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     constants(&table)?;
-    table.raw_set("call", raw::command(lua, true)?)?;
-    table.raw_set("pcall", raw::command(lua, false)?)?;
+    table.raw_set("call", command::function(lua, true)?)?;
+    table.raw_set("pcall", command::function(lua, false)?)?;
     table.raw_set("log", lua.create_function(log)?)?;
     table.raw_set("setresp", lua.create_function(set_protocol)?)?;
     table.raw_set("sha1hex", lua.create_function(sha1hex)?)?;

@@ -10,7 +10,7 @@ use crate::functions::{FunctionHandle, Libraries, LibraryInfo, Loading, Restore}
 use crate::host::{Host, RunState, Slot, with_host};
 use crate::interpreter::{Failure, Interpreter, Kind};
 use crate::raw::{Callable, Passing};
-use crate::reply::Booleans;
+use crate::reply::{Booleans, up_to_nul};
 use crate::scripts::{Origin, ScriptHandle, Scripts, Sha};
 use crate::shebang;
 
@@ -275,7 +275,7 @@ fn failure_text(failure: &Failure, Name(name): Name<'_>) -> Vec<u8> {
         let plain = &failure.plain[..failure.plain.len().min(100)];
         return [b"ERR Error running script ", name, b", ", plain].concat();
     };
-    let mut whole = text.clone();
+    let mut whole = up_to_nul(text).to_vec();
     if let Some((source, line)) = &failure.place {
         for part in [&b" script: "[..], name, b", on ", source, b":", line, b"."] {
             whole.extend_from_slice(part);

@@ -25,6 +25,11 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// Whether it said what it does, and writes.
+    pub const fn may_write(self) -> bool {
+        !self.contains(Self::COMPAT) && !self.contains(Self::NO_WRITES)
+    }
+
     pub(crate) const fn insert(&mut self, other: Self) {
         self.0 |= other.0;
     }

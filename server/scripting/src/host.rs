@@ -55,7 +55,7 @@ pub(crate) struct RunState {
     pub(crate) protocol: Protocol,
     pub(crate) killed: bool,
     /// What the host panicked with, once Lua has been left.
-    pub(crate) panic: Option<crate::raw::Panic>,
+    pub(crate) panic: Option<crate::raw::command::Panic>,
     /// The chunk and line it was killed in.
     pub(crate) killed_at: Option<(Vec<u8>, Vec<u8>)>,
     /// Replies of commands, one at a time.

@@ -9,11 +9,16 @@ pub(crate) enum Booleans {
     AsBooleans,
 }
 
+/// What Redis sees of a text that a script gives for a status or an error: it ends with a NUL.
+pub(crate) fn up_to_nul(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 /// A status of any bytes.
 pub(crate) fn status(text: &[u8], writer: &mut Writer<'_>) {
     writer.raw(b"+");
     let start = writer.len();
-    writer.raw(text);
+    writer.raw(up_to_nul(text));
     spaces_for_line_ends(&mut writer.buffer()[start..]);
     writer.raw(b"\r\n");
 }

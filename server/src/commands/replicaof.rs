@@ -76,6 +76,7 @@ fn follow_nobody(context: &mut Context<'_>) -> Result<(), CommandError> {
     if was_replica {
         replica::restart_file(&server, &database, context.nesting != Nesting::Nothing);
         note(context, None)?;
+        server.oom_score.heed(&server.config(), false);
         let line = line(context);
         log::notice!("MASTER MODE enabled (user request from '{line}')");
     }

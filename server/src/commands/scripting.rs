@@ -5,7 +5,7 @@ use carnelian_resp::number::parse_i64;
 use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 
 use crate::commands::{Context, help};
-use crate::dispatch::{self, Nesting};
+use crate::dispatch::{MASTERDOWN, NOREPLICAS, Nesting};
 use crate::registry::{ServerCommand, ServerRun};
 use crate::replication::gate;
 use crate::scripting::ScriptHost;
@@ -200,7 +200,7 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
         (count, _) => Ok(count?),
     };
     let protocol = context.session.protocol;
-    let registry = context.registry;
+    let (registry, id) = (context.registry, context.entry.id);
     let mut reply = std::mem::take(&mut context.worker.script_reply);
     reply.clear();
     let out = &mut reply;
@@ -237,6 +237,11 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
             Outcome::Error { counted: false } if out.first() == Some(&b'-') => {
                 let text = out[1..].strip_suffix(b"\r\n").unwrap_or_default().to_vec();
                 Err(CommandError::Quoting(text.into()))
+            }
+            Outcome::Error { .. } => {
+                // The command in it has been counted as an error, but the script has failed as well.
+                nest.worker.counters(database).commands[id].failed.add(1);
+                Ok(Effect::None)
             }
             _ => Ok(Effect::None),
         }
@@ -275,16 +280,32 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
     Ok(says_so || access == Access::ReadOnly)
 }
 
-/// A script that says what it does is refused before it runs where it could need memory, write what
-/// cannot be saved or what replicas are not there for, or read what is old.
+/// A script that says what it does is refused before it runs where it could need memory, or write what
+/// cannot be saved. What replication refuses has been refused on arrival, but for EXEC it may have
+/// changed since.
 fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError> {
-    let gate = session.database.replication.gate();
-    let is_compat = flags.contains(ScriptFlags::COMPAT);
-    if gate & gate::REFUSING != 0 && session.primary.is_none() {
-        check_gate(flags, is_compat, gate)?;
+    let gate = match session.primary {
+        Some(_) => 0,
+        None => session.database.replication.gate(),
+    };
+    if gate & gate::STALE != 0 && !flags.contains(ScriptFlags::ALLOW_STALE) {
+        return Err(CommandError::text(match flags.contains(ScriptFlags::COMPAT) {
+            true => MASTERDOWN,
+            false => {
+                "MASTERDOWN Link with MASTER is down, replica-serve-stale-data is set to 'no' and \
+                 'allow-stale' flag is not set on the script."
+            }
+        }));
     }
-    if is_compat || flags.contains(ScriptFlags::NO_WRITES) {
+    if !flags.may_write() {
         return Ok(());
+    }
+    if gate & gate::READ_ONLY != 0 {
+        let text = "READONLY Can not run script with write flag on readonly replica";
+        return Err(CommandError::text(text));
+    }
+    if gate & gate::LACKING != 0 {
+        return Err(CommandError::text(NOREPLICAS));
     }
     if session.database.snapshots.refuses_writes() {
         return Err(CommandError::text(
@@ -307,27 +328,6 @@ fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError
         ));
     }
     Ok(())
-}
-
-/// What replication refuses a script for. One that says nothing is refused its commands instead, but for
-/// what is old.
-#[cold]
-fn check_gate(flags: ScriptFlags, is_compat: bool, gate: u32) -> Result<(), CommandError> {
-    let may_write = !is_compat && !flags.contains(ScriptFlags::NO_WRITES);
-    let is_stale = gate & gate::STALE != 0;
-    let text = match () {
-        () if is_stale && is_compat => dispatch::MASTERDOWN,
-        () if is_stale && !flags.contains(ScriptFlags::ALLOW_STALE) => {
-            "MASTERDOWN Link with MASTER is down, replica-serve-stale-data is set to 'no' and \
-             'allow-stale' flag is not set on the script."
-        }
-        () if may_write && gate & gate::READ_ONLY != 0 => {
-            "READONLY Can not run script with write flag on readonly replica"
-        }
-        () if may_write && gate & gate::LACKING != 0 => dispatch::NOREPLICAS,
-        () => return Ok(()),
-    };
-    Err(CommandError::text(text))
 }
 
 /// An error of the engine, which leaves the code out.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use carnelian_admin::{Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Waiting};
 use carnelian_cluster::state::{NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey};
+use carnelian_tls::certificates::CertificateTable;
 use serde_json::Value;
 
 use super::found::{self, Founding};
@@ -103,10 +104,8 @@ impl Live for NodeLive {
         sealed.map(SealedKey).map_err(|error| internal(&error))
     }
 
-    fn unseal(&self, sealed: &SealedKey) -> Result<String, Refused> {
-        let key = self.member.key().ok_or_else(no_key)?;
-        let opened = key.unwrap(&sealed.0, "a private key").map_err(|error| internal(&error))?;
-        String::from_utf8(opened.to_vec()).map_err(|error| internal(&error))
+    fn certificates(&self) -> Arc<CertificateTable> {
+        Arc::clone(&self.member.table)
     }
 
     fn token_secret(&self) -> Option<[u8; 32]> {

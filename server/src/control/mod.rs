@@ -14,6 +14,7 @@ mod found;
 mod host;
 mod leaves;
 mod live;
+mod plane;
 mod reconcile;
 mod shared;
 mod spec;
@@ -26,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use carnelian_admin::{Admin, Front, serve, serve_local};
-use carnelian_cluster::Control;
+use carnelian_cluster::{Control, Keys};
 use carnelian_config::{ClusterBootstrap, Config, DirectiveId};
 use carnelian_tls::AdminAcceptor;
 use carnelian_tls::certificates::{CertificateName, CertificateTable};
@@ -62,7 +63,7 @@ pub struct Member {
     /// The data folder.
     folder: PathBuf,
     store: Store,
-    table: CertificateTable,
+    table: Arc<CertificateTable>,
     /// What private keys in the state are sealed with. There is none before there is a cluster.
     key: OnceLock<SealKey>,
     acceptor: AdminAcceptor,
@@ -170,9 +171,13 @@ impl Member {
     ) -> Result<Self> {
         let own = folder.join(FOLDER);
         make_folder(&own)?;
-        let control = Control::open(&own).await.context("The control plane's store")?;
+        let world = plane::World { server: Arc::clone(&server) };
+        let control =
+            Control::open(&own, Arc::new(world)).await.context("The control plane's store")?;
+        control.use_keys(Arc::new(Keys::open(&folder)?));
+        server.internode.register(plane::NAME, Arc::new(plane::Answers(control.clone())));
         let store = Store::open(&folder)?;
-        let table = CertificateTable::open(&folder)?;
+        let table = Arc::new(CertificateTable::open(&folder)?);
         shared::ensure(&table, &folder, &control.state())?;
         let served = table.served(CertificateName::Api);
         let acceptor = AdminAcceptor::new(served, &shared::settings_of(&control.state()))?;

@@ -181,6 +181,9 @@ fn apply(
         let count = server.disconnect_clients(uid)?;
         log::notice!("Database {uid}: {count} clients disconnected");
     }
+    if before.is_some_and(|before| before.stopped) != described.stopped {
+        server.set_traffic(uid, described.stopped)?;
+    }
     if before.is_none_or(|before| before.placement != described.placement) {
         take_role(member, state, node, described)?;
     }

@@ -24,6 +24,7 @@ use crate::mailbox::Message;
 use crate::replication;
 use crate::server::{Making, Server};
 use crate::session::Worker;
+use crate::settings;
 use crate::snapshot;
 
 /// How long reactors and clients are waited for. A reactor is late only in a command that takes long.
@@ -106,6 +107,22 @@ impl Server {
             clients.clone()
         });
         Ok(count)
+    }
+
+    /// Closes a database's ports and disconnects its clients, or opens them again.
+    pub fn set_traffic(self: &Arc<Self>, uid: u32, is_stopped: bool) -> Result<(), DatabaseError> {
+        let database = self.database(uid)?;
+        if is_stopped {
+            self.close_doors(&database);
+            self.disconnect_clients(uid)?;
+            return Ok(());
+        }
+        let _unchanged = self.changing.lock();
+        let config = database.config();
+        let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
+        self.pass_on(&database, change);
+        listened
+            .map_err(|error| DatabaseError::Port { port: config.port, reason: error.to_string() })
     }
 
     /// Lets nobody in any more: when this returns no connection is accepted, and those that were are with

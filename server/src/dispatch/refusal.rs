@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use carnelian_commands::{CommandError, Flags};
 use carnelian_resp::Writer;
+use carnelian_scripting::Flags as ScriptFlags;
 
 use super::settle_reply;
 use crate::acl::{self, Denied, Origin};
@@ -96,10 +97,11 @@ pub fn admit<'r>(
         return Err(Refusal::Unsaved(entry.id));
     }
     let gate = session.database.replication.gate();
-    if gate & gate::REFUSING != 0
-        && let Some(text) = gated(session, entry, gate)
-    {
-        return Err(Refusal::Gated(entry.id, text));
+    if gate & gate::REFUSING != 0 {
+        let script = script_of(session, entry, words);
+        if let Some(text) = gated(session, entry, script, gate) {
+            return Err(Refusal::Gated(entry.id, text));
+        }
     }
     Ok(entry)
 }
@@ -111,15 +113,30 @@ fn touches_keyspace(entry: &Entry) -> bool {
         || entry.flags.contains(Flags::READONLY)
 }
 
-/// Why replication keeps a command, or one of those that EXEC is to run, from running.
+/// What the script that a command runs says of itself.
 #[cold]
-pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str> {
+fn script_of(session: &Session, entry: &Entry, words: &[&[u8]]) -> Option<ScriptFlags> {
+    let database = &session.database;
+    let is_script = entry.runs_scripts && session.primary.is_none();
+    is_script.then(|| database.scripting.flags(database, &entry.full_name, words))?
+}
+
+/// Why replication keeps a command, or one of those that EXEC is to run, from running. What its script
+/// says of itself counts for more than what holds for scripts at large.
+#[cold]
+pub fn gated(
+    session: &Session,
+    entry: &Entry,
+    script: Option<ScriptFlags>,
+    gate: u32,
+) -> Option<&'static str> {
     if session.primary.is_some() {
         return None;
     }
     let queued = session.transaction.as_ref().filter(|_| entry.full_name == "exec");
     let writes = entry.flags.contains(Flags::WRITE)
-        || queued.as_ref().is_some_and(|queue| queue.has(Flags::WRITE));
+        || queued.as_ref().is_some_and(|queue| queue.has(Flags::WRITE))
+        || script.is_some_and(ScriptFlags::may_write);
     if writes && gate & gate::LACKING != 0 {
         return Some(NOREPLICAS);
     }
@@ -127,6 +144,7 @@ pub fn gated(session: &Session, entry: &Entry, gate: u32) -> Option<&'static str
         return Some(READONLY);
     }
     let needs_link = !entry.flags.contains(Flags::STALE)
+        || script.is_some_and(|flags| !flags.contains(ScriptFlags::ALLOW_STALE))
         || queued.is_some_and(|queue| queue.lacks(Flags::STALE));
     if needs_link && gate & gate::STALE != 0 {
         return Some(MASTERDOWN);

@@ -41,6 +41,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 
 pub use attach::{NOT_A_CLIENT, PeerLink, may_run};
+pub use control::connect as connect_control;
 pub use dial::{Dialled, Socket as DialledSocket, dial};
 pub use figures::write as write_figures;
 pub use setting::{

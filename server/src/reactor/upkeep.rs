@@ -76,6 +76,9 @@ impl Reactor {
         worker.clock.synchronize();
         let begin_ns = worker.clock.elapsed_ns();
         let now_ms = worker.clock.monotonic_ms();
+        if worker.reactor == 0 {
+            worker.server.adapt_hz();
+        }
         let hz = u64::from(worker.server.hz());
         self.core.next_tick_ms = now_ms + 1000 / hz.max(1);
         dispatch::tick(worker);

@@ -330,6 +330,7 @@ pub fn begin(server: &Arc<Server>, database: &Arc<Database>, following: &Arc<Fol
         );
     })));
     log::notice!("Connecting to MASTER {}:{}", following.host, following.port);
+    server.oom_score.heed(&server.config(), true);
     link::start(Arc::clone(server), Arc::clone(database), Arc::clone(following));
 }
 

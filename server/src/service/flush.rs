@@ -162,6 +162,7 @@ impl Service {
         }
         let waiting = connection.output.len();
         shared.output_bytes.store(waiting, Ordering::Relaxed);
+        shared.output_pieces.store(connection.output.pieces(), Ordering::Relaxed);
         features::account(&self.worker, &connection.session);
         if waiting == 0 {
             connection.over_soft_limit_since_ms = None;

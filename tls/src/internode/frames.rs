@@ -38,6 +38,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.bytes_max = bytes_max;
     }
 
+    /// For who goes on without messages.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// The link, for who it is with and whether it is to be remade.
     pub fn stream(&self) -> &S {
         &self.stream

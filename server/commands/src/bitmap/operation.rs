@@ -58,6 +58,10 @@ fn bitop(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     }
     for key in keys {
         call.db.settle(key);
+        // Those behind it are not even missed.
+        if call.db.peek(key).is_some_and(|entry| entry.text().is_none()) {
+            return Err(CommandError::WrongType);
+        }
     }
     let sources: Result<SmallVec<[Cow<'_, [u8]>; 16]>, WrongType> = keys
         .iter()

@@ -161,7 +161,7 @@ impl Bench {
         for segment in 0..SEGMENTS {
             let segment = access.segment_mut(segment);
             for db in 0..segment.databases() {
-                for entry in segment.table(db).expect("it is there").iter() {
+                for entry in segment.table(db).into_iter().flat_map(|table| table.iter()) {
                     state.insert((db, entry.key().to_vec()), describe(entry));
                 }
             }
@@ -429,7 +429,7 @@ fn writers_and_the_walk_on_threads_of_their_own_agree() {
             for segment in 0..SEGMENTS {
                 let segment = hold.segment_mut(segment);
                 for db in 0..segment.databases() {
-                    for entry in segment.table(db).expect("it is there").iter() {
+                    for entry in segment.table(db).into_iter().flat_map(|table| table.iter()) {
                         state.insert((db, entry.key().to_vec()), describe(entry));
                     }
                 }

@@ -13,7 +13,8 @@ use memchr::memmem;
 use mlua::ffi::{self, lua_State, luaL_Buffer};
 use mlua::{Lua, Table};
 
-use super::{Panic, push_error, push_text, text_at};
+use super::command::{Panic, push_error};
+use super::{push_text, text_at};
 use crate::host::{Tick, current};
 use crate::interpreter::KILLED;
 use crate::pattern::{Capture, Fault, Matcher, Work, is_plain};

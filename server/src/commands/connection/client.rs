@@ -172,7 +172,9 @@ fn is_printable(word: &[u8]) -> bool {
 
 /// `CLIENT SETINFO LIB-NAME name | LIB-VER version`
 fn setinfo(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let (attribute, value) = (context.args[2], context.args[3]);
+    let attribute = context.args[2];
+    // Redis looks no further than this, and shows no more.
+    let value = context.args[3].split(|byte| *byte == 0).next().unwrap_or_default();
     let is_name = args::is(attribute, "LIB-NAME");
     if !is_name && !args::is(attribute, "LIB-VER") {
         return Err(CommandError::quoting("ERR Unrecognized option '", attribute, "'"));

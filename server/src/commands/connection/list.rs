@@ -79,10 +79,11 @@ pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
             load(&client.query_room),
             load(&client.argument_bytes),
             load(&client.queued_bytes),
-            // There is no buffer of its own for replies: they are made in the reactor's.
+            // Replies are made in the reactor's buffer: no client has one of its own, and there are no bytes in
+            // it (`obl`). What a socket has yet to take is in pieces.
             0,
             load(&client.reply_bytes_peak),
-            usize::from(output != 0),
+            load(&client.output_pieces),
             client.memory(),
             if output == 0 { "r" } else { "rw" },
         ),

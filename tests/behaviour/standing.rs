@@ -1,0 +1,53 @@
+//! What the machine is told of the process: its score for when memory runs out, and its title.
+
+use std::fs;
+
+use carnelian_tests::server::free_port;
+use carnelian_tests::{Server, is_carnelian};
+
+fn score_of(server: &Server) -> i32 {
+    let path = format!("/proc/{}/oom_score_adj", server.pid());
+    let text = fs::read_to_string(path).expect("it runs");
+    text.trim().parse().expect("it is a number")
+}
+
+#[test]
+fn the_score_for_when_memory_runs_out_follows_the_role() {
+    // Only the privileged may go back to less, so this counts from what there is upwards.
+    let server =
+        Server::start(&["--oom-score-adj", "yes", "--oom-score-adj-values", "10", "15", "20"]);
+    let mut client = server.connect();
+    let base = score_of(&server) - 10;
+    client.expect(&format!("REPLICAOF 127.0.0.1 {}", free_port()), "+OK");
+    assert_eq!(score_of(&server), base + 15);
+    client.expect("CONFIG SET oom-score-adj-values \"10 25 30\"", "+OK");
+    assert_eq!(score_of(&server), base + 25);
+    client.expect("CONFIG SET oom-score-adj absolute oom-score-adj-values \"1 900 1000\"", "+OK");
+    assert_eq!(score_of(&server), 900);
+    if client.call("CONFIG SET oom-score-adj no").is_error() {
+        return;
+    }
+    assert_eq!(score_of(&server), base);
+}
+
+#[test]
+fn ps_shows_the_title() {
+    let server =
+        Server::start(&["--proc-title-template", "{title} at {port}, for a test of its title"]);
+    let shown = || {
+        let line = fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap();
+        String::from_utf8_lossy(&line).trim_end_matches('\0').to_owned()
+    };
+    let wanted = format!("at {}, for a test of its title", server.port());
+    assert!(shown().contains(&wanted), "{:?}", shown());
+    let mut client = server.connect();
+    client.expect("CONFIG SET proc-title-template \"short {port}\"", "+OK");
+    assert_eq!(shown(), format!("short {}", server.port()));
+    let long = "x".repeat(10_000);
+    client.expect(&format!("CONFIG SET proc-title-template {long}"), "+OK");
+    if is_carnelian() {
+        assert!(shown().bytes().all(|byte| byte == b'x'));
+    }
+    client.expect("CONFIG SET proc-title-template {nonsense}", "-ERR ...");
+    client.expect("PING", "+PONG");
+}
