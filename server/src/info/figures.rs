@@ -180,7 +180,7 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("pubsub_patterns", pubsub.of(Kind::Pattern).len());
     page.field("pubsubshard_channels", pubsub.of(Kind::Shard).len());
     page.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets"]);
-    page.field("slave_expires_tracked_keys", view.database.replication.own_keys.len());
+    page.field("slave_expires_tracked_keys", view.database.replication.own_keys.count());
     page.zeros(&[
         "active_defrag_hits",
         "active_defrag_misses",

@@ -49,7 +49,7 @@ impl OwnKeys {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.keys.lock().due_ms.len()
     }
 
