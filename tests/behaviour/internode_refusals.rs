@@ -242,23 +242,23 @@ fn the_plain_port_takes_tickets_and_nothing_else() {
     client.expect("PING", "+PONG");
     client.expect("GET a", "-NOPERM links between nodes...");
     assert!(show(primary, 1, 2, &good).is_none());
-    assert_eq!(refused("ticket_used"), 1);
+    counted(primary, "internode_plain_refused_ticket_used", 1);
     // Another node's, for another database: and used up by that.
     let taken = new();
     assert!(show(primary, 1, 3, &taken).is_none());
-    assert_eq!(refused("ticket_foreign"), 1);
+    counted(primary, "internode_plain_refused_ticket_foreign", 1);
     assert!(show(primary, 1, 2, &taken).is_none());
     assert!(show(primary, 2, 2, &new()).is_none());
-    assert_eq!(refused("no_database"), 1);
+    counted(primary, "internode_plain_refused_no_database", 1);
     // With encryption on it lets nobody in, and who is there goes.
     let left = new();
     primary.server.connect().expect("CONFIG SET data-internode-encryption yes", "+OK");
     client.expect_closed();
     assert!(show(primary, 1, 2, &left).is_none());
-    assert_eq!(refused("encrypted"), 1);
+    counted(primary, "internode_plain_refused_encrypted", 1);
     primary.server.connect().expect("CONFIG SET data-internode-encryption no", "+OK");
     assert!(show(primary, 1, 2, &left).is_none());
-    assert_eq!(refused("ticket_used"), 3);
+    counted(primary, "internode_plain_refused_ticket_used", 3);
 }
 
 #[test]
