@@ -225,6 +225,11 @@ impl Admin {
             tokio::time::sleep(wait).await;
             return Err(Refusal::unauthorized());
         };
+        // Others may have guessed meanwhile: as many as can be sent at once are not that many guesses.
+        let state = self.state();
+        if state.users.get(&user.uid).is_none_or(|user| is_locked(user, now_s)) {
+            return Err(Refusal::unauthorized());
+        }
         if is_expired(&state, &user, now_s) {
             let why = "The password of this user has expired";
             return Err(Refusal::new(401, "password_expired", why));
