@@ -201,12 +201,12 @@ impl Admin {
         let user = state.user_by_email(name).cloned();
         let kept = user.as_ref().map(|user| user.passwords.join("\n")).unwrap_or_default();
         let policy = lockout(&state);
-        let is_locked = self.logins.is_locked(&account, policy, now_s)
+        let closed = self.logins.is_locked(&account, policy, now_s)
             || user.as_ref().is_some_and(|user| is_locked(user, now_s));
-        if !is_locked && self.logins.was_right(&account, &password, &kept, now_s) {
+        if !closed && self.logins.was_right(&account, &password, &kept, now_s) {
             return user.map(|user| caller(&state, &user)).ok_or_else(Refusal::unauthorized);
         }
-        if is_locked {
+        if closed {
             // The password is not even looked at, so that guessing tells nothing.
             tokio::time::sleep(Duration::from_millis(200)).await;
             return Err(Refusal::unauthorized());
@@ -225,6 +225,11 @@ impl Admin {
             tokio::time::sleep(wait).await;
             return Err(Refusal::unauthorized());
         };
+        // Others may have guessed meanwhile: as many as can be sent at once are not that many guesses.
+        let state = self.state();
+        if state.users.get(&user.uid).is_none_or(|user| is_locked(user, now_s)) {
+            return Err(Refusal::unauthorized());
+        }
         if is_expired(&state, &user, now_s) {
             let why = "The password of this user has expired";
             return Err(Refusal::new(401, "password_expired", why));

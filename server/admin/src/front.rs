@@ -116,7 +116,7 @@ impl Front {
         };
         let mut entry = Entry {
             address: address.map(|address| address.to_string()),
-            method: head.method.to_string(),
+            method: shortened(head.method.as_str()),
             path: shortened(head.uri.path()),
             ..Entry::default()
         };

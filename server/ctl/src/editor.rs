@@ -56,11 +56,9 @@ impl Editor {
             4 => self.delete(),
             1 => self.cursor = 0,
             5 => self.cursor = self.line.len(),
-            8 | 127 => {
-                if 0 < self.cursor {
-                    self.cursor -= 1;
-                    self.delete();
-                }
+            8 | 127 if 0 < self.cursor => {
+                self.cursor -= 1;
+                self.delete();
             }
             11 => self.line.truncate(self.cursor),
             21 => drop(self.line.drain(..std::mem::take(&mut self.cursor))),

@@ -174,13 +174,14 @@ fn exchange(mut stream: impl Read + Write, request: &[u8]) -> anyhow::Result<Ans
     stream.write_all(request)?;
     stream.flush()?;
     let mut bytes = Vec::new();
-    match stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes) {
-        // Some close without taking leave; the length tells whether anything is missing.
-        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-            return Err(error).context("the answer did not arrive");
-        }
-        _ => parse(&bytes),
+    let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
+    // Some close without taking leave; the length tells whether anything is missing.
+    if let Err(error) = read
+        && error.kind() != std::io::ErrorKind::UnexpectedEof
+    {
+        return Err(error).context("the answer did not arrive");
     }
+    parse(&bytes)
 }
 
 /// An answer that was read to its end.

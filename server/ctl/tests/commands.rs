@@ -1,6 +1,7 @@
 //! The program itself, against a node that answers from a table: what it asks, what it prints, how it ends.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // all of this is a test, helpers included
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -118,17 +118,17 @@ fn cluster(client: &Client, nodes: &Value) -> anyhow::Result<String> {
     let status = client.get("/v1/nodes/status")?;
     let master = status.as_object().into_iter().flatten();
     let master = master.into_iter().find(|(_, node)| node["role"] == json!("master"));
-    let mut text = String::from("CLUSTER:\n");
+    let mut lines = String::from("CLUSTER:\n");
     match master {
-        None => text.push_str("ERROR. There is no cluster master: most nodes cannot be reached\n"),
+        None => lines.push_str("ERROR. There is no cluster master: most nodes cannot be reached\n"),
         Some((uid, _)) => {
             let mut all = list(nodes);
-            let node = all.find(|node| node["uid"].to_string() == *uid);
+            let node = all.find(|node| text(&node["uid"]) == *uid);
             let address = node.and_then(|node| node["addr"].as_str()).unwrap_or_default();
-            text.push_str(&format!("OK. Cluster master: {uid} ({address})\n"));
+            lines.push_str(&format!("OK. Cluster master: {uid} ({address})\n"));
         }
     }
-    Ok(text)
+    Ok(lines)
 }
 
 /// The table of nodes. The node that answers is marked.
@@ -194,7 +194,7 @@ pub fn nodes_table(client: &Client, nodes: &Value, options: &Options) -> anyhow:
             row.push(text(&node["rack_id"]));
         }
         if encryption {
-            let own = list(&certificates).filter(|it| it["node_uid"].to_string() == uid);
+            let own = list(&certificates).filter(|it| text(&it["node_uid"]) == uid);
             let internal = own.filter(|it| {
                 it["name"].as_str().is_some_and(|it| it.ends_with("internode_encryption"))
             });
