@@ -15,12 +15,12 @@ use carnelian_admin::{
     Address, Admin, Bootstrap, BootstrapFailure, Figures, Front, Limits, Live, LocalNode, Plane,
     Waiting, hash_password, serve, serve_local,
 };
-use carnelian_cluster::Control;
 use carnelian_cluster::state::{
     ActionKind, Authority, Certificate, CertificateName, Change, CreateCluster, CreateUser,
     Database, ManagedBy, Management, NodeFacts, NodeSettings, NodeUid, PolicyPatch, Refused,
     SealedKey, SharedCertificate, State, Time,
 };
+use carnelian_cluster::{Control, Dialing, Environment};
 use carnelian_tls::ClientAuthority;
 use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::rustls::pki_types::pem::PemObject;
@@ -34,6 +34,21 @@ use tokio_rustls::TlsConnector;
 
 pub const USER: &str = "admin@example.com";
 pub const PASSWORD: &str = "kR7!kpqz-w";
+
+/// A cluster of one calls nobody.
+struct Alone;
+
+impl Environment for Alone {
+    fn now(&self) -> Time {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Time(since.as_millis().try_into().unwrap())
+    }
+
+    fn dial(&self, _: NodeUid, _: &str) -> Dialing {
+        Box::pin(async { Err(std::io::ErrorKind::NotConnected.into()) })
+    }
+}
+
 /// In the authority's key, which nothing may ever show.
 pub const CA_SECRET: &str = "SEALED-CA-KEY";
 
@@ -61,7 +76,7 @@ impl Rig {
 
     pub async fn fresh_with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let control = Control::open(folder.path()).await.unwrap();
+        let control = Control::open(folder.path(), Arc::new(Alone)).await.unwrap();
         let live = Arc::new(Process::new(control.clone(), folder.path()));
         let plane: Arc<dyn Plane> = Arc::new(control.clone());
         let admin = Admin::new(plane, live.clone(), folder.path()).unwrap();
