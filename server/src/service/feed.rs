@@ -66,10 +66,11 @@ impl Service {
         let reply = self.replies.get(connection.staged.clone()).unwrap_or_default();
         if let Some(error) = reply.strip_prefix(b"-") {
             let error = error.split(|&byte| byte == b'\r').next().unwrap_or_default();
+            // It may quote what the client has sent.
+            let error = String::from_utf8_lossy(error).replace(char::is_control, "?");
             log::warning!(
-                "== CRITICAL == This master is sending an error to its replica: '{}' after \
-                 processing the command '{command}'",
-                error.escape_ascii()
+                "== CRITICAL == This master is sending an error to its replica: '{error}' after \
+                 processing the command '{command}'"
             );
         }
         log::warning!(
