@@ -228,19 +228,17 @@ fn evict(
             database.latency.add(event, now_ms, duration_ns);
         }
     };
-    // What others are told of the keys that go takes memory too, but not for long: were it counted,
-    // it could make the next key go, and so on to the last.
-    let to_free = counted(&worker.server.reclaimer, database).saturating_sub(bytes_max);
-    let (mut keys, mut freed) = (0_u32, 0);
+    let mut keys = 0_u32;
     let end = loop {
         let hear = |changes: &mut Changes| {
             dispatch::hear(database, changes, ready);
             dispatch::log_departures(database, changes, settings.eviction.is_lazy);
         };
         let one_ns = if is_watched { worker.clock.elapsed_ns() } else { 0 };
-        let one = evictor.evict_one(&database.keyspace, policy, samples, now_ms, aftermath, hear);
-        let Some(bytes) = one else { break End::Full };
-        freed += bytes;
+        let freed = evictor.evict_one(&database.keyspace, policy, samples, now_ms, aftermath, hear);
+        if freed.is_none() {
+            break End::Full;
+        }
         if !aftermath.dropped.is_empty() {
             let dropped = std::mem::take(&mut aftermath.dropped);
             match settings.eviction.is_lazy {
@@ -251,7 +249,7 @@ fn evict(
         if is_watched {
             note("eviction-del", worker.clock.elapsed_ns().saturating_sub(one_ns));
         }
-        if to_free <= freed || counted(&worker.server.reclaimer, database) <= bytes_max {
+        if counted(&worker.server.reclaimer, database) <= bytes_max {
             break End::Room;
         }
         keys += 1;
