@@ -63,6 +63,7 @@ fn start(config: Config, mailbox: &Arc<Mailbox>) -> Result<(Arc<Server>, Arc<Dat
         run_id: String::new(),
         started_ms: 0,
         executable: PathBuf::new(),
+        program: String::new(),
         config_file: None,
         supervised: false,
     };

