@@ -30,7 +30,7 @@ use crate::database::{Database, Stats};
 use crate::databases::{self, Stage};
 use crate::encryption::Encryption;
 use crate::halt::Halt;
-use crate::internode::{self, AskedFor};
+use crate::internode::{self, AskedFor, OpenError};
 use crate::listener::Change;
 use crate::load;
 use crate::log::{self, Role};
@@ -285,7 +285,14 @@ impl Running {
         show_banner(&config, in_background);
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
-        internode::open(&server, asked_for)?;
+        match internode::open(&server, asked_for) {
+            // They end by themselves some day, and clients are to be served all the same.
+            Err(OpenError::Certificates(error)) => {
+                log::warning!("Not listening for other nodes: {error}");
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
         log::notice!("Server initialized");
 
         let mut reactors = Vec::with_capacity(seats.len());

@@ -27,6 +27,7 @@ use crate::aof;
 use crate::at_rest;
 use crate::clock::{self, Clock};
 use crate::database::Database;
+use crate::internode;
 use crate::log;
 use crate::replication::replica;
 use crate::scripting::LoadHost;
@@ -193,7 +194,8 @@ fn whole(
     let file = at_rest::policy(&config).open(file).map_err(|error| unreadable(&path, &error))?;
     let guard = database.loading.begin(bytes, config.key_load_delay);
     open_doors();
-    let drops_expired = config.replicaof.is_none();
+    let follows = config.replicaof.is_some() || internode::configured(&config) != Ok(None);
+    let drops_expired = !follows;
     let progress = &guard.progress;
     let load = || {
         let present = Present::Refused;
@@ -237,9 +239,19 @@ fn in_background<T: Send>(
         let thread = thread.map_err(|error| anyhow!("Can't start a thread: {error}"))?;
         let mut is_told_to_end = false;
         // The server holds a sender, and whoever loads says so in the end.
-        while !matches!(requests.recv(), Ok(Request::Loaded)) {
-            is_told_to_end = true;
-            progress.stop.store(true, Relaxed);
+        let mut wants_reload = false;
+        loop {
+            match requests.recv() {
+                Ok(Request::Loaded) => break,
+                Ok(Request::Reload) => wants_reload = true,
+                _ => {
+                    is_told_to_end = true;
+                    progress.stop.store(true, Relaxed);
+                }
+            }
+        }
+        if wants_reload {
+            server.request_reload();
         }
         let loaded = thread.join().map_err(|_| anyhow!("Loading ended by a bug; exiting."))?;
         Ok::<_, anyhow::Error>((loaded, is_told_to_end))

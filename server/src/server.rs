@@ -165,6 +165,11 @@ impl Server {
         let _ = self.requests.send(Request::Shutdown(flags, waiter));
     }
 
+    /// Has the main thread read again what is kept in files.
+    pub(crate) fn request_reload(&self) {
+        let _ = self.requests.send(Request::Reload);
+    }
+
     /// Tells the main thread that it need not wait for the data any longer.
     pub(crate) fn tell_loaded(&self) {
         let _ = self.requests.send(Request::Loaded);

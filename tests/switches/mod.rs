@@ -87,6 +87,8 @@ pub fn run(settings: &Settings) -> Result<Summary> {
     let writers: Vec<Writer> = (0..settings.writers)
         .map(|number| Writer::start(primary.server.port(), &format!("w{number}")))
         .collect();
+    // Who is not connected yet cannot be disconnected.
+    writers.iter().for_each(Writer::go_on);
     let watches = [1, 2].map(|place| Watch::start(nodes.nodes[place].server.port()));
 
     let mut random = fastrand::Rng::with_seed(settings.seed);
