@@ -134,7 +134,7 @@ impl Acl {
     /// or none. Else which of them is wrong, and why.
     pub fn replace(
         &self,
-        changes: &[(Vec<u8>, Option<Vec<Vec<u8>>>)],
+        changes: &[Replacement],
         all_channels: bool,
     ) -> Result<(), (Vec<u8>, String)> {
         let mut users = self.users.write();
@@ -147,7 +147,7 @@ impl Acl {
     /// Whether [`Acl::replace`] would do that.
     pub fn check_replace(
         &self,
-        changes: &[(Vec<u8>, Option<Vec<Vec<u8>>>)],
+        changes: &[Replacement],
         all_channels: bool,
     ) -> Result<(), (Vec<u8>, String)> {
         self.replaced(&self.users.read(), changes, all_channels).map(drop)
@@ -156,7 +156,7 @@ impl Acl {
     fn replaced(
         &self,
         users: &Users,
-        changes: &[(Vec<u8>, Option<Vec<Vec<u8>>>)],
+        changes: &[Replacement],
         all_channels: bool,
     ) -> Result<Users, (Vec<u8>, String)> {
         let rules = self.rules(all_channels);
@@ -202,6 +202,9 @@ impl Acl {
         self.is_open.store(is_open, Ordering::Release);
     }
 }
+
+/// A user that is made anew from these words, or deleted.
+pub type Replacement = (Vec<u8>, Option<Vec<Vec<u8>>>);
 
 /// Channels that a user may not use any more.
 pub struct Revoked {

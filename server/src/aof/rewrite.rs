@@ -339,7 +339,7 @@ fn write_base(
     let every = if config.aof_rewrite_incremental_fsync { SYNC_BYTES } else { usize::MAX };
     let file = File::create(path).map_err(Broken::Write)?;
     let file = Synced { file, unsynced: 0, every };
-    let mut output = at_rest::policy(&config).create(file).map_err(Broken::Write)?;
+    let mut output = at_rest::policy(config).create(file).map_err(Broken::Write)?;
     if format == BaseFormat::Aof && config.aof_timestamp_enabled {
         let line = format!("#TS:{}\r\n", now_s());
         output.write_all(line.as_bytes()).map_err(Broken::Write)?;
@@ -348,7 +348,7 @@ fn write_base(
         BaseFormat::Rdb => snapshot.write(&mut output)?,
         BaseFormat::Aof => {
             let rdb = path.with_extension("rdb");
-            let result = write_commands(snapshot, &rdb, &mut output, &config);
+            let result = write_commands(snapshot, &rdb, &mut output, config);
             // It may not be there.
             let _ = fs::remove_file(&rdb);
             result?;

@@ -9,7 +9,7 @@ use carnelian_config::{
 };
 
 use super::DatabaseError;
-use crate::acl::{DEFAULT, has_spaces};
+use crate::acl::{DEFAULT, Replacement, has_spaces};
 use crate::database::Database;
 
 /// A database as its maker wants it. The process's own configuration says the rest.
@@ -106,7 +106,7 @@ impl Access {
 
     /// What makes these users, each from nothing; those that are to go have no words. `before` is what was
     /// asked for last.
-    pub fn changes(&self, before: Option<&Self>) -> Vec<(Vec<u8>, Option<Vec<Vec<u8>>>)> {
+    pub fn changes(&self, before: Option<&Self>) -> Vec<Replacement> {
         let mut words: Vec<Vec<u8>> = ["~*", "&*", "+@all"].map(Into::into).into();
         words.push(if self.default_user { "on" } else { "off" }.into());
         if self.passwords.is_empty() {
