@@ -20,6 +20,10 @@ const RECENT_MAX: usize = 256;
 
 pub struct Machine {
     store: Arc<Store>,
+    /// As of `applied`.
+    state: Arc<State>,
+    /// What readers see. It never goes back: after the store was opened again, entries that they know are
+    /// applied once more.
     states: watch::Sender<Arc<State>>,
     recent: Recent,
     applied: Option<LogId>,
@@ -38,6 +42,7 @@ impl Machine {
     pub fn open(store: Arc<Store>, states: watch::Sender<Arc<State>>) -> Result<Self, StoreError> {
         let mut machine = Self {
             store,
+            state: Arc::default(),
             states,
             recent: Recent::new(),
             applied: None,
@@ -55,7 +60,18 @@ impl Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.recent = body.recent;
-        self.states.send_replace(Arc::new(body.state));
+        self.state = Arc::new(body.state);
+        self.show();
+    }
+
+    fn show(&self) {
+        self.states.send_if_modified(|shown| {
+            let newer = shown.revision < self.state.revision;
+            if newer {
+                *shown = Arc::clone(&self.state);
+            }
+            newer
+        });
     }
 }
 
@@ -71,7 +87,6 @@ impl RaftStateMachine<Types> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut state = Arc::clone(&self.states.borrow());
         let mut replies = Vec::new();
         for entry in entries {
             self.applied = Some(entry.log_id);
@@ -87,7 +102,7 @@ impl RaftStateMachine<Types> for Machine {
                         Some((_, reply)) => reply.clone(),
                         None => {
                             let reply =
-                                Arc::make_mut(&mut state).apply(proposal.change, proposal.at);
+                                Arc::make_mut(&mut self.state).apply(proposal.change, proposal.at);
                             self.recent.push_back((proposal.id, reply.clone()));
                             if self.recent.len() > RECENT_MAX {
                                 self.recent.pop_front();
@@ -98,18 +113,12 @@ impl RaftStateMachine<Types> for Machine {
                 }
             }));
         }
-        self.states.send_if_modified(|shown| {
-            let changed = shown.revision != state.revision;
-            if changed {
-                *shown = state;
-            }
-            changed
-        });
+        self.show();
         Ok(replies)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let body = Body { state: State::clone(&self.states.borrow()), recent: self.recent.clone() };
+        let body = Body { state: State::clone(&self.state), recent: self.recent.clone() };
         let index = self.applied.map_or(0, |id| id.index);
         let meta = SnapshotMeta {
             last_log_id: self.applied,

@@ -113,8 +113,10 @@ impl State {
         if action.status.is_over() {
             return Ok(Outcome::Unchanged);
         }
-        // Whatever comes in, it stays a percentage.
-        action.progress = if progress.is_finite() { progress.clamp(0.0, 100.0) } else { 0.0 };
+        // Whatever comes in, it stays a percentage; and whole, as texts of others do not always read back
+        // as the same number.
+        let percent = if progress.is_finite() { progress.clamp(0.0, 100.0) } else { 0.0 };
+        action.progress = percent.round();
         action.step = step;
         action.heartbeat = at;
         Ok(Outcome::Done)
