@@ -59,9 +59,9 @@ pub struct Refusal {
     pub code: Cow<'static, str>,
     pub description: String,
     /// Further members of the body, such as `error_details`.
-    pub more: Map<String, Value>,
+    pub more: Box<Map<String, Value>>,
     /// The whole body, where it is not the usual one.
-    pub body: Option<Value>,
+    pub body: Option<Box<Value>>,
 }
 
 impl Refusal {
@@ -74,7 +74,7 @@ impl Refusal {
             status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             code: code.into(),
             description: description.into(),
-            more: Map::new(),
+            more: Box::default(),
             body: None,
         }
     }
@@ -107,12 +107,12 @@ impl Refusal {
 
     pub fn into_response(self) -> Response<Body> {
         let status = self.status;
-        let body = self.body.unwrap_or_else(|| {
+        let body = self.body.map(|body| *body).unwrap_or_else(|| {
             let mut body = Map::new();
             body.insert("error_code".into(), json!(self.code));
             body.insert("description".into(), json!(self.description));
             body.insert("message".into(), json!(self.description));
-            body.extend(self.more);
+            body.extend(*self.more);
             Value::Object(body)
         });
         let mut response = json_response(status, &body);

@@ -285,7 +285,7 @@ mod tests {
         }
         assert!(read(&good, BootstrapAction::Create).is_ok());
         assert!(read(&good, BootstrapAction::Join).is_ok());
-        let mut body = good.clone();
+        let mut body = good;
         body["cluster"]["nodes"] = json!([]);
         assert!(read(&body, BootstrapAction::Join).is_err());
         body["node"]["paths"] = json!({"persistent_path": "/nowhere/at/all"});

@@ -106,16 +106,16 @@ impl Samples {
                 if shard.is_primary {
                     databases.insert(*database, metrics.clone());
                 }
-                inner.push(subject, metrics, now_s);
+                inner.push(subject, &metrics, now_s);
             }
             inner.node(*node, figures, &mut of_node, now_s);
             for (name, value) in &of_node {
                 *cluster.entry(name).or_default() += value;
             }
-            inner.push(Subject::Node(*node), of_node, now_s);
+            inner.push(Subject::Node(*node), &of_node, now_s);
         }
         for (database, metrics) in databases {
-            inner.push(Subject::Database(database), metrics, now_s);
+            inner.push(Subject::Database(database), &metrics, now_s);
         }
         if !figures.is_empty() {
             // Shares of a processor are not to be added up.
@@ -124,7 +124,7 @@ impl Samples {
                     *value /= figures.len() as f64;
                 }
             }
-            inner.push(Subject::Cluster, cluster, now_s);
+            inner.push(Subject::Cluster, &cluster, now_s);
         }
         inner.forget(state);
     }
@@ -208,10 +208,10 @@ impl Inner {
         Some(counters.into_iter().map(rate).collect())
     }
 
-    fn push(&mut self, subject: Subject, metrics: Metrics, now_s: i64) {
+    fn push(&mut self, subject: Subject, metrics: &Metrics, now_s: i64) {
         let series = self.series.entry(subject).or_default();
         for ((_, length_s, keep), ring) in INTERVALS.iter().zip(&mut series.0) {
-            ring.push(&metrics, now_s, *length_s, *keep);
+            ring.push(metrics, now_s, *length_s, *keep);
         }
     }
 
@@ -332,7 +332,7 @@ mod tests {
         for second in 1..=100 {
             inner.push(
                 Subject::Cluster,
-                Metrics::from([("conns", f64::from(second))]),
+                &Metrics::from([("conns", f64::from(second))]),
                 second.into(),
             );
         }

@@ -6,8 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::Response;
 use carnelian_tls::rustls::ServerConfig;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -99,7 +97,7 @@ where
         let front = Arc::clone(&front);
         // On its own task: what was begun is finished even if its client goes away.
         let work = tokio::spawn(async move { front.answer(peer, request).await });
-        async move { Ok::<Response<Body>, io::Error>(work.await.map_err(io::Error::other)?) }
+        async move { work.await.map_err(io::Error::other) }
     });
     let stream = TokioIo::new(stream);
     // Errors of a connection concern nobody but its peer.

@@ -107,7 +107,7 @@ fn validate(admin: &Admin, request: &Request) -> Reply {
     let mut body = status.to_wire();
     body["description"] = body["error_details"]["message"].clone();
     body["message"] = body["description"].clone();
-    refusal.body = Some(body);
+    refusal.body = Some(Box::new(body));
     Err(refusal)
 }
 

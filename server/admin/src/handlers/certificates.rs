@@ -85,7 +85,11 @@ async fn replace(admin: Arc<Admin>, request: Request) -> Reply {
     }
     let provided: Vec<Provided> = items.iter().map(provided).collect::<Result<_, _>>()?;
     // All of them are judged before anything is changed.
-    let checked = admin.live.certificates().check(&provided, SystemTime::now()).map_err(refusal)?;
+    let checked = admin
+        .live
+        .certificates()
+        .check(&provided, SystemTime::now())
+        .map_err(|error| refusal(&error))?;
     let mut changes = BTreeMap::new();
     for shared in checked {
         changes.insert(shared.name.to_string(), sealed(&admin, &shared)?);
@@ -123,8 +127,8 @@ fn sealed(admin: &Admin, shared: &Shared) -> Result<SharedCertificate, Refusal> 
     })
 }
 
-fn refusal(error: CertificateError) -> Refusal {
-    let status = match &error {
+fn refusal(error: &CertificateError) -> Refusal {
+    let status = match error {
         CertificateError::Invalid { .. } | CertificateError::Twice(_) => 400,
         CertificateError::Expired { .. } => 406,
         CertificateError::NotSet(_) => 404,

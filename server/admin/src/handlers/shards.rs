@@ -1,6 +1,7 @@
 //! `/v1/shards`: the replicated parts of databases, where they are, and changing roles.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use carnelian_cluster::state::{
@@ -98,8 +99,8 @@ async fn documents(
 ) -> Vec<Value> {
     let mut figures: BTreeMap<NodeUid, Option<Figures>> = BTreeMap::new();
     for shard in shards {
-        if !figures.contains_key(&shard.node) {
-            figures.insert(shard.node, admin.figures(shard.node).await);
+        if let Entry::Vacant(place) = figures.entry(shard.node) {
+            place.insert(admin.figures(shard.node).await);
         }
     }
     let document = |shard: &Shard| {
