@@ -678,6 +678,7 @@ mod tests {
             reactors: std::mem::take(&mut bench.reactors),
             requests: std::mem::replace(bench.requests.get_mut(), none),
             pid_file: None,
+            control: None,
             is_half_loaded: false,
         };
         running.wait_for_the_end();

@@ -280,9 +280,9 @@ mod tests {
         channels.leave(&channel, place(0, 3));
         assert_eq!(receivers(&channel, 0, 1), [9]);
         assert_eq!(receivers(&channel, 0, 2), [6, 9]);
-        assert_eq!(receivers(&channel, 2, 1), []);
+        assert_eq!(receivers(&channel, 2, 1), [0_usize; 0]);
         assert_eq!(receivers(&channel, 2, 2), [1]);
-        assert_eq!(receivers(&channel, 1, 2), []);
+        assert_eq!(receivers(&channel, 1, 2), [0_usize; 0]);
     }
 
     #[test]
