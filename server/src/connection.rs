@@ -116,6 +116,8 @@ pub struct Flags {
     pub readable: bool,
     /// `input` may hold whole commands.
     pub unparsed: bool,
+    /// The last read brought little.
+    pub sends_little: bool,
     /// The peer has sent its last byte: read until that is seen.
     pub hangup: bool,
     /// The socket takes nothing until an event says so.

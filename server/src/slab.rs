@@ -39,6 +39,11 @@ impl<T> Slab<T> {
         token(index, place.generation)
     }
 
+    pub fn get(&self, token: Token) -> Option<&T> {
+        let place = self.places.get(index(token))?;
+        (place.generation == generation(token)).then_some(place.tenant.as_ref()).flatten()
+    }
+
     pub fn get_mut(&mut self, token: Token) -> Option<&mut T> {
         let place = self.places.get_mut(index(token))?;
         if place.generation != generation(token) {

@@ -16,6 +16,6 @@ pub mod parser;
 pub mod reply;
 pub mod writer;
 
-pub use parser::{Limits, Parser, Progress, ProtocolError, Span};
+pub use parser::{Limits, Parser, Progress, ProtocolError, Span, second_word};
 pub use reply::{Decoder, Reply, ReplyError, ReplyLimits};
 pub use writer::{Mark, Protocol, Writer};

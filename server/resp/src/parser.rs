@@ -468,6 +468,36 @@ fn check_length(length: i64, limits: &Limits) -> Result<usize, ProtocolError> {
     }
 }
 
+/// The second word of a request that begins here, in most commands the key: a guess, for getting ready.
+/// None where it is not whole, or written in an unusual way.
+#[must_use]
+pub fn second_word(request: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = header(request, b'*')?;
+    let (length, rest) = header(rest, b'$')?;
+    let (length, rest) = header(rest.get(length + 2..)?, b'$')?;
+    rest.get(..length)
+}
+
+/// The number in a header line, and what comes after that line.
+#[inline]
+fn header(bytes: &[u8], sign: u8) -> Option<(usize, &[u8])> {
+    /// Longer words are no keys worth guessing.
+    const DIGITS_MAX: usize = 4;
+
+    let (&first, mut rest) = bytes.split_first()?;
+    let mut number = 0;
+    for _ in 0..=DIGITS_MAX {
+        let (&byte, after) = rest.split_first()?;
+        rest = after;
+        match byte {
+            b'0'..=b'9' => number = number * 10 + usize::from(byte - b'0'),
+            b'\r' => return (first == sign).then_some((number, rest.get(1..)?)),
+            _ => return None,
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -653,6 +683,26 @@ mod tests {
         }
         assert_eq!(spans.len(), ARGUMENTS);
         assert!(spans.iter().all(|span| span.of(&buffer) == b"a"));
+    }
+
+    #[test]
+    fn the_second_word_is_guessed() {
+        assert_eq!(second_word(b"*2\r\n$3\r\nGET\r\n$5\r\nhello\r\n"), Some(&b"hello"[..]));
+        assert_eq!(second_word(b"*3\r\n$3\r\nSET\r\n$0\r\n\r\n$1\r\na\r\n"), Some(&b""[..]));
+        let whole = b"*2\r\n$3\r\nGET\r\n$5\r\nhello";
+        for length in 0..whole.len() {
+            assert_eq!(second_word(&whole[..length]), None, "{length}");
+        }
+        for unusual in [
+            &b"GET hello\r\n"[..],
+            b"*1\r\n$4\r\nPING\r\n",
+            b"*2\r\n$3\r\nGET\r\n$-1\r\nhello\r\n",
+            b"*2\r\n$99999\r\nGET\r\n$5\r\nhello\r\n",
+            b"*2\r\n$9999\r\nGET\r\n$5\r\nhello\r\n",
+            b"$3\r\n$3\r\nGET\r\n$5\r\nhello\r\n",
+        ] {
+            assert_eq!(second_word(unusual), None);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! that has some, flush every one that is owed replies, then accept, and take a bounded number of
 //! handshake steps, so that a storm of new clients does not starve those who are in. Nothing blocks but the wait.
 
+pub mod ahead;
 mod arrivals;
 mod mail;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ahead::{Ahead, PIECES};
 use carnelian_resp::Protocol;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
@@ -78,6 +80,8 @@ pub struct Core {
     /// What the poll reported and nobody has looked at yet. Here, so that it is not left lying while
     /// a command serves others from inside: the poll reports nothing twice.
     events: VecDeque<Event>,
+    /// What was read from connections of these events before their turn.
+    ahead: Ahead,
     doors: Doors,
     /// Those that have more to do without an event.
     ready: VecDeque<Token>,
@@ -126,6 +130,7 @@ impl Core {
             mailbox,
             connections: Slab::new(),
             events: VecDeque::with_capacity(EVENTS_PER_WAIT),
+            ahead: Ahead::default(),
             doors: Doors::default(),
             ready: VecDeque::new(),
             postponed: Vec::new(),
@@ -203,6 +208,9 @@ impl Reactor {
         serve: impl FnOnce(&mut Service, &mut Connection) -> After,
     ) -> Option<After> {
         let mut connection = self.core.connections.lend(token)?;
+        if !self.core.ahead.is_empty() {
+            self.service.ahead = self.core.ahead.take(token);
+        }
         let lent = self.core.lent.replace((token, connection.session.protocol));
         let worker = &mut self.service.worker;
         if let Some(spare) = self.spare.take() {
@@ -211,6 +219,10 @@ impl Reactor {
         let after = serve(&mut self.service, &mut connection);
         if let Some(core) = self.service.worker.core.take() {
             self.spare = Some(std::mem::replace(&mut self.core, core));
+        }
+        if let Some(mut piece) = self.service.ahead.take() {
+            self.service.keep(&mut connection, piece.bytes());
+            self.core.ahead.give_back(piece);
         }
         self.core.lent = lent;
         self.core.connections.give_back(token, connection);
@@ -266,9 +278,16 @@ impl Reactor {
         }
         let waiting = self.core.ready.len();
         self.core.events.extend(events.iter().cloned());
-        while let Some(event) = self.core.events.pop_front() {
+        let mut seen = 0;
+        while !self.core.events.is_empty() {
+            if seen % PIECES == 0 && 1 < self.core.events.len() {
+                self.read_ahead();
+            }
+            seen += 1;
+            let Some(event) = self.core.events.pop_front() else { break };
             self.take_event(&event);
         }
+        self.core.ahead.clear();
         for _ in 0..waiting {
             if let Some(token) = self.core.ready.pop_front() {
                 self.serve_again(token);

@@ -1,6 +1,7 @@
 //! A reactor over real sockets.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -161,4 +162,95 @@ fn a_certificate_that_cannot_be_read_is_refused_and_the_old_one_stays() {
     assert!(error.contains("/no/such.pem"), "{error}");
     assert_eq!(bench.database.tls.configuration().unwrap().certificates.len(), before);
     assert!(bench.server.config().tls_cert_file.as_os_str().is_empty());
+}
+
+/// Clients whose requests have all come when their reactors look for the first time.
+fn at_once(bench: &Bench, clients: &mut [TcpStream], request: impl Fn(usize) -> String) {
+    let keyspace = &bench.database.keyspace;
+    let mut others: Vec<_> = (0..Bench::REACTORS).map(|_| bench.connect()).collect();
+    let held = keyspace.lock_all();
+    // A reactor that waits for a key looks at nobody else.
+    for other in &mut others {
+        other.write_all(b"GET key\r\n").unwrap();
+    }
+    sleep(Duration::from_millis(50));
+    for (index, client) in clients.iter_mut().enumerate() {
+        client.write_all(request(index).as_bytes()).unwrap();
+    }
+    drop(held);
+}
+
+/// What clients send one after the other, so that they are known to send little.
+fn warm_up(bench: &Bench, clients: usize) -> Vec<TcpStream> {
+    let mut clients: Vec<_> = (0..clients).map(|_| bench.connect()).collect();
+    clients.iter_mut().for_each(|client| bench.exchange(client, "PING\r\n", "+PONG\r\n"));
+    clients
+}
+
+#[test]
+fn requests_that_come_at_once_are_answered_each_to_its_client() {
+    let bench = Bench::start(Config::default());
+    let mut clients = warm_up(&bench, 50);
+    for round in 0..3 {
+        // Some are whole, some come in two pieces, some are longer than what is read ahead.
+        let value = |index: usize| "v".repeat([10, 300, 900, 5000][index % 4]);
+        let request = |index: usize| {
+            let value = value(index);
+            let length = value.len();
+            format!(
+                "*3\r\n$3\r\nSET\r\n$4\r\nk{index:03}\r\n${length}\r\n{value}\r\n\
+                 *2\r\n$3\r\nGET\r\n$4\r\nk{index:03}\r\n"
+            )
+        };
+        at_once(&bench, &mut clients, |index| {
+            let request = request(index);
+            request[..request.len() - if index % 3 == 0 { 7 } else { 0 }].to_owned()
+        });
+        for (index, client) in clients.iter_mut().enumerate() {
+            let whole = request(index);
+            let rest = if index % 3 == 0 { &whole[whole.len() - 7..] } else { "" };
+            let value = value(index);
+            bench.exchange(client, rest, &format!("+OK\r\n${}\r\n{value}\r\n", value.len()));
+        }
+        clients.rotate_left(round + 1);
+    }
+}
+
+#[test]
+fn a_client_that_is_killed_has_nothing_run_that_was_read_ahead() {
+    let bench = Bench::start(Config::default());
+    let mut clients = warm_up(&bench, 40);
+    let shared = bench.database.clients.list();
+    let ids: Vec<u64> = shared.iter().map(|client| client.id).collect();
+    let addresses: Vec<_> = clients.iter().map(|it| it.local_addr().unwrap().to_string()).collect();
+    // Each even one kills its neighbour, who adds to a list at the same moment.
+    let id_of = |index: usize| {
+        let at = shared.iter().position(|client| client.address.to_string() == addresses[index]);
+        ids[at.unwrap()]
+    };
+    at_once(&bench, &mut clients, |index| match index % 2 {
+        0 => format!("CLIENT KILL ID {}\r\n", id_of(index + 1)),
+        _ => format!("RPUSH list {index}\r\n"),
+    });
+    let mut pushed = 0;
+    for (index, client) in clients.iter_mut().enumerate() {
+        let mut said = [0; 64];
+        match (index % 2, client.read(&mut said)) {
+            (0, Ok(count)) => assert_eq!(&said[..count], b":1\r\n"),
+            // Its request ran before it was killed, and it may have been told so.
+            (_, Ok(count)) => pushed += usize::from(count != 0),
+            (_, Err(_)) => {}
+        }
+    }
+    let mut observer = bench.connect();
+    observer.write_all(b"LLEN list\r\nPING\r\n").unwrap();
+    let mut said = [0; 64];
+    let mut length = 0;
+    while !said[..length].ends_with(b"+PONG\r\n") {
+        length += observer.read(&mut said[length..]).unwrap();
+    }
+    let text = String::from_utf8_lossy(&said[1..length]).into_owned();
+    let listed: usize = text.split("\r\n").next().unwrap().parse().unwrap();
+    assert!(pushed <= listed && listed <= 20, "{pushed} {listed}");
+    wait_until("those who killed are left", || bench.database.clients.len() == 20 + 1);
 }

@@ -18,6 +18,7 @@ use crate::acl;
 use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::listener::Kind;
 use crate::log;
+use crate::reactor::ahead::{PIECE_BYTES, Piece};
 use crate::session::{BATCH_COMMANDS, Worker};
 use run::{CLOCK_COMMANDS, Stop};
 
@@ -50,6 +51,8 @@ pub struct Service {
     ends: Vec<usize>,
     arguments: Vec<&'static [u8]>,
     commands_until_clock: usize,
+    /// What the connection that is to be served has sent, if it has been read already.
+    pub ahead: Option<Piece>,
 }
 
 /// What a connection needs after having been served.
@@ -91,6 +94,7 @@ impl Service {
             ends: Vec::with_capacity(BATCH_COMMANDS),
             arguments: Vec::new(),
             commands_until_clock: CLOCK_COMMANDS,
+            ahead: None,
         }
     }
 
@@ -179,6 +183,14 @@ impl Service {
     }
 
     fn serve_staged(&mut self, connection: &mut Connection) -> After {
+        if let Some(mut piece) = self.ahead.take() {
+            connection.flags.readable = piece.is_full();
+            self.count_read(connection, piece.bytes().len());
+            let after = self.run_received(connection, piece.bytes());
+            piece.clear();
+            self.ahead = Some(piece);
+            return after;
+        }
         if connection.flags.unparsed {
             connection.flags.unparsed = false;
             let after = self.run_input(connection);
@@ -409,7 +421,17 @@ impl Service {
         After::Wait
     }
 
+    /// Keeps what has been read from a connection that cannot be served now.
+    pub fn keep(&mut self, connection: &mut Connection, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.count_read(connection, bytes.len());
+            connection.input.append(bytes);
+            connection.flags.unparsed = true;
+        }
+    }
+
     fn count_read(&mut self, connection: &mut Connection, count: usize) {
+        connection.flags.sends_little = count < PIECE_BYTES / 2;
         let shared = &connection.session.shared;
         shared.last_interaction_ms.store(self.worker.clock.now_ms(), Ordering::Relaxed);
         let total = shared.net_input_bytes.load(Ordering::Relaxed) + count as u64;
