@@ -116,6 +116,7 @@ pub fn parse(body: &Map<String, Value>, action: BootstrapAction) -> Result<Boots
     let mut request = Bootstrap {
         name: text(cluster, "name")?.or(text(body, "name")?).unwrap_or_default(),
         nodes: texts(cluster, "nodes")?,
+        trusted_ca: text(cluster, "trusted_ca")?,
         username: text(credentials, "username")?.unwrap_or_default(),
         password: Secret(text(credentials, "password")?.unwrap_or_default()),
         addr: match text(identity, "addr")? {

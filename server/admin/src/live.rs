@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use carnelian_cluster::Control;
 use carnelian_cluster::state::{
-    Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State, Time,
+    AddNode, Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State, Time,
 };
+use carnelian_cluster::{Admission, Control};
 use carnelian_tls::certificates::CertificateTable;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -72,6 +72,12 @@ pub trait Live: Send + Sync + 'static {
     /// Makes this node a member of the cluster that `request.nodes` are of.
     fn join_cluster(&self, request: Bootstrap) -> Waiting<'_, Result<(), BootstrapFailure>>;
 
+    /// Makes a node a member that an admin of this cluster brings, and says what it has to know: a secret is in it.
+    fn admit(&self, new: AddNode) -> Waiting<'_, Result<Admission, Refused>>;
+
+    /// Certificates for a member's requests, as PEM, in their order.
+    fn sign(&self, node: NodeUid, requests: String) -> Waiting<'_, Result<Vec<String>, Refused>>;
+
     /// The figures of a member, this one or another; none if they cannot be had now.
     fn figures(&self, node: NodeUid) -> Waiting<'_, Option<Figures>>;
 
@@ -115,6 +121,8 @@ pub struct Bootstrap {
     pub name: String,
     /// Members, when joining.
     pub nodes: Vec<String>,
+    /// The authorities that vouch for them, as PEM. Without them whoever answers is taken for a member.
+    pub trusted_ca: Option<String>,
     pub username: String,
     pub password: Secret,
     pub addr: Option<std::net::IpAddr>,

@@ -286,6 +286,7 @@ directives! {
     cluster_bootstrap: ClusterBootstrap = "auto",
         Kind::Word(ClusterBootstrap::WORDS), StartOnly, Obeyed;
     cluster_create: String = "", TEXT, StartOnly, Obeyed;
+    cluster_join: String = "", TEXT, StartOnly, Obeyed;
     internode_port: u16 = "3342", int(0, 65535), StartOnly, Obeyed;
     internode_plain_port: u16 = "3343", int(0, 65535), StartOnly, Obeyed;
     internode_bind: Vec<String> = "", BIND, StartOnly, Obeyed;

@@ -20,7 +20,7 @@ use carnelian_tls::internode::{
     SigningAuthority, Trust,
 };
 
-use super::{Member, host, shared, spec};
+use super::{Member, host, join, shared, spec};
 use crate::clock;
 use crate::databases::FIRST;
 use crate::internode::{self, AskedFor};
@@ -30,6 +30,7 @@ use crate::log;
 const ADMIN: &str = "admin@carnelian.local";
 /// The file with that user's password, in the data folder.
 pub const PASSWORD_FILE: &str = "admin-password";
+const PASSWORD_CHARS_MIN: usize = 8;
 
 /// A cluster as it is asked for.
 pub struct Founding {
@@ -42,9 +43,23 @@ pub struct Founding {
 
 /// At the first start, where nobody has asked for anything else.
 pub async fn by_itself(member: &Arc<Member>) -> Result<()> {
-    let password = Secret(random_text(24).map_err(refused)?);
-    // Before there is a user with it.
-    write_password(&member.folder.join(PASSWORD_FILE), &password)?;
+    let named = join::credentials();
+    let is_named = named.is_some();
+    let (email, password) = match named {
+        Some((email, password)) => {
+            anyhow::ensure!(
+                PASSWORD_CHARS_MIN <= password.0.chars().count(),
+                "the password of {email} has to be at least {PASSWORD_CHARS_MIN} characters long"
+            );
+            (email, password)
+        }
+        None => {
+            let password = Secret(random_text(24).map_err(refused)?);
+            // Before there is a user with it.
+            write_password(&member.folder.join(PASSWORD_FILE), &password)?;
+            (ADMIN.to_owned(), password)
+        }
+    };
     let config = member.server.config();
     let name = match config.cluster_create.as_str() {
         "" => DEFAULT_NAME.to_owned(),
@@ -52,16 +67,20 @@ pub async fn by_itself(member: &Arc<Member>) -> Result<()> {
     };
     let founding = Founding {
         name,
-        email: ADMIN.to_owned(),
+        email: email.clone(),
         password,
         node: host::node_settings(member),
         policy: PolicyPatch::default(),
     };
     found(member, founding).await?;
-    log::notice!(
-        "User {ADMIN} may administer this node; the password is in {}",
-        member.folder.join(PASSWORD_FILE).display()
-    );
+    if is_named {
+        log::notice!("User {email} may administer this node");
+    } else {
+        log::notice!(
+            "User {email} may administer this node; the password is in {}",
+            member.folder.join(PASSWORD_FILE).display()
+        );
+    }
     Ok(())
 }
 
@@ -141,7 +160,7 @@ fn make(member: &Member, name: &str, address: Option<IpAddr>, password: &Secret)
         created: Time(clock::wall_ms()),
     };
     let password_hash = hash_password(&password.0).map_err(refused)?;
-    let _ = member.key.set(key);
+    member.key.store(Some(Arc::new(key)));
     Ok(Made { cluster, authority: sealed, certificates, password_hash })
 }
 

@@ -132,7 +132,7 @@ fn issue(member: &Member, planes: &[Plane]) -> Result<()> {
 fn signer(member: &Member, state: &State) -> Result<SigningAuthority> {
     let Authority { key, .. } = state.authorities.last().context("there is no authority")?;
     let seal = member.key().context("this node has no key of the cluster")?;
-    Ok(SigningAuthority::from_sealed(&key.0, seal)?)
+    Ok(SigningAuthority::from_sealed(&key.0, &seal)?)
 }
 
 /// Tells the cluster which certificates this node uses.

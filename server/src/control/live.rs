@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carnelian_admin::{Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Waiting};
-use carnelian_cluster::state::{NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey};
+use carnelian_cluster::Admission;
+use carnelian_cluster::state::{AddNode, NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey};
 use carnelian_tls::certificates::CertificateTable;
 use serde_json::Value;
 
 use super::found::{self, Founding};
-use super::{Member, command, host};
+use super::{Member, command, host, join};
 use crate::clock;
 use crate::database::Database;
 use crate::databases::Stage;
@@ -48,12 +49,20 @@ impl Live for NodeLive {
         })
     }
 
-    fn join_cluster(&self, _: Bootstrap) -> Waiting<'_, Result<(), BootstrapFailure>> {
-        Box::pin(async {
-            Err(BootstrapFailure {
-                code: "config_error",
-                message: "joining a cluster is not possible in this version".to_owned(),
-            })
+    fn join_cluster(&self, request: Bootstrap) -> Waiting<'_, Result<(), BootstrapFailure>> {
+        let member = Arc::clone(&self.member);
+        Box::pin(async move { join::join(&member, request).await })
+    }
+
+    fn admit(&self, new: AddNode) -> Waiting<'_, Result<Admission, Refused>> {
+        let admitted = self.member.control.admit(new);
+        Box::pin(async move { admitted.await.map_err(|error| error.refusal()) })
+    }
+
+    fn sign(&self, node: NodeUid, requests: String) -> Waiting<'_, Result<Vec<String>, Refused>> {
+        let member = Arc::clone(&self.member);
+        Box::pin(async move {
+            member.control.sign(node, &requests).await.map_err(|error| error.refusal())
         })
     }
 
@@ -123,7 +132,7 @@ impl Live for NodeLive {
 }
 
 /// What was asked for of the node.
-fn settle(node: &mut NodeSettings, request: &Bootstrap) {
+pub fn settle(node: &mut NodeSettings, request: &Bootstrap) {
     if let Some(addr) = request.addr {
         node.addr = addr.to_string();
     }

@@ -2,6 +2,7 @@
 //! process does to be what that state says.
 //!
 //! - [`found`] makes a cluster of this one node, at the first start or when it is asked for.
+//! - [`join`] makes it a member of the cluster of others.
 //! - [`reconcile`] compares the databases there are with those of the state, and tells when they agree.
 //! - [`leaves`] looks after the certificates between nodes; [`shared`] after those that all nodes show.
 //! - [`live`] is what the REST interface sees of the process.
@@ -12,6 +13,8 @@
 mod command;
 mod found;
 mod host;
+mod https;
+mod join;
 mod leaves;
 mod live;
 mod plane;
@@ -23,9 +26,10 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use arc_swap::ArcSwapOption;
 use carnelian_admin::{Admin, Front, serve, serve_local};
 use carnelian_cluster::{Control, Keys};
 use carnelian_config::{ClusterBootstrap, Config, DirectiveId};
@@ -45,8 +49,12 @@ const FOLDER: &str = "control-plane";
 pub const LOCAL_SOCKET: &str = "admin.sock";
 
 /// One of these, or a start without arguments, asks for a control plane.
-pub const DIRECTIVES: [DirectiveId; 3] =
-    [DirectiveId::admin_port, DirectiveId::cluster_bootstrap, DirectiveId::cluster_create];
+pub const DIRECTIVES: [DirectiveId; 4] = [
+    DirectiveId::admin_port,
+    DirectiveId::cluster_bootstrap,
+    DirectiveId::cluster_create,
+    DirectiveId::cluster_join,
+];
 
 /// The control plane on this node, while the server runs.
 pub struct ControlPlane {
@@ -63,9 +71,12 @@ pub struct Member {
     /// The data folder.
     folder: PathBuf,
     store: Store,
+    keys: Arc<Keys>,
     table: Arc<CertificateTable>,
     /// What private keys in the state are sealed with. There is none before there is a cluster.
-    key: OnceLock<SealKey>,
+    key: ArcSwapOption<SealKey>,
+    /// One attempt to join at a time.
+    joining: tokio::sync::Mutex<()>,
     acceptor: AdminAcceptor,
     /// Where the REST interface listens; 0 where it does not.
     admin_port: u16,
@@ -152,10 +163,13 @@ async fn run(
         Err(error) => log::warning!("No socket for local operators: {error}"),
     }
     tokio::spawn(admin.watch());
-    if member.control.state().cluster.is_none()
-        && member.server.config().cluster_bootstrap == ClusterBootstrap::Auto
-    {
-        found::by_itself(&member).await?;
+    if !join::is_member(&member) {
+        let config = member.server.config();
+        if !config.cluster_join.is_empty() {
+            tokio::spawn(join::by_directive(Arc::clone(&member)));
+        } else if config.cluster_bootstrap == ClusterBootstrap::Auto {
+            found::by_itself(&member).await?;
+        }
     }
     tokio::spawn(leaves::watch(Arc::clone(&member)));
     tokio::spawn(shared::follow(Arc::clone(&member)));
@@ -174,7 +188,8 @@ impl Member {
         let world = plane::World { server: Arc::clone(&server) };
         let control =
             Control::open(&own, Arc::new(world)).await.context("The control plane's store")?;
-        control.use_keys(Arc::new(Keys::open(&folder)?));
+        let keys = Arc::new(Keys::open(&folder)?);
+        control.use_keys(Arc::clone(&keys));
         server.internode.register(plane::NAME, Arc::new(plane::Answers(control.clone())));
         let store = Store::open(&folder)?;
         let table = Arc::new(CertificateTable::open(&folder)?);
@@ -183,16 +198,27 @@ impl Member {
         let acceptor = AdminAcceptor::new(served, &shared::settings_of(&control.state()))?;
         let admin_port =
             sockets.first().and_then(|it| it.local_addr().ok()).map_or(0, |it| it.port());
-        let key = OnceLock::new();
-        if control.state().cluster.is_some() {
-            let _ = key.set(SealKey::open(&store.seal_key_file())?);
-        }
-        Ok(Self { server, control, folder, store, table, key, acceptor, admin_port })
+        let key = match control.node() {
+            Some(_) => Some(Arc::new(SealKey::open(&store.seal_key_file())?)),
+            None => None,
+        };
+        Ok(Self {
+            server,
+            control,
+            folder,
+            store,
+            keys,
+            table,
+            key: ArcSwapOption::new(key),
+            joining: tokio::sync::Mutex::default(),
+            acceptor,
+            admin_port,
+        })
     }
 
     /// What private keys are sealed with.
-    fn key(&self) -> Option<&SealKey> {
-        self.key.get()
+    fn key(&self) -> Option<Arc<SealKey>> {
+        self.key.load_full()
     }
 }
 

@@ -153,7 +153,7 @@ pub async fn follow(member: Arc<Member>) {
 
 fn put_into_effect(member: &Member, state: &State) -> Result<()> {
     let key = member.key().context("this node has no key of the cluster")?;
-    member.table.adopt(&from_state(state, key)?)?;
+    member.table.adopt(&from_state(state, &key)?)?;
     member.acceptor.reload(&settings_of(state))?;
     Ok(())
 }

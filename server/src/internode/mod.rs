@@ -255,6 +255,12 @@ pub fn open(server: &Arc<Server>, asked_for: AskedFor) -> Result<bool, OpenError
     Ok(true)
 }
 
+/// Lets go of the channel and its ports, for a node that is to be another one. Whether it was open.
+pub fn close(server: &Server) -> bool {
+    let _one = server.internode.opening.lock();
+    server.internode.channel.swap(None).is_some()
+}
+
 /// Listens on a port. Where that is not asked for in particular, to go without is worth a warning.
 fn listen_on(
     config: &Config,

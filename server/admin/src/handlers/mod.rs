@@ -7,6 +7,7 @@ mod bootstrap;
 pub mod certificates;
 mod cluster;
 mod databases;
+mod joining;
 mod license;
 mod logs;
 mod nodes;
@@ -19,8 +20,9 @@ use crate::routes::Route;
 
 /// Every route there is.
 pub fn routes() -> impl Iterator<Item = Route> {
-    let tables: [&'static [Route]; 15] = [
+    let tables: [&'static [Route]; 16] = [
         bootstrap::ROUTES,
+        joining::ROUTES,
         cluster::ROUTES,
         certificates::ROUTES,
         bdbs::ROUTES,

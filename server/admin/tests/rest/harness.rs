@@ -16,11 +16,11 @@ use carnelian_admin::{
     Waiting, hash_password, serve, serve_local,
 };
 use carnelian_cluster::state::{
-    ActionKind, Authority, Certificate, CertificateName, Change, CreateCluster, CreateUser,
-    Database, ManagedBy, Management, NodeFacts, NodeSettings, NodeUid, PolicyPatch, Refused,
-    SealedKey, SharedCertificate, State, Time,
+    ActionKind, AddNode, Authority, Certificate, CertificateName, Change, CreateCluster,
+    CreateUser, Database, ManagedBy, Management, NodeFacts, NodeSettings, NodeUid, PolicyPatch,
+    Refused, SealedKey, SharedCertificate, State, Time,
 };
-use carnelian_cluster::{Control, Dialing, Environment};
+use carnelian_cluster::{Admission, Control, Dialing, Environment};
 use carnelian_tls::ClientAuthority;
 use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::rustls::pki_types::pem::PemObject;
@@ -428,6 +428,17 @@ impl Live for Process {
     fn join_cluster(&self, request: Bootstrap) -> Waiting<'_, Result<(), BootstrapFailure>> {
         let message = format!("{} cannot be reached", request.nodes.join(", "));
         Box::pin(async { Err(BootstrapFailure { code: "connect_error", message }) })
+    }
+
+    fn admit(&self, new: AddNode) -> Waiting<'_, Result<Admission, Refused>> {
+        let admitted = self.control.admit(new);
+        Box::pin(async move { admitted.await.map_err(|error| error.refusal()) })
+    }
+
+    fn sign(&self, node: NodeUid, requests: String) -> Waiting<'_, Result<Vec<String>, Refused>> {
+        Box::pin(async move {
+            self.control.sign(node, &requests).await.map_err(|error| error.refusal())
+        })
     }
 
     fn figures(&self, _: NodeUid) -> Waiting<'_, Option<Figures>> {
