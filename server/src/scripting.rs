@@ -276,7 +276,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             ));
         }
         if gate & gate::REFUSING != 0
-            && (!self.wrote || gate & gate::READ_ONLY != 0)
+            && (!self.wrote || gate & gate::CLOSED != 0)
             && let Some(text) = dispatch::gated(session, entry, None, gate)
         {
             return Err((Some(entry), CommandError::text(text)));

@@ -5,7 +5,7 @@ use carnelian_resp::number::parse_i64;
 use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 
 use crate::commands::{Context, help};
-use crate::dispatch::{MASTERDOWN, NOREPLICAS, Nesting};
+use crate::dispatch::{FENCED, MASTERDOWN, NOREPLICAS, Nesting};
 use crate::registry::{ServerCommand, ServerRun};
 use crate::replication::gate;
 use crate::scripting::ScriptHost;
@@ -303,6 +303,9 @@ fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError
     if gate & gate::READ_ONLY != 0 {
         let text = "READONLY Can not run script with write flag on readonly replica";
         return Err(CommandError::text(text));
+    }
+    if gate & gate::FENCED != 0 {
+        return Err(CommandError::text(FENCED));
     }
     if gate & gate::LACKING != 0 {
         return Err(CommandError::text(NOREPLICAS));

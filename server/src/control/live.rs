@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use carnelian_admin::{Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Waiting};
-use carnelian_cluster::Admission;
-use carnelian_cluster::state::{AddNode, NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey};
+use carnelian_cluster::state::{
+    AddNode, DatabaseUid, NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey,
+};
+use carnelian_cluster::{Admission, Handler};
 use carnelian_tls::certificates::CertificateTable;
 use serde_json::Value;
 
@@ -69,35 +72,24 @@ impl Live for NodeLive {
     fn figures(&self, node: NodeUid) -> Waiting<'_, Option<Figures>> {
         let member = Arc::clone(&self.member);
         Box::pin(async move {
-            if member.control.node() != Some(node) {
-                return None;
+            if member.control.node() == Some(node) {
+                return tokio::task::spawn_blocking(move || own_figures(&member)).await.ok();
             }
-            tokio::task::spawn_blocking(move || own_figures(&member)).await.ok()
+            let answer = member.control.ask(node, FIGURES, Vec::new(), ASK_TIME).await.ok()?;
+            serde_json::from_slice(&answer).ok()
         })
     }
 
     fn command(&self, database: u32, words: Vec<String>) -> Waiting<'_, Result<Value, Refused>> {
         let member = Arc::clone(&self.member);
         Box::pin(async move {
-            let run = move || {
-                let database = member
-                    .server
-                    .database(database)
-                    .map_err(|error| Refused::new(503, "bdb_unavailable", error.to_string()))?;
-                let words: Vec<Vec<u8>> = words.into_iter().map(String::into_bytes).collect();
-                let reply = command::run(&member.server, &database, &words)
-                    .map_err(|error| Refused::new(503, "bdb_unavailable", format!("{error:#}")))?;
-                match reply.error() {
-                    Some(error) => {
-                        let error = String::from_utf8_lossy(error).into_owned();
-                        Err(Refused::new(406, "command_failed", error))
-                    }
-                    None => Ok(command::to_json(&reply)),
-                }
-            };
-            tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
-                Err(Refused::new(500, "internal_error", "the command was not run"))
-            })
+            let state = member.control.state();
+            let described = state.databases.get(&DatabaseUid(database));
+            let primary = described.map(|described| described.placement.primary);
+            match primary.filter(|primary| member.control.node() != Some(*primary)) {
+                None => run_here(member, database, words).await,
+                Some(primary) => run_there(&member, primary, database, words).await,
+            }
         })
     }
 
@@ -129,6 +121,80 @@ impl Live for NodeLive {
         }
         files
     }
+}
+
+/// What nodes ask one another for, beside the state; and how long it may take.
+const FIGURES: &str = "figures";
+const COMMAND: &str = "command";
+const ASK_TIME: Duration = Duration::from_secs(2);
+const COMMAND_TIME: Duration = Duration::from_secs(30);
+
+/// Has this node answer the others.
+pub fn answer_others(member: &Arc<Member>) {
+    let of = Arc::downgrade(member);
+    let figures: Handler = Arc::new(move |_, _| {
+        let member = of.upgrade();
+        Box::pin(async move {
+            let member = member.ok_or("it is being closed")?;
+            let figures = tokio::task::spawn_blocking(move || own_figures(&member)).await;
+            let figures = figures.map_err(|error| error.to_string())?;
+            serde_json::to_vec(&figures).map_err(|error| error.to_string())
+        })
+    });
+    member.control.answer(FIGURES, figures);
+    let of = Arc::downgrade(member);
+    let command: Handler = Arc::new(move |_, body| {
+        let member = of.upgrade();
+        Box::pin(async move {
+            let member = member.ok_or("it is being closed")?;
+            let (database, words): (u32, Vec<String>) =
+                serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+            let answer = run_here(member, database, words).await;
+            serde_json::to_vec(&answer).map_err(|error| error.to_string())
+        })
+    });
+    member.control.answer(COMMAND, command);
+}
+
+async fn run_here(
+    member: Arc<Member>,
+    database: u32,
+    words: Vec<String>,
+) -> Result<Value, Refused> {
+    let run = move || {
+        let database = member
+            .server
+            .database(database)
+            .map_err(|error| Refused::new(503, "bdb_unavailable", error.to_string()))?;
+        let words: Vec<Vec<u8>> = words.into_iter().map(String::into_bytes).collect();
+        let reply = command::run(&member.server, &database, &words)
+            .map_err(|error| Refused::new(503, "bdb_unavailable", format!("{error:#}")))?;
+        match reply.error() {
+            Some(error) => {
+                let error = String::from_utf8_lossy(error).into_owned();
+                Err(Refused::new(406, "command_failed", error))
+            }
+            None => Ok(command::to_json(&reply)),
+        }
+    };
+    tokio::task::spawn_blocking(run)
+        .await
+        .unwrap_or_else(|_| Err(Refused::new(500, "internal_error", "the command was not run")))
+}
+
+async fn run_there(
+    member: &Member,
+    primary: NodeUid,
+    database: u32,
+    words: Vec<String>,
+) -> Result<Value, Refused> {
+    let unavailable =
+        |reason: String| Refused::new(503, "bdb_unavailable", format!("node {primary}: {reason}"));
+    let body = serde_json::to_vec(&(database, words)).map_err(|error| internal(&error))?;
+    let answer = member.control.ask(primary, COMMAND, body, COMMAND_TIME).await;
+    let answer: Result<Value, Refused> =
+        serde_json::from_slice(&answer.map_err(unavailable)?).map_err(|error| internal(&error))?;
+    answer
 }
 
 /// What was asked for of the node.

@@ -4,6 +4,7 @@
 //! - [`found`] makes a cluster of this one node, at the first start or when it is asked for.
 //! - [`join`] makes it a member of the cluster of others.
 //! - [`reconcile`] compares the databases there are with those of the state, and tells when they agree.
+//! - [`duties`] tells how far each database is, and keeps a primary that is cut off from taking writes.
 //! - [`leaves`] looks after the certificates between nodes; [`shared`] after those that all nodes show.
 //! - [`live`] is what the REST interface sees of the process.
 //!
@@ -11,6 +12,7 @@
 //! is, with Redis's directives only, has none of it, and opens no port that Redis would not.
 
 mod command;
+mod duties;
 mod found;
 mod host;
 mod https;
@@ -171,6 +173,8 @@ async fn run(
             found::by_itself(&member).await?;
         }
     }
+    tokio::spawn(duties::watch(Arc::clone(&member)));
+    live::answer_others(&member);
     tokio::spawn(leaves::watch(Arc::clone(&member)));
     tokio::spawn(shared::follow(Arc::clone(&member)));
     reconcile::follow(member).await;

@@ -42,7 +42,9 @@ use crate::tracking;
 use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
-pub use refusal::{BUSY, BUSY_FUNCTION, LOADING, MASTERDOWN, NOREPLICAS, READONLY, UNSAVED, gated};
+pub use refusal::{
+    BUSY, BUSY_FUNCTION, FENCED, LOADING, MASTERDOWN, NOREPLICAS, READONLY, UNSAVED, gated,
+};
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
 pub use timing::{Noted, log_large};

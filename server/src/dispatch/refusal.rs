@@ -143,6 +143,9 @@ pub fn gated(
     if writes && gate & gate::READ_ONLY != 0 {
         return Some(READONLY);
     }
+    if writes && gate & gate::FENCED != 0 {
+        return Some(FENCED);
+    }
     let needs_link = !entry.flags.contains(Flags::STALE)
         || script.is_some_and(|flags| !flags.contains(ScriptFlags::ALLOW_STALE))
         || queued.is_some_and(|queue| queue.lacks(Flags::STALE));
@@ -160,6 +163,8 @@ pub fn gated(
 const KEPT_OUT: &str = "ERR Replica can't interact with the keyspace";
 pub const NOREPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";
 pub const READONLY: &str = "READONLY You can't write against a read only replica.";
+/// With the word that tells clients to look for the primary elsewhere.
+pub const FENCED: &str = "READONLY This node is cut off from its cluster; another may be primary.";
 pub const MASTERDOWN: &str =
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 

@@ -110,11 +110,11 @@ pub fn is_cut_off(session: &Session) -> bool {
     session.primary.as_ref().is_some_and(|link| !session.database.log.is_source(link.source))
 }
 
-/// Whether the database has begun to follow another since the command was let in. Certain while a segment
+/// Whether the database has begun to follow another, or was fenced, since the command was let in. Certain while a segment
 /// is locked.
 #[inline]
 pub fn is_shut_out(session: &Session) -> bool {
-    session.database.replication.gate() & gate::READ_ONLY != 0 && session.primary.is_none()
+    session.database.replication.gate() & gate::CLOSED != 0 && session.primary.is_none()
 }
 
 /// An error is no reply that a primary should get: its data and ours differ now.

@@ -46,8 +46,12 @@ pub mod gate {
     pub const LINK_DOWN: u32 = 1 << 5;
     /// Data are being loaded, and the old ones are shown meanwhile.
     pub const LOADING_BESIDE: u32 = 1 << 6;
+    /// It is a primary that may not be it any longer: it does not hear from the cluster.
+    pub const FENCED: u32 = 1 << 7;
+    /// Bits for which clients may not write.
+    pub const CLOSED: u32 = READ_ONLY | FENCED;
     /// Bits for which a command may be refused.
-    pub const REFUSING: u32 = READ_ONLY | STALE | LACKING | LOADING | LOADING_BESIDE;
+    pub const REFUSING: u32 = CLOSED | STALE | LACKING | LOADING | LOADING_BESIDE;
 }
 
 /// What a database knows of replication.
