@@ -13,6 +13,7 @@ mod blocking;
 mod blocking_many;
 mod busy;
 mod clients;
+mod cluster;
 mod config;
 mod crash;
 mod debug;

@@ -7,6 +7,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod expect;
 pub mod matrix;
 pub mod nodes;

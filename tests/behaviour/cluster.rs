@@ -1,0 +1,247 @@
+//! Clusters that make themselves: joining, databases on several nodes, certificates, and a primary that is lost.
+
+use std::fs::read_to_string;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use carnelian_tests::cluster::{Member, PASSWORD, PATIENCE, USER};
+use carnelian_tests::server::{Signal, free_port};
+use carnelian_tests::{Client, is_carnelian};
+use serde_json::{Value, json};
+
+/// What a server at 127.0.0.`place` is asked for, and with which error it ends.
+fn join(joiner: &Member, body: &Value) -> Value {
+    let (status, answer) = joiner.ask("POST", "/v1/bootstrap/join_cluster", body);
+    assert_eq!(status, 200, "{answer}");
+    let answer = joiner.eventually("/v1/bootstrap", |answer| {
+        let state = answer["bootstrap_status"]["state"].as_str().unwrap_or_default();
+        ["error", "completed"].contains(&state)
+    });
+    answer["bootstrap_status"].clone()
+}
+
+fn request(node: &str, user: &str, password: &str) -> Value {
+    json!({
+        "cluster": {"nodes": [node]},
+        "credentials": {"username": user, "password": password},
+    })
+}
+
+#[test]
+fn a_node_joins_by_an_admins_credentials_alone_and_can_try_again() {
+    if !is_carnelian() {
+        return;
+    }
+    let first = Member::create(1);
+    let joiner = Member::start(2, PASSWORD, &["--cluster-bootstrap", "manual"]);
+    let viewer = json!({
+        "email": "viewer@cluster.test", "password": PASSWORD, "name": "viewer", "role": "db_viewer",
+    });
+    first.change("POST", "/v1/users", &viewer);
+    let ca = |member: &Member| {
+        read_to_string(member.server.folder().join("client-ca.pem")).expect("an authority")
+    };
+    let place = first.place();
+    let mut wrong_authority = request(&place, USER, PASSWORD);
+    wrong_authority["cluster"]["trusted_ca"] = json!(ca(&joiner));
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let cases = [
+        (request(&place, USER, "wrong-password"), "access_denied"),
+        (request(&place, "viewer@cluster.test", PASSWORD), "access_denied"),
+        (request(&nobody, USER, PASSWORD), "connect_error"),
+        (wrong_authority, "connect_error"),
+    ];
+    for (body, code) in cases {
+        let status = join(&joiner, &body);
+        assert_eq!((&status["state"], &status["error_code"]), (&json!("error"), &json!(code)));
+        assert!(!joiner.server.folder().join("internode/seal.key").exists());
+    }
+    assert_eq!(first.get("/v1/nodes").as_array().map(Vec::len), Some(1));
+
+    let mut right = request(&place, USER, PASSWORD);
+    right["cluster"]["trusted_ca"] = json!(ca(&first));
+    let status = join(&joiner, &right);
+    assert_eq!(status["state"], "completed", "{status}\n{}", joiner.server.log());
+    first.eventually_sees(2);
+    joiner.eventually_sees(2);
+    let (status, answer) = joiner.ask("POST", "/v1/bootstrap/join_cluster", &right);
+    assert_eq!((status, &answer["error_code"]), (409, &json!("bootstrap_in_progress")));
+
+    // What it was given is in no log.
+    let secret = |member: &Member| {
+        read_to_string(member.server.folder().join("internode/seal.key")).expect("a key")
+    };
+    assert_eq!(secret(&first), secret(&joiner));
+    let audit = read_to_string(first.server.folder().join("audit.log")).expect("a log");
+    assert!(audit.contains("/v1/cluster/admit/2/sign"), "{audit}");
+    for log in [audit, first.server.log(), joiner.server.log()] {
+        assert!(!log.contains(secret(&first).trim()) && !log.contains(PASSWORD));
+    }
+}
+
+/// Three nodes, two of which have joined by directive.
+fn three() -> [Member; 3] {
+    let first = Member::create(1);
+    let place = first.place();
+    let join = ["--cluster-join", &place];
+    let nodes = [Member::start(2, PASSWORD, &join), Member::start(3, PASSWORD, &join)];
+    let [second, third] = nodes;
+    let nodes = [first, second, third];
+    for node in &nodes {
+        node.eventually_sees(3);
+    }
+    nodes
+}
+
+/// Makes a database with a replica, and tells which nodes have it: the primary's place first.
+fn make_database(nodes: &[Member], port: u16) -> (u64, [usize; 2]) {
+    let spec = json!({
+        "name": "replicated", "port": port, "memory_size": 100 << 20, "replication": true,
+        "data_internode_encryption": true,
+    });
+    let uid = nodes[0].change("POST", "/v1/bdbs", &spec)["uid"].as_u64().expect("its uid");
+    nodes[0].eventually(&format!("/v1/bdbs/{uid}"), |database| database["status"] == "active");
+    let shards = nodes[0].get(&format!("/v1/bdbs/{uid}/shards"));
+    let place = |role: &str| {
+        let all = shards.as_array().expect("a list");
+        let shard = all.iter().find(|shard| shard["role"] == role).expect("one of this role");
+        let node = shard["node_uid"].as_str().and_then(|node| node.parse::<usize>().ok());
+        node.expect("a node") - 1
+    };
+    (uid, [place("master"), place("slave")])
+}
+
+/// Until a client gets this reply.
+#[track_caller]
+fn eventually(client: &mut Client, command: &str, reply: &str) {
+    let ends = Instant::now() + PATIENCE;
+    let mut last = String::new();
+    while Instant::now() < ends {
+        last = client.call(command).to_string();
+        if last == reply {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("{command} is still {last}");
+}
+
+/// Until the replica is linked this way.
+#[track_caller]
+fn eventually_linked(replica: &mut Client, how: &str) {
+    let ends = Instant::now() + PATIENCE;
+    while Instant::now() < ends {
+        let info = replica.call("INFO everything").text();
+        let is_so = |line: &str| line.starts_with("internode_primary:") && line.ends_with(how);
+        if info.contains("master_link_status:up") && info.lines().any(is_so) {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("the link is not {how}");
+}
+
+fn serials(nodes: &[Member], port: u16, databases: &[usize]) -> Vec<String> {
+    databases
+        .iter()
+        .flat_map(|place| {
+            let mut client = nodes[*place].client(port);
+            ["internode_control_cert_serial", "internode_data_cert_serial"]
+                .map(|name| client.info(name))
+        })
+        .collect()
+}
+
+#[test]
+fn a_database_on_two_nodes_is_switched_and_its_certificates_replaced_while_it_is_used() {
+    if !is_carnelian() {
+        return;
+    }
+    let nodes = three();
+    let port = free_port();
+    let (uid, [primary, replica]) = make_database(&nodes, port);
+    let (mut there, mut here) = (nodes[primary].client(port), nodes[replica].client(port));
+    eventually(&mut there, "SET before 1", "+OK");
+    there.expect("WAIT 1 60000", ":1");
+    here.expect("GET before", "$1 1");
+    eventually_linked(&mut here, "link=tls");
+    let full = there.info("sync_full");
+
+    let path = format!("/v1/bdbs/{uid}");
+    for (setting, how) in [(false, "link=plain"), (true, "link=tls")] {
+        nodes[0].change("PUT", &path, &json!({"data_internode_encryption": setting}));
+        // Connections of clients may be closed by this.
+        (there, here) = (nodes[primary].client(port), nodes[replica].client(port));
+        eventually_linked(&mut here, how);
+        there.expect(&format!("SET {how} 1"), "+OK");
+        there.expect("WAIT 1 60000", ":1");
+        here.expect(&format!("GET {how}"), "$1 1");
+    }
+    assert_eq!(there.info("sync_full"), full, "{}", nodes[primary].server.log());
+
+    let before = serials(&nodes, port, &[primary, replica]);
+    nodes[1].change("PUT", "/v1/cluster/certificates/rotate", &json!({}));
+    let after = serials(&nodes, port, &[primary, replica]);
+    assert!(before.iter().all(|serial| !after.contains(serial)), "{before:?} {after:?}");
+    let of_nodes = nodes[2].get("/v1/cluster/certificates/status");
+    for serial in &after {
+        assert!(of_nodes.to_string().to_lowercase().contains(&serial.to_lowercase()), "{serial}");
+    }
+    there.expect("SET after 1", "+OK");
+    there.expect("WAIT 1 60000", ":1");
+    here.expect("GET after", "$1 1");
+    assert_eq!(there.info("sync_full"), full);
+}
+
+#[test]
+fn a_primary_that_is_lost_is_replaced_and_one_that_is_cut_off_takes_no_writes() {
+    if !is_carnelian() {
+        return;
+    }
+    let mut nodes = three();
+    let port = free_port();
+    let (_, [primary, replica]) = make_database(&nodes, port);
+    let (mut there, mut here) = (nodes[primary].client(port), nodes[replica].client(port));
+    eventually(&mut there, "SET kept 1", "+OK");
+    there.expect("WAIT 1 60000", ":1");
+    here.expect("SET kept 2", "-READONLY You can't write against a read only replica.");
+
+    // Most of the nodes are silent.
+    let others: Vec<usize> = (0..3).filter(|place| *place != primary).collect();
+    for place in &others {
+        nodes[*place].server.signal(Signal::STOP);
+    }
+    let fenced = "-READONLY This node is cut off from its cluster; another may be primary.";
+    eventually(&mut there, "SET lost 1", fenced);
+    there.expect("GET kept", "$1 1");
+    for place in &others {
+        nodes[*place].server.signal(Signal::CONT);
+    }
+    nodes[0].eventually_sees(3);
+
+    // Whoever is primary by now goes for good.
+    let is_primary = |node: &Member| node.client(port).info("role") == "master";
+    let ends = Instant::now() + PATIENCE;
+    let [old, new] = loop {
+        match [is_primary(&nodes[primary]), is_primary(&nodes[replica])] {
+            [true, false] => break [primary, replica],
+            [false, true] => break [replica, primary],
+            _ => assert!(Instant::now() < ends, "there is no one primary"),
+        }
+        sleep(Duration::from_millis(20));
+    };
+    let (mut there, mut here) = (nodes[old].client(port), nodes[new].client(port));
+    eventually(&mut there, "SET kept 3", "+OK");
+    eventually(&mut there, "WAIT 1 1000", ":1");
+    here.expect("GET kept", "$1 3");
+    nodes[old].server.kill();
+    eventually(&mut here, "SET now 1", "+OK");
+    here.expect("GET kept", "$1 3");
+
+    // It comes back as a replica.
+    nodes[old].server.start_again().expect("it starts again");
+    nodes[new].eventually_sees(3);
+    let mut back = nodes[old].client(port);
+    eventually(&mut back, "GET now", "$1 1");
+    assert_eq!(back.info("role"), "slave");
+}

@@ -1,0 +1,142 @@
+//! Nodes of a cluster that their control planes have made: each has an address of its own, and is
+//! administered over the socket in its folder.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::server::{Ready, Server, free_port};
+use crate::transport::Transport;
+
+pub const USER: &str = "boss@cluster.test";
+pub const PASSWORD: &str = "kR7!kpqz-w";
+
+/// Making keys takes seconds in builds that are not optimized, and machines have other work.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that is a node, or can become one.
+pub struct Member {
+    pub server: Server,
+    pub address: String,
+    pub admin_port: u16,
+}
+
+impl Member {
+    /// Starts a server at 127.0.0.`place`, with an admin's name and password in its environment.
+    pub fn start(place: u8, password: &str, args: &[&str]) -> Self {
+        let address = format!("127.0.0.{place}");
+        let (admin_port, port, plain) = (free_port(), free_port(), free_port());
+        let user = format!("CARNELIAN_ADMIN_USER={USER}");
+        let password = format!("CARNELIAN_ADMIN_PASSWORD={password}");
+        let ports = [admin_port, port, plain].map(|port| port.to_string());
+        let own = [
+            "--bind",
+            &address,
+            "--admin-port",
+            &ports[0],
+            "--internode-port",
+            &ports[1],
+            "--internode-plain-port",
+            &ports[2],
+        ];
+        let server = Server::starter()
+            .through(&["env", &user, &password])
+            .args(&own)
+            .args(args)
+            .ready_when(Ready::Log("Ready to accept requests of operators"))
+            .start();
+        Self { server, address, admin_port }
+    }
+
+    /// The first of a cluster.
+    pub fn create(place: u8) -> Self {
+        let member = Self::start(place, PASSWORD, &["--cluster-create", "test.local"]);
+        member.eventually("/v1/cluster", |cluster| cluster["name"] == "test.local");
+        member
+    }
+
+    /// Where its REST interface is.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.address, self.admin_port)
+    }
+
+    /// Asks over the local socket. Status, and the document of the answer.
+    #[track_caller]
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.try_ask(method, path, body).expect("an answer of the admin socket")
+    }
+
+    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let mut socket = UnixStream::connect(self.server.folder().join("admin.sock")).ok()?;
+        socket.set_read_timeout(Some(PATIENCE)).ok()?;
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        socket.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, serde_json::from_str(body).unwrap_or_default()))
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.ask("GET", path, &Value::Null);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    /// Asks for a change, which has to be made.
+    #[track_caller]
+    pub fn change(&self, method: &str, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.ask(method, path, body);
+        assert_eq!(status, 200, "{method} {path}: {answer}\n{}", self.server.log());
+        answer
+    }
+
+    /// Asks until the answer is as wanted.
+    #[track_caller]
+    pub fn eventually(&self, path: &str, is_right: impl Fn(&Value) -> bool) -> Value {
+        let mut last = None;
+        let ends = Instant::now() + PATIENCE;
+        while Instant::now() < ends {
+            match self.try_ask("GET", path, &Value::Null) {
+                Some((200, answer)) if is_right(&answer) => return answer,
+                answer => last = answer,
+            }
+            sleep(Duration::from_millis(20));
+        }
+        panic!("{path} is still {last:?}:\n{}", self.server.log());
+    }
+
+    /// All of so many nodes are there, as this one sees it.
+    #[track_caller]
+    pub fn eventually_sees(&self, nodes: usize) {
+        self.eventually("/v1/nodes", |answer| {
+            let all = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+            all.len() == nodes && all.iter().all(|node| node["status"] == "active")
+        });
+    }
+
+    /// A client of a database here, as soon as there is one.
+    #[track_caller]
+    pub fn client(&self, port: u16) -> Client {
+        let ends = Instant::now() + PATIENCE;
+        loop {
+            match TcpStream::connect((self.address.as_str(), port)) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+                    return Client::over(Transport::Tcp(stream));
+                }
+                Err(error) => assert!(Instant::now() < ends, "{}:{port}: {error}", self.address),
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
