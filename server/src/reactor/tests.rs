@@ -225,7 +225,7 @@ fn a_client_that_is_killed_has_nothing_run_that_was_read_ahead() {
     let addresses: Vec<_> = clients.iter().map(|it| it.local_addr().unwrap().to_string()).collect();
     // Each even one kills its neighbour, who adds to a list at the same moment.
     let id_of = |index: usize| {
-        let at = shared.iter().position(|client| client.address.to_string() == addresses[index]);
+        let at = shared.iter().position(|client| client.address == addresses[index]);
         ids[at.unwrap()]
     };
     at_once(&bench, &mut clients, |index| match index % 2 {
