@@ -272,6 +272,7 @@ impl Running {
             Stats::new(seats.len(), server.registry.entries().len()),
             Arc::clone(&server.client_ids),
         ));
+        database.internode.begin(config.data_internode_encryption);
         server.databases.write().push(Arc::clone(&database));
 
         let pid_file = match given(&config.pidfile) {

@@ -153,8 +153,7 @@ fn apply(
     let uid = described.uid.0;
     let settings = &described.settings;
     let Ok(database) = server.database(uid) else {
-        let database = server.create_database(spec::of(described, &server.config().bind))?;
-        database.internode.begin(settings.data_internode_encryption);
+        server.create_database(spec::of(described, &server.config().bind))?;
         return take_role(member, state, node, described);
     };
     let is_as_before = before.is_some_and(|before| {
