@@ -272,6 +272,7 @@ impl Running {
             Stats::new(seats.len(), server.registry.entries().len()),
             Arc::clone(&server.client_ids),
         ));
+        database.internode.begin(config.data_internode_encryption);
         server.databases.write().push(Arc::clone(&database));
 
         let pid_file = match given(&config.pidfile) {
@@ -374,17 +375,17 @@ impl Running {
             log::warning!(
                 "Errors trying to shut down the server. Check the logs for more information."
             );
-            self.disappoint(waiter);
+            self.disappoint(waiter.as_ref());
         }
         self.end();
     }
 
     /// Tells those who asked for the end, the first of them and who has asked since, that it does not come.
-    fn disappoint(&self, first: Option<Arc<Waiter>>) {
+    fn disappoint(&self, first: Option<&Arc<Waiter>>) {
         let refuse = |waiter: &Arc<Waiter>| {
             waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec())
         };
-        first.iter().for_each(refuse);
+        first.into_iter().for_each(refuse);
         let since: Vec<_> = self.requests.try_iter().collect();
         for request in since {
             match request {

@@ -40,12 +40,13 @@ pub fn take_held(hold: &mut Hold<'_>, now_ms: u64) -> Vec<Count> {
     let mut times: Vec<(u64, usize)> = Vec::new();
     for segment in 0..SEGMENTS {
         hold.visit(segment, |segment| {
-            let mut db = 0;
-            while let Some(table) = segment.table(db) {
-                if counts.len() == db {
-                    counts.push(Count::default());
-                    times.push((0, 0));
-                }
+            let databases = segment.databases();
+            if counts.len() < databases {
+                counts.resize_with(databases, Count::default);
+                times.resize(databases, (0, 0));
+            }
+            for db in 0..databases {
+                let Some(table) = segment.table(db) else { continue };
                 let count = &mut counts[db];
                 count.keys += table.len();
                 count.expires += table.expiring();
@@ -67,7 +68,6 @@ pub fn take_held(hold: &mut Hold<'_>, now_ms: u64) -> Vec<Count> {
                         break;
                     }
                 }
-                db += 1;
             }
         });
     }

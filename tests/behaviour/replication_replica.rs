@@ -559,7 +559,7 @@ fn functions_that_may_write_or_need_the_link_are_refused_without() {
          flags={'no-writes'}}\\n\
          redis.register_function{function_name='s', callback=function() return 3 end, \
          flags={'no-writes', 'allow-stale'}}\"",
-        "$l",
+        "l",
     );
     catch_up(&mut ours, &mut theirs);
     ours.expect("FCALL w 0", ":1");

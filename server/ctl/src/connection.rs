@@ -40,8 +40,12 @@ impl Connection {
             match word.as_str() {
                 "-y" => connection.yes = true,
                 "-k" | "--insecure" => connection.insecure = true,
-                "--host" => connection.host = Some(value()?),
-                "--port" => connection.port = Some(value()?.parse().context("--port")?),
+                // Who names a host does not mean the socket of the environment.
+                "--host" => (connection.host, connection.socket) = (Some(value()?), None),
+                "--port" => {
+                    let port = value()?.parse().context("--port")?;
+                    (connection.port, connection.socket) = (Some(port), None);
+                }
                 "--socket" => connection.socket = Some(value()?.into()),
                 "--user" => connection.user = Some(value()?),
                 "--password" => connection.password = Some(value()?),

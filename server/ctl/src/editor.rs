@@ -89,7 +89,9 @@ impl Editor {
             return Step::Show;
         }
         match self.pending.as_slice() {
-            [27, b'[' | b'O'] | [27, b'[', b'0'..=b'9'] => return Step::Show,
+            [27, b'[' | b'O'] => return Step::Show,
+            // Parameters, up to the letter that ends them.
+            [27, b'[', .., b' '..=b'?'] if self.pending.len() < 16 => return Step::Show,
             [27, _, b'A'] => self.go(-1),
             [27, _, b'B'] => self.go(1),
             [27, _, b'C'] => self.cursor = self.line.len().min(self.cursor + 1),
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(line(b"one two\x15"), "");
         assert_eq!(line(b"abc\x01\x1b[3~"), "bc");
         assert_eq!(line("nö\x7f".as_bytes()), "n");
-        assert_eq!(line(b"a\x1b[1;5Cb\x00\x1f"), "a;5Cb", "what is unknown does no harm");
+        assert_eq!(line(b"a\x1b[1;5Xb\x00\x1f"), "ab", "what is unknown does no harm");
         assert_eq!(line(b"\x7f\x1b[D\x1b[A\x17\x04"), "");
     }
 

@@ -226,6 +226,7 @@ fn nodes_are_removed_with_a_word_on_how_far_it_is() {
             "free_ram": 1073741824u64, "total_memory": 2147483648u64}}),
         ),
         ("GET /v1/bootstrap", json!({"local_node_info": {"uid": "1"}})),
+        ("GET /v1/nodes/1", json!({"external_addr": []})),
         ("PUT /v1/nodes/1", json!({})),
     ]);
     let printed = node.prints("node 3 remove");

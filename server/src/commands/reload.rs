@@ -38,10 +38,13 @@ pub(super) fn through_file(
             for db in 0..call.db.databases() {
                 call.db.flush(db);
             }
+            database.scripting.engine(&database)?.flush_libraries();
+            database.scripting.figures();
         }
-        // Flushing leaves libraries alone, and these are in the file as well.
-        let libraries =
-            if flushes || present == Present::Replaced { Loading::Replace } else { Loading::New };
+        let libraries = match present {
+            Present::Replaced => Loading::Replace,
+            _ => Loading::New,
+        };
         match load::reload(&database, call.db.access(), present, libraries) {
             true => Ok(()),
             false => Err(FAILED),

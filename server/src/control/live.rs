@@ -43,7 +43,7 @@ impl Live for NodeLive {
         Box::pin(async move {
             let failed = |message: String| BootstrapFailure { code: "config_error", message };
             let policy = PolicyPatch::parse(&Value::Object(request.policy.clone()), false)
-                .map_err(|refused| failed(refused.description.to_string()))?;
+                .map_err(|refused| failed(refused.description))?;
             let mut node = host::node_settings(&member);
             settle(&mut node, &request);
             let Bootstrap { name, username, password, .. } = request;

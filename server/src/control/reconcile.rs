@@ -152,13 +152,9 @@ fn apply(
     let server = &member.server;
     let uid = described.uid.0;
     let settings = &described.settings;
-    let database = match server.database(uid) {
-        Ok(database) => database,
-        Err(_) => {
-            let database = server.create_database(spec::of(described, &server.config().bind))?;
-            database.internode.begin(settings.data_internode_encryption);
-            return take_role(member, state, node, described);
-        }
+    let Ok(database) = server.database(uid) else {
+        server.create_database(spec::of(described, &server.config().bind))?;
+        return take_role(member, state, node, described);
     };
     let is_as_before = before.is_some_and(|before| {
         before.settings == *settings && before.passwords == described.passwords

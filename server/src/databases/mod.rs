@@ -197,6 +197,7 @@ impl Server {
             Arc::clone(&self.client_ids),
         ));
         database.stage.set(Stage::Coming);
+        database.internode.begin(spec.data_internode_encryption);
         let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));
         listened
             .map_err(|error| DatabaseError::Port { port: spec.port, reason: error.to_string() })?;

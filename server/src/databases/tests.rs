@@ -304,7 +304,7 @@ fn a_database_is_changed_while_it_serves() {
         }),
         maxclients: 2,
         data_internode_encryption: true,
-        ..before.clone()
+        ..before
     };
     bench.server.change_database(after.clone()).unwrap();
     assert_eq!(DatabaseSpec::of(&bench.server.database(2).unwrap()).access, after.access);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use carnelian_cluster::state::{
     ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome, SharedCertificate,
@@ -94,9 +94,33 @@ async fn replace(admin: Arc<Admin>, request: Request) -> Reply {
     for shared in checked {
         changes.insert(shared.name.to_string(), sealed(&admin, &shared)?);
     }
-    admin.change(Change::SetCertificates(changes)).await?;
+    admin.change(Change::SetCertificates(changes.clone())).await?;
+    in_use(&admin, &changes).await?;
     Ok(Answer::empty())
 }
+
+/// Waits until this node shows what the cluster has agreed on.
+async fn in_use(
+    admin: &Admin,
+    changes: &BTreeMap<String, SharedCertificate>,
+) -> Result<(), Refusal> {
+    let table = admin.live.certificates();
+    for _ in 0..ATTEMPTS {
+        let shows = |(name, shared): (&String, &SharedCertificate)| {
+            let entry = name.parse().ok().and_then(|name| table.get(name));
+            entry.is_some_and(|entry| entry.certificate_pem() == shared.certificate)
+        };
+        if changes.iter().all(shows) {
+            return Ok(());
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+    let why = "This node has not taken the certificates up within five seconds";
+    Err(Refusal::new(409, "not_all_nodes_updated", why))
+}
+
+const GLANCE: Duration = Duration::from_millis(20);
+const ATTEMPTS: u32 = 250;
 
 fn provided(item: &Value) -> Result<Provided, Refusal> {
     let Value::Object(item) = item else {

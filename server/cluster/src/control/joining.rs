@@ -72,7 +72,7 @@ impl Control {
         }
         let body = serde_json::to_vec(&to_sign).map_err(|error| broken(&error))?;
         let answer = self.ask(leader, "sign", body, SIGN_TIME).await.map_err(bad)?;
-        Ok(serde_json::from_slice(&answer).map_err(|error| broken(&error))?)
+        serde_json::from_slice(&answer).map_err(|error| broken(&error))
     }
 
     async fn sign_here(&self, to_sign: ToSign) -> Result<Vec<String>, String> {

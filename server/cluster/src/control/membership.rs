@@ -84,8 +84,7 @@ impl Control {
 async fn change(member: &Member, change: ChangeMembers<u64, BasicNode>) {
     // Voters that no longer vote go on learning until they are removed.
     let changed = member.raft.change_membership(change, true);
-    match tokio::time::timeout(CHANGE_TIME, changed).await {
-        Ok(Err(error)) => tracing::debug!("the members of the cluster stay as they are: {error}"),
-        Ok(Ok(_)) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(CHANGE_TIME, changed).await {
+        tracing::debug!("the members of the cluster stay as they are: {error}");
     }
 }

@@ -12,9 +12,7 @@ use std::sync::Arc;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
 use redb::backends::FileBackend;
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
-};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -76,7 +74,8 @@ impl Store {
         Self::over(db, true)
     }
 
-    pub fn on(backend: impl StorageBackend) -> Result<Arc<Self>, StoreError> {
+    #[cfg(test)]
+    pub fn on(backend: impl redb::StorageBackend) -> Result<Arc<Self>, StoreError> {
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
         Self::over(db, false)
     }

@@ -453,7 +453,7 @@ impl World {
                 if state.databases.len() > 3 {
                     return;
                 }
-                create_database(&format!("db-{number}"), number % 2 == 0)
+                create_database(&format!("db-{number}"), number.is_multiple_of(2))
             }
             17 | 18 => {
                 if self.machines.len() >= 6 || state.nodes.len() >= 5 {
@@ -472,7 +472,7 @@ impl World {
             20 => {
                 let nodes: Vec<NodeUid> = state.nodes.keys().copied().collect();
                 let Some(node) = self.any_of(&nodes) else { return };
-                let on = number % 2 == 0;
+                let on = number.is_multiple_of(2);
                 Change::SetMaintenance { node, on, action: ActionId(format!("m-{number}")) }
             }
             _ => {

@@ -1,5 +1,8 @@
 //! Tests of every refusal, of what changes do, and that nothing is ever half done.
 
+// Bodies of requests are written where they are passed.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
