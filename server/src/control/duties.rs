@@ -81,7 +81,7 @@ fn fence(database: &Database, is_fenced: bool) {
     if is_fenced {
         log::warning!("Database {} takes no writes until its lease is renewed", database.uid);
     } else {
-        log::notice!("Database {} takes writes", database.uid);
+        log::notice!("Database {} is not kept from taking writes any longer", database.uid);
     }
 }
 
