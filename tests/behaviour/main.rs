@@ -15,6 +15,7 @@ mod busy;
 mod clients;
 mod cluster;
 mod config;
+mod control_plane;
 mod crash;
 mod debug;
 mod dump;
