@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 
 /// A request as it is written, over the local socket.
 fn as_written(member: &Member, line: &str, body: &str) -> (u16, Value) {
-    let mut socket = UnixStream::connect(member.server.folder().join("admin.sock")).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut socket =
+        UnixStream::connect(member.server.folder().join("admin.sock")).expect("the socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
     let length = body.len();
     let rest = "HTTP/1.1\r\nHost: localhost\r\nConnection: close";
-    write!(socket, "{line} {rest}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    write!(socket, "{line} {rest}\r\nContent-Length: {length}\r\n\r\n{body}").expect("it is read");
     let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
+    socket.read_to_string(&mut answer).expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").expect(&answer);
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect(head);
     (status, serde_json::from_str(body).expect(body))
@@ -26,7 +27,8 @@ fn as_written(member: &Member, line: &str, body: &str) -> (u16, Value) {
 fn make(member: &Member, more: &Value) -> (u64, u16) {
     let port = free_port();
     let mut spec = json!({"name": format!("db-{port}"), "memory_size": 50 << 20, "port": port});
-    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let more = more.as_object().expect("an object").clone();
+    spec.as_object_mut().expect("an object").extend(more);
     let made = member.change("POST", "/v1/bdbs", &spec);
     let uid = made["uid"].as_u64().expect("a uid");
     member.eventually(&format!("/v1/bdbs/{uid}"), |database| database["status"] == "active");
@@ -118,7 +120,7 @@ fn certificates_between_nodes_are_rotated_by_either_verb() {
     let serials = || {
         let all = member.get("/v1/cluster/certificates/status");
         let of = |name: &str| {
-            let found = all.as_array().unwrap().iter().find(|it| it["name"] == name);
+            let found = all.as_array().expect("a list").iter().find(|it| it["name"] == name);
             found.unwrap_or_else(|| panic!("{name} in {all}"))["serial"].clone()
         };
         ["ccs_internode_encryption", "data_internode_encryption", "proxy"].map(of)
