@@ -156,7 +156,7 @@ fn make(member: &Member, name: &str, address: Option<IpAddr>, password: &Secret)
     let certificates = shared::to_state(&member.table, &key)?;
     let sealed = Authority {
         certificate: authority.public().to_pem(),
-        key: SealedKey(authority.to_sealed(&key)?),
+        key: SealedKey(authority.seal(&key)?),
         created: Time(clock::wall_ms()),
     };
     let password_hash = hash_password(&password.0).map_err(refused)?;

@@ -1,5 +1,6 @@
 //! This node's certificates between nodes: replacing them when that is asked for or due, and telling of them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -132,7 +133,7 @@ fn issue(member: &Member, planes: &[Plane]) -> Result<()> {
 fn signer(member: &Member, state: &State) -> Result<SigningAuthority> {
     let Authority { key, .. } = state.authorities.last().context("there is no authority")?;
     let seal = member.key().context("this node has no key of the cluster")?;
-    Ok(SigningAuthority::from_sealed(&key.0, &seal)?)
+    Ok(SigningAuthority::unseal(&key.0, &seal, Path::new("the cluster's authority"))?)
 }
 
 /// Tells the cluster which certificates this node uses.

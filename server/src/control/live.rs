@@ -101,7 +101,7 @@ impl Live for NodeLive {
 
     fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused> {
         let key = self.member.key().ok_or_else(no_key)?;
-        let sealed = key.wrap(key_pem.as_bytes());
+        let sealed = key.seal(key_pem.as_bytes());
         sealed.map(SealedKey).map_err(|error| internal(&error))
     }
 

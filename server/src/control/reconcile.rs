@@ -15,7 +15,7 @@ use carnelian_cluster::state::{
 use carnelian_tls::internode::NodeUid as NodeName;
 
 use super::{Member, spec};
-use crate::databases::{FIRST, Files};
+use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
 use crate::log;
 
@@ -167,7 +167,10 @@ fn apply(
             }
             _ => spec::of(described, &server.config().bind),
         };
-        server.change_database(wanted)?;
+        // After a start it mostly is what it should be.
+        if wanted != DatabaseSpec::of(&database) {
+            server.change_database(wanted)?;
+        }
     }
     let disconnects = before.is_some_and(|before| before.disconnects < described.disconnects);
     let on = settings.data_internode_encryption;

@@ -55,7 +55,7 @@ pub fn to_state(
     for shared in table.share() {
         let Shared { name, managed_by, certificate, key: private } = shared;
         let sealed = match private {
-            Some(private) => Some(SealedKey(key.wrap(private.as_bytes())?)),
+            Some(private) => Some(SealedKey(key.seal(private.as_bytes())?)),
             None => None,
         };
         let not_after = table.get(name).map_or(0, |entry| entry.info().not_after);
@@ -86,7 +86,7 @@ fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
         let private = match &shared.key {
             None => None,
             Some(sealed) => {
-                let opened = key.unwrap(&sealed.0, name.as_str())?;
+                let opened = key.unseal(&sealed.0, Path::new(name.as_str()))?;
                 let text = String::from_utf8(opened.to_vec()).context("a key that is no text")?;
                 Some(Zeroizing::new(text))
             }

@@ -80,15 +80,6 @@ impl SigningAuthority {
         pem
     }
 
-    /// Certificate and key, for whoever has the seal's key.
-    pub fn to_sealed(&self, key: &SealKey) -> Result<Vec<u8>, Error> {
-        key.wrap(self.to_pem().as_bytes())
-    }
-
-    pub fn from_sealed(sealed: &[u8], key: &SealKey) -> Result<Self, Error> {
-        Self::from_pem(&key.unwrap(sealed, "the cluster's authority")?)
-    }
-
     /// Its certificate, for those who are to trust it.
     pub fn public(&self) -> &Authority {
         &self.public

@@ -72,36 +72,6 @@ impl SealKey {
         secret
     }
 
-    /// Seals what is kept elsewhere than in a file.
-    pub fn wrap(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
-        self.seal(plain)
-    }
-
-    /// What [`Self::wrap`] has sealed. `what` is for the words of an error.
-    pub fn unwrap(&self, sealed: &[u8], what: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.unseal(sealed, Path::new(what))
-    }
-
-    /// The key itself, as its file has it, for a node that joins.
-    pub fn export(&self) -> Result<Zeroizing<String>, Error> {
-        let contents = Zeroizing::new(store::read(&self.path)?);
-        let text = std::str::from_utf8(&contents)
-            .map_err(|_| Error::BadSealKey { path: self.path.clone() })?;
-        Ok(Zeroizing::new(text.trim_end().to_owned()))
-    }
-
-    /// Puts a key that came from another node in a file that must not exist yet.
-    pub fn import(path: &Path, digits: &str) -> Result<Self, Error> {
-        let bad = || Error::BadSealKey { path: path.to_owned() };
-        let bytes = Zeroizing::new(unhex(digits).ok_or_else(bad)?);
-        let key = Self::of(bytes[..].try_into().map_err(|_| bad())?, path)?;
-        if store::read_if_present(path)?.is_some() {
-            return Err(Error::Exists { path: path.to_owned() });
-        }
-        store::write(path, digits.as_bytes(), Access::Owner)?;
-        Ok(key)
-    }
-
     /// The key that other nodes know too: a joining node is given it, over a link, and keeps it in a
     /// file of its own. In the place of one that is there.
     pub fn install(path: &Path, bytes: &[u8; KEY_BYTES]) -> Result<Self, Error> {
@@ -173,17 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_travels_opens_the_same() {
+    fn what_is_derived_depends_on_key_and_purpose() {
         let folder = tempfile::tempdir().unwrap();
         let key = SealKey::create(&folder.path().join("here")).unwrap();
-        let there = folder.path().join("there");
-        let copy = SealKey::import(&there, &key.export().unwrap()).unwrap();
-        let sealed = key.wrap(b"secret").unwrap();
-        assert_eq!(*copy.unwrap(&sealed, "a key").unwrap(), b"secret");
+        let copy = SealKey::install(&folder.path().join("there"), &key.reveal().unwrap()).unwrap();
         assert_eq!(copy.derive("tokens"), key.derive("tokens"));
         assert_ne!(key.derive("tokens"), key.derive("tickets"));
-        assert!(matches!(SealKey::import(&there, &"0".repeat(64)), Err(Error::Exists { .. })));
-        assert!(SealKey::import(&folder.path().join("third"), "00").is_err());
+        let other = SealKey::create(&folder.path().join("other")).unwrap();
+        assert_ne!(other.derive("tokens"), key.derive("tokens"));
     }
 
     #[test]
