@@ -385,8 +385,9 @@ impl Running {
         let refuse = |waiter: &Arc<Waiter>| {
             waiter.finish(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec())
         };
-        first.into_iter().for_each(refuse);
+        // Whoever is told may ask again at once, and that is another matter.
         let since: Vec<_> = self.requests.try_iter().collect();
+        first.into_iter().for_each(refuse);
         for request in since {
             match request {
                 Request::Shutdown(flags, waiter) if flags.now => {

@@ -95,7 +95,7 @@ fn is_settled(sentinel: &mut Client, servers: &[Server], primary: u16) -> bool {
 
 #[track_caller]
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(240);
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}: never");
         sleep(Duration::from_millis(50));
