@@ -257,6 +257,11 @@ impl Control {
         *self.0.facts.lock() = Some(facts);
     }
 
+    /// Has what this node asks others go over new links from here on: it shows another certificate on them.
+    pub fn renew_links(&self) {
+        self.0.peers.renew();
+    }
+
     /// Says who answers requests of a kind from other nodes.
     pub fn answer(&self, kind: &str, handler: Handler) {
         self.0.handlers.write().insert(kind.to_owned(), handler);

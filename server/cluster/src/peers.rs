@@ -30,7 +30,14 @@ pub trait Environment: Send + Sync + 'static {
 pub struct Peers {
     environment: Arc<dyn Environment>,
     states: watch::Receiver<Arc<State>>,
-    idle: Mutex<BTreeMap<NodeUid, Vec<Box<dyn Stream>>>>,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    streams: BTreeMap<NodeUid, Vec<Box<dyn Stream>>>,
+    /// Counts how often all of them were let go: a stream from before that is not kept.
+    generation: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,22 +79,25 @@ impl Peers {
         fallback: &str,
         request: &Request,
     ) -> Result<Response, CallError> {
-        let idle = self.idle.lock().get_mut(&node).and_then(Vec::pop);
+        let (idle, generation) = {
+            let mut idle = self.idle.lock();
+            (idle.streams.get_mut(&node).and_then(Vec::pop), idle.generation)
+        };
         if let Some(mut stream) = idle
             && let Ok(Some(answer)) = exchange(&mut stream, request).await
         {
-            self.keep(node, stream);
+            self.keep(node, stream, generation);
             return Ok(answer);
         }
         // An idle stream may have ended long ago: that says nothing of the node. All requests may come
         // twice.
-        self.idle.lock().remove(&node);
+        self.forget(node);
         let address = self.address(node).unwrap_or_else(|| fallback.to_owned());
         let dialled = self.environment.dial(node, &address).await;
         let mut stream = dialled.map_err(CallError::Unreachable)?;
         match exchange(&mut stream, request).await {
             Ok(Some(answer)) => {
-                self.keep(node, stream);
+                self.keep(node, stream, generation);
                 Ok(answer)
             }
             Ok(None) => Err(CallError::Broken(io::ErrorKind::UnexpectedEof.into())),
@@ -97,12 +107,22 @@ impl Peers {
 
     /// Ends the idle streams to a node.
     pub fn forget(&self, node: NodeUid) {
-        self.idle.lock().remove(&node);
+        self.idle.lock().streams.remove(&node);
     }
 
-    fn keep(&self, node: NodeUid, stream: Box<dyn Stream>) {
+    /// Ends all streams, those in use with the answer that is awaited on them: the next ones are dialled anew.
+    pub fn renew(&self) {
         let mut idle = self.idle.lock();
-        let streams = idle.entry(node).or_default();
+        idle.streams.clear();
+        idle.generation += 1;
+    }
+
+    fn keep(&self, node: NodeUid, stream: Box<dyn Stream>, generation: u64) {
+        let mut idle = self.idle.lock();
+        if idle.generation != generation {
+            return;
+        }
+        let streams = idle.streams.entry(node).or_default();
         if streams.len() < IDLE_MAX {
             streams.push(stream);
         }

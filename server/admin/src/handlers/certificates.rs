@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use carnelian_cluster::state::{
-    ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome, SharedCertificate,
-    State, Time,
+    AUTHORITY_NAME, ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome,
+    SharedCertificate, State, Time,
 };
 use carnelian_tls::CertificateInfo;
 use carnelian_tls::certificates::{CertificateError, Kind, Provided, Shared};
@@ -174,7 +174,14 @@ pub fn end_of(pem: &str) -> Option<i64> {
 async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
     let name = text(&request.object()?, "name")?;
     let action = action_id()?;
-    let change = Change::RotateCertificates { name, action: action.clone() };
+    let change = match name.as_deref() {
+        // Without a name it is the leaves alone.
+        Some(AUTHORITY_NAME) => {
+            let authority = Box::new(admin.live.new_authority().await?);
+            Change::ReplaceAuthority { authority, action: action.clone() }
+        }
+        _ => Change::RotateCertificates { name, action: action.clone() },
+    };
     let action = match admin.change(change).await? {
         Outcome::Action(begun) => begun,
         _ => action,
@@ -192,6 +199,10 @@ async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
 
 async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
     let name = request.parameter("name");
+    if name == AUTHORITY_NAME {
+        admin.change(Change::KeepAuthority).await?;
+        return Ok(Answer::empty());
+    }
     let name = CertificateName::parse(name).ok_or_else(|| {
         Refusal::not_found("unknown_certificate", format!("There is no certificate {name:?}"))
     })?;

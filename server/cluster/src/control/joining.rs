@@ -57,7 +57,11 @@ impl Control {
             node,
             cluster: cluster.id.clone(),
             name: cluster.name.clone(),
-            authorities: state.authorities.iter().map(|it| it.certificate.clone()).collect(),
+            authorities: state
+                .trusted_authorities()
+                .into_iter()
+                .map(|it| it.certificate.clone())
+                .collect(),
             cluster_key: keys.cluster_key().map_err(|error| broken(&error))?,
         })
     }

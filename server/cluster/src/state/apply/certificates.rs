@@ -1,14 +1,11 @@
-//! Certificates: those of nodes, those all nodes share, and the authorities between nodes.
+//! Certificates: those of nodes, and those all nodes share.
 
 use std::collections::BTreeMap;
 
 use crate::state::{
-    ActionId, ActionKind, Authority, Certificate, CertificateName, Detail, ManagedBy, NodeStatus,
-    NodeUid, Object, Outcome, Refused, SharedCertificate, State, Time,
+    ActionId, ActionKind, Certificate, CertificateName, Detail, ManagedBy, NodeStatus, NodeUid,
+    Object, Outcome, Refused, SharedCertificate, State, Time,
 };
-
-/// As many as links can be made to trust at once.
-const AUTHORITIES_MAX: usize = 2;
 
 impl State {
     pub(super) fn rotate_certificates(
@@ -117,33 +114,6 @@ impl State {
             return Err(Refused::new(403, "required_certificate", description));
         }
         self.tell(at, "certificate_updated", [("name", name.name().into())]);
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn add_authority(
-        &mut self,
-        authority: Authority,
-        at: Time,
-    ) -> Result<Outcome, Refused> {
-        if self.authorities.iter().any(|it| it.certificate == authority.certificate) {
-            return Ok(Outcome::Unchanged);
-        }
-        if self.authorities.len() >= AUTHORITIES_MAX {
-            let description = "the authority is being replaced already";
-            return Err(Refused::conflict("rotation_running", description));
-        }
-        self.authorities.push(authority);
-        self.tell(at, "internal_ca_rotation_started", []);
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn drop_old_authority(&mut self, at: Time) -> Result<Outcome, Refused> {
-        if self.authorities.len() < 2 {
-            let description = "there is only one authority";
-            return Err(Refused::conflict("no_rotation_running", description));
-        }
-        self.authorities.remove(0);
-        self.tell(at, "internal_ca_rotated", []);
         Ok(Outcome::Done)
     }
 }
