@@ -147,7 +147,7 @@ impl View<'_> {
                 rotation.is_alarming(threshold)
             };
             if alarming {
-                names.push(certificate.name.name());
+                names.push(certificate.name.as_str());
             }
         }
         let on = !names.is_empty();

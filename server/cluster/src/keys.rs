@@ -75,6 +75,12 @@ impl Keys {
         Ok(Authority::sealed(&authority, &key, now)?)
     }
 
+    /// What seals this node's records of the control plane. Read anew each time: the node may have left one
+    /// cluster for another.
+    pub(crate) fn record_key(&self) -> Result<SealKey, KeysError> {
+        Ok(SealKey::open(&self.store.seal_key_file())?.for_purpose("control plane")?)
+    }
+
     /// The authorities whose keys open here.
     pub fn can_sign(&self, state: &State) -> BTreeSet<String> {
         let Ok(key) = SealKey::open(&self.store.seal_key_file()) else { return BTreeSet::new() };

@@ -66,7 +66,7 @@ pub async fn watch(member: Arc<Member>) {
 async fn take_part(member: &Arc<Member>, node: NodeUid, action: ActionId, name: Option<String>) {
     let planes: Vec<Plane> = Plane::ALL
         .into_iter()
-        .filter(|plane| name.as_deref().is_none_or(|name| name == name_of(*plane).name()))
+        .filter(|plane| name.as_deref().is_none_or(|name| name == name_of(*plane).as_str()))
         .collect();
     let error = renew(member, node, &planes).await.err().map(|error| format!("{error:#}"));
     if let Some(error) = &error {
@@ -202,7 +202,7 @@ async fn signed(member: &Member, node: NodeUid, requests: &str) -> Result<Vec<St
 
 /// Has the links that there are show the certificates of now.
 async fn renew_links(member: &Arc<Member>) -> Result<()> {
-    member.control.renew_links();
+    member.control.renew_links().await;
     let server = Arc::clone(&member.server);
     blocking(move || {
         internode::renew_links(&server);
@@ -224,15 +224,10 @@ async fn tell(member: &Arc<Member>, node: NodeUid, failure: Option<String>) -> R
         certificates.push(described(&member.store.credential(plane)?, node, failure.clone())?);
     }
     for status in member.table.statuses(SystemTime::now()) {
-        let Some(name) = CertificateName::parse(status.name.as_str()) else { continue };
         certificates.push(Certificate {
-            name,
+            name: status.name,
             node_uid: node,
-            managed_by: match status.managed_by {
-                carnelian_tls::certificates::ManagedBy::Cluster => ManagedBy::Cluster,
-                carnelian_tls::certificates::ManagedBy::Customer => ManagedBy::Customer,
-                carnelian_tls::certificates::ManagedBy::ClientCa => ManagedBy::ClientCa,
-            },
+            managed_by: status.managed_by,
             subject: status.subject,
             issuer: status.issuer,
             serial: status.serial,

@@ -196,10 +196,10 @@ impl Member {
         let own = folder.join(FOLDER);
         make_folder(&own)?;
         let world = plane::World { server: Arc::clone(&server) };
-        let control =
-            Control::open(&own, Arc::new(world)).await.context("The control plane's store")?;
         let keys = Arc::new(Keys::open(&folder)?);
-        control.use_keys(Arc::clone(&keys));
+        let control = Control::open(&own, Arc::new(world), Some(Arc::clone(&keys)))
+            .await
+            .context("The control plane's store")?;
         server.internode.register(plane::NAME, Arc::new(plane::Answers(control.clone())));
         let store = Store::open(&folder)?;
         let table = Arc::new(CertificateTable::open(&folder)?);

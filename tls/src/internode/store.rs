@@ -128,7 +128,7 @@ impl Store {
         self.folder.join(TRUST).exists()
     }
 
-    /// Authorities and revocations. The members of the cluster are not kept here.
+    /// Authorities and revocations.
     pub fn trust(&self) -> Result<Trust, Error> {
         let path = self.folder.join(TRUST);
         let named = |error: Error| Error::BadFile { path: path.clone(), reason: error.to_string() };

@@ -58,7 +58,7 @@ pub const ROUTES: &[Route] = &[
 fn show(admin: &Admin, request: &Request) -> Reply {
     let table = admin.live.certificates();
     let mut wire = Map::new();
-    for name in carnelian_tls::certificates::CertificateName::ALL {
+    for name in CertificateName::ALL {
         let Some(certificate) = table.get(name).filter(|_| name.kind() != Kind::Internal) else {
             continue;
         };
@@ -203,7 +203,7 @@ async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
         admin.change(Change::KeepAuthority).await?;
         return Ok(Answer::empty());
     }
-    let name = CertificateName::parse(name).ok_or_else(|| {
+    let name: CertificateName = name.parse().map_err(|_| {
         Refusal::not_found("unknown_certificate", format!("There is no certificate {name:?}"))
     })?;
     admin.change(Change::DropCertificate(name)).await?;
@@ -218,16 +218,11 @@ fn status(admin: &Admin, _: &Request) -> Reply {
 }
 
 fn row(state: &State, certificate: &Certificate, now_s: i64) -> Value {
-    let plane = certificate
-        .name
-        .name()
-        .parse::<carnelian_tls::certificates::CertificateName>()
-        .map_or("client", |name| name.plane());
     let rotation = Rotation::of(state, certificate, now_s);
     let mut row = json!({
-        "name": certificate.name.name(),
+        "name": certificate.name.as_str(),
         "node_uid": certificate.node_uid.0,
-        "plane": plane,
+        "plane": certificate.name.plane(),
         "managed_by": certificate.managed_by,
         "subject": certificate.subject,
         "issuer": certificate.issuer,

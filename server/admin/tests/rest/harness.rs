@@ -77,7 +77,7 @@ impl Rig {
 
     pub async fn fresh_with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let control = Control::open(folder.path(), Arc::new(Alone)).await.unwrap();
+        let control = Control::open(folder.path(), Arc::new(Alone), None).await.unwrap();
         let live = Arc::new(Process::new(control.clone(), folder.path()));
         let plane: Arc<dyn Plane> = Arc::new(control.clone());
         let admin = Admin::new(plane, live.clone(), folder.path()).unwrap();
@@ -316,7 +316,7 @@ impl Process {
     fn adopt(&self, state: &State) {
         let shared = state.shared_certificates.iter().map(|(name, shared)| Shared {
             name: name.parse().unwrap(),
-            managed_by: carnelian_tls::certificates::ManagedBy::Customer,
+            managed_by: ManagedBy::Customer,
             certificate: shared.certificate.clone(),
             key: shared.key.as_ref().map(|key| String::from_utf8(key.0.clone()).unwrap().into()),
         });

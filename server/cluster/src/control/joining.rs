@@ -20,7 +20,7 @@ struct ToSign {
 
 impl Control {
     /// From here on this node signs while it leads, with the keys it keeps.
-    pub fn use_keys(&self, keys: Arc<Keys>) {
+    pub(super) fn use_keys(&self, keys: Arc<Keys>) {
         *self.0.keys.lock() = Some(keys);
         let control = self.clone().weak();
         self.answer(

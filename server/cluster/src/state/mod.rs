@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 
 pub use action::{Action, ActionId, ActionKind, ActionStatus, Detail, Object};
 pub use authority::{AUTHORITY_NAME, Authority, Replacement, SealedKey};
-pub use certificate::{Certificate, CertificateName, ManagedBy, SharedCertificate};
+pub use carnelian_tls::certificates::{CertificateName, ManagedBy};
+pub use certificate::{Certificate, SharedCertificate};
 pub use change::{
     AddNode, Change, CreateCluster, CreateUser, Outcome, PasswordChange, Refused, UserPatch,
 };

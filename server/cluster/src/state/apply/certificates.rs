@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use carnelian_tls::certificates::Kind;
+
 use crate::state::{
     ActionId, ActionKind, Certificate, CertificateName, Detail, ManagedBy, NodeStatus, NodeUid,
     Object, Outcome, Refused, SharedCertificate, State, Time,
@@ -15,7 +17,7 @@ impl State {
         at: Time,
     ) -> Result<Outcome, Refused> {
         if let Some(name) = &name {
-            let internal = CertificateName::parse(name).is_some_and(CertificateName::is_internal);
+            let internal = name.parse().is_ok_and(CertificateName::is_internal);
             if !internal || self.shared_certificates.contains_key(name) {
                 let description = format!("{name} is not made by the cluster for its nodes");
                 return Err(Refused::new(403, "unsupported_rotation", description));
@@ -69,7 +71,7 @@ impl State {
             return Err(Refused::bad("missing_field", "certificates is empty"));
         }
         for (name, new) in &certificates {
-            if CertificateName::parse(name).is_none() {
+            if name.parse::<CertificateName>().is_err() {
                 let description = format!("there is no certificate {name}");
                 return Err(Refused::new(403, "unknown_certificate", description));
             }
@@ -95,16 +97,16 @@ impl State {
         name: CertificateName,
         at: Time,
     ) -> Result<Outcome, Refused> {
-        let found = self.shared_certificates.remove(name.name());
+        let found = self.shared_certificates.remove(name.as_str());
         // A customer's pair between nodes gives way to the cluster's own.
         let own = found.as_ref().is_some_and(|it| it.managed_by == ManagedBy::Customer);
-        let may_go = name.is_optional() || name.is_internal() && own;
+        let may_go = name.kind() == Kind::Optional || name.is_internal() && own;
         if !may_go {
-            let description = format!("{} has to be there", name.name());
+            let description = format!("{} has to be there", name.as_str());
             return Err(Refused::new(403, "required_certificate", description));
         }
         if found.is_none() {
-            let description = format!("there is no {}", name.name());
+            let description = format!("there is no {}", name.as_str());
             return Err(Refused::unknown("certificate_not_exist", description));
         }
         let wants_ca =
@@ -113,7 +115,7 @@ impl State {
             let description = "authentication by certificate is on";
             return Err(Refused::new(403, "required_certificate", description));
         }
-        self.tell(at, "certificate_updated", [("name", name.name().into())]);
+        self.tell(at, "certificate_updated", [("name", name.as_str().into())]);
         Ok(Outcome::Done)
     }
 }
