@@ -9,7 +9,10 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use carnelian_config::{Config, TransitEncryption};
-use carnelian_tls::{Acceptor, ConfigError, Configuration, Connector, TlsError, TlsSession};
+use carnelian_tls::certificates::Certificate;
+use carnelian_tls::{
+    Acceptor, ConfigError, Configuration, Connector, Identity, TlsError, TlsSession,
+};
 
 use crate::log;
 use crate::settings::{self, given};
@@ -19,6 +22,8 @@ pub struct Encryption {
     /// Where the client CA and certificates of our own making lie. It stays when `dir` changes: clients trust
     /// that CA.
     folder: PathBuf,
+    /// What the cluster shows to clients in the place of those.
+    given: ArcSwapOption<Certificate>,
 }
 
 impl Encryption {
@@ -29,7 +34,8 @@ impl Encryption {
 
     /// The same where what is of our own making lies in this folder.
     pub fn in_folder(config: &Config, folder: &Path) -> Result<Self, ConfigError> {
-        let encryption = Self { acceptor: ArcSwapOption::empty(), folder: folder.to_owned() };
+        let (acceptor, given) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        let encryption = Self { acceptor, folder: folder.to_owned(), given };
         match encryption.reload(config) {
             Err(error) if !is_asked_for(config) => {
                 log::warning!("Serving without TLS: {error}");
@@ -41,7 +47,12 @@ impl Encryption {
 
     /// Puts other settings in force for handshakes to come; where that fails, the old ones stay.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
-        let settings = settings::tls(config, &self.folder)?;
+        let mut settings = settings::tls(config, &self.folder)?;
+        if let (Identity::SelfMade { .. }, Some(given)) =
+            (&settings.identity, self.given.load_full())
+        {
+            settings.identity = Identity::Given(given);
+        }
         match &*self.acceptor.load() {
             Some(acceptor) => acceptor.reload(&settings, SystemTime::now())?,
             None => {
@@ -53,6 +64,25 @@ impl Encryption {
             log::notice!("TLS: {note}");
         }
         Ok(())
+    }
+
+    /// Has clients see this certificate, from the next handshake on, unless the configuration names another; without
+    /// one, what is made here.
+    pub fn show(
+        &self,
+        config: &Config,
+        certificate: Option<&Arc<Certificate>>,
+    ) -> Result<(), ConfigError> {
+        let before = self.given.load_full();
+        if before.as_ref().map(Arc::as_ptr) == certificate.map(Arc::as_ptr) {
+            return Ok(());
+        }
+        self.given.store(certificate.cloned());
+        let result = self.reload(config);
+        if result.is_err() {
+            self.given.store(before);
+        }
+        result
     }
 
     /// A session for a new connection; none where the server has no certificate.

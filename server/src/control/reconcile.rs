@@ -14,7 +14,7 @@ use carnelian_cluster::state::{
 };
 use carnelian_tls::internode::NodeUid as NodeName;
 
-use super::{Member, spec};
+use super::{Member, shared, spec};
 use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
 use crate::log;
@@ -154,6 +154,7 @@ fn apply(
     let settings = &described.settings;
     let Ok(database) = server.database(uid) else {
         server.create_database(spec::of(described, &server.config().bind))?;
+        shared::show_to_clients(member)?;
         return take_role(member, state, node, described);
     };
     let is_as_before = before.is_some_and(|before| {

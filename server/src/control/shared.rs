@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    CertificateName, ClusterSettings, DEFAULT_NAME, SealedKey, SharedCertificate, State, Time,
-    TlsVersion,
+    CertificateName, ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State,
+    Time, TlsVersion,
 };
 use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::internode::SealKey;
@@ -148,5 +148,19 @@ fn put_into_effect(member: &Member, state: &State) -> Result<()> {
     let key = member.key().context("this node has no key of the cluster")?;
     member.table.adopt(&from_state(state, &key)?)?;
     member.acceptor.reload(&settings_of(state))?;
+    show_to_clients(member)
+}
+
+/// Has all databases show what clients are to see. Where this node's own authority for clients has signed that,
+/// their own certificates, which are of the same authority and in two kinds, say more.
+pub fn show_to_clients(member: &Member) -> Result<()> {
+    let authority = ClientAuthority::open_or_create(&member.folder, SystemTime::now())?;
+    let proxy = member.table.get(CertificateName::Proxy).filter(|proxy| {
+        proxy.managed_by() == ManagedBy::Customer
+            || proxy.chain().last() != Some(authority.certificate())
+    });
+    for database in member.server.databases.read().clone() {
+        database.tls.show(&database.config(), proxy.as_ref())?;
+    }
     Ok(())
 }
