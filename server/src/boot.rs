@@ -279,6 +279,7 @@ impl Running {
             Some(path) => PidFile::create(config.dir.join(path)),
             None => None,
         };
+        standing::heed_huge_pages(&config);
         server.oom_score.heed(&config, config.replicaof.is_some());
         if config.set_proc_title {
             standing::set_title(&config, &server.identity.naming());
