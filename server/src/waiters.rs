@@ -152,14 +152,15 @@ impl Waiters {
         }
     }
 
-    /// Tells those who watch a key that it has changed. Whether clients wait for it.
+    /// Tells those who watch a key that it has changed. Whether clients wait for it, but for one that is
+    /// being served: it changes the key itself.
     pub fn tell(&self, db: usize, key: &[u8]) -> bool {
         let keys = self.keys.lock();
         let Some(line) = keys.get(db).and_then(|lines| lines.get(key)) else { return false };
         for watch in line.watches.values() {
             watch.tell();
         }
-        !line.waiting.is_empty()
+        line.waiting.values().any(|waiter| waiter.is_waiting())
     }
 
     /// Who waits for a key, the first behind `order`.
