@@ -9,9 +9,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State, Time, TlsVersion,
+    CertificateName, ClusterSettings, DEFAULT_NAME, SealedKey, SharedCertificate, State, Time,
+    TlsVersion,
 };
-use carnelian_tls::certificates::{self, CertificateTable, Names, Shared};
+use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::internode::SealKey;
 use carnelian_tls::{AdminSettings, ClientAuthority, MinVersion};
 use rustls::pki_types::CertificateDer;
@@ -62,11 +63,7 @@ pub fn to_state(
         let shared = SharedCertificate {
             certificate,
             key: sealed,
-            managed_by: match managed_by {
-                certificates::ManagedBy::Cluster => ManagedBy::Cluster,
-                certificates::ManagedBy::Customer => ManagedBy::Customer,
-                certificates::ManagedBy::ClientCa => ManagedBy::ClientCa,
-            },
+            managed_by,
             not_after: Time(u64::try_from(not_after).unwrap_or(0) * 1000),
             changed: Time(clock::wall_ms()),
         };
@@ -79,8 +76,8 @@ pub fn to_state(
 fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
     let mut all = Vec::new();
     for (name, shared) in &state.shared_certificates {
-        let name: certificates::CertificateName = name.parse()?;
-        if name.kind() == certificates::Kind::Internal {
+        let name: CertificateName = name.parse()?;
+        if name.is_internal() {
             continue;
         }
         let private = match &shared.key {
@@ -93,11 +90,7 @@ fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
         };
         all.push(Shared {
             name,
-            managed_by: match shared.managed_by {
-                ManagedBy::Cluster => certificates::ManagedBy::Cluster,
-                ManagedBy::Customer => certificates::ManagedBy::Customer,
-                ManagedBy::ClientCa => certificates::ManagedBy::ClientCa,
-            },
+            managed_by: shared.managed_by,
             certificate: shared.certificate.clone(),
             key: private,
         });
