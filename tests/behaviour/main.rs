@@ -43,6 +43,7 @@ mod replication_replica;
 mod replication_rules;
 mod replication_sentinel;
 mod replication_tls;
+mod roles;
 mod same_port;
 mod scripts;
 mod sets;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    AofPolicy, Database as Described, DatabasePatch, DatabaseSettings, EvictionPolicy,
-    Persistence as Kept, Size, SnapshotRule, TlsMode as Tls,
+    AofPolicy, Database as Described, DatabasePatch, DatabaseSettings, DatabaseUser,
+    EvictionPolicy, Persistence as Kept, Size, SnapshotRule, TlsMode as Tls,
 };
 use carnelian_config::{AppendFsync, Config, EvictionPolicy as Policy, SavePoint};
 
@@ -66,11 +66,12 @@ fn base_file(folder: &Path) -> PathBuf {
 }
 
 /// What this process is to make of a database that came with the control plane.
-pub fn of(described: &Described, bind: &[String]) -> DatabaseSpec {
+pub fn of(described: &Described, users: &[DatabaseUser], bind: &[String]) -> DatabaseSpec {
     let mut spec = DatabaseSpec::new(described.uid.0, &described.settings.name, described.port);
     spec.bind = bind.to_vec();
     let nothing = DatabaseSettings::default();
     change(&mut spec, described, &nothing, true);
+    spec.users = in_bytes(users);
     spec
 }
 
@@ -78,11 +79,13 @@ pub fn of(described: &Described, bind: &[String]) -> DatabaseSpec {
 pub fn of_first_again(
     database: &Database,
     described: &Described,
+    users: &[DatabaseUser],
     base: &DatabaseSettings,
 ) -> DatabaseSpec {
     let mut spec = DatabaseSpec::of(database);
     spec.name.clone_from(&described.settings.name);
     change(&mut spec, described, base, false);
+    spec.users = in_bytes(users);
     spec
 }
 
@@ -151,10 +154,14 @@ fn change(spec: &mut DatabaseSpec, described: &Described, base: &DatabaseSetting
         spec.access = Some(Access {
             passwords: described.passwords.iter().map(|it| it.clone().into_bytes()).collect(),
             default_user: settings.default_user,
-            users: Vec::new(),
         });
     }
     spec.data_internode_encryption = settings.data_internode_encryption;
+}
+
+fn in_bytes(users: &[DatabaseUser]) -> Vec<(String, Vec<Vec<u8>>)> {
+    let words = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect();
+    users.iter().map(|(name, it)| (name.clone(), words(it))).collect()
 }
 
 /// A number of bytes; none for `auto`.

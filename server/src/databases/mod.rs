@@ -230,6 +230,7 @@ impl Server {
             // Until there is one, the disk has nothing, or something older.
             database.snapshots.schedule();
         }
+        let has_users = !spec.user_changes(before.as_deref()).is_empty();
         for client in database.clients.list() {
             if client.has(bits::PRIMARY) || client.has(bits::REPLICA) {
                 // A link is no client, and has a way of its own.
@@ -237,7 +238,7 @@ impl Server {
             }
             if !spec.tls.allows(client.tls.load(Ordering::Relaxed)) {
                 client.kill();
-            } else if spec.access.is_some() {
+            } else if has_users {
                 // Its user may be gone, or may not hear what it is subscribed to.
                 client.recheck();
             }
@@ -307,8 +308,7 @@ fn set_users(
     before: Option<&DatabaseSpec>,
     config: &Config,
 ) -> Result<(), DatabaseError> {
-    let Some(access) = &spec.access else { return Ok(()) };
-    let changes = access.changes(before.and_then(|before| before.access.as_ref()));
+    let changes = spec.user_changes(before);
     acl.replace(&changes, config.acl_pubsub_default == "allchannels").map_err(user_error)
 }
 
@@ -319,8 +319,7 @@ fn check_users(
     before: Option<&DatabaseSpec>,
     config: &Config,
 ) -> Result<(), DatabaseError> {
-    let Some(access) = &spec.access else { return Ok(()) };
-    let changes = access.changes(before.and_then(|before| before.access.as_ref()));
+    let changes = spec.user_changes(before);
     acl.check_replace(&changes, config.acl_pubsub_default == "allchannels").map_err(user_error)
 }
 

@@ -128,8 +128,8 @@ fn a_port_that_is_taken_leaves_nothing_behind() {
     }
     let taken = bench.server.create_database(spec(1));
     assert!(matches!(taken, Err(DatabaseError::UidTaken(1))));
-    let bad = Access { users: vec![("a".into(), vec![b"+nothing".to_vec()])], ..Access::open() };
-    let bad = DatabaseSpec { access: Some(bad), ..spec(2) };
+    let users = vec![("a".into(), vec![b"+nothing".to_vec()])];
+    let bad = DatabaseSpec { users, ..spec(2) };
     assert!(matches!(bench.server.create_database(bad), Err(DatabaseError::User { .. })));
     let bad = DatabaseSpec { notify_keyspace_events: "Q".into(), ..spec(2) };
     assert!(matches!(bench.server.create_database(bad), Err(DatabaseError::Setting(_))));
@@ -300,8 +300,8 @@ fn a_database_is_changed_while_it_serves() {
         access: Some(Access {
             passwords: vec![b"new".to_vec(), b"other".to_vec()],
             default_user: true,
-            users: vec![user],
         }),
+        users: vec![user],
         maxclients: 2,
         data_internode_encryption: true,
         ..before

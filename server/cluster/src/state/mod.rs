@@ -11,10 +11,12 @@ mod authority;
 mod certificate;
 mod change;
 mod cluster;
+mod cron;
 mod database;
 mod event;
 mod jobs;
 mod node;
+mod permissions;
 mod policy;
 mod settings;
 mod time;
@@ -35,6 +37,7 @@ pub use cluster::{
     AlertPatch, AlertSetting, BigstoreDriver, Cluster, ClusterPatch, ClusterSettings, SentinelTls,
     Threshold, TlsVersion, alert_defaults,
 };
+pub use cron::Cron;
 pub use database::{
     AofPolicy, ClientCertificate, ConnsType, Database, DatabaseKind, DatabasePatch,
     DatabaseSettings, DatabaseStatus, EndpointType, Enforce, EvictionPolicy, HashSlots, IpType,
@@ -45,6 +48,7 @@ pub use database::{
 pub use event::{EVENTS_MAX, Event, Severity};
 pub use jobs::{Job, Jobs, JobsPatch, RotationJob};
 pub use node::{Node, NodeFacts, NodePatch, NodeSettings, NodeStatus};
+pub use permissions::DatabaseUser;
 pub use policy::{Policy, PolicyPatch, PubsubDefault, Sensitivity, UpgradePolicy};
 pub use time::Time;
 pub use user::{Management, RedisAcl, Role, User, UserStatus};
