@@ -129,7 +129,10 @@ fn the_database_of_the_configuration_file_keeps_its_own_users_beside_those_of_ro
         "--requirepass",
         "own-password",
         "--user",
-        "cid on >cid-password +ping",
+        "cid",
+        "on",
+        ">cid-password",
+        "+ping",
     ];
     let member = Member::start(1, carnelian_tests::cluster::PASSWORD, &args);
     member.eventually("/v1/cluster", |cluster| cluster["name"] == "test.local");
