@@ -14,7 +14,7 @@ use carnelian_cluster::state::{
 };
 use carnelian_tls::internode::NodeUid as NodeName;
 
-use super::{Member, spec};
+use super::{Member, shared, spec};
 use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
 use crate::log;
@@ -156,7 +156,8 @@ fn apply(
     let settings = &described.settings;
     let users = state.users_of(described);
     let Ok(database) = server.database(uid) else {
-        server.create_database(spec::of(described, &users, &server.config().bind))?;
+        let made = server.create_database(spec::of(described, &users, &server.config().bind))?;
+        shared::show(member, &made)?;
         return take_role(member, state, node, described);
     };
     let is_as_before = before.is_some_and(|before| {

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
     AofPolicy, Database as Described, DatabasePatch, DatabaseSettings, DatabaseUser,
-    EvictionPolicy, Persistence as Kept, Size, SnapshotRule, TlsMode as Tls,
+    EvictionPolicy, Persistence as Kept, Size, SnapshotRule, SubjectRule, SubjectValidation,
+    TlsMode as Tls,
 };
 use carnelian_config::{AppendFsync, Config, EvictionPolicy as Policy, SavePoint};
+use carnelian_tls::Subject;
 
 use crate::database::Database;
-use crate::databases::{Access, ClientTrust, DatabaseSpec, Persistence, TlsMode};
+use crate::databases::{Access, ClientSubjects, ClientTrust, DatabaseSpec, Persistence, TlsMode};
 
 /// The settings that database 1 had when it became one of the cluster's.
 const BASE: &str = "control-plane/database-1.json";
@@ -138,9 +140,16 @@ fn change(spec: &mut DatabaseSpec, described: &Described, base: &DatabaseSetting
             ),
         };
     }
-    if all || settings.maxclients != base.maxclients {
-        spec.maxclients = settings.maxclients;
+    spec.client_subjects = subjects(settings);
+    // The lesser of the two counts; 0 connections are any number.
+    let most = |settings: &DatabaseSettings| match settings.max_connections {
+        0 => settings.maxclients,
+        most => settings.maxclients.min(most),
+    };
+    if all || most(settings) != most(base) {
+        spec.maxclients = most(settings);
     }
+    spec.resp3 = settings.resp3;
     if all || settings.tracking_table_max_keys != base.tracking_table_max_keys {
         spec.tracking_table_max_keys = settings.tracking_table_max_keys;
     }
@@ -157,6 +166,29 @@ fn change(spec: &mut DatabaseSpec, described: &Described, base: &DatabaseSetting
         });
     }
     spec.data_internode_encryption = settings.data_internode_encryption;
+}
+
+/// Whom certificates of clients may be for.
+fn subjects(settings: &DatabaseSettings) -> ClientSubjects {
+    let rules = &settings.authorized_subjects;
+    match settings.client_cert_subject_validation_type {
+        SubjectValidation::Disabled => ClientSubjects::Anybody,
+        SubjectValidation::SanCn => {
+            ClientSubjects::Named(rules.iter().map(|rule| rule.cn.clone()).collect())
+        }
+        SubjectValidation::FullSubject => {
+            let subject = |rule: &SubjectRule| Subject {
+                common_name: Some(rule.cn.clone()),
+                organization: rule.o.clone(),
+                units: rule.ou.clone(),
+                locality: rule.l.clone(),
+                state: rule.st.clone(),
+                country: rule.c.clone(),
+                alternatives: Vec::new(),
+            };
+            ClientSubjects::Subjects(rules.iter().map(subject).collect())
+        }
+    }
 }
 
 fn in_bytes(users: &[DatabaseUser]) -> Vec<(String, Vec<Vec<u8>>)> {

@@ -7,6 +7,8 @@ use carnelian_config::{
     AppendFsync, ClientCertificates, Config, DirectiveId, EvictionPolicy, KeyspaceEvents,
     MemoryLimit, Permission, SavePoint, SetError, TransitEncryption,
 };
+use carnelian_tls::Subject;
+use rustls::pki_types::CertificateDer;
 
 use super::DatabaseError;
 use crate::acl::{DEFAULT, Replacement, has_spaces};
@@ -32,9 +34,13 @@ pub struct DatabaseSpec {
     pub users: Vec<(String, Vec<Vec<u8>>)>,
     pub tls: TlsMode,
     pub client_certificates: ClientTrust,
+    /// Whom certificates that clients show have to be for.
+    pub client_subjects: ClientSubjects,
     /// What is shown to clients; none: what the process shows.
     pub certificate: Option<CertificateFiles>,
     pub maxclients: u32,
+    /// Whether clients may choose RESP3.
+    pub resp3: bool,
     pub repl_backlog_size: u64,
     pub tracking_table_max_keys: u64,
     pub notify_keyspace_events: String,
@@ -78,6 +84,30 @@ pub enum ClientTrust {
     NotAsked,
     /// One that these lead to: certificates in PEM.
     Required(Vec<String>),
+}
+
+/// Whom a client's certificate may be for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientSubjects {
+    Anybody,
+    /// The common name, or another name, is one of these.
+    Named(Vec<String>),
+    /// The subject is one of these in all its parts.
+    Subjects(Vec<Subject>),
+}
+
+impl ClientSubjects {
+    pub fn admit(&self, certificate: &CertificateDer<'_>) -> bool {
+        if *self == Self::Anybody {
+            return true;
+        }
+        let Ok(subject) = Subject::of(certificate) else { return false };
+        match self {
+            Self::Anybody => true,
+            Self::Named(names) => names.iter().any(|name| subject.is_named(name)),
+            Self::Subjects(subjects) => subjects.iter().any(|one| subject.is(one)),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,8 +160,10 @@ impl DatabaseSpec {
             users: Vec::new(),
             tls: TlsMode::Disabled,
             client_certificates: ClientTrust::NotAsked,
+            client_subjects: ClientSubjects::Anybody,
             certificate: None,
             maxclients: built_in.maxclients,
+            resp3: true,
             repl_backlog_size: built_in.repl_backlog_size,
             tracking_table_max_keys: built_in.tracking_table_max_keys,
             notify_keyspace_events: String::new(),
@@ -165,8 +197,11 @@ impl DatabaseSpec {
             },
             client_certificates: kept
                 .map_or(ClientTrust::Unchanged, |spec| spec.client_certificates.clone()),
+            client_subjects: kept
+                .map_or(ClientSubjects::Anybody, |spec| spec.client_subjects.clone()),
             certificate: kept.and_then(|spec| spec.certificate.clone()),
             maxclients: config.maxclients,
+            resp3: kept.is_none_or(|spec| spec.resp3),
             repl_backlog_size: config.repl_backlog_size,
             tracking_table_max_keys: config.tracking_table_max_keys,
             notify_keyspace_events: shown(&config, DirectiveId::notify_keyspace_events),

@@ -33,21 +33,22 @@ pub struct RotationJob {
 }
 
 settings! {
-    /// `GET /v1/job_scheduler`. A patch is a JSON object that is merged into it job by job ([`Jobs::merged`]).
+    /// `GET /v1/job_scheduler`: renewing certificates and checking nodes; the others are there because clients
+    /// expect them, and are off. A patch is a JSON object that is merged into it job by job ([`Jobs::merged`]).
     Jobs, JobsFields {
         cert_rotation_job_settings: RotationJob = RotationJob {
             cron_expression: "0 * * * *".to_owned(),
             enabled: true,
             expiry_days_before_rotation: None,
         },
-        backup_job_settings: Job = Job::new("*/5 * * * *", true, &[]),
-        log_rotation_job_settings: Job = Job::new("*/5 * * * *", true, &[]),
+        backup_job_settings: Job = Job::new("*/5 * * * *", false, &[]),
+        log_rotation_job_settings: Job = Job::new("*/5 * * * *", false, &[]),
         node_checks_job_settings: Job = Job::new("0 * * * *", true, &[]),
         bdb_usage_report_job_settings: Job =
             Job::new("0 */1 * * *", false, &[("file_retention_days", 365.into())]),
         rotate_ccs_job_settings: Job = Job::new(
             "*/5 * * * *",
-            true,
+            false,
             &[("file_suffix", "5min".into()), ("rotate_max_num", 24.into())],
         ),
     }

@@ -27,6 +27,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::apply::SYSTEM_RESERVED_PORTS;
 pub use action::{Action, ActionId, ActionKind, ActionStatus, Detail, Object};
 pub use authority::{Authority, SealedKey};
 pub use certificate::{Certificate, CertificateName, ManagedBy, SharedCertificate};

@@ -101,8 +101,7 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
-    use super::super::*;
-    use super::*;
+    use crate::state::*;
 
     fn user(uid: u32, name: &str, roles: &[u32], password: &str) -> User {
         User {

@@ -66,6 +66,15 @@ impl State {
         if merged == self.jobs {
             return Ok(Outcome::Unchanged);
         }
+        let runs_here = Jobs {
+            cert_rotation_job_settings: merged.cert_rotation_job_settings.clone(),
+            node_checks_job_settings: merged.node_checks_job_settings.clone(),
+            ..self.jobs.clone()
+        };
+        if runs_here != merged {
+            let description = "only certificate rotation and node checks run by the clock here";
+            return Err(Refused::invalid("not_supported", description));
+        }
         let validity =
             self.cluster.as_ref().map_or(45, |it| it.settings.internal_cert_validity_days);
         check_rotation(&merged, validity)?;
