@@ -379,7 +379,11 @@ impl Service {
                 session.group(),
                 connection.session.shared.address
             );
-            acl::log_in_by_certificate(&self.worker, &mut connection.session, &session);
+            if acl::admits_certificate(&connection.session, &session) {
+                acl::log_in_by_certificate(&self.worker, &mut connection.session, &session);
+            } else {
+                connection.refusal = Some(Refusal::Subject);
+            }
             connection.transport = Transport::Tls(session);
             self.worker.counters(&connection.session.database).handshakes.add(1);
             if let Some(refusal) = connection.refusal {

@@ -194,6 +194,7 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         })?;
         protocol = Some(
             Protocol::from_version(version)
+                .filter(|version| *version != Protocol::Resp3 || allows_resp3(context))
                 .ok_or_else(|| CommandError::text("NOPROTO unsupported protocol version"))?,
         );
     }
@@ -234,6 +235,12 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     describe(context);
     Ok(Effect::None)
+}
+
+/// The cluster can keep a database to RESP2.
+fn allows_resp3(context: &Context<'_>) -> bool {
+    let spec = context.session.database.spec.load();
+    spec.as_ref().is_none_or(|spec| spec.resp3)
 }
 
 fn describe(context: &mut Context<'_>) {
