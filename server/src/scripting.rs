@@ -15,6 +15,7 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
+use crate::debugger::Debuggers;
 use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
 use crate::log;
 use crate::reactor;
@@ -38,6 +39,8 @@ pub struct Scripting {
     running: Mutex<Option<Arc<Running>>>,
     /// As of the last look.
     figures: Mutex<Figures>,
+    /// Scripts that are debugged.
+    pub debuggers: Debuggers,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may run what they may not run otherwise.
     pub denies_nothing: AtomicBool,
 }
@@ -152,6 +155,7 @@ impl Scripting {
 
     /// Ends a script that has run for too long, whatever it has done: its data are of no use to anybody any more.
     pub fn end_running(&self) {
+        self.debuggers.end();
         if let Some(running) = self.running() {
             running.killed.store(true, Ordering::Release);
         }
@@ -191,6 +195,8 @@ pub struct ScriptHost<'a, 'n> {
     /// The name, where it is a function.
     function: Option<&'a [u8]>,
     wrote: bool,
+    /// The last command was refused before it ran; taken back by who asks.
+    pub is_refused: bool,
     /// `redis.set_repl`: what it does is for followers too.
     is_logged: bool,
     start_ns: u64,
@@ -221,6 +227,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             may_exceed_memory: flags.contains(ScriptFlags::ALLOW_OOM),
             function,
             wrote: false,
+            is_refused: false,
             is_logged: true,
             start_ns,
             published: None,
@@ -340,6 +347,7 @@ impl Host for ScriptHost<'_, '_> {
         let entry = match self.admit(words) {
             Ok(entry) => entry,
             Err((entry, error)) => {
+                self.is_refused = true;
                 let counters = self.nest.worker.counters(self.database);
                 if let Some(entry) = entry {
                     counters.commands[entry.id].rejected.add(1);

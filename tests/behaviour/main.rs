@@ -44,6 +44,7 @@ mod replication_rules;
 mod replication_sentinel;
 mod replication_tls;
 mod same_port;
+mod script_debug;
 mod scripts;
 mod sets;
 mod snapshots;
