@@ -358,8 +358,7 @@ impl Job {
         }
         let place = (&self.server.registry, &**database);
         let (keys, arguments) = words[3..].split_at(count);
-        let inner =
-            ScriptHost::new(&mut nest, place, words, None, handle.flags, is_read_only, &[]);
+        let inner = ScriptHost::new(&mut nest, place, words, None, handle.flags, is_read_only, &[]);
         let mut host = DebugHost { inner, job: self, copied: SegmentSet::default() };
         let run = Run { keys, arguments, host: &mut host, protocol: self.protocol, out: reply };
         engine.run_script(&handle, run);

@@ -47,10 +47,7 @@ fn a_script_is_stepped_through_and_its_changes_stay_or_go() {
             let mut other = server.connect();
             other.call("DEL k");
             let first = begin(&mut client, mode, ADD, &["k"]);
-            assert_eq!(
-                first,
-                ["* Stopped at 1, stop reason = step over", "-> 1   local sum = 0"]
-            );
+            assert_eq!(first, ["* Stopped at 1, stop reason = step over", "-> 1   local sum = 0"]);
             assert_eq!(ask(&mut client, "s")[1], "-> 2   for i = 1, 2 do");
             assert_eq!(ask(&mut client, "n")[1], "-> 3     sum = sum + i");
             assert_eq!(ask(&mut client, "p i"), ["<value> 1"]);
@@ -71,16 +68,10 @@ fn a_script_is_stepped_through_and_its_changes_stay_or_go() {
                 ]
             );
             assert_eq!(ask(&mut client, "p"), ["<value> sum = 3"]);
-            assert_eq!(
-                ask(&mut client, "s")[..2],
-                ["<redis> set k 3", "<reply> \"+OK\""]
-            );
+            assert_eq!(ask(&mut client, "s")[..2], ["<redis> set k 3", "<reply> \"+OK\""]);
             assert_eq!(ask(&mut client, "r get k"), ["<redis> get k", "<reply> \"3\""]);
             assert_eq!(ask(&mut client, "e redis.call('get', KEYS[1])"), ["<retval> \"3\""]);
-            assert_eq!(
-                ask(&mut client, "s"),
-                ["<redis> incr k", "<reply> 4", "<endsession>"]
-            );
+            assert_eq!(ask(&mut client, "s"), ["<redis> incr k", "<reply> 4", "<endsession>"]);
             client.expect_next(":4");
             client.expect_closed();
             let found = other.call("GET k");
@@ -166,30 +157,36 @@ fn what_cannot_run_ends_the_session_with_its_error() {
 fn others_are_served_beside_a_script_that_is_debugged_apart() {
     let server = server();
     let mut other = server.connect();
-    other.script("
+    other.script(
+        "
         SET k old => +OK
         RPUSH list a b => :2
         WATCH k => +OK
-    ");
+    ",
+    );
     let mut client = server.connect();
     let script = "redis.call('set', 'k', 'new')\nredis.call('del', 'list')\nredis.call('flushall')\nreturn redis.call('dbsize')";
     begin(&mut client, "YES", script, &[]);
     ask(&mut client, "s");
-    other.script("
+    other.script(
+        "
         GET k => old
         LRANGE list 0 -1 => [a b]
         EVAL \"return redis.call('GET', 'k')\" 0 => old
-    ");
+    ",
+    );
     ask(&mut client, "s");
     ask(&mut client, "s");
     assert_eq!(ask(&mut client, "r keys *"), ["<redis> keys *", "<reply> []"]);
     // Nothing that it does is heard of.
-    other.script("
+    other.script(
+        "
         MULTI => +OK
         GET k => +QUEUED
         EXEC => [old]
         DBSIZE => :2
-    ");
+    ",
+    );
     let mut second = server.connect();
     begin(&mut second, "YES", "return redis.call('get', 'k')", &[]);
     assert_eq!(ask(&mut second, "s")[1], "<reply> \"old\"");
@@ -293,7 +290,12 @@ fn what_is_debugged_in_place_is_logged() {
     }
     let server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let mut client = server.connect();
-    begin(&mut client, "SYNC", "redis.call('set', 'k', 'v')\nreturn redis.call('lpush', 'l', '1')", &[]);
+    begin(
+        &mut client,
+        "SYNC",
+        "redis.call('set', 'k', 'v')\nreturn redis.call('lpush', 'l', '1')",
+        &[],
+    );
     assert_eq!(ask(&mut client, "c"), ["<endsession>"]);
     client.expect_next(":1");
     client.expect_closed();

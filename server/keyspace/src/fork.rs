@@ -81,7 +81,8 @@ mod tests {
         let hash = keyspace.hash(key);
         let mut access = keyspace.lock_all();
         let entry = string_entry(key, b"value", expiry);
-        let loaded = access.segment_mut(segment_of(hash)).load(db, hash, entry, 7, Present::Replaced);
+        let loaded =
+            access.segment_mut(segment_of(hash)).load(db, hash, entry, 7, Present::Replaced);
         assert_eq!(loaded, Ok(()));
     }
 

@@ -196,9 +196,8 @@ impl Debugger {
                 self.list(if 0 < around { around } else { self.line }, context);
             }
             b"w" | b"whole" => self.list(1, 1_000_000),
-            _ => self.log(
-                b"<error> Unknown Redis Lua debugger command or wrong number of arguments.",
-            ),
+            _ => self
+                .log(b"<error> Unknown Redis Lua debugger command or wrong number of arguments."),
         }
         None
     }
@@ -215,7 +214,9 @@ impl Debugger {
         }
         match self.shown_bytes {
             0 => self.log(b"<value> replies are unlimited."),
-            bytes => self.log(format!("<value> replies are truncated at {bytes} bytes.").as_bytes()),
+            bytes => {
+                self.log(format!("<value> replies are truncated at {bytes} bytes.").as_bytes())
+            }
         }
     }
 
@@ -238,7 +239,8 @@ impl Debugger {
                 }
                 Some(line) if 0 < line => self.add_breakpoint(line),
                 Some(line) => {
-                    let place = self.breakpoints.iter().position(|it| line.checked_neg() == Some(*it));
+                    let place =
+                        self.breakpoints.iter().position(|it| line.checked_neg() == Some(*it));
                     if let Some(place) = place {
                         self.breakpoints.remove(place);
                         self.log(b"Breakpoint removed.");
@@ -526,7 +528,9 @@ mod tests {
         debugger.line = 2;
         assert!(debugger.stop(Event::Line).is_some());
         let told = String::from_utf8(debugger.take_pending()).unwrap();
-        assert!(told.contains("reason = break point\r\n+->#4") && told.contains("breakpoint() called"));
+        assert!(
+            told.contains("reason = break point\r\n+->#4") && told.contains("breakpoint() called")
+        );
         debugger.abandon();
         debugger.line = 4;
         assert_eq!(debugger.stop(Event::Line), None);
@@ -548,7 +552,10 @@ mod tests {
         assert_eq!(told("b 9 x"), "*2|+Wrong line number.|+Invalid argument:'x'|");
         assert_eq!(told("break 1"), "*2|+  #1   local a = 1|+   2   local b = 2|");
         assert_eq!(told("b"), "*2|+1 breakpoints set:|+  #1   local a = 1|");
-        assert_eq!(told("b -1 -1"), "*2|+Breakpoint removed.|+No breakpoint in the specified line.|");
+        assert_eq!(
+            told("b -1 -1"),
+            "*2|+Breakpoint removed.|+No breakpoint in the specified line.|"
+        );
         assert_eq!(told("b -9223372036854775808"), "*1|+No breakpoint in the specified line.|");
         assert_eq!(told("b 0"), "*1|+All breakpoints removed.|");
     }

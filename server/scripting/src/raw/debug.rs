@@ -185,7 +185,8 @@ fn note_end(place: &mut Option<(Vec<u8>, Vec<u8>)>, source: &[u8], line: c_int) 
 fn guarded<R>(work: impl FnOnce(Slot<'_>) -> R) -> Option<R> {
     current(|Slot { host, run }| {
         let (host, run) = (host, run);
-        let done = catch_unwind(AssertUnwindSafe(|| work(Slot { host: &mut *host, run: &mut *run })));
+        let done =
+            catch_unwind(AssertUnwindSafe(|| work(Slot { host: &mut *host, run: &mut *run })));
         done.map_err(|payload| {
             run.panic = Some(Panic(payload));
             run.killed = true;
@@ -473,13 +474,7 @@ unsafe fn show(state: *mut lua_State, prefix: &[u8]) {
 ///
 /// # Safety
 /// There is a value at `at`, counted from the bottom, and room for three at each depth.
-unsafe fn describe(
-    state: *mut lua_State,
-    at: c_int,
-    out: &mut Vec<u8>,
-    most: usize,
-    depth: usize,
-) {
+unsafe fn describe(state: *mut lua_State, at: c_int, out: &mut Vec<u8>, most: usize, depth: usize) {
     let Some(depth) = depth.checked_sub(1) else {
         return out.extend_from_slice(b"<max recursion level reached! Nested table?>");
     };
@@ -522,8 +517,8 @@ unsafe fn describe_table(
         let mut next = 1.0;
         ffi::lua_pushnil(state);
         while ffi::lua_next(state, at) != 0 {
-            let is_next =
-                ffi::lua_type(state, -2) == ffi::LUA_TNUMBER && ffi::lua_tonumber(state, -2) == next;
+            let is_next = ffi::lua_type(state, -2) == ffi::LUA_TNUMBER
+                && ffi::lua_tonumber(state, -2) == next;
             ffi::lua_settop(state, -2);
             if !is_next {
                 is_list = false;
