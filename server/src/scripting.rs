@@ -236,16 +236,18 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         }
     }
 
+    fn find(&self, words: &[&[u8]]) -> Option<&'a Entry> {
+        let entry = self.registry.find(words[0])?;
+        match words.get(1) {
+            Some(word) if !entry.subcommands.is_empty() => self.registry.find_sub(entry, word),
+            _ => Some(entry),
+        }
+    }
+
     /// Whether the command may be called; its entry.
     fn admit(&self, words: &[&[u8]]) -> Result<&'a Entry, (Option<&'a Entry>, CommandError)> {
-        let registry = self.registry;
         let unknown = || (None, CommandError::text("ERR Unknown Redis command called from script"));
-        let mut entry = registry.find(words[0]).ok_or_else(unknown)?;
-        if !entry.subcommands.is_empty()
-            && let Some(word) = words.get(1)
-        {
-            entry = registry.find_sub(entry, word).ok_or_else(unknown)?;
-        }
+        let entry = self.find(words).ok_or_else(unknown)?;
         if !entry.accepts(words.len()) {
             return Err((
                 None,
@@ -375,13 +377,7 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn acl_check(&mut self, words: &[&[u8]]) -> Option<bool> {
-        let registry = self.registry;
-        let mut entry = registry.find(words[0])?;
-        if !entry.subcommands.is_empty()
-            && let Some(word) = words.get(1)
-        {
-            entry = registry.find_sub(entry, word)?;
-        }
+        let entry = self.find(words)?;
         let session = &*self.nest.session;
         if session.may_do_all() {
             return Some(true);
@@ -393,7 +389,7 @@ impl Host for ScriptHost<'_, '_> {
 
     /// There is one log for the file and for replicas: what is for one that there is goes to both.
     fn set_repl(&mut self, targets: u8) {
-        let has_file = self.nest.worker.server.config().appendonly;
+        let has_file = self.database.aof.is_on();
         let has_replicas = self.database.log.keeps_backlog();
         self.is_logged =
             targets == 3 || (targets & 1 != 0 && has_file) || (targets & 2 != 0 && has_replicas);

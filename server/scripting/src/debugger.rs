@@ -295,7 +295,7 @@ impl Debugger {
         if PENDING_BYTES_MAX < self.pending.len() {
             return;
         }
-        let line = match PENDING_BYTES_MAX < self.pending.len() + line.len() {
+        let line: &[u8] = match PENDING_BYTES_MAX < self.pending.len() + line.len() {
             true => b"<hint> The script has told more than is kept: the rest is left out.",
             false => line,
         };

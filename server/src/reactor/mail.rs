@@ -100,7 +100,7 @@ impl Reactor {
             Message::Dismiss(client, bytes, logged) => {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
                 if let Some(connection) = self.core.connections.get_mut(token) {
-                    connection.session.note_logged(Some(logged));
+                    connection.session.logged = connection.session.logged.max(logged);
                     self.service.deliver(connection, &bytes);
                     connection.close_when_flushed(self.service.worker.clock.monotonic_ms());
                     self.touch(token);

@@ -184,7 +184,6 @@ fn note_end(place: &mut Option<(Vec<u8>, Vec<u8>)>, source: &[u8], line: c_int) 
 /// Has the host do something from inside of Lua: a panic of it waits until Lua has been left.
 fn guarded<R>(work: impl FnOnce(Slot<'_>) -> R) -> Option<R> {
     current(|Slot { host, run }| {
-        let (host, run) = (host, run);
         let done =
             catch_unwind(AssertUnwindSafe(|| work(Slot { host: &mut *host, run: &mut *run })));
         done.map_err(|payload| {
