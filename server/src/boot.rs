@@ -465,6 +465,10 @@ impl Running {
                 database.snapshots.wait_until_idle();
             }
         }
+        for database in &databases {
+            // They may hold what is to be saved, and wait for somebody.
+            database.scripting.debuggers.end();
+        }
         let mut saved = databases.clone();
         saved.retain(|database| is_saved(database, flags));
         if saved.is_empty() {

@@ -97,8 +97,13 @@ impl Session {
     /// Ends a transaction that has begun, and every watch.
     pub fn discard(&mut self) {
         self.transaction = None;
-        self.shared.queued.store(-1, Ordering::Relaxed);
+        self.note_none_queued();
         self.unwatch();
+    }
+
+    fn note_none_queued(&self) {
+        self.shared.queued.store(-1, Ordering::Relaxed);
+        self.shared.queued_bytes.store(0, Ordering::Relaxed);
     }
 
     pub fn unwatch(&mut self) {
@@ -131,7 +136,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let Some(transaction) = context.session.transaction.take() else {
         return Err(CommandError::text("ERR EXEC without MULTI"));
     };
-    context.session.shared.queued.store(-1, Ordering::Relaxed);
+    context.session.note_none_queued();
     if transaction.is_broken {
         context.session.unwatch();
         return Err(CommandError::text(

@@ -96,7 +96,7 @@ directives! {
     tls_session_cache_size: u32 = "20480", int(0, I32_MAX), AnyTime, Obeyed;
     tls_session_cache_timeout: u32 = "300", int(0, I32_MAX), AnyTime, Obeyed;
     tls_replication: bool = "no", Kind::Bool, AnyTime, Obeyed;
-    tls_cluster: bool = "no", Kind::Bool, AnyTime, Later;
+    tls_cluster: bool = "no", Kind::Bool, AnyTime, Obeyed;
 
     // General.
     daemonize: bool = "no", Kind::Bool, StartOnly, Obeyed;
