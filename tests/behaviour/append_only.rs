@@ -432,3 +432,38 @@ fn writes_are_refused_while_the_disk_is_full_and_taken_when_it_is_not() {
         assert_eq!(digest(&mut server.connect()), before);
     }
 }
+
+#[test]
+fn who_waits_for_a_disk_that_stays_full_is_disconnected() {
+    if !is_carnelian() {
+        return; // Redis ends with `always`.
+    }
+    let mut server = Server::starter()
+        .through(&["bash", "-c", "trap '' XFSZ; exec \"$@\"", "-"])
+        .args(&ON)
+        .args(&["--appendfsync", "always", "--logfile", ""])
+        .start();
+    let mut reader = server.connect();
+    reader.expect("SET a 1", "+OK");
+    limit_files(&server, Some(64 << 10));
+    let mut writer = server.connect();
+    let value = "x".repeat(70_000);
+    writer.send(format!("SET big {value}\r\nGET a\r\n").as_bytes());
+    wait_until("the trouble", || info(&mut reader, "aof_last_write_status") == "err");
+    assert_eq!(writer.read_to_close(), b"", "neither the write nor what follows it is answered");
+    let line = "closing the connections of clients that wait for their writes to be on disk";
+    assert!(server.log().contains(line), "{}", server.log());
+    // Who has written nothing since goes on, and nobody new can begin to wait.
+    reader.expect("GET a", "1");
+    let refused = "-MISCONF Errors writing to the AOF file: File too large";
+    server.connect().expect("SET b 1", refused);
+    limit_files(&server, None);
+    wait_until("room", || info(&mut reader, "aof_last_write_status") == "ok");
+    reader.expect("SET b 1", "+OK");
+    let before = digest(&mut reader);
+    server.kill();
+    server.start_again().expect("a start");
+    let mut reader = server.connect();
+    assert_eq!(digest(&mut reader), before);
+    reader.expect("STRLEN big", ":70000");
+}
