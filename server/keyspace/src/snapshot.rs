@@ -146,11 +146,7 @@ impl OpenCut {
     }
 
     /// Takes over a table that is about to be freed; gives it back if nothing in it is stale.
-    pub(crate) fn hand_over(
-        &mut self,
-        db: usize,
-        mut table: Table<Value>,
-    ) -> Option<Table<Value>> {
+    pub(crate) fn hand_over(&mut self, db: usize, mut table: Table<Value>) -> Option<Table<Value>> {
         if let Some(long) = self.long.take_if(|long| long.db == db)
             && let Some(mut entry) = table.find_mut(table.hash(&long.key), &long.key)
         {
@@ -249,7 +245,8 @@ impl Walk {
         };
         if let Some(Handed { place, table }) = self.handed.last_mut() {
             // Nobody else knows of it any more: no lock is needed.
-            if is_silent || visit_some(table, place, &mut show, |_| false, &mut goes_on) == Met::End {
+            if is_silent || visit_some(table, place, &mut show, |_| false, &mut goes_on) == Met::End
+            {
                 self.handed.pop();
             }
             return false;

@@ -114,8 +114,7 @@ impl Snapshot {
         let mut hold = Hold::from(access);
         let head = Head::of(database, &hold, plan);
         let records = head.records;
-        let kept =
-            Arc::new(Kept::new(records, Arc::clone(&progress)));
+        let kept = Arc::new(Kept::new(records, Arc::clone(&progress)));
         let walk = hold.cut(Arc::clone(&kept) as Arc<dyn Sink>, || {})?;
         let dirty = database.stats.sum(|counters| &counters.dirty);
         let aux = at_cut();

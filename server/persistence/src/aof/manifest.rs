@@ -127,7 +127,9 @@ impl Manifest {
         let (incr, bases): (Vec<_>, Vec<_>) =
             self.history.iter().partition(|entry| entry.name.ends_with(INCR_SUFFIX));
         if self.base.is_some() && bases.is_empty() && !incr.is_empty() {
-            return Err(ManifestError::whole("Found a file of the past without the base it followed"));
+            return Err(ManifestError::whole(
+                "Found a file of the past without the base it followed",
+            ));
         }
         let first = self.incr.first().map_or(i64::MAX, |first| first.sequence);
         if incr.iter().any(|entry| first <= entry.sequence) {
@@ -146,6 +148,10 @@ impl Manifest {
         for pair in words.chunks_exact(2) {
             let value = &pair[1];
             if pair[0].eq_ignore_ascii_case(b"file") {
+                if name.is_some() {
+                    // Two lines have become one.
+                    return Err(INVALID);
+                }
                 if value.iter().any(|byte| matches!(byte, b'/' | b'\\')) {
                     return Err("File can't be a path, just a filename");
                 }

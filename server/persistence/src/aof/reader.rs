@@ -243,12 +243,7 @@ impl Reading<'_> {
     }
 
     /// Fetches the rest of a command that begins at `from`, or says that there is none.
-    fn read_on(
-        &mut self,
-        from: usize,
-        wanted: usize,
-        replay: &mut dyn Replay,
-    ) -> Result<(), Stop> {
+    fn read_on(&mut self, from: usize, wanted: usize, replay: &mut dyn Replay) -> Result<(), Stop> {
         let wanted = from.saturating_add(wanted);
         // Not for what cannot be there: a damaged length would have all the rest read at once.
         if self.input.offset().saturating_add(wanted as u64) <= self.input.length() {

@@ -251,7 +251,8 @@ fn with_groups(groups: usize, pending: &[(u64, usize)]) -> Loaded<'static> {
 
 /// A value of each type that is written in pieces.
 fn long_samples() -> Vec<Loaded<'static>> {
-    let word = |number: usize| format!("a word of some length and its number {number}").into_bytes();
+    let word =
+        |number: usize| format!("a word of some length and its number {number}").into_bytes();
     let words: Vec<_> = (0..3000).map(word).collect();
     let score = |(at, word): (usize, &Vec<u8>)| (word.clone(), (at % 100) as f64 / 7.0);
     let field = |expires: bool| {
