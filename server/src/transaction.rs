@@ -166,6 +166,9 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         wanted.insert(segment_of(keyspace.hash(key)));
     }
 
+    // A command that changes the configuration asks for this while it has locks: see `Server::changing`.
+    let server = transaction.has(Flags::ADMIN).then(|| Arc::clone(&context.worker.server));
+    let _changing = server.as_ref().map(|server| server.changing.lock());
     let is_primary = context.session.primary.is_some();
     let locked = match is_bounded {
         true if is_primary => Ok(keyspace.lock(wanted)),

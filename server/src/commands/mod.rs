@@ -28,6 +28,7 @@ mod transaction;
 mod wait;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use carnelian_commands::{
     Call, Categories, CommandError, DataCommand, Effect, Flags, Group, Scope,
@@ -141,6 +142,10 @@ impl Context<'_> {
         if let Some(held) = &mut self.held {
             return Ok(work(&mut Nest { worker, session, held: &mut **held, nesting }, out));
         }
+        // A script may change the configuration only where DEBUG lets it: see `Server::changing`.
+        let may_configure = database.scripting.denies_nothing.load(Ordering::Relaxed);
+        let server = may_configure.then(|| Arc::clone(&worker.server));
+        let _changing = server.as_ref().map(|server| server.changing.lock());
         let locked = database.keyspace.lock_lazily_unless_busy();
         let mut access = locked.map_err(|_| CommandError::text(database.scripting.busy_text()))?;
         let result = work(&mut Nest { worker, session, held: &mut access, nesting }, out);
