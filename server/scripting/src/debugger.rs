@@ -256,7 +256,7 @@ impl Debugger {
         if self.breakpoints.len() == BREAKPOINTS_MAX {
             return self.log(b"Too many breakpoints set.");
         }
-        if self.source.len() as i64 <= line - 1 || self.breakpoints.contains(&line) {
+        if (self.source.len() as i64) < line || self.breakpoints.contains(&line) {
             return self.log(b"Wrong line number.");
         }
         self.breakpoints.push(line);

@@ -395,8 +395,8 @@ mod tests {
             read_of("MIGRATE host 1 - 2 0 COPY REPLACE AUTH2 me it KEYS a b").unwrap();
         assert!(plan.copies && plan.replaces && keys == [b"a", b"b"]);
         assert_eq!((plan.auth.len(), plan.db, plan.timeout), (3, 2, Duration::from_secs(1)));
-        assert_eq!(read_of("MIGRATE host 1 k 2 0 AUTH").unwrap_err(), "ERR syntax error");
-        assert!(read_of("MIGRATE host 1 k 2 0 KEYS a").unwrap_err().contains("empty string"));
+        assert_eq!(read_of("MIGRATE host 1 k 2 0 AUTH").err().unwrap(), "ERR syntax error");
+        assert!(read_of("MIGRATE host 1 k 2 0 KEYS a").err().unwrap().contains("empty string"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use carnelian_cluster::state::{
     ActionId, Certificate, CertificateName, Change, Detail, Jobs, ManagedBy, NodeUid, State, Time,
 };
 use carnelian_tls::CertificateInfo;
-use carnelian_tls::internode::{Credential, Duty, Lifetime, Plane, RenewalPolicy};
+use carnelian_tls::internode::{Credential, Duty, Plane};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, sleep};
@@ -139,13 +139,6 @@ fn is_due(jobs: &Jobs, not_after_s: i64, days: u32, tried_s: i64, now_s: i64) ->
     });
     let at_s = jobs.renews_at(not_after_s, days);
     jobs.cert_rotation_job_settings.enabled && has_run && at_s.is_some_and(|at_s| at_s <= now_s)
-}
-
-/// How long leaves live, and how long before their end they are replaced.
-pub fn policy(state: &State) -> Option<RenewalPolicy> {
-    let life = Lifetime::days(state.cluster.as_ref()?.settings.internal_cert_validity_days).ok()?;
-    let before = state.jobs.cert_rotation_job_settings.expiry_days_before_rotation;
-    RenewalPolicy::new(life, before).ok()
 }
 
 /// New keys and certificates for these planes, in use at once for new links; then the links that there are

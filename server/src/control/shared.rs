@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    CertificateName, ClusterSettings, DEFAULT_NAME, SealedKey, SharedCertificate, State, Time,
-    TlsVersion,
+    CertificateName, ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State,
+    Time, TlsVersion,
 };
 use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::internode::SealKey;
@@ -156,8 +156,8 @@ fn put_into_effect(member: &Member, state: &State) -> Result<()> {
 /// Has a database show its clients what operators have provided for that; without it, each has certificates of this
 /// node's own making.
 pub fn show(member: &Member, database: &Database) -> Result<()> {
-    let proxy = member.table.get(certificates::CertificateName::Proxy);
-    let provided = proxy.filter(|it| it.managed_by() == certificates::ManagedBy::Customer);
+    let proxy = member.table.get(CertificateName::Proxy);
+    let provided = proxy.filter(|it| it.managed_by() == ManagedBy::Customer);
     let shown = database.tls.show(provided, &database.config());
     shown.with_context(|| format!("The certificate that database {} shows", database.uid))
 }

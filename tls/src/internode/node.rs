@@ -17,7 +17,7 @@ use super::counters::Counters;
 use super::credential::Credential;
 use super::links::{LinkId, LinkInfo, Links};
 use super::peer::{ClusterId, Identity, NodeUid, Plane, Serial};
-use super::policy::{Authority, Revocations, Trust, Versions};
+use super::policy::{Authority, Trust, Versions};
 use super::succession::Report;
 
 /// What can be chosen. Nothing here makes a link weaker than another.
