@@ -171,7 +171,7 @@ pub fn is_running(session: &Session) -> bool {
 }
 
 /// EVAL under the debugger: the reply comes when the script has ended, and is the last.
-pub fn start(
+pub(crate) fn start(
     context: &mut Context<'_>,
     mode: Mode,
     access: ScriptAccess,
