@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carnelian_commands::{CommandError, Effect, Scope};
 use carnelian_keyspace::{Fork, SegmentSet, Segments, segment_of};
@@ -315,11 +315,7 @@ impl Job {
         let words: Vec<&[u8]> = self.words.iter().map(Vec::as_slice).collect();
         let refused = match Engine::new(Limits::default()) {
             Ok(mut engine) => {
-                let patience = match self.origin.config().busy_reply_threshold {
-                    0 => PATIENCE,
-                    milliseconds => Duration::from_millis(milliseconds),
-                };
-                engine.debug(words[1], patience);
+                engine.debug(words[1], self.patience());
                 let database = Arc::clone(&session.database);
                 let nest = Nest { worker, session, held, nesting: Nesting::Script };
                 let ran = self.run_script(&mut engine, nest, &database, &words, &mut reply);
@@ -335,6 +331,14 @@ impl Job {
             error.write_to(&mut Writer::new(&mut reply, self.protocol));
         }
         last.append(&mut reply);
+    }
+
+    /// How long a script may run without a stop, and keep others waiting.
+    fn patience(&self) -> Duration {
+        match self.origin.config().busy_reply_threshold {
+            0 => PATIENCE,
+            milliseconds => Duration::from_millis(milliseconds),
+        }
     }
 
     fn run_script(
@@ -359,7 +363,12 @@ impl Job {
         let place = (&self.server.registry, &**database);
         let (keys, arguments) = words[3..].split_at(count);
         let inner = ScriptHost::new(&mut nest, place, words, None, handle.flags, is_read_only, &[]);
-        let mut host = DebugHost { inner, job: self, copied: SegmentSet::default() };
+        let mut host = DebugHost {
+            inner,
+            job: self,
+            copied: SegmentSet::default(),
+            busy_from: Instant::now() + self.patience().min(PATIENCE),
+        };
         let run = Run { keys, arguments, host: &mut host, protocol: self.protocol, out: reply };
         engine.run_script(&handle, run);
         Ok(())
@@ -372,9 +381,22 @@ struct DebugHost<'a, 'n> {
     job: &'a Job,
     /// Segments that there is a copy of, or will be.
     copied: SegmentSet,
+    /// When others are told at the latest that they wait in vain.
+    busy_from: Instant,
 }
 
 impl DebugHost<'_, '_> {
+    /// While the client is asked, no reactor may wait for the script's locks without end: it may be the one
+    /// that the client's words come through. What a primary sends waits so.
+    fn let_go(&mut self) {
+        let origin = &self.job.origin;
+        if self.job.mode == Mode::InPlace
+            && (origin.replication.is_replica() || self.busy_from <= Instant::now())
+        {
+            self.inner.be_busy();
+        }
+    }
+
     /// Whether what a command touches can be copied within `maxmemory`.
     fn has_room(&mut self, words: &[&[u8]]) -> bool {
         let origin = &self.job.origin;
@@ -454,6 +476,7 @@ impl Console for DebugHost<'_, '_> {
 
     fn ask(&mut self) -> Asked {
         loop {
+            self.let_go();
             if let Some(asked) = self.job.inbox.take() {
                 return asked;
             }

@@ -311,6 +311,13 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         Ok(entry)
     }
 
+    /// Others are told from now on that they cannot be served, whatever the threshold for that.
+    pub fn be_busy(&mut self) {
+        if self.published.is_none() {
+            self.publish();
+        }
+    }
+
     fn publish(&mut self) {
         let clock = &self.nest.worker.clock;
         let elapsed_us = clock.elapsed_ns().saturating_sub(self.start_ns) / 1000;

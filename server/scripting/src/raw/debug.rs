@@ -382,7 +382,8 @@ unsafe fn evaluate(state: *mut lua_State, code: &[u8], expression: &[u8]) {
                 return tell(|debugger| debugger.log(text));
             }
             if !load(code) {
-                return show_error(thread);
+                ffi::lua_xmove(thread, state, 1);
+                return show_error(state);
             }
         }
         set_hook(thread, ffi::LUA_MASKCOUNT, INSTRUCTIONS_A_TICK);
@@ -392,13 +393,16 @@ unsafe fn evaluate(state: *mut lua_State, code: &[u8], expression: &[u8]) {
         match status {
             ffi::LUA_OK => {
                 ffi::lua_settop(thread, 1);
-                ffi::lua_checkstack(thread, ROOM);
-                show(thread, b"<retval> ");
+                ffi::lua_xmove(thread, state, 1);
+                show(state, b"<retval> ");
             }
             ffi::LUA_YIELD => tell(|debugger| {
                 debugger.log(b"<error> attempt to yield across metamethod/C-call boundary");
             }),
-            _ => show_error(thread),
+            _ => {
+                ffi::lua_xmove(thread, state, 1);
+                show_error(state);
+            }
         }
     }
 }
@@ -406,30 +410,30 @@ unsafe fn evaluate(state: *mut lua_State, code: &[u8], expression: &[u8]) {
 /// Shows the error on top.
 ///
 /// # Safety
-/// `thread` is in a protected call that somebody else runs, with an error on top.
-unsafe fn show_error(thread: *mut lua_State) {
+/// As for [`print`], with an error on top.
+unsafe fn show_error(state: *mut lua_State) {
     // SAFETY: the caller's part. A text is read where it lies.
     unsafe {
-        if ffi::lua_type(thread, -1) == ffi::LUA_TUSERDATA {
+        if ffi::lua_type(state, -1) == ffi::LUA_TUSERDATA {
             // An error of ours: the prelude knows what it says.
-            push_text(thread, b"__redis__err__handler");
-            ffi::lua_gettable(thread, ffi::LUA_GLOBALSINDEX);
-            ffi::lua_pushvalue(thread, -2);
-            ffi::lua_pcall(thread, 1, 1, 0);
+            push_text(state, b"__redis__err__handler");
+            ffi::lua_gettable(state, ffi::LUA_GLOBALSINDEX);
+            ffi::lua_pushvalue(state, -2);
+            ffi::lua_pcall(state, 1, 1, 0);
         }
         let mut is_coded = false;
-        if ffi::lua_type(thread, -1) == ffi::LUA_TTABLE {
-            push_text(thread, b"err");
-            ffi::lua_rawget_(thread, -2);
+        if ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
+            push_text(state, b"err");
+            ffi::lua_rawget_(state, -2);
             is_coded = true;
         }
-        match ffi::lua_type(thread, -1) {
+        match ffi::lua_type(state, -1) {
             ffi::LUA_TSTRING => {
-                let text = text_at(thread, -1);
+                let text = text_at(state, -1);
                 let text = if is_coded { text.strip_prefix(b"ERR ").unwrap_or(text) } else { text };
                 tell(|debugger| debugger.log(&[b"<error> ", text].concat()));
             }
-            _ => show(thread, b"<error> "),
+            _ => show(state, b"<error> "),
         }
     }
 }
