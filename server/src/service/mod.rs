@@ -276,7 +276,7 @@ impl Service {
         // Of a long argument there is more than one read brings: others should not have to wait for many
         // turns until they see what it takes.
         for _ in 1..LARGE_READS {
-            if after != After::Again || !is_large(connection) {
+            if after != After::Again || connection.flags.unparsed || !is_large(connection) {
                 break;
             }
             after = self.receive_plain_once(connection);
