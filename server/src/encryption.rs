@@ -19,14 +19,23 @@ use crate::settings::{self, given};
 
 pub struct Encryption {
     acceptor: ArcSwapOption<Acceptor>,
+    /// What the operators of the cluster want clients to see, where no file says what is shown.
+    provided: ArcSwapOption<Certificate>,
     /// Where the client CA and certificates of our own making lie. It stays when `dir` changes: clients trust
     /// that CA.
     folder: PathBuf,
-    /// What the cluster shows to clients in the place of those.
-    given: ArcSwapOption<Certificate>,
 }
 
 impl Encryption {
+    /// None, for a database that nobody connects to.
+    pub fn none() -> Self {
+        Self {
+            acceptor: ArcSwapOption::empty(),
+            provided: ArcSwapOption::empty(),
+            folder: PathBuf::new(),
+        }
+    }
+
     /// Reads or makes what the configuration asks for. Making keys takes some tenths of a second.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         Self::in_folder(config, &config.dir)
@@ -34,8 +43,11 @@ impl Encryption {
 
     /// The same where what is of our own making lies in this folder.
     pub fn in_folder(config: &Config, folder: &Path) -> Result<Self, ConfigError> {
-        let (acceptor, given) = (ArcSwapOption::empty(), ArcSwapOption::empty());
-        let encryption = Self { acceptor, folder: folder.to_owned(), given };
+        let encryption = Self {
+            acceptor: ArcSwapOption::empty(),
+            provided: ArcSwapOption::empty(),
+            folder: folder.to_owned(),
+        };
         match encryption.reload(config) {
             Err(error) if !is_asked_for(config) => {
                 log::warning!("Serving without TLS: {error}");
@@ -48,10 +60,10 @@ impl Encryption {
     /// Puts other settings in force for handshakes to come; where that fails, the old ones stay.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         let mut settings = settings::tls(config, &self.folder)?;
-        if let (Identity::SelfMade { .. }, Some(given)) =
-            (&settings.identity, self.given.load_full())
+        if let Identity::SelfMade { .. } = settings.identity
+            && let Some(provided) = self.provided.load_full()
         {
-            settings.identity = Identity::Given(given);
+            settings.identity = Identity::Given(provided);
         }
         match &*self.acceptor.load() {
             Some(acceptor) => acceptor.reload(&settings, SystemTime::now())?,
@@ -66,23 +78,20 @@ impl Encryption {
         Ok(())
     }
 
-    /// Has clients see this certificate, from the next handshake on, unless the configuration names another; without
-    /// one, what is made here.
+    /// Shows clients this certificate from now on, or one of our own making; unless files are configured, which
+    /// come before both.
     pub fn show(
         &self,
+        certificate: Option<Arc<Certificate>>,
         config: &Config,
-        certificate: Option<&Arc<Certificate>>,
     ) -> Result<(), ConfigError> {
-        let before = self.given.load_full();
-        if before.as_ref().map(Arc::as_ptr) == certificate.map(Arc::as_ptr) {
+        let chain = |one: &Option<Arc<Certificate>>| one.as_ref().map(|it| it.certificate_pem());
+        let before = self.provided.load_full();
+        if chain(&before) == chain(&certificate) {
             return Ok(());
         }
-        self.given.store(certificate.cloned());
-        let result = self.reload(config);
-        if result.is_err() {
-            self.given.store(before);
-        }
-        result
+        self.provided.store(certificate);
+        self.reload(config).inspect_err(|_| self.provided.store(before))
     }
 
     /// A session for a new connection; none where the server has no certificate.

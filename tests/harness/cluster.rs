@@ -25,6 +25,9 @@ pub struct Member {
     pub server: Server,
     pub address: String,
     pub admin_port: u16,
+    /// Where other nodes connect: TLS, and what needs a ticket.
+    pub internode_port: u16,
+    pub plain_port: u16,
 }
 
 /// Asks the server that has its data in a folder, over its local socket: for who asks beside others.
@@ -50,6 +53,11 @@ fn try_ask(folder: &Path, method: &str, path: &str, body: &Value) -> Option<(u16
 impl Member {
     /// Starts a server at 127.0.0.`place`, with an admin's name and password in its environment.
     pub fn start(place: u8, password: &str, args: &[&str]) -> Self {
+        Self::start_through(&[], place, password, args)
+    }
+
+    /// The same through another program that becomes the server.
+    pub fn start_through(wrapper: &[&str], place: u8, password: &str, args: &[&str]) -> Self {
         let address = format!("127.0.0.{place}");
         let (admin_port, port, plain) = (free_port(), free_port(), free_port());
         let user = format!("CARNELIAN_ADMIN_USER={USER}");
@@ -66,12 +74,12 @@ impl Member {
             &ports[2],
         ];
         let server = Server::starter()
-            .through(&["env", &user, &password])
+            .through(&[&["env", &user, &password], wrapper].concat())
             .args(&own)
             .args(args)
             .ready_when(Ready::Log("Ready to accept requests of operators"))
             .start();
-        Self { server, address, admin_port }
+        Self { server, address, admin_port, internode_port: port, plain_port: plain }
     }
 
     /// The first of a cluster.

@@ -93,6 +93,9 @@ pub trait Live: Send + Sync + 'static {
     /// The certificates that clients of this node see, and what judges new ones.
     fn certificates(&self) -> Arc<CertificateTable>;
 
+    /// Whether databases can give a user these rules; else why not.
+    fn check_rules(&self, rules: &str) -> Result<(), String>;
+
     /// Seals a private key under the cluster's key, so that it can go into the state.
     fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused>;
 

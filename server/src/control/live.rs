@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::found::{self, Founding};
 use super::{Member, command, host, join};
+use crate::acl::Acl;
 use crate::clock;
 use crate::database::Database;
 use crate::databases::Stage;
@@ -120,6 +121,12 @@ impl Live for NodeLive {
 
     fn certificates(&self) -> Arc<CertificateTable> {
         Arc::clone(&self.member.table)
+    }
+
+    fn check_rules(&self, rules: &str) -> Result<(), String> {
+        let words = rules.split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
+        let acl = Acl::new(&self.member.server.registry);
+        acl.check_replace(&[(b"rules".to_vec(), Some(words))], false).map_err(|(_, why)| why)
     }
 
     fn token_secret(&self) -> Option<[u8; 32]> {

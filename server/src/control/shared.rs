@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::Member;
 use crate::clock;
+use crate::database::Database;
 use crate::log;
 
 /// Makes the certificates that have to be there, under the name of the cluster.
@@ -148,19 +149,15 @@ fn put_into_effect(member: &Member, state: &State) -> Result<()> {
     let key = member.key().context("this node has no key of the cluster")?;
     member.table.adopt(&from_state(state, &key)?)?;
     member.acceptor.reload(&settings_of(state))?;
-    show_to_clients(member)
+    let databases = member.server.databases.read().clone();
+    databases.iter().try_for_each(|database| show(member, database))
 }
 
-/// Has all databases show what clients are to see. Where this node's own authority for clients has signed that,
-/// their own certificates, which are of the same authority and in two kinds, say more.
-pub fn show_to_clients(member: &Member) -> Result<()> {
-    let authority = ClientAuthority::open_or_create(&member.folder, SystemTime::now())?;
-    let proxy = member.table.get(CertificateName::Proxy).filter(|proxy| {
-        proxy.managed_by() == ManagedBy::Customer
-            || proxy.chain().last() != Some(authority.certificate())
-    });
-    for database in member.server.databases.read().clone() {
-        database.tls.show(&database.config(), proxy.as_ref())?;
-    }
-    Ok(())
+/// Has a database show its clients what operators have provided for that; without it, each has certificates of this
+/// node's own making.
+pub fn show(member: &Member, database: &Database) -> Result<()> {
+    let proxy = member.table.get(CertificateName::Proxy);
+    let provided = proxy.filter(|it| it.managed_by() == ManagedBy::Customer);
+    let shown = database.tls.show(provided, &database.config());
+    shown.with_context(|| format!("The certificate that database {} shows", database.uid))
 }

@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(begun().advance(&members, &reports), None);
         members.remove(&uid(2));
         assert_eq!(begun().advance(&members, &reports).unwrap().phase, Phase::BothTrusted);
-        assert_eq!(begun().advance(&BTreeSet::new(), &BTreeMap::new()), None);
+        assert_eq!(begun().advance(&BTreeSet::<NodeUid>::new(), &BTreeMap::new()), None);
     }
 
     #[test]

@@ -503,6 +503,14 @@ impl Live for Process {
         Arc::clone(&self.table)
     }
 
+    fn check_rules(&self, rules: &str) -> Result<(), String> {
+        // There is one command that is unknown.
+        match rules.contains("+explode") {
+            true => Err("Unknown command".into()),
+            false => Ok(()),
+        }
+    }
+
     fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused> {
         Ok(SealedKey(key_pem.as_bytes().to_vec()))
     }

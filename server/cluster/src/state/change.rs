@@ -96,6 +96,9 @@ pub enum Change {
         database: DatabaseUid,
         replicas: Vec<NodeUid>,
         epoch: u64,
+        /// An operator's, to be reported as work; None if the leader acts by itself.
+        #[serde(default)]
+        action: Option<ActionId>,
     },
 
     /// A node did its part of an action, or could not.

@@ -11,10 +11,12 @@ mod authority;
 mod certificate;
 mod change;
 mod cluster;
+mod cron;
 mod database;
 mod event;
 mod jobs;
 mod node;
+mod permissions;
 mod policy;
 mod settings;
 mod time;
@@ -25,6 +27,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::apply::SYSTEM_RESERVED_PORTS;
 pub use action::{Action, ActionId, ActionKind, ActionStatus, Detail, Object};
 pub use authority::{AUTHORITY_NAME, Authority, Replacement, SealedKey};
 pub use carnelian_tls::certificates::{CertificateName, ManagedBy};
@@ -36,6 +39,7 @@ pub use cluster::{
     AlertPatch, AlertSetting, BigstoreDriver, Cluster, ClusterPatch, ClusterSettings, SentinelTls,
     Threshold, TlsVersion, alert_defaults,
 };
+pub use cron::Cron;
 pub use database::{
     AofPolicy, ClientCertificate, ConnsType, Database, DatabaseKind, DatabasePatch,
     DatabaseSettings, DatabaseStatus, EndpointType, Enforce, EvictionPolicy, HashSlots, IpType,
@@ -46,6 +50,7 @@ pub use database::{
 pub use event::{EVENTS_MAX, Event, Severity};
 pub use jobs::{Job, Jobs, JobsPatch, RotationJob};
 pub use node::{Node, NodeFacts, NodePatch, NodeSettings, NodeStatus};
+pub use permissions::DatabaseUser;
 pub use policy::{Policy, PolicyPatch, PubsubDefault, Sensitivity, UpgradePolicy};
 pub use time::Time;
 pub use user::{Management, RedisAcl, Role, User, UserStatus};

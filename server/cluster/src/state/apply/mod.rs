@@ -13,6 +13,8 @@ mod users;
 
 use serde_json::{Map, Value};
 
+pub use names::SYSTEM_RESERVED_PORTS;
+
 use super::{Change, EVENTS_MAX, Event, Outcome, Refused, Severity, State, Time};
 
 impl State {
@@ -70,8 +72,8 @@ impl State {
             Change::Promote { database, node, epoch, action } => {
                 self.promote(database, node, epoch, action, at)
             }
-            Change::SetReplicas { database, replicas, epoch } => {
-                self.set_replicas(database, replicas, epoch, at)
+            Change::SetReplicas { database, replicas, epoch, action } => {
+                self.set_replicas(database, replicas, epoch, action, at)
             }
 
             Change::ConfirmAction { action, node, error } => {

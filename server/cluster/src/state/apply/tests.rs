@@ -199,6 +199,12 @@ fn databases_that_cannot_be_are_refused_by_their_own_codes() {
     let oss = json!({"oss_cluster": true, "proxy_policy": "single"});
     case(oss, 406, "invalid_oss_cluster_configuration");
     case(json!({"backup": true}), 406, "missing_backup_interval");
+    case(json!({"backup": true, "backup_interval": 60}), 406, "not_supported");
+    case(json!({"disabled_commands": "FLUSHALL"}), 406, "not_supported");
+    case(json!({"replica_sync": "enabled"}), 406, "not_supported");
+    let wrong = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let wrong = json!([{"client_cert": wrong}]);
+    case(json!({"authentication_ssl_client_certs": wrong}), 406, "invalid_certificate");
     let tag = json!({"key": "a", "value": ""});
     case(json!({"tags": [tag, tag]}), 406, "invalid_bdb_tags");
     case(json!({"module_list": ["search"]}), 406, "unsupported_module");
@@ -385,6 +391,7 @@ fn replicas_are_placed_on_nodes_that_take_them() {
     let mut state = with_database(3, json!({"replication": true}));
     let placement = state.databases[&DatabaseUid(1)].placement.clone();
     let set = |replicas: &[u32], epoch| Change::SetReplicas {
+        action: None,
         database: DatabaseUid(1),
         replicas: replicas.iter().map(|uid| NodeUid(*uid)).collect(),
         epoch,
@@ -473,7 +480,12 @@ fn a_node_leaves_when_nothing_is_left_on_it() {
     state.apply(remove(replica.0, "r"), AT).unwrap();
     refused(&state, remove(replica.0, "s"), 409, "action_running");
     refused(&state, finish("r"), 409, "node_not_empty");
-    let empty = Change::SetReplicas { database: DatabaseUid(1), replicas: Vec::new(), epoch: 1 };
+    let empty = Change::SetReplicas {
+        database: DatabaseUid(1),
+        replicas: Vec::new(),
+        epoch: 1,
+        action: None,
+    };
     state.apply(empty, AT).unwrap();
     state.apply(finish("r"), AT).unwrap();
     assert!(!state.is_member(replica) && state.removed_nodes.contains(&replica));
@@ -663,6 +675,12 @@ fn certificates_are_rotated_thirty_days_after_they_were_made() {
     refused(&state, jobs(cron), 400, "invalid_param");
     let wrong = json!({"backup_job_settings": {"enabled": "yes"}});
     refused(&state, jobs(wrong), 400, "invalid_schema");
+    let never = json!({"cert_rotation_job_settings": {"cron_expression": "0 0 31 2 *"}});
+    refused(&state, jobs(never), 400, "invalid_param");
+    let backup = json!({"backup_job_settings": {"enabled": true}});
+    refused(&state, jobs(backup), 406, "not_supported");
+    let sundays = json!({"node_checks_job_settings": {"cron_expression": "0 3 * * sun"}});
+    state.apply(jobs(sundays), AT).unwrap();
     state.apply(jobs(rotation(20)), AT).unwrap();
     assert!(state.jobs.cert_rotation_job_settings.enabled);
     assert_eq!(state.jobs.days_before_rotation(45), 20);
@@ -927,7 +945,12 @@ fn any_change() -> impl Strategy<Value = Change> {
         4 => (database(), node(), 0..6_u64, prop::option::of(id()))
             .prop_map(|(database, node, epoch, action)| Change::Promote { database, node, epoch, action }),
         4 => (database(), prop::collection::vec(node(), 0..3), 0..6_u64)
-            .prop_map(|(database, replicas, epoch)| Change::SetReplicas { database, replicas, epoch }),
+            .prop_map(|(database, replicas, epoch)| Change::SetReplicas {
+                database,
+                replicas,
+                epoch,
+                action: None,
+            }),
         9 => (id(), node(), prop::option::weighted(0.2, Just("no".to_owned())))
             .prop_map(|(action, node, error)| Change::ConfirmAction { action, node, error }),
         3 => (id(), prop::option::of(Just("no".to_owned())))
