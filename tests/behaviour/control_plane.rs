@@ -174,7 +174,7 @@ fn a_certificate_that_is_provided_is_what_the_next_clients_see() {
     assert!(!takes(&authority, port) && !takes(&authority, first_port));
 
     let path = "/v1/cluster/certificates";
-    let (good, another) = (authority.peer("good"), authority.peer("another"));
+    let (good, another) = (authority.both("good"), authority.both("another"));
     let one_end = authority.server("one-end");
     for (name, identity, key, status, code) in [
         ("proxy", &good, &another, 400, "invalid_certificate"),
@@ -199,7 +199,7 @@ fn a_certificate_that_is_provided_is_what_the_next_clients_see() {
     eventually(&authority, later);
     member.server.restart();
     eventually(&authority, port);
-    let second = other.peer("second");
+    let second = other.both("second");
     member.change(
         "PUT",
         "/v1/cluster/update_cert",
