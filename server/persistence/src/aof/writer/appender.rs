@@ -20,9 +20,8 @@ const NAP: Duration = Duration::from_millis(5);
 /// How many lots may be written without a pause, with policies under which nobody waits for them.
 const LOTS_MAX: u32 = 64;
 
-/// How long others are waited for after a flush, at the most: as long as that took, but no longer than this. Who
-/// comes within that time would else wait for two flushes instead of one.
-const PATIENCE_MAX: Duration = Duration::from_millis(10);
+/// How long others are waited for after a flush, at the most.
+const PATIENCE_MAX: Duration = Duration::from_millis(5);
 
 /// A shorter wait than this takes longer than itself.
 const PATIENCE_MIN: Duration = Duration::from_micros(30);
@@ -238,7 +237,7 @@ impl Appender {
             let result = self.sink.medium.sync_data();
             let (now, time) = (Instant::now(), began.elapsed());
             self.shared.events.took("aof-fsync-always", time);
-            let patience = time.min(PATIENCE_MAX);
+            let patience = (time / 2).min(PATIENCE_MAX);
             self.patient_until = (PATIENCE_MIN <= patience).then(|| now + patience);
             if let Err(error) = result {
                 self.complain(|| format!("Can't persist AOF for fsync error: {}", reason(&error)));
