@@ -215,9 +215,10 @@ impl<V: Payload> Table<V> {
         for slot in self.bucket(self.index(hash)).slots.iter().map(Cell::get) {
             if slot & !ADDRESS & !EXPIRES == tag {
                 let address = (slot & ADDRESS) as *const u8;
+                // An entry of the usual size may straddle two lines, and three with a value of 64 bytes.
                 prefetch(address);
-                // An entry of the usual size may straddle two lines.
                 prefetch(address.wrapping_add(56));
+                prefetch(address.wrapping_add(112));
             }
         }
     }
