@@ -114,7 +114,8 @@ impl Generator {
         if template.text.starts_with("LSET") {
             spare_a_defect(&mut words);
         }
-        let waits_until_answered = template.text.contains("BLOCK");
+        let text = template.text;
+        let waits_until_answered = text.contains("BLOCK") || text.contains(" 0.001");
         Command { waits_until_answered, ..Command::new(words, template.rule) }
     }
 

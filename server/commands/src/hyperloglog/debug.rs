@@ -58,9 +58,6 @@ fn pfdebug(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         }
         Question::Runs | Question::Encoding => false,
     };
-    if changed {
-        place.0.touch();
-    }
     let bytes = hyperloglog::Place::bytes(&place);
     let encoding = hyperloglog::encoding(bytes);
     match question {
