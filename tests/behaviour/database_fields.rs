@@ -101,7 +101,10 @@ fn what_is_changed_is_in_force_at_once() {
 
     // One client more than may be there.
     database.set(&json!({"max_connections": 2}));
-    let _second = database.client().expect("PING", "+PONG");
+    let mut second = database.client();
+    second.expect("PING", "+PONG");
+    let refused = database.client().try_read().expect("a word").to_string();
+    assert_eq!(refused, "-ERR max number of clients reached");
     database.set(&json!({"memory_size": 20 << 20, "eviction_policy": "noeviction"}));
     let value = "x".repeat(1 << 20);
     let full = (0..40).map(|key| client.call(&format!("SET big{key} {value}")).to_string());
