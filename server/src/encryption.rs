@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use carnelian_config::{Config, TransitEncryption};
 use carnelian_tls::certificates::Certificate;
 use carnelian_tls::{
-    Acceptor, ConfigError, Configuration, Connector, Identity, TlsError, TlsSession,
+    Acceptor, ConfigError, Configuration, Connector, Identity, Settings, TlsError, TlsSession,
 };
 
 use crate::log;
@@ -19,8 +19,8 @@ use crate::settings::{self, given};
 
 pub struct Encryption {
     acceptor: ArcSwapOption<Acceptor>,
-    /// What the operators of the cluster want clients to see, where no file says what is shown.
-    provided: ArcSwapOption<Certificate>,
+    /// What the operators of the cluster ask for; nothing where there is none.
+    asked: ArcSwapOption<Asked>,
     /// Where the client CA and certificates of our own making lie. It stays when `dir` changes: clients trust
     /// that CA.
     folder: PathBuf,
@@ -31,7 +31,7 @@ impl Encryption {
     pub fn none() -> Self {
         Self {
             acceptor: ArcSwapOption::empty(),
-            provided: ArcSwapOption::empty(),
+            asked: ArcSwapOption::empty(),
             folder: PathBuf::new(),
         }
     }
@@ -45,7 +45,7 @@ impl Encryption {
     pub fn in_folder(config: &Config, folder: &Path) -> Result<Self, ConfigError> {
         let encryption = Self {
             acceptor: ArcSwapOption::empty(),
-            provided: ArcSwapOption::empty(),
+            asked: ArcSwapOption::empty(),
             folder: folder.to_owned(),
         };
         match encryption.reload(config) {
@@ -60,10 +60,8 @@ impl Encryption {
     /// Puts other settings in force for handshakes to come; where that fails, the old ones stay.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         let mut settings = settings::tls(config, &self.folder)?;
-        if let Identity::SelfMade { .. } = settings.identity
-            && let Some(provided) = self.provided.load_full()
-        {
-            settings.identity = Identity::Given(provided);
+        if let Some(asked) = self.asked.load_full() {
+            asked.put_into(&mut settings);
         }
         match &*self.acceptor.load() {
             Some(acceptor) => acceptor.reload(&settings, SystemTime::now())?,
@@ -78,20 +76,14 @@ impl Encryption {
         Ok(())
     }
 
-    /// Shows clients this certificate from now on, or one of our own making; unless files are configured, which
-    /// come before both.
-    pub fn show(
-        &self,
-        certificate: Option<Arc<Certificate>>,
-        config: &Config,
-    ) -> Result<(), ConfigError> {
-        let chain = |one: &Option<Arc<Certificate>>| one.as_ref().map(|it| it.certificate_pem());
-        let before = self.provided.load_full();
-        if chain(&before) == chain(&certificate) {
+    /// Does for new connections what the operators of the cluster ask for. Where that fails it is as before.
+    pub fn follow(&self, asked: Asked, config: &Config) -> Result<(), ConfigError> {
+        let before = self.asked.load_full();
+        if *before.as_deref().unwrap_or(&Asked::default()) == asked {
             return Ok(());
         }
-        self.provided.store(certificate);
-        self.reload(config).inspect_err(|_| self.provided.store(before))
+        self.asked.store(Some(Arc::new(asked)));
+        self.reload(config).inspect_err(|_| self.asked.store(before))
     }
 
     /// A session for a new connection; none where the server has no certificate.
@@ -108,6 +100,45 @@ impl Encryption {
     /// What is in force.
     pub fn configuration(&self) -> Option<Arc<Configuration>> {
         self.acceptor.load().as_ref().map(|acceptor| acceptor.configuration())
+    }
+}
+
+/// What a cluster asks of the encryption of its databases.
+#[derive(Clone, Default)]
+pub struct Asked {
+    /// What clients are shown, unless files are configured for that; without it, something of our own making.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Nothing older than TLS 1.3.
+    pub only_newest: bool,
+    /// Lists of OpenSSL's for TLS 1.2 and 1.3, where the configuration has none; empty for any.
+    pub ciphers: String,
+    pub ciphersuites: String,
+}
+
+impl Asked {
+    fn put_into(&self, settings: &mut Settings) {
+        if let (Identity::SelfMade { .. }, Some(certificate)) =
+            (&settings.identity, &self.certificate)
+        {
+            settings.identity = Identity::Given(Arc::clone(certificate));
+        }
+        if self.only_newest {
+            settings.protocols = "TLSv1.3".to_owned();
+        }
+        if settings.ciphers.is_empty() {
+            settings.ciphers.clone_from(&self.ciphers);
+        }
+        if settings.ciphersuites.is_empty() {
+            settings.ciphersuites.clone_from(&self.ciphersuites);
+        }
+    }
+}
+
+impl PartialEq for Asked {
+    fn eq(&self, other: &Self) -> bool {
+        let shown = |one: &Self| one.certificate.as_ref().map(|it| it.certificate_pem());
+        let rest = |one: &Self| (one.only_newest, one.ciphers.clone(), one.ciphersuites.clone());
+        shown(self) == shown(other) && rest(self) == rest(other)
     }
 }
 

@@ -448,7 +448,8 @@ fn who_waits_for_a_disk_that_stays_full_is_disconnected() {
     limit_files(&server, Some(64 << 10));
     let mut writer = server.connect();
     let value = "x".repeat(70_000);
-    writer.send(format!("SET big {value}\r\nGET a\r\n").as_bytes());
+    writer.send_words(&["SET", "big", &value]);
+    writer.send(b"GET a\r\n");
     wait_until("the trouble", || info(&mut reader, "aof_last_write_status") == "err");
     assert_eq!(writer.read_to_close(), b"", "neither the write nor what follows it is answered");
     let line = "closing the connections of clients that wait for their writes to be on disk";

@@ -101,7 +101,10 @@ fn what_is_changed_is_in_force_at_once() {
 
     // One client more than may be there.
     database.set(&json!({"max_connections": 2}));
-    let _second = database.client().expect("PING", "+PONG");
+    let mut second = database.client();
+    second.expect("PING", "+PONG");
+    let refused = database.client().try_read().expect("a word").to_string();
+    assert_eq!(refused, "-ERR max number of clients reached");
     database.set(&json!({"memory_size": 20 << 20, "eviction_policy": "noeviction"}));
     let value = "x".repeat(1 << 20);
     let full = (0..40).map(|key| client.call(&format!("SET big{key} {value}")).to_string());
@@ -166,6 +169,14 @@ fn who_may_come_in_and_what_they_may_speak_is_changed_for_those_who_come() {
                 && client.try_read().is_ok_and(|reply| reply.to_string() == "v")
         })
     };
+    let older = trusting.clone().version(&rustls::version::TLS12);
+    assert!(database.tls(&older).is_ok());
+    database.member.change("PUT", "/v1/cluster", &json!({"min_data_TLS_version": "1.3"}));
+    let ends = std::time::Instant::now() + carnelian_tests::cluster::PATIENCE;
+    while database.tls(&older).is_ok() {
+        assert!(std::time::Instant::now() < ends, "{}", database.member.server.log());
+    }
+    database.tls(&trusting).expect("TLS 1.3").expect("GET k", "v");
     database.set(&json!({"authentication_ssl_client_certs": [{"client_cert": pem}]}));
     assert!(gets(&shown("alpha")) && !gets(&trusting));
     assert_eq!(database.member.get(&database.path)["enforce_client_authentication"], "enabled");

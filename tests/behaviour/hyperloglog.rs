@@ -46,6 +46,20 @@ fn bytes_are_those_of_redis() {
 }
 
 #[test]
+fn a_string_is_raw_once_it_was_counted() {
+    each_way(|client| {
+        client.script("PFADD h a => :1");
+        for look in ["PFCOUNT h", "PFADD h a", "PFDEBUG ENCODING h"] {
+            let text = client.call("GET h").bytes().to_vec();
+            client.call_words(&[b"SET".as_slice(), b"h", &text]);
+            client.expect("OBJECT ENCODING h", "embstr");
+            client.call(look);
+            client.expect("OBJECT ENCODING h", "raw");
+        }
+    });
+}
+
+#[test]
 fn other_strings_are_refused() {
     each_way(|client| {
         client.script(

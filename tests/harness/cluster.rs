@@ -62,6 +62,7 @@ impl Member {
         let (admin_port, port, plain) = (free_port(), free_port(), free_port());
         let user = format!("CARNELIAN_ADMIN_USER={USER}");
         let password = format!("CARNELIAN_ADMIN_PASSWORD={password}");
+        let environment = ["env", user.as_str(), password.as_str()];
         let ports = [admin_port, port, plain].map(|port| port.to_string());
         let own = [
             "--bind",
@@ -74,7 +75,7 @@ impl Member {
             &ports[2],
         ];
         let server = Server::starter()
-            .through(&[&["env", &user, &password], wrapper].concat())
+            .through(&[&environment[..], wrapper].concat())
             .args(&own)
             .args(args)
             .ready_when(Ready::Log("Ready to accept requests of operators"))

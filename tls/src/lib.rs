@@ -40,6 +40,7 @@ mod trust;
 pub use acceptor::{Acceptor, Configuration};
 pub use admin::{ADMIN_ALPN, AdminAcceptor, AdminSettings, MinVersion};
 pub use ca::{CA_CERTIFICATE, CA_KEY, ClientAuthority, Leaf, ServerLeaves};
+pub use ciphers::unknown_suites;
 pub use describe::{
     CertificateInfo, ClientNames, NotACertificate, client_names, common_name_of, hex,
 };

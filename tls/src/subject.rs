@@ -53,8 +53,8 @@ impl Subject {
 
     /// Whether this is its common name or another of its names.
     pub fn is_named(&self, name: &str) -> bool {
-        let names = self.common_name.iter().chain(&self.alternatives);
-        names.into_iter().any(|one| one == name)
+        let mut names = self.common_name.iter().chain(&self.alternatives);
+        names.any(|one| one == name)
     }
 
     /// Whether all parts of the subject are the same.

@@ -157,7 +157,7 @@ fn apply(
     let users = state.users_of(described);
     let Ok(database) = server.database(uid) else {
         let made = server.create_database(spec::of(described, &users, &server.config().bind))?;
-        shared::show(member, &made)?;
+        shared::encrypt(member, state, &made)?;
         return take_role(member, state, node, described);
     };
     let is_as_before = before.is_some_and(|before| {

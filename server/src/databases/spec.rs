@@ -313,15 +313,6 @@ impl TlsMode {
         }
         .word()
     }
-
-    /// Whether a client that speaks TLS, or does not, may stay.
-    pub fn allows(self, is_tls: bool) -> bool {
-        match self {
-            Self::Disabled => !is_tls,
-            Self::Enabled => is_tls,
-            Self::Preferred => true,
-        }
-    }
 }
 
 fn shown(config: &Config, id: DirectiveId) -> String {

@@ -146,8 +146,6 @@ impl Snapshot {
                 self.writer.write_to(to).map_err(Broken::Write)?;
             }
             self.lag(walked);
-            // A reactor on the same core would else wait for the end of this thread's turn, which is long.
-            std::thread::yield_now();
         }
         self.writer.end();
         self.writer.write_to(to).map_err(Broken::Write)

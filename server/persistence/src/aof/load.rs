@@ -420,7 +420,7 @@ mod tests {
         };
         restore();
         let (loaded, all, _) = load();
-        assert_eq!((loaded, all.len()), (Some(Loaded::Whole), 17));
+        assert_eq!((loaded, all.len()), (Some(Loaded::Whole), 18));
         for (name, file) in names.iter().zip(files) {
             for at in 0..file.len() {
                 for mask in [1, 2, 4, 8, 16, 32, 64, 128, 255] {

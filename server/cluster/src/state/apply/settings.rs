@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use carnelian_tls::unknown_suites;
 use serde_json::Value;
 
 use super::names;
@@ -90,6 +91,19 @@ fn check_cluster(settings: &ClusterSettings) -> Result<(), Refused> {
     if twice || ports.into_iter().any(|port| port < 1024) {
         let description = "ports of the interfaces are 1024 to 65535, and all different";
         return Err(Refused::bad("bad_nginx_conf", description));
+    }
+    let newer = settings.data_cipher_suites_tls_1_3.join(":");
+    for (older, newer) in
+        [(&settings.control_cipher_suites, ""), (&settings.data_cipher_list, newer.as_str())]
+    {
+        let wrong = |why: String| Err(Refused::bad("invalid_param", why));
+        match unknown_suites(older, newer) {
+            Err(error) => return wrong(error.to_string()),
+            Ok(unknown) if !unknown.is_empty() => {
+                return wrong(format!("{} is no cipher suite here", unknown.join(", ")));
+            }
+            Ok(_) => {}
+        }
     }
     if !(2..=365).contains(&settings.internal_cert_validity_days) {
         return Err(Refused::bad("invalid_param", "internal_cert_validity_days is 2 to 365"));
