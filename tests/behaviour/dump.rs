@@ -1,6 +1,6 @@
 //! DUMP and RESTORE: what they refuse, and values going to Redis and back.
 
-use carnelian_tests::server::Certificates;
+use carnelian_tests::server::{Certificates, free_port};
 use carnelian_tests::{Client, Server, each_way, is_carnelian, require_or_skip};
 
 /// One key, `k`, in every encoding: its name, then the commands that make it.
@@ -257,12 +257,15 @@ fn migrate_speaks_tls_where_it_is_told_to() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::made_in(folder.path());
     let source = Server::starter().certificates(&certificates).start();
-    let target = Server::starter().certificates(&certificates).start();
+    let port = free_port();
+    let target = Server::starter()
+        .certificates(&certificates)
+        .args(&["--tls-port", &port.to_string()])
+        .start();
     let (mut here, mut there) = (source.connect(), target.connect());
     let large = "0123456789abcdef".repeat(512 * 1024);
     here.call_words(&["SET", "large", &large]);
     here.expect("SET k v", "+OK");
-    let port = target.tls_port();
     let refused = "-IOERR...";
     here.expect(&format!("MIGRATE 127.0.0.1 {port} k 0 500"), refused);
     here.expect("CONFIG SET tls-cluster yes", "+OK");
