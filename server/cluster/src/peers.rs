@@ -23,6 +23,10 @@ pub trait Environment: Send + Sync + 'static {
     /// The time of day. It may jump; nothing but what is shown, and the life of certificates, hangs on it.
     fn now(&self) -> Time;
 
+    /// How long the machine runs, also while it slept: what leases are measured by. It never goes back, and
+    /// runs at most a twentieth too fast or too slow.
+    fn steady(&self) -> Duration;
+
     /// A stream of the control plane to a node, whose identity has been checked, at `host:port`.
     fn dial(&self, node: NodeUid, address: &str) -> Dialing;
 }

@@ -37,6 +37,9 @@ pub struct Figures {
     pub failovers: u64,
     pub writes: u64,
     pub confirmed: u64,
+    pub wiped: u64,
+    /// How often all who had something confirmed lost it.
+    pub all_lost: u64,
     pub joins: u64,
     pub removals: u64,
 }
@@ -52,6 +55,8 @@ impl Figures {
         self.failovers += other.failovers;
         self.writes += other.writes;
         self.confirmed += other.confirmed;
+        self.wiped += other.wiped;
+        self.all_lost += other.all_lost;
         self.joins += other.joins;
         self.removals += other.removals;
     }
@@ -63,12 +68,14 @@ struct Shard {
     writes: Vec<u64>,
     epoch: u64,
     synced: bool,
+    /// Its machine was not restarted without it.
+    whole: bool,
 }
 
 struct Machine {
     disk: Disk,
     control: Option<Control>,
-    /// It outlives crashes, as if every write were flushed.
+    /// It outlives some crashes, as if every write were flushed; others leave nothing of it.
     shards: BTreeMap<DatabaseUid, Shard>,
 }
 
@@ -77,6 +84,8 @@ pub struct World {
     chance: fastrand::Rng,
     net: Net,
     machines: BTreeMap<NodeUid, Machine>,
+    /// Who has all that was confirmed; nobody, if all of them lost it.
+    owners: BTreeMap<DatabaseUid, BTreeSet<NodeUid>>,
     /// What clients were told.
     promised: Arc<Mutex<Promised>>,
     next_write: u64,
@@ -104,6 +113,7 @@ impl World {
             chance: fastrand::Rng::with_seed(seed),
             net: Net::new(seed ^ 0xA5A5),
             machines: BTreeMap::new(),
+            owners: BTreeMap::new(),
             promised: Arc::default(),
             next_write: 0,
             epochs: BTreeMap::new(),
@@ -175,6 +185,7 @@ impl World {
 
     async fn join(&mut self, uid: NodeUid) {
         self.machines.insert(uid, new_machine());
+        self.net.set_rate(uid, self.chance.u32(960..=1040));
         self.start(uid).await;
         if let Some(control) = self.control(uid) {
             control.join(uid).await.expect("an empty node can join");
@@ -203,8 +214,15 @@ impl World {
         let machine = self.machines.get_mut(&uid).expect("it is there");
         let Some(control) = machine.control.take() else { return };
         machine.disk.crash(&mut self.chance);
-        for shard in machine.shards.values_mut() {
+        for (database, shard) in &mut machine.shards {
             shard.synced = false;
+            if self.chance.u8(..4) == 0 {
+                *shard = Shard::default();
+                self.figures.wiped += 1;
+                if let Some(owners) = self.owners.get_mut(database) {
+                    owners.remove(&uid);
+                }
+            }
         }
         self.net.down(uid);
         self.figures.crashes += 1;
@@ -240,13 +258,17 @@ impl World {
         for (uid, state) in &states {
             let control = self.control(*uid).expect("it runs");
             let shards = &self.machines[uid].shards;
-            let reports = state.databases.values().filter(|it| it.is_on(*uid)).filter_map(|it| {
-                let shard = shards.get(&it.uid)?;
+            let reports = state.databases.values().filter(|it| it.is_on(*uid)).map(|it| {
+                let shard = shards.get(&it.uid).cloned().unwrap_or_default();
                 let offset = shard.writes.len() as u64;
-                let (epoch, synced) = (shard.epoch, shard.synced);
-                Some(ShardReport { database: it.uid, epoch, synced, offset })
+                // A node tells of the placement that it knows.
+                let epoch = it.placement.epoch;
+                let synced = shard.synced && shard.epoch == epoch;
+                let (whole, history) = (shard.whole, String::new());
+                ShardReport { database: it.uid, epoch, synced, offset, whole, history }
             });
-            control.report(reports);
+            let reports: Vec<_> = reports.collect();
+            control.report(reports, control.returned());
             for action in state.awaiting(*uid) {
                 let (action, node) = (action.id.clone(), *uid);
                 let control = control.clone();
@@ -286,6 +308,7 @@ impl World {
                 continue;
             }
             let epoch = states[uid].databases[&database].placement.epoch;
+            self.forget_what_nobody_has(database, states);
             let confirmed = self.confirmed.entry(database).or_default().clone();
             let machine = self.machines.get_mut(uid).expect("it runs");
             let shard = machine.shards.entry(database).or_default();
@@ -297,12 +320,32 @@ impl World {
                          epoch {epoch}"
                     ));
                 }
-                (shard.epoch, shard.synced) = (epoch, true);
+                (shard.epoch, shard.synced, shard.whole) = (epoch, true, true);
+                self.owners.entry(database).or_default().insert(*uid);
                 self.figures.failovers += u64::from(epoch > 1);
             }
             self.next_write += 1;
             shard.writes.push(self.next_write);
             self.figures.writes += 1;
+        }
+    }
+
+    /// Where all who had it lost their data, or were relieved of it, nothing could be kept.
+    fn forget_what_nobody_has(
+        &mut self,
+        database: DatabaseUid,
+        states: &BTreeMap<NodeUid, Arc<State>>,
+    ) {
+        let newest = states.values().max_by_key(|state| state.revision);
+        let placed = newest.and_then(|state| state.databases.get(&database));
+        let owners = self.owners.entry(database).or_default();
+        owners.retain(|node| placed.is_some_and(|it| it.is_on(*node)));
+        if owners.is_empty()
+            && let Some(confirmed) = self.confirmed.get_mut(&database)
+            && !confirmed.is_empty()
+        {
+            confirmed.clear();
+            self.figures.all_lost += 1;
         }
     }
 
@@ -333,6 +376,7 @@ impl World {
                 continue;
             };
             self.confirmed.insert(database, source.writes.clone());
+            self.owners.insert(database, BTreeSet::from([*uid, primary]));
             let machine = self.machines.get_mut(uid).expect("it runs");
             machine.shards.insert(database, source);
         }
@@ -446,6 +490,7 @@ impl World {
                     node: placement.replicas[0],
                     epoch: placement.epoch,
                     action: None,
+                    holder: None,
                 },
                 _ => return,
             },
@@ -616,9 +661,11 @@ impl World {
             let actions: Vec<_> =
                 state.actions.values().filter(|it| !it.status.is_over()).collect();
             println!(
-                "node {uid}: leader {:?} revision {} nodes {nodes:?} databases {databases:?} {actions:?}",
+                "node {uid}: leader {:?} revision {} nodes {nodes:?} databases {databases:?} {actions:?} \
+                 {}",
                 control.leader(),
-                state.revision
+                state.revision,
+                control.describe(),
             );
         }
     }

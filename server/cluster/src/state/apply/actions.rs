@@ -102,6 +102,20 @@ impl State {
         Ok(())
     }
 
+    /// Ends what nobody is to do his part of: all nodes were down when it began, or have gone since.
+    pub(super) fn end_unawaited(&mut self, at: Time) -> Result<(), Refused> {
+        let is_idle = |action: &&Action| {
+            !action.status.is_over()
+                && action.awaits.is_empty()
+                && !matches!(action.object, Object::Node(_))
+        };
+        let Some(action) = self.actions.values().find(is_idle) else { return Ok(()) };
+        let is_whole = action.kind == ActionKind::RotateCertificates;
+        let (id, error) = (action.id.clone(), is_whole.then(|| "no node is up".to_owned()));
+        self.end(&id, error, at)?;
+        self.end_unawaited(at)
+    }
+
     pub(super) fn advance_action(
         &mut self,
         id: &ActionId,

@@ -361,12 +361,12 @@ fn a_replica_becomes_primary_on_the_epoch_it_was_chosen_by() {
     let before = state.databases[&DatabaseUid(1)].clone();
     let (primary, replica) = (before.placement.primary, before.placement.replicas[0]);
     let promote =
-        |node, epoch, action| Change::Promote { database: DatabaseUid(1), node, epoch, action };
+        |node, epoch, action| Change::Promote { database: DatabaseUid(1), node, epoch, action, holder: None };
     refused(&state, promote(replica, 9, None), 409, "stale_epoch");
     refused(&state, promote(primary, 1, None), 400, "shard_not_replica");
     state.apply(promote(replica, 1, None), AT).unwrap();
     let database = &state.databases[&DatabaseUid(1)];
-    let expected = Placement { epoch: 2, primary: replica, replicas: vec![primary] };
+    let expected = Placement { epoch: 2, primary: replica, replicas: vec![primary], holder: None };
     assert_eq!(database.placement, expected);
     assert_eq!(database.shards, [before.shards[1], before.shards[0]]);
     refused(&state, promote(primary, 1, None), 409, "stale_epoch");
@@ -844,7 +844,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         2 => (database(), id())
             .prop_map(|(database, action)| Change::DeleteDatabase { database, action }),
         4 => (database(), node(), 0..6_u64, prop::option::of(id()))
-            .prop_map(|(database, node, epoch, action)| Change::Promote { database, node, epoch, action }),
+            .prop_map(|(database, node, epoch, action)| Change::Promote { database, node, epoch, action, holder: None }),
         4 => (database(), prop::collection::vec(node(), 0..3), 0..6_u64)
             .prop_map(|(database, replicas, epoch)| Change::SetReplicas { database, replicas, epoch }),
         9 => (id(), node(), prop::option::weighted(0.2, Just("no".to_owned())))
