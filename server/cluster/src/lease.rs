@@ -107,9 +107,26 @@ impl Deadline {
         Self(AtomicU64::new(Self::NONE))
     }
 
+    /// None is needed any longer.
+    pub fn open(&self) {
+        self.0.store(Self::NONE, Ordering::SeqCst);
+    }
+
     /// Nothing may be told, until it is known better.
     pub fn close(&self) {
         self.0.store(0, Ordering::SeqCst);
+    }
+
+    /// Ends with the first of these.
+    pub fn set_to_first<'d>(&self, deadlines: impl Iterator<Item = &'d Arc<Self>>) {
+        // One that is over, or closed, is kept from being used by other means.
+        let until = deadlines.map(|it| it.0.load(Ordering::Acquire)).filter(|until| *until != 0);
+        self.0.store(until.min().unwrap_or(Self::NONE), Ordering::SeqCst);
+    }
+
+    /// Whether a moment is asked for at all, and replies to writes may be kept back.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire) != Self::NONE
     }
 
     /// Whether it is over at a moment that is asked for only where there is a deadline.

@@ -10,11 +10,13 @@ mod run;
 use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use carnelian_resp::Span;
 use carnelian_tls::{Admission, TLS_REFUSED, TlsError};
 
 use crate::acl;
+use crate::clock;
 use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::listener::Kind;
 use crate::log;
@@ -53,6 +55,8 @@ pub struct Service {
     commands_until_clock: usize,
     /// What the connection that is to be served has sent, if it has been read already.
     pub ahead: Option<Piece>,
+    /// The clock that leases go by, if it was read since commands were last run.
+    moment: Option<Duration>,
 }
 
 /// What a connection needs after having been served.
@@ -95,12 +99,17 @@ impl Service {
             arguments: Vec::new(),
             commands_until_clock: CLOCK_COMMANDS,
             ahead: None,
+            moment: None,
         }
     }
 
     /// A new turn: the clock is read, once.
     pub fn begin_turn(&mut self) {
         self.worker.clock.refresh();
+        let server = &self.worker.server;
+        if server.horizon.is_over(clock::since_boot) {
+            server.fence_late();
+        }
         self.worker.turn_commands = 0;
         self.commands_until_clock = CLOCK_COMMANDS;
     }
@@ -136,6 +145,7 @@ impl Service {
         self.stage(connection, |service, connection| {
             service.replies.extend_from_slice(reply);
             // Whoever served it has logged that.
+            connection.session.tells_of_writes = true;
             let log = &connection.session.database.log;
             if log.is_strict() {
                 connection.session.logged = log.end();
@@ -166,6 +176,8 @@ impl Service {
         if !connection.staged.is_empty() && self.flush(connection) == After::Close {
             return After::Close;
         }
+        // What is about to be done is later than any reading of the clock.
+        self.moment = None;
         let start = self.replies.len();
         connection.staged = start..start;
         // A bug that one client runs into costs it the connection, and nobody else anything.

@@ -365,6 +365,8 @@ impl Service {
         }
         self.replies.truncate(start);
         connection.staged = start..start;
+        // More is run now.
+        self.moment = None;
     }
 }
 
