@@ -80,7 +80,7 @@ fn a_node_joins_by_an_admins_credentials_alone_and_can_try_again() {
 }
 
 /// Three nodes, two of which have joined by directive.
-fn three() -> [Member; 3] {
+pub fn three() -> [Member; 3] {
     let first = Member::create(1);
     let place = first.place();
     let join = ["--cluster-join", &place];
@@ -94,7 +94,7 @@ fn three() -> [Member; 3] {
 }
 
 /// Makes a database with a replica, and tells which nodes have it: the primary's place first.
-fn make_database(nodes: &[Member], port: u16) -> (u64, [usize; 2]) {
+pub fn make_database(nodes: &[Member], port: u16) -> (u64, [usize; 2]) {
     let spec = json!({
         "name": "replicated", "port": port, "memory_size": 100 << 20, "replication": true,
         "data_internode_encryption": true,
@@ -113,7 +113,7 @@ fn make_database(nodes: &[Member], port: u16) -> (u64, [usize; 2]) {
 
 /// Until a client gets this reply.
 #[track_caller]
-fn eventually(client: &mut Client, command: &str, reply: &str) {
+pub fn eventually(client: &mut Client, command: &str, reply: &str) {
     let ends = Instant::now() + PATIENCE;
     let mut last = String::new();
     while Instant::now() < ends {

@@ -14,6 +14,7 @@ mod blocking_many;
 mod busy;
 mod clients;
 mod cluster;
+mod cluster_leases;
 mod config;
 mod control_plane;
 mod crash;

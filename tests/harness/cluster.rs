@@ -29,7 +29,12 @@ pub struct Member {
 impl Member {
     /// Starts a server at 127.0.0.`place`, with an admin's name and password in its environment.
     pub fn start(place: u8, password: &str, args: &[&str]) -> Self {
-        let address = format!("127.0.0.{place}");
+        Self::start_at(&format!("127.0.0.{place}"), &[], password, args)
+    }
+
+    /// The same at any address of this machine, or of a part of it that the wrapper leads into.
+    pub fn start_at(address: &str, wrapper: &[&str], password: &str, args: &[&str]) -> Self {
+        let address = address.to_owned();
         let (admin_port, port, plain) = (free_port(), free_port(), free_port());
         let user = format!("CARNELIAN_ADMIN_USER={USER}");
         let password = format!("CARNELIAN_ADMIN_PASSWORD={password}");
@@ -45,7 +50,7 @@ impl Member {
             &ports[2],
         ];
         let server = Server::starter()
-            .through(&["env", &user, &password])
+            .through(&[wrapper, &["env", &user, &password]].concat())
             .args(&own)
             .args(args)
             .ready_when(Ready::Log("Ready to accept requests of operators"))
@@ -71,7 +76,8 @@ impl Member {
         self.try_ask(method, path, body).expect("an answer of the admin socket")
     }
 
-    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+    /// The same of one that may not be there.
+    pub fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
         let mut socket = UnixStream::connect(self.server.folder().join("admin.sock")).ok()?;
         socket.set_read_timeout(Some(PATIENCE)).ok()?;
         let body = if body.is_null() { String::new() } else { body.to_string() };

@@ -184,6 +184,7 @@ impl Control {
         let raft = Raft::new(id_of(node), config(), network, log, machine).await;
         let raft = raft.map_err(|error| ControlError::Store(error.to_string()))?;
         let member = Member { node, raft };
+        self.0.peers.begin();
         self.0.engine.write().member = Some(member.clone());
         Ok(member)
     }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -35,6 +36,8 @@ pub struct Peers {
     environment: Arc<dyn Environment>,
     states: watch::Receiver<Arc<State>>,
     idle: Mutex<BTreeMap<NodeUid, Vec<Box<dyn Stream>>>>,
+    /// A member has said that this node is none any longer.
+    is_removed: AtomicBool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +54,7 @@ pub enum CallError {
 
 impl Peers {
     pub fn new(environment: Arc<dyn Environment>, states: watch::Receiver<Arc<State>>) -> Self {
-        Self { environment, states, idle: Mutex::default() }
+        Self { environment, states, idle: Mutex::default(), is_removed: AtomicBool::new(false) }
     }
 
     /// Asks a node and waits for its answer. `fallback` is its address if the state has none.
@@ -63,11 +66,26 @@ impl Peers {
         time: Duration,
     ) -> Result<Response, CallError> {
         let call = self.call_untimed(node, fallback, request);
-        tokio::time::timeout(time, call).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(time, call).await.unwrap_or_else(|_| {
             // Whatever is idle would hang as well.
             self.forget(node);
             Err(CallError::Timeout)
-        })
+        });
+        if matches!(answer, Ok(Response::Removed)) {
+            self.is_removed.store(true, Ordering::Relaxed);
+            return Ok(Response::Unwelcome);
+        }
+        answer
+    }
+
+    /// Whether this node was removed from its cluster, as others say.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Relaxed)
+    }
+
+    /// It is about to be a node of a cluster anew.
+    pub fn begin(&self) {
+        self.is_removed.store(false, Ordering::Relaxed);
     }
 
     async fn call_untimed(

@@ -102,6 +102,7 @@ pub fn judge(
         tenure.note_data();
         return open(database);
     }
+    tenure.set_epoch(placement.epoch);
     let writable = member.control.keep(described.uid, &tenure.deadline);
     let is_confirmed = is_primary && member.control.was_granted(described.uid);
     let followers = placement.replicas.iter().filter(|_| is_confirmed).map(|node| node.0);
@@ -122,6 +123,7 @@ fn open(database: &Database) {
     let tenure = &database.replication.tenure;
     tenure.deadline.open();
     tenure.set_followers(None);
+    tenure.set_epoch(0);
     fence(database, false, false);
 }
 

@@ -122,6 +122,7 @@ pub fn write(server: &Server, database: &Arc<Database>, mut field: impl FnMut(&s
     let node = &channel.node;
     field("internode_node", &node.uid());
     field("internode_cluster", &node.cluster());
+    field("internode_placement_epoch", &database.replication.tenure.epoch());
     let port = |addresses: &[std::net::SocketAddr]| addresses.first().map_or(0, |it| it.port());
     field("internode_port", &port(channel.addresses()));
     field("internode_plain_port", &port(channel.plain_addresses()));

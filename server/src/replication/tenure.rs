@@ -7,7 +7,7 @@
 //! A database that no control plane looks after has neither, and pays one load for each flush of replies to writes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use carnelian_cluster::Deadline;
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ pub struct Tenure {
     followers: Mutex<Option<Vec<u32>>>,
     /// There are data that were complete at some moment: the database was not merely made, or started, empty.
     has_data: AtomicBool,
+    /// Of the placement that was last put into effect here; 0: the cluster has no say in it.
+    epoch: AtomicU64,
 }
 
 impl Default for Tenure {
@@ -27,6 +29,7 @@ impl Default for Tenure {
             deadline: Arc::new(Deadline::none()),
             followers: Mutex::new(None),
             has_data: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
         }
     }
 }
@@ -45,6 +48,14 @@ impl Tenure {
     /// Whether a node may have the data.
     pub fn admits(&self, node: u32) -> bool {
         self.followers.lock().as_ref().is_none_or(|followers| followers.contains(&node))
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    pub fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::SeqCst);
     }
 
     pub fn has_data(&self) -> bool {

@@ -1,4 +1,4 @@
-//! A leader that no majority answers any longer makes room for another.
+//! A leader that no majority answers any longer makes room for another, and so does a node that was removed.
 //!
 //! Its heartbeats may still reach some: those keep refusing to elect anybody else while they hear of it, as
 //! Raft asks of them, and so few nodes can keep a cluster without a leader that could have one. That is not
@@ -22,6 +22,12 @@ const SPEAKING: u32 = 4;
 impl Control {
     pub(super) async fn make_room(self) {
         let Some(member) = self.member() else { return };
+        if self.0.peers.is_removed() {
+            // It would only keep those from agreeing who have not heard of it yet.
+            member.raft.runtime_config().elect(false);
+            member.raft.runtime_config().heartbeat(false);
+            return;
+        }
         let is_lost = {
             let metrics = member.raft.metrics();
             let metrics = metrics.borrow();
