@@ -113,7 +113,11 @@ fn a_primary_that_comes_back_with_all_its_data_goes_on_alone() {
     let port = free_port();
     let (uid, places) = make_database(&nodes, port);
     let path = format!("/v1/bdbs/{uid}");
-    nodes[0].change("PUT", &path, &json!({"data_persistence": "aof", "aof_policy": "appendfsync-always"}));
+    nodes[0].change(
+        "PUT",
+        &path,
+        &json!({"data_persistence": "aof", "aof_policy": "appendfsync-always"}),
+    );
     nodes[0].eventually(&path, |database| database["status"] == "active");
     let primary = writer(&nodes, places, port);
     let mut there = nodes[primary].client(port);

@@ -146,8 +146,7 @@ impl World {
         let path = format!("/v1/bdbs/{uid}");
         first.eventually(&path, |database| database["status"] == "active");
         let random = fastrand::Rng::with_seed(settings.seed);
-        let mut world =
-            Self { settings, net, members: vec![first, second, third], uid, random };
+        let mut world = Self { settings, net, members: vec![first, second, third], uid, random };
         world.settle()?;
         Ok(world)
     }

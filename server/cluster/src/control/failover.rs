@@ -70,7 +70,9 @@ impl Control {
                     placement::successor(database, &reports)
                 } else {
                     ledger.restore(database.uid);
-                    let Some((process, since)) = ledger.process(placement.primary) else { continue };
+                    let Some((process, since)) = ledger.process(placement.primary) else {
+                        continue;
+                    };
                     if placement.holder == Some(process) {
                         continue;
                     }

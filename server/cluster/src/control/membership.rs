@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::{BasicNode, ChangeMembers};
 use super::{Control, Member};
 use crate::placement;
 use crate::raft::{id_of, uid_of};
 use crate::state::NodeUid;
+use openraft::{BasicNode, ChangeMembers};
 
 pub const TICK: Duration = Duration::from_millis(300);
 

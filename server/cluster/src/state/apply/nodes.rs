@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::names;
 use crate::state::{
-    Action, ActionId, ActionKind, AddNode, Cluster, ClusterSettings, CreateCluster, DatabaseUid, Detail,
-    NODES_MAX, Node, NodeFacts, NodePatch, NodeSettings, NodeStatus, NodeUid, Object, Outcome,
-    RedisAcl, Refused, Role, State, Time, alert_defaults,
+    Action, ActionId, ActionKind, AddNode, Cluster, ClusterSettings, CreateCluster, DatabaseUid,
+    Detail, NODES_MAX, Node, NodeFacts, NodePatch, NodeSettings, NodeStatus, NodeUid, Object,
+    Outcome, RedisAcl, Refused, Role, State, Time, alert_defaults,
 };
 
 /// The first software that can encrypt between nodes, as Redis Enterprise counts.
