@@ -110,6 +110,8 @@ pub fn judge(
     if is_confirmed {
         tenure.note_data();
     }
+    // Whoever was relieved of it has nothing more to confirm.
+    database.internode.dismiss(|node| tenure.admits(node.get()));
     if matches!(writable, Writable::Until(_)) && !log.keeps_backlog() {
         // What is written is known by the log.
         let _all = database.keyspace.lock_all();

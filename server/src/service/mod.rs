@@ -21,7 +21,7 @@ use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::listener::Kind;
 use crate::log;
 use crate::reactor::ahead::{PIECE_BYTES, Piece};
-use crate::session::{BATCH_COMMANDS, Worker};
+use crate::session::{BATCH_COMMANDS, Session, Worker};
 use run::{CLOCK_COMMANDS, Stop};
 
 /// What is read at once from one connection.
@@ -145,8 +145,10 @@ impl Service {
         self.stage(connection, |service, connection| {
             service.replies.extend_from_slice(reply);
             // Whoever served it has logged that.
-            connection.session.tells_of_writes = true;
-            let log = &connection.session.database.log;
+            let Session { database, tells_of_writes, .. } = &mut connection.session;
+            // On a replica nobody waits but to read.
+            *tells_of_writes |= !database.replication.is_replica();
+            let log = &database.log;
             if log.is_strict() {
                 connection.session.logged = log.end();
             }

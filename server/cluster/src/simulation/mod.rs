@@ -33,7 +33,7 @@ fn seeds() -> std::ops::Range<u64> {
         let seed = seed.parse().expect("SIMULATION_SEED is a number");
         return seed..seed + 1;
     }
-    let Ok(range) = std::env::var("SIMULATION_SEEDS") else { return 1..13 };
+    let Ok(range) = std::env::var("SIMULATION_SEEDS") else { return 1..33 };
     let (first, last) = range.split_once("..").expect("SIMULATION_SEEDS is first..last");
     first.parse().expect("a number")..last.parse().expect("a number")
 }

@@ -10,13 +10,14 @@ use tokio::time::{Instant, sleep};
 use super::disk::Disk;
 use super::net::Net;
 use crate::control::Control;
+use crate::lease::Beat;
 use crate::placement::ShardReport;
 use crate::raft::Store;
 use crate::rpc::{self, Request, Response};
 use crate::state::{
-    ActionId, AddNode, Authority, Change, CreateCluster, CreateUser, DatabasePatch, DatabaseUid,
-    Management, NodeFacts, NodeSettings, NodeUid, Outcome, PolicyPatch, SealedKey, State, Time,
-    WirePatch,
+    ActionId, AddNode, AlertPatch, Authority, Change, CreateCluster, CreateUser, DatabasePatch,
+    DatabaseUid, Management, NodeFacts, NodeSettings, NodeUid, Outcome, PolicyPatch, SealedKey,
+    State, Time, WirePatch,
 };
 
 /// How long faults go on, and how long everything may take to be well again.
@@ -461,7 +462,7 @@ impl World {
         let control = self.control(uid).expect("it runs");
         let number = self.chance.u32(..);
         let state = control.state();
-        let kind = self.chance.u8(..24);
+        let kind = self.chance.u8(..26);
         let placed = state.databases.values().next().map(|it| (it.uid, it.placement.clone()));
         let change = match kind {
             0..=9 => create_user(&format!("user-{number}@cluster.local")),
@@ -520,6 +521,17 @@ impl World {
                 let on = number.is_multiple_of(2);
                 Change::SetMaintenance { node, on, action: ActionId(format!("m-{number}")) }
             }
+            21 => Change::RotateCertificates {
+                name: None,
+                action: ActionId(format!("rotate-{number}")),
+            },
+            22 => Change::SetCluster {
+                patch: Box::default(),
+                alerts: BTreeMap::from([(
+                    "cluster_node_operation_failed".to_owned(),
+                    AlertPatch::Switch(number.is_multiple_of(2)),
+                )]),
+            },
             _ => {
                 let stranger = state.removed_nodes.iter().next().copied().unwrap_or(STRANGER);
                 self.intrude(stranger, uid, number);
@@ -563,6 +575,20 @@ impl World {
             }
             if let Ok(Some(Response::Change(..))) = rpc::read(&mut stream).await {
                 panic!("seed {seed}: a change was taken from node {stranger}, which is no member");
+            }
+            let Ok(mut stream) = place.dial(to, "").await else { return };
+            let beat =
+                Beat { node: stranger, process: 1, reports: Vec::new(), returned: Vec::new() };
+            let other = Request::Other { kind: "sign".to_owned(), body: Vec::new() };
+            for request in [Request::Beat(beat), other] {
+                if rpc::write(&mut stream, &request).await.is_err() {
+                    return;
+                }
+                if let Ok(Some(Response::Beat(_) | Response::Other(_))) =
+                    rpc::read(&mut stream).await
+                {
+                    panic!("seed {seed}: node {stranger}, which is no member, was answered");
+                }
             }
         });
     }
