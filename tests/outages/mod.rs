@@ -159,21 +159,28 @@ impl World {
         })
     }
 
+    /// Where a node is: those that join at the same time get their numbers as it happens.
+    fn place(&self, uid: &str) -> Option<u8> {
+        let nodes = self.ask("/v1/nodes")?;
+        let node = nodes.as_array()?.iter().find(|node| node["uid"].to_string() == uid)?;
+        let address = node["addr"].as_str()?;
+        (0..COUNT).find(|place| Net::address(*place) == address)
+    }
+
     /// Where the primary and the replica are.
     fn shards(&self) -> Option<[u8; 2]> {
         let shards = self.ask(&format!("/v1/bdbs/{}/shards", self.uid))?;
         let place = |role: &str| {
             let shard = shards.as_array()?.iter().find(|shard| shard["role"] == role)?;
-            shard["node_uid"].as_str()?.parse::<u8>().ok()?.checked_sub(1)
+            self.place(shard["node_uid"].as_str()?)
         };
         Some([place("master")?, place("slave")?])
     }
 
     fn leader(&self) -> Option<u8> {
         let nodes = self.ask("/v1/nodes/status")?;
-        let all = nodes.as_array()?;
-        let leader = all.iter().find(|node| node["role"] == "master")?;
-        u8::try_from(leader["uid"].as_u64()?).ok()?.checked_sub(1)
+        let leads = |(_, node): &(&String, &Value)| node["role"] == "master";
+        self.place(nodes.as_object()?.iter().find(leads)?.0)
     }
 
     /// Until all nodes are there and a replica has everything.

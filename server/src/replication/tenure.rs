@@ -50,6 +50,11 @@ impl Tenure {
         self.followers.lock().as_ref().is_none_or(|followers| followers.contains(&node))
     }
 
+    /// Whether no more nodes than these may come for the data.
+    pub fn expects_at_most(&self, count: usize) -> bool {
+        self.followers.lock().as_ref().is_some_and(|followers| followers.len() <= count)
+    }
+
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
