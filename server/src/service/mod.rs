@@ -145,12 +145,12 @@ impl Service {
         self.stage(connection, |service, connection| {
             service.replies.extend_from_slice(reply);
             // Whoever served it has logged that.
-            let Session { database, tells_of_writes, .. } = &mut connection.session;
+            let Session { database, tells_of_writes, logged, .. } = &mut connection.session;
             // On a replica nobody waits but to read.
             *tells_of_writes |= !database.replication.is_replica();
             let log = &database.log;
             if log.is_strict() {
-                connection.session.logged = log.end();
+                *logged = log.end();
             }
             if connection.flags.paused { After::Wait } else { service.serve_staged(connection) }
         })
