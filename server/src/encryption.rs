@@ -9,19 +9,33 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use carnelian_config::{Config, TransitEncryption};
-use carnelian_tls::{Acceptor, ConfigError, Configuration, Connector, TlsError, TlsSession};
+use carnelian_tls::certificates::Certificate;
+use carnelian_tls::{
+    Acceptor, ConfigError, Configuration, Connector, Identity, Settings, TlsError, TlsSession,
+};
 
 use crate::log;
 use crate::settings::{self, given};
 
 pub struct Encryption {
     acceptor: ArcSwapOption<Acceptor>,
+    /// What the operators of the cluster ask for; nothing where there is none.
+    asked: ArcSwapOption<Asked>,
     /// Where the client CA and certificates of our own making lie. It stays when `dir` changes: clients trust
     /// that CA.
     folder: PathBuf,
 }
 
 impl Encryption {
+    /// None, for a database that nobody connects to.
+    pub fn none() -> Self {
+        Self {
+            acceptor: ArcSwapOption::empty(),
+            asked: ArcSwapOption::empty(),
+            folder: PathBuf::new(),
+        }
+    }
+
     /// Reads or makes what the configuration asks for. Making keys takes some tenths of a second.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         Self::in_folder(config, &config.dir)
@@ -29,7 +43,11 @@ impl Encryption {
 
     /// The same where what is of our own making lies in this folder.
     pub fn in_folder(config: &Config, folder: &Path) -> Result<Self, ConfigError> {
-        let encryption = Self { acceptor: ArcSwapOption::empty(), folder: folder.to_owned() };
+        let encryption = Self {
+            acceptor: ArcSwapOption::empty(),
+            asked: ArcSwapOption::empty(),
+            folder: folder.to_owned(),
+        };
         match encryption.reload(config) {
             Err(error) if !is_asked_for(config) => {
                 log::warning!("Serving without TLS: {error}");
@@ -41,7 +59,10 @@ impl Encryption {
 
     /// Puts other settings in force for handshakes to come; where that fails, the old ones stay.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
-        let settings = settings::tls(config, &self.folder)?;
+        let mut settings = settings::tls(config, &self.folder)?;
+        if let Some(asked) = self.asked.load_full() {
+            asked.put_into(&mut settings);
+        }
         match &*self.acceptor.load() {
             Some(acceptor) => acceptor.reload(&settings, SystemTime::now())?,
             None => {
@@ -53,6 +74,16 @@ impl Encryption {
             log::notice!("TLS: {note}");
         }
         Ok(())
+    }
+
+    /// Does for new connections what the operators of the cluster ask for. Where that fails it is as before.
+    pub fn follow(&self, asked: Asked, config: &Config) -> Result<(), ConfigError> {
+        let before = self.asked.load_full();
+        if *before.as_deref().unwrap_or(&Asked::default()) == asked {
+            return Ok(());
+        }
+        self.asked.store(Some(Arc::new(asked)));
+        self.reload(config).inspect_err(|_| self.asked.store(before))
     }
 
     /// A session for a new connection; none where the server has no certificate.
@@ -69,6 +100,45 @@ impl Encryption {
     /// What is in force.
     pub fn configuration(&self) -> Option<Arc<Configuration>> {
         self.acceptor.load().as_ref().map(|acceptor| acceptor.configuration())
+    }
+}
+
+/// What a cluster asks of the encryption of its databases.
+#[derive(Clone, Default)]
+pub struct Asked {
+    /// What clients are shown, unless files are configured for that; without it, something of our own making.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Nothing older than TLS 1.3.
+    pub only_newest: bool,
+    /// Lists of OpenSSL's for TLS 1.2 and 1.3, where the configuration has none; empty for any.
+    pub ciphers: String,
+    pub ciphersuites: String,
+}
+
+impl Asked {
+    fn put_into(&self, settings: &mut Settings) {
+        if let (Identity::SelfMade { .. }, Some(certificate)) =
+            (&settings.identity, &self.certificate)
+        {
+            settings.identity = Identity::Given(Arc::clone(certificate));
+        }
+        if self.only_newest {
+            settings.protocols = "TLSv1.3".to_owned();
+        }
+        if settings.ciphers.is_empty() {
+            settings.ciphers.clone_from(&self.ciphers);
+        }
+        if settings.ciphersuites.is_empty() {
+            settings.ciphersuites.clone_from(&self.ciphersuites);
+        }
+    }
+}
+
+impl PartialEq for Asked {
+    fn eq(&self, other: &Self) -> bool {
+        let shown = |one: &Self| one.certificate.as_ref().map(|it| it.certificate_pem());
+        let rest = |one: &Self| (one.only_newest, one.ciphers.clone(), one.ciphersuites.clone());
+        shown(self) == shown(other) && rest(self) == rest(other)
     }
 }
 

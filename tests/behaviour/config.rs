@@ -83,6 +83,8 @@ fn refusing() {
             CONFIG REWRITE => -ERR The server is running without a config file
             "#,
         );
+        let reply = client.call_words(&[b"CONFIG".as_slice(), b"SET", b"\xd4\xbb\xf8", b"1"]);
+        assert!(reply.bytes().ends_with(b"'\xd4\xbb\xf8'"), "{reply}");
     });
 }
 

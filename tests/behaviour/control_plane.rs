@@ -3,9 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use carnelian_tests::certificates::{Authority, Identity};
 use carnelian_tests::cluster::{Member, PATIENCE};
 use carnelian_tests::server::free_port;
+use carnelian_tests::transport::{TlsOptions, Transport};
 use carnelian_tests::{Server, is_carnelian};
 use serde_json::{Value, json};
 
@@ -144,6 +149,132 @@ fn certificates_between_nodes_are_rotated_by_either_verb() {
     client.expect("PING", "+PONG");
     let all = member.get("/v1/cluster/certificates").to_string();
     assert!(!all.contains("internode"), "{all}");
+}
+
+#[test]
+fn a_certificate_that_is_provided_is_what_the_next_clients_see() {
+    if !is_carnelian() {
+        return;
+    }
+    let mut member = Member::create(1);
+    let (_, port) = make(&member, &json!({"tls_mode": "enabled"}));
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new(folder.path(), "customer");
+    let other = Authority::new(folder.path(), "other");
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a file");
+    let put = |name: &str, identity: &Identity, key: &Identity| {
+        json!({"certificates": [{
+            "name": name, "certificate": read(&identity.certificate), "key": read(&key.key),
+        }]})
+    };
+    let takes = |authority: &Authority, port: u16| {
+        Transport::tls(port, &TlsOptions::trusting(&authority.certificate)).is_ok()
+    };
+    let first_port = member.server.port();
+    assert!(!takes(&authority, port) && !takes(&authority, first_port));
+
+    let path = "/v1/cluster/certificates";
+    let (good, another) = (authority.peer("good"), authority.peer("another"));
+    let one_end = authority.server("one-end");
+    for (name, identity, key, status, code) in [
+        ("proxy", &good, &another, 400, "invalid_certificate"),
+        ("proxy", &one_end, &one_end, 400, "invalid_certificate"),
+        ("nothing", &good, &good, 403, "unknown_certificate"),
+    ] {
+        let (found, answer) = member.ask("PUT", path, &put(name, identity, key));
+        assert_eq!((found, &answer["error_code"]), (status, &json!(code)), "{answer}");
+    }
+    member.change("PUT", path, &put("proxy", &good, &good));
+    let eventually = |authority: &Authority, port: u16| {
+        let ends = Instant::now() + PATIENCE;
+        while !takes(authority, port) {
+            assert!(Instant::now() < ends, "the certificate is not shown");
+            sleep(Duration::from_millis(20));
+        }
+    };
+    eventually(&authority, port);
+    eventually(&authority, first_port);
+    // What is made later shows it too, and what starts again.
+    let (_, later) = make(&member, &json!({"tls_mode": "enabled"}));
+    eventually(&authority, later);
+    member.server.restart();
+    eventually(&authority, port);
+    let second = other.peer("second");
+    member.change(
+        "PUT",
+        "/v1/cluster/update_cert",
+        &json!({
+            "name": "proxy", "certificate": read(&second.certificate), "key": read(&second.key),
+        }),
+    );
+    eventually(&other, port);
+    assert!(!takes(&authority, port));
+}
+
+/// Every file of a folder and of those in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    entries
+        .flat_map(|entry| {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { files(&path) } else { vec![path] }
+        })
+        .filter(|path| path.is_file())
+        .collect()
+}
+
+#[test]
+fn what_is_secret_is_in_no_file_in_no_log_and_in_no_answer_that_is_not_for_it() {
+    if !is_carnelian() {
+        return;
+    }
+    let mut member = Member::create(1);
+    let secrets = ["db-pass-7f3a91", "db-pass-55c0de", "admin-pass-90b1e2", "mail-pass-c4d5e6"];
+    let spec = json!({
+        "authentication_redis_pass": secrets[0], "authentication_admin_pass": secrets[2],
+    });
+    let (uid, port) = make(&member, &spec);
+    member.change("POST", &format!("/v1/bdbs/{uid}/passwords"), &json!({"password": secrets[1]}));
+    member.change("PUT", "/v1/cluster", &json!({"smtp_password": secrets[3]}));
+    let log_in = |member: &Member| {
+        let mut client = member.client(port);
+        for password in &secrets[..2] {
+            client.eventually(&format!("AUTH {password}"), "+OK");
+        }
+    };
+    log_in(&member);
+    // Also when it is a snapshot, and no entry of a log: that is made every 256 changes.
+    for number in 0..150 {
+        let name = json!({"name": format!("name-{number}")});
+        member.change("PUT", &format!("/v1/bdbs/{uid}"), &name);
+        member.eventually(&format!("/v1/bdbs/{uid}"), |it| it["status"] == "active");
+    }
+    let folder = member.server.folder().to_owned();
+    let check = || {
+        let all = files(&folder);
+        assert!(all.iter().any(|path| path.ends_with("control-plane/control-plane.redb")));
+        for path in all {
+            let contents = std::fs::read(&path).expect("a file");
+            for secret in secrets {
+                let is_there = contents.windows(secret.len()).any(|it| it == secret.as_bytes());
+                assert!(!is_there, "{secret} in {}", path.display());
+            }
+        }
+    };
+    check();
+    assert!(secrets.iter().all(|secret| !member.server.log().contains(secret)));
+    let cluster = member.get("/v1/cluster").to_string();
+    assert!(!cluster.contains(secrets[3]), "{cluster}");
+    member.change("PUT", "/v1/cluster", &json!({"mask_bdb_credentials": true}));
+    for path in ["/v1/bdbs".to_owned(), format!("/v1/bdbs/{uid}"), "/v1/logs".to_owned()] {
+        let answer = member.get(&path).to_string();
+        assert!(secrets.iter().all(|secret| !answer.contains(secret)), "{path}: {answer}");
+    }
+
+    // It opens again what it has sealed.
+    member.server.restart();
+    log_in(&member);
+    check();
 }
 
 #[test]

@@ -46,6 +46,20 @@ fn bytes_are_those_of_redis() {
 }
 
 #[test]
+fn a_string_is_raw_once_it_was_counted() {
+    each_way(|client| {
+        client.script("PFADD h a => :1");
+        for look in ["PFCOUNT h", "PFADD h a", "PFDEBUG ENCODING h"] {
+            let text = client.call("GET h").bytes().to_vec();
+            client.call_words(&[b"SET".as_slice(), b"h", &text]);
+            client.expect("OBJECT ENCODING h", "embstr");
+            client.call(look);
+            client.expect("OBJECT ENCODING h", "raw");
+        }
+    });
+}
+
+#[test]
 fn other_strings_are_refused() {
     each_way(|client| {
         client.script(
@@ -79,4 +93,28 @@ fn the_size_of_sparse_strings_is_a_setting() {
         client.call_words(&["PFADD", "i", &element.to_string()]);
     }
     client.expect("PFDEBUG ENCODING i", "+sparse");
+}
+
+#[test]
+fn what_is_only_stored_in_another_way_is_no_change_to_who_watches() {
+    let server = Server::start(&[]);
+    let (mut client, mut watcher) = (server.connect(), server.connect());
+    for question in ["GETREG", "TODENSE"] {
+        client.script(
+            "
+            DEL h => ?
+            PFADD h a => :1
+        ",
+        );
+        watcher.expect("WATCH h", "+OK");
+        assert!(!client.call(&format!("PFDEBUG {question} h")).is_error());
+        client.expect("PFDEBUG ENCODING h", "+dense");
+        watcher.script(
+            "
+            MULTI => +OK
+            PING => +QUEUED
+            EXEC => [+PONG]
+        ",
+        );
+    }
 }

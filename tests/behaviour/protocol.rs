@@ -330,6 +330,8 @@ fn commands_tell_their_names_and_what_they_do_to_keys() {
             COMMAND GETKEYSANDFLAGS BITFIELD k GET u8 => [[k ~[+RW +access +update]]]
             COMMAND GETKEYSANDFLAGS CLIENT -5 => -ERR Invalid command specified
             COMMAND GETKEYS EVAL x 0 => []
+            COMMAND GETKEYS ZDIFFSTORE a 2 b c => [a b c]
+            COMMAND GETKEYS ZDIFFSTORE a 0 b => -ERR Invalid arguments specified for command
             COMMAND GETKEYS EVAL x y => []
             COMMAND GETKEYS XREADGROUP a b c d e f => -ERR Invalid arguments specified for command
             CLIENT UNBLOCK -9223372036854775809 x => -ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR

@@ -36,6 +36,44 @@ fn commands_are_queued_and_run_as_one() {
 }
 
 #[test]
+fn what_changes_nothing_breaks_no_transaction() {
+    const IN_VAIN: &str = "HINCRBY h text 1|HINCRBYFLOAT h text 1|HINCRBY h most 1|HSETNX h text x|\
+        HDEL h none|HGETDEL h FIELDS 1 none|HGETEX h PERSIST FIELDS 1 text|\
+        HGETEX h EX 100 FIELDS 1 none|HEXPIRE h 100 XX FIELDS 1 text|HEXPIRE h 0 FIELDS 1 none|\
+        HPERSIST h FIELDS 1 text|HSETEX h FNX FIELDS 1 text x|HSETEX h FXX FIELDS 1 none x|\
+        ZADD z 1 a|ZADD z NX 5 a|ZADD z XX 5 none|ZADD z GT 0 a|ZINCRBY z 0 a|ZREM z none|\
+        ZPOPMIN z 0|ZREMRANGEBYSCORE z 8 9|ZREMRANGEBYRANK z 8 9|ZREMRANGEBYLEX z [x [y|\
+        GEOADD g XX 1 1 none|SADD s a|SREM s none|LREM l 0 none|LPOP l 0|PFADD p a|\
+        PFDEBUG GETREG p|PFDEBUG TODENSE p|XDEL x 9-9|PERSIST z|EXPIRE z 100 XX";
+    each_way(|client| {
+        client.script(
+            r#"
+            HSET h text a most 9223372036854775807 => :2
+            ZADD z 1 a 2 b => :2
+            GEOADD g 1 1 here => :1
+            SADD s a => :1
+            RPUSH l a => :1
+            PFADD p a => :1
+            XADD x 1-1 f v => 1-1
+            "#,
+        );
+        for command in IN_VAIN.split('|') {
+            client.expect("WATCH h z g s l p x", "+OK");
+            client.call(command);
+            client.expect("MULTI", "+OK");
+            let reply = client.call("EXEC");
+            assert!(!reply.is_null(), "after {command}");
+        }
+        for command in ["HDEL h text", "ZADD z 9 a", "ZREM z b", "HSET h f v"] {
+            client.expect("WATCH h z", "+OK");
+            client.call(command);
+            client.expect("MULTI", "+OK");
+            client.expect("EXEC", "nil");
+        }
+    });
+}
+
+#[test]
 fn a_refused_command_spoils_the_transaction() {
     each_way(|client| {
         client.script(
@@ -299,4 +337,19 @@ fn a_broken_watch_is_seen_by_others() {
     assert_eq!(flags(&mut client), "d");
     client.script("UNWATCH => +OK\n");
     assert_eq!(flags(&mut client), "N");
+}
+
+#[test]
+fn what_a_script_says_of_itself_holds_for_its_transaction() {
+    let server = Server::start(&[]);
+    let (mut client, mut reader) = (server.connect(), server.connect());
+    for (client, script) in
+        [(&mut client, "#!lua\nreturn 1"), (&mut reader, "#!lua flags=no-writes\nreturn 1")]
+    {
+        client.expect("MULTI", "+OK");
+        assert_eq!(client.call_words(&["EVAL", script, "0"]).text(), "QUEUED");
+    }
+    server.connect().expect("REPLICAOF 127.0.0.1 1", "+OK");
+    client.expect("EXEC", "-EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.");
+    reader.expect("EXEC", "[:1]");
 }

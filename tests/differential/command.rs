@@ -36,6 +36,12 @@ impl Command {
         self.words.iter().any(stands_in)
     }
 
+    /// Whether it may leave its connection waiting, or have messages come there.
+    pub fn may_wait(&self) -> bool {
+        let name = self.words[0].to_ascii_uppercase();
+        name.starts_with(b"B") || name.starts_with(b"XREAD") || self.subscribes()
+    }
+
     /// Whether messages may come to its connection from now on.
     pub fn subscribes(&self) -> bool {
         let name = self.words[0].to_ascii_uppercase();

@@ -169,7 +169,12 @@ impl State<'_> {
             self.history.push(command);
         }
         self.summary.differences += 1;
-        self.summary.reports.push(format!("does not happen again: {error:#}"));
+        let text = format!(
+            "seed {} after {} commands, does not happen again: {error:#}",
+            self.settings.seed, self.summary.commands
+        );
+        eprintln!("{text}");
+        self.summary.reports.push(text);
         self.start_over()
     }
 

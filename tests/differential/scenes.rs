@@ -16,6 +16,7 @@ pub struct Scene {
 
 pub const SCENES: &[Scene] = &[
     Scene { group: "transaction", needs: "MULTI", play: transaction },
+    Scene { group: "transaction", needs: "WATCH", play: watching },
     Scene { group: "blocking", needs: "BLPOP", play: blocking },
     Scene { group: "blocking", needs: "BLPOP", play: blocking_in_vain },
     Scene { group: "pubsub", needs: "SUBSCRIBE", play: subscriptions },
@@ -62,6 +63,19 @@ fn transaction(generator: &mut Generator, commands: &mut Vec<Command>) {
     commands.push(Command::plain("DISCARD"));
     commands.push(Command::plain("UNWATCH"));
     generator.keys = KEYS;
+}
+
+/// Whether a command is seen to change something by one who watches all keys.
+fn watching(generator: &mut Generator, commands: &mut Vec<Command>) {
+    let kinds = ["s", "b", "h", "l", "t", "z", "x", "q", "g", "p", "e"];
+    let keys = kinds.iter().flat_map(|kind| (0..KEYS).map(move |at| format!("{kind}{at}")));
+    let watch = format!("WATCH {}", keys.collect::<Vec<_>>().join(" "));
+    for _ in 0..generator.random.usize(2..6) {
+        commands.push(Command::plain(&watch));
+        commands.push(generator.command().on(1));
+        commands.push(Command::plain("MULTI"));
+        commands.push(Command::plain("EXEC"));
+    }
 }
 
 /// What waits until somebody else does something.

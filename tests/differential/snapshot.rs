@@ -20,35 +20,45 @@ pub fn compare(pair: &mut Pair, encodings: bool) -> Result<Option<Mismatch>> {
     if !pair.agree(&exchange) {
         return Ok(Some(Mismatch { command: all, replies: exchange.replies }));
     }
-    for key in exchange.replies.0.elements() {
-        let key = key.bytes();
-        let mut checks = vec![check(&["TYPE"], key, &[], Rule::Exact)];
+    // In two pipelines, not key by key: the way there and back would take longer than all the rest.
+    let keys = exchange.replies.0.elements();
+    let keys: Vec<&[u8]> = keys.iter().map(Reply::bytes).collect();
+    let mut checks = Vec::new();
+    for key in &keys {
+        checks.push(check(&["TYPE"], key, &[], Rule::Exact));
         if encodings {
             checks.push(check(&["OBJECT", "ENCODING"], key, &[], Rule::Exact));
         }
         checks.push(check(&["PEXPIRETIME"], key, &[], Rule::Near(2000)));
-        let kind = pair.run(&checks)?;
-        if let Some(mismatch) = first_mismatch(pair, checks, &kind) {
-            return Ok(Some(mismatch));
-        }
-        let content = match kind[0].replies.0.text().as_str() {
-            "string" => vec![check(&["GET"], key, &[], Rule::Exact)],
-            "list" => vec![check(&["LRANGE"], key, &["0", "-1"], Rule::Exact)],
-            "set" => vec![check(&["SMEMBERS"], key, &[], Rule::Unordered)],
-            "zset" => vec![check(&["ZRANGE"], key, &["0", "-1", "WITHSCORES"], Rule::Exact)],
-            "stream" if encodings => {
-                vec![check(&["XINFO", "STREAM"], key, &["FULL", "COUNT", "0"], Rule::Timed)]
-            }
-            "stream" => vec![check(&["XRANGE"], key, &["-", "+"], Rule::Exact)],
-            "hash" => vec![check(&["HGETALL"], key, &[], Rule::Pairs)],
-            _ => Vec::new(),
-        };
-        let replies = pair.run(&content)?;
-        if let Some(mismatch) = first_mismatch(pair, content, &replies) {
-            return Ok(Some(mismatch));
-        }
     }
-    Ok(None)
+    let kinds = pair.run(&checks)?;
+    if let Some(mismatch) = first_mismatch(pair, &checks, &kinds) {
+        return Ok(Some(mismatch));
+    }
+    let each = checks.len() / keys.len().max(1);
+    let kind_of = |at: usize| kinds[at * each].replies.0.text();
+    let reads =
+        keys.iter().enumerate().filter_map(|(at, key)| reading(&kind_of(at), key, encodings));
+    let reads: Vec<Command> = reads.collect();
+    let contents = pair.run(&reads)?;
+    Ok(first_mismatch(pair, &reads, &contents))
+}
+
+/// What shows all that a key of this type holds.
+fn reading(kind: &str, key: &[u8], encodings: bool) -> Option<Command> {
+    let command = match kind {
+        "string" => check(&["GET"], key, &[], Rule::Exact),
+        "list" => check(&["LRANGE"], key, &["0", "-1"], Rule::Exact),
+        "set" => check(&["SMEMBERS"], key, &[], Rule::Unordered),
+        "zset" => check(&["ZRANGE"], key, &["0", "-1", "WITHSCORES"], Rule::Exact),
+        "stream" if encodings => {
+            check(&["XINFO", "STREAM"], key, &["FULL", "COUNT", "0"], Rule::Timed)
+        }
+        "stream" => check(&["XRANGE"], key, &["-", "+"], Rule::Exact),
+        "hash" => check(&["HGETALL"], key, &[], Rule::Pairs),
+        _ => return None,
+    };
+    Some(command)
 }
 
 fn check(before: &[&str], key: &[u8], after: &[&str], rule: Rule) -> Command {
@@ -59,10 +69,11 @@ fn check(before: &[&str], key: &[u8], after: &[&str], rule: Rule) -> Command {
     Command::new(words, rule)
 }
 
-fn first_mismatch(pair: &Pair, commands: Vec<Command>, exchanges: &[Exchange]) -> Option<Mismatch> {
-    commands
-        .into_iter()
-        .zip(exchanges)
-        .find(|(_, exchange)| !pair.agree(exchange))
-        .map(|(command, exchange)| Mismatch { command, replies: exchange.replies.clone() })
+fn first_mismatch(pair: &Pair, commands: &[Command], exchanges: &[Exchange]) -> Option<Mismatch> {
+    commands.iter().zip(exchanges).find(|(_, exchange)| !pair.agree(exchange)).map(
+        |(command, exchange)| Mismatch {
+            command: command.clone(),
+            replies: exchange.replies.clone(),
+        },
+    )
 }

@@ -38,18 +38,34 @@ impl Authority {
 
     /// A server certificate (P-256) for localhost, with its files named after `name`.
     pub fn server(&self, name: &str) -> Identity {
-        self.sign(name, &new_key(), ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(name, &new_key(), vec![ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    /// One for both ends of a connection.
+    pub fn peer(&self, name: &str) -> Identity {
+        let both = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(name, &new_key(), both)
     }
 
     /// The same with an RSA key of 2048 bits.
     pub fn rsa_server(&self, name: &str) -> Identity {
         let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048);
-        self.sign(name, &key.expect("an RSA key"), ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(name, &key.expect("an RSA key"), vec![ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    /// One for both ends, as the cluster's interfaces take it.
+    pub fn both(&self, name: &str) -> Identity {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("well-formed names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign_params(name, &new_key(), &params)
     }
 
     /// A client certificate.
     pub fn client(&self, name: &str) -> Identity {
-        self.sign(name, &new_key(), ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(name, &new_key(), vec![ExtendedKeyUsagePurpose::ClientAuth])
     }
 
     /// A client certificate with this common name, and with these URIs besides.
@@ -64,11 +80,11 @@ impl Authority {
         self.sign_params(name, &new_key(), &params)
     }
 
-    fn sign(&self, name: &str, key: &KeyPair, usage: ExtendedKeyUsagePurpose) -> Identity {
+    fn sign(&self, name: &str, key: &KeyPair, usages: Vec<ExtendedKeyUsagePurpose>) -> Identity {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         let mut params = CertificateParams::new(names).expect("well-formed names");
         params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages;
         self.sign_params(name, key, &params)
     }
 

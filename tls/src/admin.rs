@@ -76,13 +76,6 @@ pub struct AdminSettings {
     pub client_authorities: Vec<CertificateDer<'static>>,
 }
 
-impl AdminSettings {
-    /// The words of `cipher_suites` that mean nothing here; an error if no suite is left.
-    pub fn unknown_suites(&self) -> Result<Vec<String>, ConfigError> {
-        Ok(ciphers::tls12(&self.cipher_suites)?.ignored)
-    }
-}
-
 /// What listeners of HTTPS configure their connections by. Shared by all of them.
 pub struct AdminAcceptor {
     served: Arc<Served>,
@@ -252,7 +245,7 @@ mod tests {
 
         let list = "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA";
         let mut settings = AdminSettings { cipher_suites: list.into(), ..AdminSettings::default() };
-        assert_eq!(settings.unknown_suites().unwrap(), ["AES128-SHA"]);
+        assert_eq!(ciphers::unknown_suites(&settings.cipher_suites, "").unwrap(), ["AES128-SHA"]);
         acceptor.reload(&settings).unwrap();
         let (_, server) = join(&acceptor, client(versions[0]), "localhost").unwrap();
         let suite = server.negotiated_cipher_suite().unwrap().suite();

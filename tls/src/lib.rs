@@ -31,6 +31,7 @@ mod provider;
 mod session;
 mod settings;
 mod store;
+mod subject;
 #[cfg(test)]
 mod testing;
 mod tickets;
@@ -39,6 +40,7 @@ mod trust;
 pub use acceptor::{Acceptor, Configuration};
 pub use admin::{ADMIN_ALPN, AdminAcceptor, AdminSettings, MinVersion};
 pub use ca::{CA_CERTIFICATE, CA_KEY, ClientAuthority, Leaf, ServerLeaves};
+pub use ciphers::unknown_suites;
 pub use describe::{
     CertificateInfo, ClientNames, NotACertificate, client_names, common_name_of, hex,
 };
@@ -53,6 +55,7 @@ pub use overlap::{ClientAuthorities, ClientCaPolicy, ClientCaStep, SharedAuthori
 pub use provider::provider;
 pub use session::{Received, TlsSession};
 pub use settings::{Identity, Secret, Settings};
+pub use subject::Subject;
 pub use tickets::SessionCaching;
 pub use trust::AuthClients;
 

@@ -1,7 +1,7 @@
 //! The guard for changing a string in place.
 
 use carnelian_structs::table::EntryMut;
-use carnelian_structs::value::{Text, Value};
+use carnelian_structs::value::{EMBSTR_MAX, Text, Value};
 
 use crate::changes::Changes;
 
@@ -25,6 +25,16 @@ impl StringMut<'_> {
     /// encoding becomes raw.
     pub fn resize<R>(&mut self, length: usize, change: impl FnOnce(&mut [u8]) -> R) -> R {
         self.entry.change_text(|_| length, change).expect("the guard was made for a string")
+    }
+
+    /// Gives a short string the encoding that changing it would.
+    pub fn make_raw(&mut self) {
+        if let Text::Bytes(bytes) = self.text()
+            && bytes.len() <= EMBSTR_MAX
+        {
+            let length = bytes.len();
+            self.resize(length, |_| ());
+        }
     }
 
     /// Tells those who watch the key.

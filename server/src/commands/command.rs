@@ -180,7 +180,9 @@ fn keys_of<'c>(context: &Context<'c>) -> Result<Vec<(&'c [u8], KeyFlags)>, Comma
     }
     let mut keys = Vec::new();
     let found = keys::for_each(entry, request, |index, flags| keys.push((request[index], flags)));
-    if found.is_err() {
+    // A count of zero is no count, and then the other keys are not told either.
+    let counted = |spec: &KeySpec| matches!(spec.find, Find::Count { .. });
+    if found.is_err() || (entry.keys.iter().any(counted) && keys.len() < entry.keys.len()) {
         keys.clear();
     }
     if keys.is_empty() && !entry.flags.contains(Flags::NO_MANDATORY_KEYS) {

@@ -3,7 +3,7 @@
 use std::io;
 
 use carnelian_commands::{CommandError, Effect, Flags};
-use carnelian_config::{self as config, Extent};
+use carnelian_config::{self as config, Directive, Extent, SetError};
 
 use crate::commands::{Context, command, help, replicaof};
 use crate::configure;
@@ -92,7 +92,7 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         let permission = next.permission(loopback);
         next.set(&pairs, permission)
     })
-    .map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    .map_err(|error| refusal(&error, &pairs))?;
     if pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"replicaof-node")) {
         replicaof::follow_configured(context)?;
     }
@@ -103,6 +103,18 @@ fn set(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     features::account_all(context.worker, database);
     context.reply.ok();
     Ok(Effect::None)
+}
+
+/// The reply to a change that was refused. A name that nobody knows is repeated byte for byte.
+fn refusal(error: &SetError, pairs: &[(&[u8], &[u8])]) -> CommandError {
+    let unknown = pairs.iter().find(|(name, _)| Directive::find(name).is_none());
+    match (error, unknown) {
+        (SetError::Unknown(_), Some((name, _))) => {
+            let before = "ERR Unknown option or number of arguments for CONFIG SET - '";
+            CommandError::quoting(before, name, "'")
+        }
+        _ => CommandError::text(format!("ERR {error}")),
+    }
 }
 
 /// What is not changed while the data is being loaded.

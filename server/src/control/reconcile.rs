@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
     ActionId, Change, Database as Described, DatabaseSettings, DatabaseStatus, DatabaseUid,
-    NodeUid, Object, Placement, State,
+    DatabaseUser, NodeUid, Object, Placement, State,
 };
 use carnelian_tls::internode::NodeUid as NodeName;
 
-use super::{Member, spec};
+use super::{Member, shared, spec};
 use crate::database::Database;
 use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
@@ -29,16 +29,18 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Applied {
     settings: DatabaseSettings,
     passwords: Vec<String>,
+    users: Vec<DatabaseUser>,
     disconnects: u64,
     stopped: bool,
     placement: Placement,
 }
 
 impl Applied {
-    fn of(described: &Described) -> Self {
+    fn of(state: &State, described: &Described) -> Self {
         Self {
             settings: described.settings.clone(),
             passwords: described.passwords.clone(),
+            users: state.users_of(described),
             disconnects: described.disconnects,
             stopped: described.stopped,
             placement: described.placement.clone(),
@@ -139,7 +141,7 @@ async fn put_into_effect(
     let (work, wanted) = (Arc::clone(member), described.clone());
     let targets = Arc::clone(state);
     blocking(move || apply(&work, &targets, node, &wanted, before.as_ref())).await?;
-    applied.insert(uid, Applied::of(described));
+    applied.insert(uid, Applied::of(state, described));
     Ok(())
 }
 
@@ -154,24 +156,28 @@ fn apply(
     let server = &member.server;
     let uid = described.uid.0;
     let settings = &described.settings;
+    let users = state.users_of(described);
     let Ok(database) = server.database(uid) else {
-        let database = server.create_database(spec::of(described, &server.config().bind))?;
+        let made = server.create_database(spec::of(described, &users, &server.config().bind))?;
+        shared::encrypt(member, state, &made)?;
         take_role(member, state, node, described)?;
         if described.placement.primary == node && described.status == DatabaseStatus::Pending {
-            wait_for_lease(&database);
+            wait_for_lease(&made);
         }
         return Ok(());
     };
     let is_as_before = before.is_some_and(|before| {
-        before.settings == *settings && before.passwords == described.passwords
+        before.settings == *settings
+            && before.passwords == described.passwords
+            && before.users == users
     });
     if !is_as_before {
         let wanted = match uid {
             FIRST => {
                 let base = spec::base(&member.folder).unwrap_or_else(|| settings.clone());
-                spec::of_first_again(&database, described, &base)
+                spec::of_first_again(&database, described, &users, &base)
             }
-            _ => spec::of(described, &server.config().bind),
+            _ => spec::of(described, &users, &server.config().bind),
         };
         // After a start it mostly is what it should be.
         if wanted != DatabaseSpec::of(&database) {

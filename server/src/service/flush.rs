@@ -131,6 +131,11 @@ impl Service {
         if connection.output.is_empty() && !connection.closing() {
             return After::Wait;
         }
+        if connection.session.database.aof.is_given_up() && connection.session.primary.is_none() {
+            // Not a word of what may come to nothing. Who is followed waits: it would only come again.
+            connection.output.clear();
+            return After::Close;
+        }
         After::Hold
     }
 

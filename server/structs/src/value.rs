@@ -162,7 +162,7 @@ const HEAP: u8 = kind_byte(STRING, 3);
 /// The longest string that lies in its entry; longer ones have a block of their own.
 pub const IN_PLACE_MAX: usize = 2048;
 /// The longest string OBJECT ENCODING calls embstr.
-const EMBSTR_MAX: usize = 44;
+pub const EMBSTR_MAX: usize = 44;
 
 const _: () = assert!(IN_PLACE_MAX <= INLINE_MAX);
 

@@ -22,11 +22,10 @@ fuzz_target!(|text: &[u8]| {
         now_ms += 7;
         let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
         let Some(command) = find(&words) else { continue };
-        let mut aftermath = Aftermath::default();
+        let (mut out, mut aftermath) = (Vec::new(), Aftermath::default());
         aftermath.changes.following = true;
         let access = keyspace.lock_all();
         let db = Db::new(access, 0, now_ms, AccessPolicy::Lru, &mut aftermath);
-        let mut out = Vec::new();
         let result = {
             let reply = Writer::new(&mut out, Protocol::Resp3);
             (command.run)(&mut Call {

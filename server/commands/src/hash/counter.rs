@@ -34,17 +34,35 @@ fn hincrby(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let amount = args::integer(amount)?;
     let (now_ms, limits) = (call.due_ms(), limits(call));
     let sum = change_live(&mut call.db, key, [*field], |hash| {
-        let old = match hash.get(field, now_ms) {
-            Some(value) => value.to_i64().ok_or(CommandError::HashNotAnInteger)?,
-            None => 0,
-        };
-        let sum = old.checked_add(amount).ok_or(CommandError::Overflow)?;
-        hash.set_integer(field, sum, limits);
-        Ok::<_, CommandError>(sum)
+        let sum = sum_of(hash.get(field, now_ms), amount);
+        if let Ok(sum) = sum {
+            hash.set_integer(field, sum, limits);
+        }
+        (sum.is_ok(), sum)
     })??;
     call.notify(EventClass::Hash, "hincrby", key);
     call.reply.integer(sum);
     Ok(Effect::Verbatim)
+}
+
+fn sum_of(old: Option<Element<'_>>, amount: i64) -> Result<i64, CommandError> {
+    let old = match old {
+        Some(value) => value.to_i64().ok_or(CommandError::HashNotAnInteger)?,
+        None => 0,
+    };
+    old.checked_add(amount).ok_or(CommandError::Overflow)
+}
+
+fn float_sum_of(old: Option<Element<'_>>, amount: LongDouble) -> Result<LongDouble, CommandError> {
+    let old = match old {
+        None => LongDouble::ZERO,
+        Some(Element::Integer(number)) => LongDouble::from_i64(number),
+        Some(Element::String(text)) => {
+            LongDouble::parse(text).ok_or(CommandError::HashNotAFloat)?
+        }
+    };
+    let sum = old + amount;
+    if sum.is_finite() { Ok(sum) } else { Err(CommandError::NotFinite) }
 }
 
 /// `HINCRBYFLOAT key field increment`
@@ -59,20 +77,12 @@ fn hincrbyfloat(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     }
     let (now_ms, limits) = (call.due_ms(), limits(call));
     let (sum, expires) = change_live(&mut call.db, key, [*field], |hash| {
-        let old = match hash.get(field, now_ms) {
-            None => LongDouble::ZERO,
-            Some(Element::Integer(number)) => LongDouble::from_i64(number),
-            Some(Element::String(text)) => {
-                LongDouble::parse(text).ok_or(CommandError::HashNotAFloat)?
-            }
+        let text = match float_sum_of(hash.get(field, now_ms), amount) {
+            Ok(sum) => sum.to_bytes(),
+            Err(error) => return (false, Err(error)),
         };
-        let sum = old + amount;
-        if !sum.is_finite() {
-            return Err(CommandError::NotFinite);
-        }
-        let text = sum.to_bytes();
         hash.set(field, &text, FieldExpiry::Keep, limits);
-        Ok((text, hash.expiry(field, now_ms).flatten().is_some()))
+        (true, Ok((text, hash.expiry(field, now_ms).flatten().is_some())))
     })??;
     call.notify(EventClass::Hash, "hincrbyfloat", key);
     call.reply.bulk(&sum);

@@ -254,7 +254,7 @@ fn expire(
                 }
             });
         }
-        (changed, hash.is_empty())
+        (!changed.is_empty(), (changed, hash.is_empty()))
     })?;
     let Some((changed, spent)) = changed else {
         request.fields.iter().for_each(|_| call.reply.integer(NO_FIELD));
@@ -357,7 +357,7 @@ fn hpersist(call: &mut Call<'_>) -> Result<Effect, CommandError> {
                 }
             });
         }
-        changed
+        (changed, changed)
     })?;
     match changed {
         None => {

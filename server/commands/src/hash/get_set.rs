@@ -70,7 +70,7 @@ fn hgetdel(call: &mut Call<'_>) -> Result<Effect, CommandError> {
                 }
             }
         }
-        (removed, hash.is_empty())
+        (removed != 0, (removed, hash.is_empty()))
     })?;
     let Some((removed, spent)) = done else {
         fields.iter().for_each(|_| call.reply.null());
@@ -149,7 +149,7 @@ fn hgetex(call: &mut Call<'_>) -> Result<Effect, CommandError> {
                 changed.push(field);
             }
         }
-        (changed, hash.is_empty())
+        (!changed.is_empty(), (changed, hash.is_empty()))
     })?;
     let Some((changed, spent)) = done else {
         fields.iter().for_each(|_| call.reply.null());
@@ -274,20 +274,22 @@ fn hsetex(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         (false, Presence::All) => {
             let limits = limits(call);
             change_existing(&mut call.db, key, request.fields(), |hash| {
-                request.allowed(hash, now_ms) && set_all(hash, &request, limits)
+                let set = request.allowed(hash, now_ms) && set_all(hash, &request, limits);
+                (set, set)
             })?
             .unwrap_or(false)
         }
         (false, Presence::None) => {
             let limits = limits(call);
             change_live(&mut call.db, key, request.fields(), |hash| {
-                request.allowed(hash, now_ms) && set_all(hash, &request, limits)
+                let set = request.allowed(hash, now_ms) && set_all(hash, &request, limits);
+                (set, set)
             })?
         }
         (false, Presence::Any) if request.expiry == FieldExpiry::Keep => {
             let limits = limits(call);
             change_live(&mut call.db, key, request.fields(), |hash| {
-                set_all(hash, &request, limits)
+                (true, set_all(hash, &request, limits))
             })?
         }
         (false, Presence::Any) => {
@@ -342,7 +344,7 @@ fn hsetex_past(call: &mut Call<'_>, request: &SetRequest<'_>) -> Result<Effect, 
                 hash.remove(pair[0]);
             }
         }
-        (allowed, hash.is_empty())
+        (allowed, (allowed, hash.is_empty()))
     })?;
     let (allowed, spent) = done.unwrap_or((request.presence != Presence::All, true));
     call.reply.integer(i64::from(allowed));

@@ -8,7 +8,7 @@ mod read;
 mod scan;
 mod write;
 
-use carnelian_keyspace::{Db, EventClass};
+use carnelian_keyspace::{Db, EventClass, Mut};
 use carnelian_resp::Writer;
 use carnelian_structs::hash::{Hash, HashLimits};
 use carnelian_structs::listpack::Element;
@@ -123,20 +123,33 @@ fn change_live<'f, R>(
     db: &mut Db<'_>,
     key: &[u8],
     fields: impl IntoIterator<Item = &'f [u8]>,
-    change: impl FnOnce(&mut Hash) -> R,
+    change: impl FnOnce(&mut Hash) -> (Changed, R),
 ) -> Result<R, CommandError> {
     let now_ms = db.due_ms();
     let mut due = false;
-    if let Some(mut hash) = db.write_as::<Hash>(key)? {
+    if let Some(hash) = db.write_as::<Hash>(key)? {
         if !hash.is_due(now_ms) {
-            return Ok(change(&mut hash));
+            return Ok(settle(hash, change));
         }
         due = true;
+        hash.unchanged();
     }
     if due {
         db.expire_named(key, fields);
     }
-    Ok(change(&mut *db.write_or_insert(key, Hash::new)?))
+    Ok(settle(db.write_or_insert(key, Hash::new)?, change))
+}
+
+/// Whether a hash is another than before: only then are those told who watch its key.
+type Changed = bool;
+
+fn settle<R>(mut hash: Mut<'_, Hash>, change: impl FnOnce(&mut Hash) -> (Changed, R)) -> R {
+    let (changed, result) = change(&mut hash);
+    // One that was made for nothing goes again.
+    if !changed && !hash.is_empty() {
+        hash.unchanged();
+    }
+    result
 }
 
 /// The same, if there is a hash.
@@ -144,16 +157,16 @@ fn change_existing<'f, R>(
     db: &mut Db<'_>,
     key: &[u8],
     fields: impl IntoIterator<Item = &'f [u8]>,
-    change: impl FnOnce(&mut Hash) -> R,
+    change: impl FnOnce(&mut Hash) -> (Changed, R),
 ) -> Result<Option<R>, CommandError> {
     let now_ms = db.due_ms();
     match db.write_as::<Hash>(key)? {
-        Some(mut hash) if !hash.is_due(now_ms) => return Ok(Some(change(&mut hash))),
-        Some(hash) => drop(hash),
+        Some(hash) if !hash.is_due(now_ms) => return Ok(Some(settle(hash, change))),
+        Some(hash) => hash.unchanged(),
         None => return Ok(None),
     }
     db.expire_named(key, fields);
-    Ok(db.write_as::<Hash>(key)?.map(|mut hash| change(&mut hash)))
+    Ok(db.write_as::<Hash>(key)?.map(|hash| settle(hash, change)))
 }
 
 /// Tells that fields were removed, and the key with the last of them.

@@ -79,7 +79,9 @@ fn hsetnx(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let [_, key, field, value] = call.args else { unreachable!("the arity is 4") };
     let (now_ms, limits) = (call.due_ms(), limits(call));
     let set = change_live(&mut call.db, key, [*field], |hash| {
-        !hash.contains(field, now_ms) && hash.set(field, value, FieldExpiry::Clear, limits)
+        let set =
+            !hash.contains(field, now_ms) && hash.set(field, value, FieldExpiry::Clear, limits);
+        (set, set)
     })?;
     call.reply.integer(i64::from(set));
     if !set {
@@ -97,12 +99,13 @@ fn hdel(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         return Ok(Effect::None);
     };
     let removed = call.args[2..].iter().filter(|field| hash.remove(field)).count();
-    let spent = hash.is_empty();
-    drop(hash);
     call.reply.integer(removed as i64);
     if removed == 0 {
+        hash.unchanged();
         return Ok(Effect::None);
     }
+    let spent = hash.is_empty();
+    drop(hash);
     notify_removed(call, key, spent);
     call.dirty(removed);
     Ok(Effect::Verbatim)

@@ -4,6 +4,7 @@ mod debug;
 
 use carnelian_keyspace::{EventClass, StringMut, Text};
 use carnelian_structs::hyperloglog::{self, Corrupt, Encoding, Mark, Place, Registers};
+use carnelian_structs::value::EMBSTR_MAX;
 
 use crate::call::Call;
 use crate::command::{Categories, DataCommand, Flags, Group, Scope};
@@ -88,6 +89,11 @@ fn pfcount(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let bytes = valid(text)?;
     if let Some(estimate) = hyperloglog::cached(bytes) {
         call.reply.integer(estimate as i64);
+        if bytes.len() <= EMBSTR_MAX
+            && let Some(mut string) = call.db.string_mut(key)?
+        {
+            string.make_raw();
+        }
         return Ok(Effect::None);
     }
     let estimate = hyperloglog::estimate(bytes).map_err(corrupt)?;
@@ -172,8 +178,9 @@ fn union(call: &mut Call<'_>, keys: &[&[u8]]) -> Result<(Registers, bool), Comma
 struct InPlace<'a>(StringMut<'a>);
 
 impl<'a> InPlace<'a> {
-    fn checked(string: StringMut<'a>) -> Result<Self, CommandError> {
+    fn checked(mut string: StringMut<'a>) -> Result<Self, CommandError> {
         valid(string.text())?;
+        string.make_raw();
         Ok(Self(string))
     }
 }

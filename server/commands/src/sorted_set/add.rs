@@ -215,7 +215,6 @@ fn add_all(
         let make = || SortedSet::for_members(pairs.len(), pairs[0][1].len(), limits);
         call.db.write_or_insert(key, make)?
     };
-    let set = &mut *set;
     set.expect_members(pairs.len(), limits);
     let mut tally = Tally { added: 0, updated: 0, last: Verdict::Skip };
     for ([_, member], &given) in pairs.iter().zip(scores) {
@@ -228,6 +227,9 @@ fn add_all(
             Change::Updated => tally.updated += 1,
             Change::Unchanged => {}
         }
+    }
+    if tally.added + tally.updated == 0 && !set.is_empty() {
+        set.unchanged();
     }
     Ok(Some(tally))
 }

@@ -207,6 +207,7 @@ pub(super) fn pop(
     let len = set.len();
     let count = usize::try_from(count).map_or(len, |count| count.min(len));
     if count == 0 {
+        set.unchanged();
         return Ok(Some(0));
     }
     let ranks = match end {

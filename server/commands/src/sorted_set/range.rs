@@ -301,7 +301,8 @@ fn zrangestore(call: &mut Call<'_>) -> Result<Effect, CommandError> {
     let mut result = SortedSet::for_members(0, 0, limits);
     if let Some(set) = call.db.read_as::<SortedSet>(call.args[2])? {
         let mut buffer = itoa::Buffer::new();
-        for (member, score) in set.range(query.ranks(&set), Direction::Forward) {
+        // In the order of the reply: a small set forgets the sign of a zero, and it may be large by then.
+        for (member, score) in set.range(query.ranks(&set), query.direction) {
             result.insert(member.as_bytes(&mut buffer), score, limits);
         }
     }

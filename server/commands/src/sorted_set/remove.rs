@@ -132,12 +132,13 @@ fn remove(
         return Ok(Effect::None);
     };
     let removed = remove(&mut set);
-    let last = set.is_empty();
-    drop(set);
     call.reply.integer(removed as i64);
     if removed == 0 {
+        set.unchanged();
         return Ok(Effect::None);
     }
+    let last = set.is_empty();
+    drop(set);
     call.dirty(removed);
     call.notify(EventClass::SortedSet, event, key);
     if last {

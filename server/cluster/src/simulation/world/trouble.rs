@@ -235,6 +235,7 @@ pub(super) fn new_cluster() -> CreateCluster {
             ..CreateUser::default()
         },
         authority: Authority {
+            fingerprint: "first".to_owned(),
             certificate: String::new(),
             key: SealedKey(Vec::new()),
             created: Time(0),

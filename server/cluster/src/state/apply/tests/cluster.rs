@@ -44,6 +44,9 @@ fn settings_of_the_cluster_stay_in_their_bounds() {
     case(json!({"mtls_authorized_subjects": [{"CN": ""}]}), "invalid_param");
     case(json!({"mtls_certificate_authentication": true}), "missing_certificate");
     case(json!({"debuginfo_path": "a\u{0}"}), "bad_debuginfo_path");
+    case(json!({"control_cipher_suites": "AES128-SHA"}), "invalid_param");
+    case(json!({"data_cipher_list": "HIGH:NO-SUCH-SUITE"}), "invalid_param");
+    case(json!({"data_cipher_suites_tls_1_3": "A:B"}), "invalid_param");
     assert!(ClusterPatch::parse(&json!({"cm_port": "x"}), false).is_err());
     let both = json!({"data_cipher_suites_tls_1_3": "A:B"});
     let patch = ClusterPatch::parse(&both, true).unwrap();

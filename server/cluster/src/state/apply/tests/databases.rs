@@ -61,6 +61,12 @@ fn databases_that_cannot_be_are_refused_by_their_own_codes() {
     let oss = json!({"oss_cluster": true, "proxy_policy": "single"});
     case(oss, 406, "invalid_oss_cluster_configuration");
     case(json!({"backup": true}), 406, "missing_backup_interval");
+    case(json!({"backup": true, "backup_interval": 60}), 406, "not_supported");
+    case(json!({"disabled_commands": "FLUSHALL"}), 406, "not_supported");
+    case(json!({"replica_sync": "enabled"}), 406, "not_supported");
+    let wrong = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let wrong = json!([{"client_cert": wrong}]);
+    case(json!({"authentication_ssl_client_certs": wrong}), 406, "invalid_certificate");
     let tag = json!({"key": "a", "value": ""});
     case(json!({"tags": [tag, tag]}), 406, "invalid_bdb_tags");
     case(json!({"module_list": ["search"]}), 406, "unsupported_module");
@@ -252,6 +258,7 @@ fn replicas_are_placed_on_nodes_that_take_them() {
     let mut state = with_database(3, json!({"replication": true}));
     let placement = state.databases[&DatabaseUid(1)].placement.clone();
     let set = |replicas: &[u32], epoch| Change::SetReplicas {
+        action: None,
         database: DatabaseUid(1),
         replicas: replicas.iter().map(|uid| NodeUid(*uid)).collect(),
         epoch,
@@ -324,7 +331,7 @@ fn another_process_of_the_primary_begins_an_epoch_of_its_own() {
     assert_eq!(of(&state), (2, Some(8)));
     refused(&state, hold(1, 9), 409, "stale_epoch");
     // What is alone is held by whoever is there.
-    let alone = Change::SetReplicas { database: uid, replicas: Vec::new(), epoch: 2 };
+    let alone = Change::SetReplicas { database: uid, replicas: Vec::new(), epoch: 2, action: None };
     assert_eq!(state.apply(alone, AT), Ok(Outcome::Done));
     assert_eq!(of(&state), (3, None));
 }

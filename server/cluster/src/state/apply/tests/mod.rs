@@ -33,7 +33,12 @@ fn certificate() -> SharedCertificate {
 }
 
 fn authority(name: &str) -> Authority {
-    Authority { certificate: name.to_owned(), key: SealedKey(vec![1]), created: AT }
+    Authority {
+        fingerprint: name.to_owned(),
+        certificate: name.to_owned(),
+        key: SealedKey(vec![1]),
+        created: AT,
+    }
 }
 
 fn new_cluster() -> CreateCluster {

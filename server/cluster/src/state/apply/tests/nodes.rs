@@ -75,7 +75,12 @@ fn a_node_leaves_when_nothing_is_left_on_it() {
     state.apply(remove(replica.0, "r"), AT).unwrap();
     refused(&state, remove(replica.0, "s"), 409, "action_running");
     refused(&state, finish("r"), 409, "node_not_empty");
-    let empty = Change::SetReplicas { database: DatabaseUid(1), replicas: Vec::new(), epoch: 1 };
+    let empty = Change::SetReplicas {
+        database: DatabaseUid(1),
+        replicas: Vec::new(),
+        epoch: 1,
+        action: None,
+    };
     state.apply(empty, AT).unwrap();
     state.apply(finish("r"), AT).unwrap();
     assert!(!state.is_member(replica) && state.removed_nodes.contains(&replica));

@@ -1,5 +1,6 @@
 //! Changes of every kind, in any order.
 
+use carnelian_tls::internode::{Plane, Report};
 use proptest::prelude::*;
 
 use super::*;
@@ -10,6 +11,11 @@ fn any_change() -> impl Strategy<Value = Change> {
     let database = || (0..4_u32).prop_map(DatabaseUid);
     let id = || (0..40_u32).prop_map(|number| ActionId(format!("a{number}")));
     let name = || prop::sample::select(vec!["a", "b", "c", "", "no good"]);
+    let subset = || {
+        let names = vec!["first", "a", "b"];
+        prop::sample::subsequence(names, 0..=3)
+            .prop_map(|names| names.into_iter().map(str::to_owned).collect())
+    };
     let wire = || {
         (
             name(),
@@ -51,9 +57,20 @@ fn any_change() -> impl Strategy<Value = Change> {
         2 => (database(), id())
             .prop_map(|(database, action)| Change::DeleteDatabase { database, action }),
         4 => (database(), node(), 0..6_u64, prop::option::of(id()))
-            .prop_map(|(database, node, epoch, action)| Change::Promote { database, node, epoch, action, holder: None }),
+            .prop_map(|(database, node, epoch, action)| Change::Promote {
+                database,
+                node,
+                epoch,
+                action,
+                holder: None,
+            }),
         4 => (database(), prop::collection::vec(node(), 0..3), 0..6_u64)
-            .prop_map(|(database, replicas, epoch)| Change::SetReplicas { database, replicas, epoch }),
+            .prop_map(|(database, replicas, epoch)| Change::SetReplicas {
+                database,
+                replicas,
+                epoch,
+                action: None,
+            }),
         9 => (id(), node(), prop::option::weighted(0.2, Just("no".to_owned())))
             .prop_map(|(action, node, error)| Change::ConfirmAction { action, node, error }),
         3 => (id(), prop::option::of(Just("no".to_owned())))
@@ -64,7 +81,15 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => id().prop_map(|action| Change::RotateCertificates { name: None, action }),
         1 => (database(), any::<bool>())
             .prop_map(|(database, stopped)| Change::SetTraffic { database, stopped }),
-        1 => Just(Change::DropOldAuthority),
+        1 => (id(), name()).prop_map(|(action, name)| Change::ReplaceAuthority {
+            authority: Box::new(authority(name)),
+            action,
+        }),
+        1 => Just(Change::KeepAuthority),
+        6 => (node(), subset(), subset(), name()).prop_map(|(node, trusts, can_sign, shows)| {
+            let leaves = Plane::ALL.map(|plane| (plane, shows.to_owned())).into();
+            Change::ReportTrust { node, report: Report { trusts, can_sign, leaves, old_links: 0 } }
+        }),
         1 => Just(Change::Tidy),
     ]
 }
@@ -88,7 +113,8 @@ fn check(state: &State) {
     }
     assert!(state.nodes.len() <= NODES_MAX && !state.nodes.is_empty());
     assert!(state.removed_nodes.iter().all(|node| !state.is_member(*node)));
-    assert!(!state.authorities.is_empty());
+    assert!(!state.trusted_authorities().is_empty() && state.signing_authority().is_some());
+    assert_eq!(state.authorities.len(), if state.replacement.is_some() { 2 } else { 1 });
 }
 
 proptest! {
