@@ -273,6 +273,11 @@ impl Running {
             Arc::clone(&server.client_ids),
         ));
         database.internode.begin(config.data_internode_encryption);
+        if has_control && control::was_member(&config) {
+            // Another node may have become the primary meanwhile.
+            server.is_clustered.store(true, Ordering::SeqCst);
+            database.replication.close();
+        }
         server.databases.write().push(Arc::clone(&database));
 
         let pid_file = match given(&config.pidfile) {

@@ -3,7 +3,9 @@
 //! Only the monotonic clock is read on the hot path. The time of day is that plus an offset, which
 //! is measured anew at every tick, so that a clock that was set is followed within a tenth of a second.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// A cached reading of both clocks. Its monotonic side never goes back.
 #[derive(Clone, Debug)]
@@ -90,6 +92,13 @@ pub fn wall_ms() -> u64 {
 /// Microseconds since 1970, read now.
 pub fn wall_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
+/// How long the machine runs, also while it slept: for what must not last longer than another machine believes.
+pub fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, nanoseconds) = (now.tv_sec.max(0) as u64, now.tv_nsec.max(0) as u64);
+    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
 }
 
 #[cfg(test)]

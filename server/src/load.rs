@@ -182,7 +182,11 @@ fn whole(
         let guard = database.loading.begin(bytes, config.key_load_delay);
         open_doors();
         let progress = &guard.progress;
-        let load = || aof::load::at_start(server, database, progress);
+        let load = || {
+            aof::load::at_start(server, database, progress)?;
+            database.replication.tenure.note_data();
+            Ok(())
+        };
         return ended(run(progress, Box::new(load))?);
     }
     let path = config.dir.join(&config.dbfilename);
@@ -210,6 +214,7 @@ fn whole(
         if let Origin { replication_id: Some(id), offset: Some(offset), db } = &loaded.origin {
             replica::resume(database, &config, id.as_bytes(), *offset, *db);
         }
+        database.replication.tenure.note_data();
         log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
         Ok(())
     };

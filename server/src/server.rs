@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 
+use carnelian_cluster::Deadline;
 use carnelian_config::{Config, Line, ShutdownFlags};
 use parking_lot::{Mutex, ReentrantMutex, RwLock};
 
 use crate::blocking::Waiter;
 use crate::clients::ClientIds;
+use crate::clock;
 use crate::database::Database;
 use crate::internode::Internode;
 use crate::listener::{Change, Listener};
@@ -17,6 +19,7 @@ use crate::mailbox::{Mailbox, Message};
 use crate::rates::Turns;
 use crate::reclaim::Reclaimer;
 use crate::registry::Registry;
+use crate::replication::gate;
 use crate::standing::{Naming, OomScore};
 use crate::watch::Watch;
 
@@ -49,6 +52,10 @@ pub struct Server {
     /// Held while databases are made, changed or dropped, or the process ends. Taken before `changing`.
     pub(crate) making: Mutex<Making>,
     pub client_ids: ClientIds,
+    /// Until when the first of the leases here lasts.
+    pub horizon: Deadline,
+    /// It is a node of a cluster: what a database is here is said by that.
+    pub is_clustered: AtomicBool,
     requests: Sender<Request>,
 }
 
@@ -134,7 +141,23 @@ impl Server {
             changing: ReentrantMutex::default(),
             making: Mutex::default(),
             client_ids: ClientIds::default(),
+            horizon: Deadline::none(),
+            is_clustered: AtomicBool::new(false),
             requests,
+        }
+    }
+
+    /// A reactor begins its turn later than it should: what it may not do any longer is refused, rather than done
+    /// and not told.
+    #[cold]
+    pub fn fence_late(&self) {
+        for database in &*self.databases.read() {
+            let replication = &database.replication;
+            if replication.tenure.deadline.is_over(clock::since_boot)
+                && replication.gate() & gate::FENCED == 0
+            {
+                replication.set_gate(gate::FENCED, true);
+            }
         }
     }
 

@@ -74,6 +74,8 @@ pub struct Session {
     pub waiter: Option<Arc<Waiter>>,
     /// Where in the log its last effects end.
     pub logged: u64,
+    /// The replies that are yet to leave may tell of writes.
+    pub tells_of_writes: bool,
     /// The peer is the server that this database follows.
     pub primary: Option<Box<PrimaryLink>>,
     /// The peer is a node of this one's cluster, and may do nothing but replicate.
@@ -120,6 +122,7 @@ impl Session {
             watched: None,
             waiter: None,
             logged: 0,
+            tells_of_writes: false,
             primary: None,
             peer: None,
             introduction: None,
@@ -175,6 +178,7 @@ impl Session {
     pub fn note_logged(&mut self, end: Option<u64>) {
         if let Some(end) = end {
             self.logged = end;
+            self.tells_of_writes = true;
         }
     }
 

@@ -16,6 +16,7 @@ mod busy;
 mod capture;
 mod clients;
 mod cluster;
+mod cluster_leases;
 mod cluster_refusals;
 mod config;
 mod control_plane;

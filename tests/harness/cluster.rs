@@ -58,7 +58,12 @@ impl Member {
 
     /// The same through another program that becomes the server.
     pub fn start_through(wrapper: &[&str], place: u8, password: &str, args: &[&str]) -> Self {
-        let address = format!("127.0.0.{place}");
+        Self::start_at(&format!("127.0.0.{place}"), wrapper, password, args)
+    }
+
+    /// The same at any address of this machine, or of a part of it that the wrapper leads into.
+    pub fn start_at(address: &str, wrapper: &[&str], password: &str, args: &[&str]) -> Self {
+        let address = address.to_owned();
         let (admin_port, port, plain) = (free_port(), free_port(), free_port());
         let user = format!("CARNELIAN_ADMIN_USER={USER}");
         let password = format!("CARNELIAN_ADMIN_PASSWORD={password}");
@@ -101,7 +106,8 @@ impl Member {
         self.try_ask(method, path, body).expect("an answer of the admin socket")
     }
 
-    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+    /// The same of one that may not be there.
+    pub fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
         try_ask(self.server.folder(), method, path, body)
     }
 

@@ -30,5 +30,7 @@ pub mod crash;
 pub mod differential;
 #[path = "../faults/mod.rs"]
 pub mod faults;
+#[path = "../outages/mod.rs"]
+pub mod outages;
 #[path = "../switches/mod.rs"]
 pub mod switches;

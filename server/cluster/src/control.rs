@@ -5,6 +5,7 @@ mod beats;
 mod failover;
 mod joining;
 mod membership;
+mod quorum;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::BasicNode;
@@ -23,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::keys::Keys;
-use crate::lease::{Lease, Leases, Ledger};
+use crate::lease::{Deadline, Lease, Leases, Ledger, Revocation, Writable};
 use crate::peers::{Environment, Peers};
 use crate::placement::ShardReport;
 use crate::raft::{
@@ -31,7 +33,8 @@ use crate::raft::{
 };
 use crate::rpc::{Request, Response};
 use crate::state::{
-    Change, CreateCluster, DatabaseUid, NodeFacts, NodeStatus, NodeUid, Outcome, Refused, State,
+    Change, CreateCluster, DatabaseUid, NodeFacts, NodeStatus, NodeUid, Outcome, Placement,
+    Refused, State,
 };
 
 /// How long a change may take until nobody counts on it any more.
@@ -52,6 +55,8 @@ pub struct Control(Arc<Inner>);
 
 struct Inner {
     environment: Arc<dyn Environment>,
+    /// By chance: tells this process from those before it.
+    process: u64,
     opener: Opener,
     states: watch::Sender<Arc<State>>,
     engine: RwLock<Engine>,
@@ -64,6 +69,11 @@ struct Inner {
     facts: Mutex<Option<NodeFacts>>,
     handlers: RwLock<BTreeMap<String, Handler>>,
     keys: Mutex<Option<Arc<Keys>>>,
+    /// For how many looks this node has led nobody.
+    without_quorum: Mutex<u32>,
+    /// A primary waits for its lease.
+    is_eager: AtomicBool,
+    last_beat: Mutex<Option<Duration>>,
     closed: watch::Sender<bool>,
 }
 
@@ -151,28 +161,34 @@ impl Control {
         let store = opener()?;
         let states = watch::Sender::new(Arc::new(State::default()));
         let peers = Arc::new(Peers::new(Arc::clone(&environment), states.subscribe()));
+        let now = environment.steady();
         let control = Self(Arc::new(Inner {
             environment,
+            process: Chance.next_u64(),
             opener,
             states,
             engine: RwLock::new(Engine { store: Some(Arc::clone(&store)), member: None }),
             peers,
             leases: Leases::default(),
-            ledger: Mutex::new(Ledger::new(0, Instant::now())),
+            ledger: Mutex::new(Ledger::new(0, now)),
             planned: Mutex::default(),
             reports: Mutex::default(),
             facts: Mutex::default(),
             handlers: RwLock::default(),
             keys: Mutex::default(),
+            without_quorum: Mutex::new(0),
+            is_eager: AtomicBool::new(false),
+            last_beat: Mutex::default(),
             closed: watch::Sender::new(false),
         }));
         if let Some(node) = store.read("node")? {
             control.take_part(&store, node).await?;
         }
         control.renew_when_asked();
-        control.every(crate::lease::BEAT, Self::beat);
+        control.every(beats::TICK, Self::beat_in_time);
         control.every(failover::TICK, Self::watch_over);
         control.every(membership::TICK, Self::keep_membership);
+        control.every(quorum::TICK, Self::make_room);
         control.every(work::TICK, Self::do_work);
         Ok(control)
     }
@@ -184,6 +200,7 @@ impl Control {
         let raft = Raft::new(id_of(node), config(), network, log, machine).await;
         let raft = raft.map_err(|error| ControlError::Store(error.to_string()))?;
         let member = Member { node, raft };
+        self.0.peers.begin();
         self.0.engine.write().member = Some(member.clone());
         Ok(member)
     }
@@ -227,44 +244,91 @@ impl Control {
         }
     }
 
+    /// What Raft says of itself, for whoever looks into a failed simulation.
+    #[cfg(test)]
+    pub fn describe(&self) -> String {
+        self.member().map_or_else(
+            || "no member".to_owned(),
+            |member| {
+                let metrics = member.raft.metrics();
+                let metrics = metrics.borrow();
+                format!(
+                    "{:?} vote {} log {:?} applied {:?} {} {:?} voters {}",
+                    metrics.state,
+                    metrics.vote,
+                    metrics.last_log_index,
+                    metrics.last_applied.map(|id| id.index),
+                    metrics.running_state.is_ok(),
+                    metrics.millis_since_quorum_ack,
+                    metrics.membership_config.membership(),
+                )
+            },
+        )
+    }
+
     /// The time of day, as the control plane sees it.
     pub fn now(&self) -> crate::state::Time {
         self.0.environment.now()
     }
 
+    /// How long the machine runs: leases are measured by it.
+    pub fn steady(&self) -> Duration {
+        self.0.environment.steady()
+    }
+
     /// The lease of a database that this node is primary of.
     pub fn lease(&self, database: DatabaseUid) -> Option<Lease> {
-        self.0.leases.held(database, Instant::now())
+        self.0.leases.held(database, self.steady())
     }
 
     /// Until when this node may take writes for a database without asking again: never if it is not the
-    /// primary; `None` inside for as long as its state stays what it is, as nobody else could be
+    /// primary; [`Writable::Alone`] for as long as its state stays what it is, as nobody else could be
     /// made primary.
     pub fn writable(&self, database: DatabaseUid) -> Writable {
         let state = self.state();
-        let Some(database) = state.databases.get(&database) else { return Writable::No };
-        if Some(database.placement.primary) != self.node() {
-            return Writable::No;
-        }
-        // After a start the state may be from before another was made primary: only a grant of this epoch
-        // says that it was not.
-        if !self.0.leases.was_granted(database.uid, database.placement.epoch) {
-            return Writable::No;
-        }
-        if database.placement.replicas.is_empty() {
-            return Writable::Alone;
-        }
-        match self.lease(database.uid) {
-            Some(lease) if lease.epoch == database.placement.epoch => Writable::Until(lease),
-            _ => Writable::No,
+        match self.placement(&state, database) {
+            Some(placement) => self.0.leases.judge(database, placement, self.steady()),
+            None => Writable::No,
         }
     }
 
+    /// The same, and from here on the deadline follows what is granted and taken back.
+    pub fn keep(&self, database: DatabaseUid, deadline: &Arc<Deadline>) -> Writable {
+        let state = self.state();
+        let placement = self.placement(&state, database);
+        let writable = self.0.leases.keep(database, placement, deadline, self.steady());
+        if placement.is_some() && writable == Writable::No {
+            self.0.is_eager.store(true, Ordering::Relaxed);
+        }
+        writable
+    }
+
+    /// Where a database is, if this node is its primary.
+    fn placement<'s>(&self, state: &'s State, database: DatabaseUid) -> Option<&'s Placement> {
+        let placement = &state.databases.get(&database)?.placement;
+        (Some(placement.primary) == self.node()).then_some(placement)
+    }
+
+    /// Whether the leader has ever had this process be the primary of a database.
+    pub fn was_granted(&self, database: DatabaseUid) -> bool {
+        self.0.leases.was_granted(database)
+    }
+
+    /// What this node was asked to give back. Whoever reports says so first.
+    pub fn returned(&self) -> Vec<Revocation> {
+        self.0.leases.returned()
+    }
+
     /// What this node's shards are like, told to the leader with each beat. A shard that is not there
-    /// any more is left out.
-    pub fn report(&self, reports: impl IntoIterator<Item = ShardReport>) {
+    /// any more is left out. `returned` is what [`Control::returned`] said before they were looked at.
+    pub fn report(
+        &self,
+        reports: impl IntoIterator<Item = ShardReport>,
+        returned: Vec<Revocation>,
+    ) {
         let reports = reports.into_iter().map(|report| (report.database, report)).collect();
         *self.0.reports.lock() = reports;
+        self.0.leases.settle(returned);
     }
 
     /// What this node says of itself; the state has it a moment later.
@@ -389,10 +453,13 @@ impl Control {
 
     /// Puts a proposal into the log, as the leader.
     async fn lead(&self, member: &Member, mut proposal: Proposal) -> Asked {
-        let way = match &proposal.change {
-            Change::Promote { database, node, epoch, .. } => {
+        let way = match &mut proposal.change {
+            Change::Promote { database, node, epoch, holder, .. } => {
                 match self.make_way(member, *database, *node, *epoch).await {
-                    Ok(way) => Some(way),
+                    Ok(way) => {
+                        *holder = way.holder;
+                        Some(way)
+                    }
                     Err(refused) => return Asked::Reply(Reply(Some(Err(refused))), 0),
                 }
             }
@@ -478,7 +545,8 @@ impl Control {
             let _ = member.raft.shutdown().await;
         }
         self.store()?.clear()?;
-        *self.0.ledger.lock() = Ledger::new(0, Instant::now());
+        *self.0.ledger.lock() = Ledger::new(0, self.steady());
+        self.0.leases.clear();
         self.0.states.send_replace(Arc::default());
         Ok(())
     }
@@ -573,21 +641,6 @@ impl Member {
             let node = metrics.membership_config.membership().get_node(&leader);
             (uid_of(leader), node.map_or_else(String::new, |node| node.addr.clone()))
         }))
-    }
-}
-
-/// Whether a node may take writes for a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writable {
-    No,
-    /// There is no replica that could be made primary.
-    Alone,
-    Until(Lease),
-}
-
-impl Writable {
-    pub fn now(self) -> bool {
-        self != Self::No
     }
 }
 

@@ -4,17 +4,24 @@
 //! primary of. A grant is counted by its holder from when the beat was sent, and by the leader from when a
 //! majority last confirmed that it leads, whichever ends first; so what a leader granted has ended
 //! [`LEASE`] after another could have been elected, and a new leader waits that long (and a little more,
-//! as clocks run differently) before it makes anybody primary.
+//! as clocks run differently) before it makes anybody primary. All of this is by [`Environment::steady`], which
+//! goes on while a process is stopped or the machine sleeps.
+//!
+//! Where there are replicas a lease is for one process: after a start the leader first finds out whether that has
+//! the data ([`placement::after_restart`](crate::placement::after_restart)).
+//!
+//! [`Environment::steady`]: crate::peers::Environment::steady
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use crate::placement::ShardReport;
-use crate::state::{DatabaseUid, NodeUid};
+use crate::state::{DatabaseUid, NodeUid, Placement};
 
 /// How often a node lets the leader hear of it.
 pub const BEAT: Duration = Duration::from_millis(250);
@@ -32,6 +39,9 @@ const CONFIRMED_FOR: Duration = Duration::from_millis(150);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Beat {
     pub node: NodeUid,
+    /// By chance, another for each start of the process.
+    #[serde(default)]
+    pub process: u64,
     pub reports: Vec<ShardReport>,
     /// What it was asked to give back, and has not any more.
     pub returned: Vec<Revocation>,
@@ -64,7 +74,83 @@ pub struct Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub epoch: u64,
-    pub until: Instant,
+    /// By [`Environment::steady`](crate::peers::Environment::steady).
+    pub until: Duration,
+}
+
+/// Whether a node may take writes for a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writable {
+    No,
+    /// There is no replica that could be made primary.
+    Alone,
+    Until(Lease),
+}
+
+impl Writable {
+    pub fn now(self) -> bool {
+        self != Self::No
+    }
+}
+
+/// Until when a process may tell clients that their writes were made. It is looked at after a write was made and
+/// before that is told, so that no reply says of a write what is not so any longer, however long the process
+/// was stopped in between.
+#[derive(Debug)]
+pub struct Deadline(AtomicU64);
+
+impl Deadline {
+    const NONE: u64 = u64::MAX;
+
+    /// No lease is needed.
+    pub const fn none() -> Self {
+        Self(AtomicU64::new(Self::NONE))
+    }
+
+    /// None is needed any longer.
+    pub fn open(&self) {
+        self.0.store(Self::NONE, Ordering::SeqCst);
+    }
+
+    /// Nothing may be told, until it is known better.
+    pub fn close(&self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
+
+    /// Ends with the first of these.
+    pub fn set_to_first<'d>(&self, deadlines: impl Iterator<Item = &'d Arc<Self>>) {
+        // One that is over, or closed, is kept from being used by other means.
+        let until = deadlines.map(|it| it.0.load(Ordering::Acquire)).filter(|until| *until != 0);
+        self.0.store(until.min().unwrap_or(Self::NONE), Ordering::SeqCst);
+    }
+
+    /// Whether a moment is asked for at all, and replies to writes may be kept back.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire) != Self::NONE
+    }
+
+    /// Whether it is over at a moment that is asked for only where there is a deadline.
+    #[inline]
+    pub fn is_over(&self, now: impl FnOnce() -> Duration) -> bool {
+        let until = self.0.load(Ordering::Acquire);
+        until != Self::NONE && until <= u64::try_from(now().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn set(&self, writable: Writable) {
+        let until = match writable {
+            Writable::No => 0,
+            Writable::Alone => Self::NONE,
+            Writable::Until(lease) => u64::try_from(lease.until.as_nanos()).unwrap_or(0),
+        };
+        self.0.store(until, Ordering::SeqCst);
+    }
+
+    /// A lease that is still counted on goes on.
+    fn extend(&self, lease: Lease) {
+        if !matches!(self.0.load(Ordering::Acquire), 0 | Self::NONE) {
+            self.set(Writable::Until(lease));
+        }
+    }
 }
 
 /// The leases of this node.
@@ -76,37 +162,104 @@ struct Held {
     leases: BTreeMap<DatabaseUid, Lease>,
     /// The newest epoch that was ever granted to this process.
     granted: BTreeMap<DatabaseUid, u64>,
+    /// What it was asked to give back, and has not any more.
     returned: Vec<Revocation>,
+    /// The same, as of when the shards were last looked at: only then does the leader know what was written
+    /// until the end.
+    settled: Vec<Revocation>,
+    deadlines: BTreeMap<DatabaseUid, Arc<Deadline>>,
+}
+
+impl Held {
+    fn judge(&self, database: DatabaseUid, placement: &Placement, now: Duration) -> Writable {
+        // After a start the state may be from before another was made primary: only a grant says that it is
+        // not. Since then this node was primary all along.
+        let Some(granted) = self.granted.get(&database) else { return Writable::No };
+        if placement.epoch < *granted {
+            return Writable::No;
+        }
+        if placement.replicas.is_empty() {
+            return Writable::Alone;
+        }
+        let lease = self.leases.get(&database).filter(|lease| now < lease.until);
+        lease.map_or(Writable::No, |lease| Writable::Until(*lease))
+    }
 }
 
 impl Leases {
     /// Takes what was granted for a beat. Beats go one after another: an answer is taken before the next beat
     /// is sent, or never.
-    pub fn take(&self, granted: &Granted, sent: Instant) {
+    pub fn take(&self, granted: &Granted, sent: Duration) {
         let mut held = self.0.lock();
         for revoked in &granted.revoked {
             held.leases.remove(&revoked.database);
+            if let Some(deadline) = held.deadlines.get(&revoked.database) {
+                deadline.close();
+            }
         }
         held.returned.clone_from(&granted.revoked);
         for grant in &granted.grants {
             let until = sent + Duration::from_millis(grant.for_ms).min(LEASE);
-            held.leases.insert(grant.database, Lease { epoch: grant.epoch, until });
+            let lease = Lease { epoch: grant.epoch, until };
+            held.leases.insert(grant.database, lease);
             held.granted.insert(grant.database, grant.epoch);
+            if let Some(deadline) = held.deadlines.get(&grant.database) {
+                deadline.extend(lease);
+            }
         }
     }
 
     /// The lease of a database, if it has not run out.
-    pub fn held(&self, database: DatabaseUid, now: Instant) -> Option<Lease> {
+    pub fn held(&self, database: DatabaseUid, now: Duration) -> Option<Lease> {
         self.0.lock().leases.get(&database).copied().filter(|lease| now < lease.until)
     }
 
-    /// Whether this process was ever granted this epoch.
-    pub fn was_granted(&self, database: DatabaseUid, epoch: u64) -> bool {
-        self.0.lock().granted.get(&database) == Some(&epoch)
+    /// Whether this node, as its primary, may take writes for a database.
+    pub fn judge(&self, database: DatabaseUid, placement: &Placement, now: Duration) -> Writable {
+        self.0.lock().judge(database, placement, now)
+    }
+
+    /// The same, and from here on `deadline` follows it. None: this node is not the primary.
+    pub fn keep(
+        &self,
+        database: DatabaseUid,
+        placement: Option<&Placement>,
+        deadline: &Arc<Deadline>,
+        now: Duration,
+    ) -> Writable {
+        let mut held = self.0.lock();
+        let writable =
+            placement.map_or(Writable::No, |placement| held.judge(database, placement, now));
+        deadline.set(writable);
+        if !held.deadlines.get(&database).is_some_and(|known| Arc::ptr_eq(known, deadline)) {
+            held.deadlines.insert(database, Arc::clone(deadline));
+        }
+        writable
+    }
+
+    /// Whether this process was ever granted the database.
+    pub fn was_granted(&self, database: DatabaseUid) -> bool {
+        self.0.lock().granted.contains_key(&database)
     }
 
     pub fn returned(&self) -> Vec<Revocation> {
         self.0.lock().returned.clone()
+    }
+
+    /// The shards were looked at after these were given back.
+    pub fn settle(&self, returned: Vec<Revocation>) {
+        self.0.lock().settled = returned;
+    }
+
+    /// What was given back, and looked at since.
+    pub fn settled(&self) -> Vec<Revocation> {
+        let held = self.0.lock();
+        held.settled.iter().filter(|it| held.returned.contains(it)).copied().collect()
+    }
+
+    /// It is in no cluster any longer.
+    pub fn clear(&self) {
+        *self.0.lock() = Held::default();
     }
 }
 
@@ -114,19 +267,28 @@ impl Leases {
 pub struct Ledger {
     /// The term that it was opened in, and when.
     term: u64,
-    since: Instant,
+    since: Duration,
     /// When a majority last confirmed that this node leads.
-    confirmed: Option<Instant>,
-    beats: BTreeMap<NodeUid, (Instant, Vec<ShardReport>)>,
+    confirmed: Option<Duration>,
+    beats: BTreeMap<NodeUid, Heard>,
     /// Until when the holder may believe to have the lease.
-    granted: BTreeMap<DatabaseUid, Instant>,
+    granted: BTreeMap<DatabaseUid, Duration>,
     /// No more grants of this epoch.
     revoked: BTreeMap<DatabaseUid, Revocation>,
     revocations: u64,
 }
 
+/// A node's last beat.
+struct Heard {
+    at: Duration,
+    process: u64,
+    /// Since when that process was heard of.
+    since: Duration,
+    reports: Vec<ShardReport>,
+}
+
 impl Ledger {
-    pub fn new(term: u64, now: Instant) -> Self {
+    pub fn new(term: u64, now: Duration) -> Self {
         Self {
             term,
             since: now,
@@ -139,7 +301,7 @@ impl Ledger {
     }
 
     /// Begins anew if the term is another: who led between may have granted what this node knows nothing of.
-    pub fn of_term(&mut self, term: u64, now: Instant) -> &mut Self {
+    pub fn of_term(&mut self, term: u64, now: Duration) -> &mut Self {
         if self.term != term {
             *self = Self::new(term, now);
         }
@@ -147,18 +309,21 @@ impl Ledger {
     }
 
     /// When a majority confirmed this node, if that is recent enough to grant by.
-    pub fn confirmed(&self, term: u64, now: Instant) -> Option<Instant> {
-        self.confirmed.filter(|at| self.term == term && now - *at < CONFIRMED_FOR)
+    pub fn confirmed(&self, term: u64, now: Duration) -> Option<Duration> {
+        self.confirmed.filter(|at| self.term == term && now < *at + CONFIRMED_FOR)
     }
 
     /// A majority that was asked at `asked` has confirmed this node.
-    pub fn confirm(&mut self, asked: Instant) {
+    pub fn confirm(&mut self, asked: Duration) {
         self.confirmed = self.confirmed.max(Some(asked));
     }
 
     /// A beat came.
-    pub fn note(&mut self, beat: &Beat, now: Instant) {
-        self.beats.insert(beat.node, (now, beat.reports.clone()));
+    pub fn note(&mut self, beat: &Beat, now: Duration) {
+        let known = self.beats.get(&beat.node).filter(|heard| heard.process == beat.process);
+        let since = known.map_or(now, |heard| heard.since);
+        let (process, reports) = (beat.process, beat.reports.clone());
+        self.beats.insert(beat.node, Heard { at: now, process, since, reports });
         for returned in &beat.returned {
             if self.revoked.get(&returned.database) == Some(returned) {
                 self.granted.remove(&returned.database);
@@ -172,13 +337,13 @@ impl Ledger {
         &mut self,
         database: DatabaseUid,
         epoch: u64,
-        confirmed: Instant,
-        now: Instant,
+        confirmed: Duration,
+        now: Duration,
     ) -> Option<Grant> {
         if self.revoked(database).is_some_and(|revoked| revoked.epoch == epoch) {
             return None;
         }
-        let left = LEASE.checked_sub(now - confirmed)?;
+        let left = LEASE.checked_sub(now.saturating_sub(confirmed))?;
         let until = now + left;
         let last = self.granted.entry(database).or_insert(until);
         *last = until.max(*last);
@@ -205,16 +370,15 @@ impl Ledger {
     }
 
     /// Whether nobody can hold a lease of this database any more.
-    pub fn is_free(&self, database: DatabaseUid, now: Instant) -> bool {
+    pub fn is_free(&self, database: DatabaseUid, now: Duration) -> bool {
         let slack = LEASE_SURELY_OVER - LEASE;
         let over = self.granted.get(&database).is_none_or(|until| *until + slack < now);
         over && self.since + LEASE_SURELY_OVER < now
     }
 
     /// How long nothing was heard of a node.
-    pub fn silent_for(&self, node: NodeUid, now: Instant) -> Duration {
-        let last = self.beats.get(&node).map_or(self.since, |(at, _)| *at);
-        now - last
+    pub fn silent_for(&self, node: NodeUid, now: Duration) -> Duration {
+        now.saturating_sub(self.heard_at(node).unwrap_or(self.since))
     }
 
     pub fn has_heard(&self, node: NodeUid) -> bool {
@@ -222,14 +386,24 @@ impl Ledger {
     }
 
     /// What the nodes said of their shards, if they said it a moment ago.
-    pub fn reports(&self, now: Instant) -> BTreeMap<NodeUid, Vec<ShardReport>> {
-        let fresh = self.beats.iter().filter(|(_, (at, _))| now - *at < 4 * BEAT);
-        fresh.map(|(node, (_, reports))| (*node, reports.clone())).collect()
+    pub fn reports(&self, now: Duration) -> BTreeMap<NodeUid, Vec<ShardReport>> {
+        let fresh = self.beats.iter().filter(|(_, heard)| now < heard.at + 4 * BEAT);
+        fresh.map(|(node, heard)| (*node, heard.reports.clone())).collect()
     }
 
     /// When a node's last beat came.
-    pub fn heard_at(&self, node: NodeUid) -> Option<Instant> {
-        self.beats.get(&node).map(|(at, _)| *at)
+    pub fn heard_at(&self, node: NodeUid) -> Option<Duration> {
+        self.beats.get(&node).map(|heard| heard.at)
+    }
+
+    /// Which process of a node was last heard of, and since when.
+    pub fn process(&self, node: NodeUid) -> Option<(u64, Duration)> {
+        self.beats.get(&node).map(|heard| (heard.process, heard.since))
+    }
+
+    /// The process that a database was granted to has ended: another has the same store open.
+    pub fn forget(&mut self, database: DatabaseUid) {
+        self.granted.remove(&database);
     }
 }
 
@@ -243,9 +417,9 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_holders_lease_ends_before_the_leader_counts_it_as_over() {
-        let (leases, sent) = (Leases::default(), Instant::now());
+    #[test]
+    fn a_holders_lease_ends_before_the_leader_counts_it_as_over() {
+        let (leases, sent) = (Leases::default(), Duration::from_secs(9));
         let mut ledger = Ledger::new(1, sent);
         let (asked, answered) = (sent + ms(100), sent + ms(400));
         let grant = ledger.grant(DATABASE, 7, asked, answered).expect("nothing is revoked");
@@ -257,20 +431,20 @@ mod tests {
         assert!(ledger.is_free(DATABASE, sent + ms(1800)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_new_leader_waits_for_what_another_may_have_granted() {
-        let now = Instant::now();
+    #[test]
+    fn a_new_leader_waits_for_what_another_may_have_granted() {
+        let now = Duration::from_secs(9);
         let ledger = Ledger::new(2, now);
         assert!(!ledger.is_free(DATABASE, now + LEASE));
         assert!(ledger.is_free(DATABASE, now + ms(1651)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn only_the_answer_to_this_revocation_frees_a_database() {
-        let (leases, now) = (Leases::default(), Instant::now());
+    #[test]
+    fn only_the_answer_to_this_revocation_frees_a_database() {
+        let (leases, now) = (Leases::default(), Duration::from_secs(9));
         let later = now + LEASE_SURELY_OVER + ms(100);
         let mut ledger = Ledger::new(1, now);
-        let beat = |returned| Beat { node: NodeUid(1), reports: Vec::new(), returned };
+        let beat = |returned| Beat { node: NodeUid(1), process: 1, reports: Vec::new(), returned };
         ledger.revoke(DATABASE, 3);
         let late = beat(vec![ledger.revoked(DATABASE).expect("it is")]);
         ledger.restore(DATABASE);
@@ -282,13 +456,17 @@ mod tests {
         let revoked = vec![ledger.revoked(DATABASE).expect("it is")];
         leases.take(&Granted { grants: Vec::new(), revoked }, later);
         assert!(leases.held(DATABASE, later).is_none());
-        ledger.note(&beat(leases.returned()), later);
+        // Not before somebody has looked at what was written until the end.
+        ledger.note(&beat(leases.settled()), later);
+        assert!(!ledger.is_free(DATABASE, later));
+        leases.settle(leases.returned());
+        ledger.note(&beat(leases.settled()), later);
         assert!(ledger.is_free(DATABASE, later));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_revoked_epoch_is_not_granted() {
-        let now = Instant::now();
+    #[test]
+    fn a_revoked_epoch_is_not_granted() {
+        let now = Duration::from_secs(9);
         let mut ledger = Ledger::new(1, now);
         ledger.revoke(DATABASE, 3);
         assert!(ledger.grant(DATABASE, 3, now, now).is_none());

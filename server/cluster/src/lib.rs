@@ -19,9 +19,9 @@ mod rpc;
 mod simulation;
 pub mod state;
 
-pub use control::{Control, ControlError, Handler, Writable};
+pub use control::{Control, ControlError, Handler};
 pub use keys::{Admission, Keys, KeysError, Pending};
-pub use lease::{BEAT, LEASE, Lease};
+pub use lease::{BEAT, Deadline, LEASE, Lease, Revocation, Writable};
 pub use peers::{Dialing, Environment};
 pub use placement::ShardReport;
 pub use rpc::Stream;

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,6 +34,10 @@ pub trait Environment: Send + Sync + 'static {
     /// The time of day. It may jump; nothing but what is shown, and the life of certificates, hangs on it.
     fn now(&self) -> Time;
 
+    /// How long the machine runs, also while it slept: what leases are measured by. It never goes back, and
+    /// runs at most a twentieth too fast or too slow.
+    fn steady(&self) -> Duration;
+
     /// A stream of the control plane to a node, whose identity has been checked, at `host:port`.
     fn dial(&self, node: NodeUid, address: &str) -> Dialing;
 }
@@ -41,6 +46,8 @@ pub struct Peers {
     environment: Arc<dyn Environment>,
     states: watch::Receiver<Arc<State>>,
     pools: Mutex<BTreeMap<NodeUid, Pool>>,
+    /// A member has said that this node is none any longer.
+    is_removed: AtomicBool,
 }
 
 /// The streams to one node.
@@ -67,7 +74,7 @@ pub enum CallError {
 
 impl Peers {
     pub fn new(environment: Arc<dyn Environment>, states: watch::Receiver<Arc<State>>) -> Self {
-        Self { environment, states, pools: Mutex::default() }
+        Self { environment, states, pools: Mutex::default(), is_removed: AtomicBool::new(false) }
     }
 
     /// Asks a node and waits for its answer. `fallback` is its address if the state has none.
@@ -79,11 +86,26 @@ impl Peers {
         time: Duration,
     ) -> Result<Response, CallError> {
         let call = self.call_untimed(node, fallback, request);
-        tokio::time::timeout(time, call).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(time, call).await.unwrap_or_else(|_| {
             // Whatever is idle would hang as well.
             self.forget(node);
             Err(CallError::Timeout)
-        })
+        });
+        if matches!(answer, Ok(Response::Removed)) {
+            self.is_removed.store(true, Ordering::Relaxed);
+            return Ok(Response::Unwelcome);
+        }
+        answer
+    }
+
+    /// Whether this node was removed from its cluster, as others say.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Relaxed)
+    }
+
+    /// It is about to be a node of a cluster anew.
+    pub fn begin(&self) {
+        self.is_removed.store(false, Ordering::Relaxed);
     }
 
     async fn call_untimed(

@@ -9,7 +9,7 @@ use crate::state::{
 };
 
 /// What a node says of a shard it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardReport {
     pub database: DatabaseUid,
     /// The epoch of the placement that its data is of.
@@ -18,6 +18,12 @@ pub struct ShardReport {
     pub synced: bool,
     /// How far it is in the primary's sequence of effects.
     pub offset: u64,
+    /// It has data, all there were at some moment: it was not started without, and is not being given others.
+    #[serde(default)]
+    pub whole: bool,
+    /// The name of the sequence that `offset` counts; offsets of two that have the same can be compared.
+    #[serde(default)]
+    pub history: String,
 }
 
 pub type Reports = BTreeMap<NodeUid, Vec<ShardReport>>;
@@ -37,7 +43,56 @@ pub fn successor(database: &Database, reports: &Reports) -> Option<NodeUid> {
 pub fn report_of(database: &Database, node: NodeUid, reports: &Reports) -> Option<ShardReport> {
     let of_node = reports.get(&node)?;
     let epoch = database.placement.epoch;
-    of_node.iter().find(|it| it.database == database.uid && it.epoch == epoch).copied()
+    of_node.iter().find(|it| it.database == database.uid && it.epoch == epoch).cloned()
+}
+
+/// What is to become of a database whose primary's process was started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Succession {
+    /// The new process goes on: nobody has more than it.
+    Same,
+    /// This node has what the new process has not.
+    Other(NodeUid),
+    /// Somebody who may have more has yet to tell.
+    Wait,
+}
+
+/// Who goes on after the primary's process was started anew. `may_tell` says of a replica that has not told how
+/// far it is, given whether the primary has data at all, whether that is to be waited for; `is_late`, that the
+/// primary could have told by now.
+pub fn after_restart(
+    database: &Database,
+    reports: &Reports,
+    is_late: bool,
+    may_tell: impl Fn(NodeUid, bool) -> bool,
+) -> Succession {
+    let placement = &database.placement;
+    let successor = successor(database, reports);
+    let Some(own) = report_of(database, placement.primary, reports) else {
+        // It has not loaded its data yet, or cannot.
+        let other = successor.filter(|_| is_late).map(Succession::Other);
+        return other.unwrap_or(Succession::Wait);
+    };
+    if let Some(node) = successor
+        && let Some(best) = report_of(database, node, reports)
+    {
+        let has_all = own.whole && own.history == best.history && best.offset <= own.offset;
+        return if has_all { Succession::Same } else { Succession::Other(node) };
+    }
+    let told = |node: &NodeUid| report_of(database, *node, reports);
+    let waits = placement.replicas.iter().any(|it| told(it).is_none() && may_tell(*it, own.whole));
+    if waits {
+        return Succession::Wait;
+    }
+    if own.whole {
+        return Succession::Same;
+    }
+    // What has fallen behind is more than nothing.
+    let some = placement.replicas.iter().filter_map(|node| {
+        let report = told(node).filter(|report| report.whole)?;
+        Some((report.offset, std::cmp::Reverse(*node)))
+    });
+    some.max().map_or(Succession::Same, |(_, node)| Succession::Other(node.0))
 }
 
 /// Who is to vote, given who does: members only, no more than five, those who are there first, and nobody
@@ -92,8 +147,7 @@ pub fn emptying(
         let others = placement.replicas.iter().any(|one| state.nodes[one].takes_shards());
         match successor(database, reports) {
             Some(successor) if state.nodes[&successor].takes_shards() => {
-                let change =
-                    Change::Promote { database: uid, node: successor, epoch, action: None };
+                let change = promotion(uid, successor, epoch);
                 return Some(Step::Change(change));
             }
             _ if others => waiting = true,
@@ -125,7 +179,7 @@ pub fn returning(state: &State, node: NodeUid, reports: &Reports) -> Option<Step
         match report_of(database, node, reports) {
             Some(report) if report.synced => {
                 let epoch = placement.epoch;
-                let change = Change::Promote { database: *uid, node, epoch, action: None };
+                let change = promotion(*uid, node, epoch);
                 return Some(Step::Change(change));
             }
             _ => waiting = true,
@@ -170,6 +224,11 @@ pub enum Step {
     Wait,
     /// Nobody can take this database.
     Stuck(DatabaseUid),
+}
+
+/// Who leads finds out which process that is.
+fn promotion(database: DatabaseUid, node: NodeUid, epoch: u64) -> Change {
+    Change::Promote { database, node, epoch, action: None, holder: None }
 }
 
 /// The emptiest node that could have one more shard of this database.

@@ -62,6 +62,8 @@ pub enum Response {
     NotLeader,
     /// The node that asked is no member, or speaks for another.
     Unwelcome,
+    /// The node that asked was a member, and never will be again.
+    Removed,
     /// This node cannot now, or at all.
     Failed(String),
 }

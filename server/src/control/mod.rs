@@ -31,6 +31,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwapOption;
@@ -89,6 +91,15 @@ pub struct Member {
     admin_port: u16,
 }
 
+/// How long a start waits to know what it was a member of.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+/// Whether there is something left of a membership: then the cluster says what the databases are here.
+pub fn was_member(config: &Config) -> bool {
+    let is_on = config.admin_port != 0 || config.internode_port != 0;
+    is_on && config.dir.join(FOLDER).join("control-plane.redb").exists()
+}
+
 /// Opens the admin port and lets the rest come up beside the server. None where it is turned off.
 pub fn start(server: &Arc<Server>, is_port_asked_for: bool) -> Result<Option<ControlPlane>> {
     let config = server.config();
@@ -103,12 +114,17 @@ pub fn start(server: &Arc<Server>, is_port_asked_for: bool) -> Result<Option<Con
         .build()
         .context("Can't start the threads of the control plane")?;
     let local_socket = config.dir.join(LOCAL_SOCKET);
-    let work = run(Arc::clone(server), config.dir.clone(), sockets);
+    let (looked, first_look) = std::sync::mpsc::channel();
+    let work = run(Arc::clone(server), config.dir.clone(), sockets, looked);
     runtime.spawn(async move {
         if let Err(error) = work.await {
             log::warning!("Going on without the control plane: {error:#}");
         }
     });
+    // A node that is alone is not to refuse writes after `Ready to accept connections`.
+    if server.is_clustered.load(Ordering::SeqCst) {
+        let _ = first_look.recv_timeout(FIRST_LOOK);
+    }
     Ok(Some(ControlPlane { runtime: Some(runtime), local_socket, _listeners: listeners }))
 }
 
@@ -147,6 +163,7 @@ async fn run(
     server: Arc<Server>,
     folder: PathBuf,
     sockets: Vec<std::net::TcpListener>,
+    looked: duties::Looked,
 ) -> Result<()> {
     let member = Member::open(server, folder, &sockets).await?;
     let member = Arc::new(member);
@@ -178,7 +195,7 @@ async fn run(
             found::by_itself(&member).await?;
         }
     }
-    tokio::spawn(duties::watch(Arc::clone(&member)));
+    tokio::spawn(duties::watch(Arc::clone(&member), looked));
     live::answer_others(&member);
     tokio::spawn(trust::follow(Arc::clone(&member)));
     tokio::spawn(leaves::watch(Arc::clone(&member)));

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use carnelian_cluster::state::{NodeUid, Time};
 use carnelian_cluster::{Control, Dialing, Environment, Stream};
@@ -25,6 +26,10 @@ pub struct World {
 impl Environment for World {
     fn now(&self) -> Time {
         Time(clock::wall_ms())
+    }
+
+    fn steady(&self) -> Duration {
+        clock::since_boot()
     }
 
     fn dial(&self, node: NodeUid, address: &str) -> Dialing {

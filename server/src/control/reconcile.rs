@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
@@ -15,9 +15,11 @@ use carnelian_cluster::state::{
 use carnelian_tls::internode::NodeUid as NodeName;
 
 use super::{Member, shared, spec};
+use crate::database::Database;
 use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
 use crate::log;
+use crate::replication::gate;
 
 /// After something that could not be done and may work later.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -158,7 +160,11 @@ fn apply(
     let Ok(database) = server.database(uid) else {
         let made = server.create_database(spec::of(described, &users, &server.config().bind))?;
         shared::encrypt(member, state, &made)?;
-        return take_role(member, state, node, described);
+        take_role(member, state, node, described)?;
+        if described.placement.primary == node && described.status == DatabaseStatus::Pending {
+            wait_for_lease(&made);
+        }
+        return Ok(());
     };
     let is_as_before = before.is_some_and(|before| {
         before.settings == *settings
@@ -193,6 +199,14 @@ fn apply(
         take_role(member, state, node, described)?;
     }
     Ok(())
+}
+
+/// Who is told that there is a new database may write to it.
+fn wait_for_lease(database: &Database) {
+    let began = Instant::now();
+    while database.replication.gate() & gate::FENCED != 0 && began.elapsed() < PAUSE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Follows the primary, or is it.

@@ -198,6 +198,9 @@ impl Server {
             Stats::new(self.mailboxes.len(), self.registry.entries().len()),
             Arc::clone(&self.client_ids),
         ));
+        if self.is_clustered.load(Ordering::SeqCst) {
+            database.replication.close();
+        }
         database.stage.set(Stage::Coming);
         database.internode.begin(spec.data_internode_encryption);
         let (change, listened) = database.listeners.lock().change(&settings::endpoints(&config));

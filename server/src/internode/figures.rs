@@ -25,6 +25,8 @@ pub enum NotLetIn {
     NotItself { proven: u32, claimed: u32 },
     #[error("there is no database {0} here")]
     NoDatabase(u32),
+    #[error("this process is not the primary of database {0}, or has no replica on that node")]
+    NotPrimary(u32),
     #[error("the database {0} is encrypted between nodes")]
     Encrypted(u32),
     #[error("it showed no ticket")]
@@ -37,7 +39,7 @@ pub enum NotLetIn {
     UnknownPlane(String),
 }
 
-const REASONS: [&str; 14] = [
+const REASONS: [&str; 15] = [
     "busy",
     "slow",
     "lost",
@@ -52,6 +54,7 @@ const REASONS: [&str; 14] = [
     "ticket_foreign",
     "too_many",
     "unknown_plane",
+    "not_primary",
 ];
 
 impl NotLetIn {
@@ -72,6 +75,7 @@ impl NotLetIn {
             Self::BadTicket(BadTicket::Foreign) => 11,
             Self::TooMany(_) => 12,
             Self::UnknownPlane(_) => 13,
+            Self::NotPrimary(_) => 14,
         }
     }
 }
@@ -118,6 +122,7 @@ pub fn write(server: &Server, database: &Arc<Database>, mut field: impl FnMut(&s
     let node = &channel.node;
     field("internode_node", &node.uid());
     field("internode_cluster", &node.cluster());
+    field("internode_placement_epoch", &database.replication.tenure.epoch());
     let port = |addresses: &[std::net::SocketAddr]| addresses.first().map_or(0, |it| it.port());
     field("internode_port", &port(channel.addresses()));
     field("internode_plain_port", &port(channel.plain_addresses()));

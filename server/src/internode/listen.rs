@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carnelian_tls::internode::{Acceptor, Link, Plane, Refusal};
+use carnelian_tls::internode::{Acceptor, Link, NodeUid, Plane, Refusal};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -97,6 +97,7 @@ async fn welcome_data(
         return Err(NotLetIn::NotItself { proven, claimed });
     }
     let database = database(server, greeting.database)?;
+    may_follow(&database, node)?;
     let switches = database.internode.switches();
     attach::has_room(&database)?;
     within_limit(async {
@@ -127,11 +128,20 @@ async fn welcome_plain(
         return Err(NotLetIn::Encrypted(uid));
     }
     redeemed?;
+    may_follow(&database, node)?;
     attach::has_room(&database)?;
     within_limit(async { socket.write_all(greeting::WELCOME).await.map(Some) }).await?;
     drop(turn);
     server.internode.figures.count_plain();
     attach::attach(server, &database, Arrival { node, switches, over: Over::Plain(socket) })
+}
+
+/// Who does not know that it is the primary may not give its data to anybody.
+fn may_follow(database: &Database, node: NodeUid) -> Result<(), NotLetIn> {
+    match database.replication.tenure.admits(node.get()) {
+        true => Ok(()),
+        false => Err(NotLetIn::NotPrimary(database.uid)),
+    }
 }
 
 pub fn database(server: &Server, uid: u32) -> Result<Arc<Database>, NotLetIn> {

@@ -82,6 +82,13 @@ impl DatabaseChannel {
         peers.live.values().map(|peer| (peer.node, peer.own_serial.is_some())).collect()
     }
 
+    /// Ends the links of nodes that may not have the data any longer.
+    pub fn dismiss(&self, may_stay: impl Fn(NodeUid) -> bool) {
+        for peer in self.peers.lock().live.values().filter(|peer| !may_stay(peer.node)) {
+            peer.client.kill();
+        }
+    }
+
     pub(super) fn enter(&self, peer: Peer) {
         let mut peers = self.peers.lock();
         peers.gone.remove(&peer.node);

@@ -13,6 +13,7 @@ mod relay;
 pub mod replica;
 pub(crate) mod secure;
 mod snapshot;
+pub mod tenure;
 pub mod waits;
 mod wire;
 
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use own_keys::OwnKeys;
 use primary::Primary;
 use replica::{Following, Rules};
+use tenure::Tenure;
 
 use crate::database::Database;
 use crate::server::Server;
@@ -69,6 +71,8 @@ pub struct Replication {
     pub own_keys: OwnKeys,
     /// The process ends: a link that is lost is not made again.
     pub is_ending: AtomicBool,
+    /// Whether the cluster has it be a primary, and until when.
+    pub tenure: Tenure,
 }
 
 impl Default for Replication {
@@ -81,6 +85,7 @@ impl Default for Replication {
             has_resumed: AtomicBool::new(false),
             own_keys: OwnKeys::default(),
             is_ending: AtomicBool::new(false),
+            tenure: Tenure::default(),
         }
     }
 }
@@ -90,6 +95,14 @@ impl Replication {
     #[inline]
     pub fn is_replica(&self) -> bool {
         self.gate() & gate::REPLICA != 0
+    }
+
+    /// Takes no writes and has no followers until the cluster says what it is here.
+    pub fn close(&self) {
+        self.tenure.close();
+        if self.gate() & gate::FENCED == 0 {
+            self.set_gate(gate::FENCED, true);
+        }
     }
 
     /// Bits of [`gate`]. Zero for a primary that lacks nothing.

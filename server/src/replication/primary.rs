@@ -154,7 +154,7 @@ impl Primary {
             return;
         }
         let now_ms = clock::wall_ms();
-        let (parts, by_file, since_ms, count) = {
+        let (parts, by_file, since_ms, count, is_last) = {
             let replicas = self.replicas.lock();
             let waiting: Vec<_> = replicas.values().filter(|it| it.is_waiting()).collect();
             let Some(first) = waiting.iter().min_by_key(|it| it.attached_ms) else { return };
@@ -162,11 +162,14 @@ impl Primary {
             let by_file = !first.introduction.finds_end
                 || !config.repl_diskless_sync && parts == Parts::default();
             let alike = waiting.iter().filter(|it| it.introduction.parts == parts).count();
-            (parts, by_file, first.attached_ms, alike)
+            // Who knows its replicas waits for no others.
+            let is_last = database.replication.tenure.expects_at_most(replicas.len());
+            (parts, by_file, first.attached_ms, alike, is_last)
         };
         let max = config.repl_diskless_sync_max_replicas as usize;
         let delay_ms = u64::from(config.repl_diskless_sync_delay) * 1000;
         let is_due = by_file
+            || is_last
             || !config.repl_diskless_sync
             || (max != 0 && max <= count)
             || since_ms + delay_ms <= now_ms;

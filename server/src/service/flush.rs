@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering;
 use carnelian_tls::TlsError;
 
 use super::{After, Service};
+use crate::clock;
 use crate::connection::{Connection, Flags, Stream, Transport};
 use crate::features;
 use crate::log;
 use crate::output::Output;
+use crate::replication::gate;
 use crate::session::Session;
 
 /// With so much output waiting, nothing more is read from a client that has no limit of its own.
@@ -70,6 +72,9 @@ impl Service {
         if database.log.holds(*logged, self.worker.reactor) {
             return self.hold(connection);
         }
+        if connection.session.tells_of_writes && !self.may_tell(connection) {
+            return After::Close;
+        }
         if let Some(attached) = &connection.session.attached
             && !attached.is_fresh
             && !connection.staged.is_empty()
@@ -99,6 +104,24 @@ impl Service {
         self.after_write(connection, written)
     }
 
+    /// Whether it is still sure, now that all writes have been made of which the replies tell, that no other node
+    /// is the primary. One clock reading does for all connections that are flushed together, and none is needed
+    /// where there is no lease.
+    #[inline]
+    fn may_tell(&mut self, connection: &mut Connection) -> bool {
+        let session = &mut connection.session;
+        let deadline = &session.database.replication.tenure.deadline;
+        let moment = &mut self.moment;
+        if !deadline.is_over(|| *moment.get_or_insert_with(clock::since_boot))
+            || session.primary.is_some()
+        {
+            session.tells_of_writes = false;
+            return true;
+        }
+        fall_silent(connection);
+        false
+    }
+
     /// Keeps the turn's replies back until the effects before them are on disk.
     #[cold]
     fn hold(&mut self, connection: &mut Connection) -> After {
@@ -124,6 +147,10 @@ impl Service {
 
     /// Tells the peer that the connection ends, as far as the socket takes it.
     pub fn say_goodbye(&mut self, connection: &mut Connection) {
+        if connection.session.tells_of_writes {
+            // They were held back for a reason.
+            connection.output.clear();
+        }
         if let Transport::Tls(session) = &mut connection.transport {
             self.records.clear();
             session.close_notify(&mut self.records);
@@ -246,6 +273,20 @@ impl Service {
             false => After::Wait,
         }
     }
+}
+
+/// The lease ended while the writes were made: they may be lost, so that nothing can be said of them.
+#[cold]
+fn fall_silent(connection: &mut Connection) {
+    connection.staged = 0..0;
+    connection.output.clear();
+    let database = &connection.session.database;
+    database.replication.set_gate(gate::FENCED, true);
+    log::warning!(
+        "Closing {}: the lease of database {} ended before the replies could be sent",
+        connection.describe(),
+        database.uid
+    );
 }
 
 /// What a replica has yet to be given of the log counts as if it waited for its socket.

@@ -10,16 +10,18 @@ mod run;
 use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use carnelian_resp::Span;
 use carnelian_tls::{Admission, TLS_REFUSED, TlsError};
 
 use crate::acl;
+use crate::clock;
 use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::listener::Kind;
 use crate::log;
 use crate::reactor::ahead::{PIECE_BYTES, Piece};
-use crate::session::{BATCH_COMMANDS, Worker};
+use crate::session::{BATCH_COMMANDS, Session, Worker};
 use run::{CLOCK_COMMANDS, Stop};
 
 /// What is read at once from one connection.
@@ -56,6 +58,8 @@ pub struct Service {
     commands_until_clock: usize,
     /// What the connection that is to be served has sent, if it has been read already.
     pub ahead: Option<Piece>,
+    /// The clock that leases go by, if it was read since commands were last run.
+    moment: Option<Duration>,
 }
 
 /// What a connection needs after having been served.
@@ -98,12 +102,17 @@ impl Service {
             arguments: Vec::new(),
             commands_until_clock: CLOCK_COMMANDS,
             ahead: None,
+            moment: None,
         }
     }
 
     /// A new turn: the clock is read, once.
     pub fn begin_turn(&mut self) {
         self.worker.clock.refresh();
+        let server = &self.worker.server;
+        if server.horizon.is_over(clock::since_boot) {
+            server.fence_late();
+        }
         self.worker.turn_commands = 0;
         self.commands_until_clock = CLOCK_COMMANDS;
     }
@@ -139,9 +148,12 @@ impl Service {
         self.stage(connection, |service, connection| {
             service.replies.extend_from_slice(reply);
             // Whoever served it has logged that.
-            let log = &connection.session.database.log;
+            let Session { database, tells_of_writes, logged, .. } = &mut connection.session;
+            // On a replica nobody waits but to read.
+            *tells_of_writes |= !database.replication.is_replica();
+            let log = &database.log;
             if log.is_strict() {
-                connection.session.logged = log.end();
+                *logged = log.end();
             }
             if connection.flags.paused { After::Wait } else { service.serve_staged(connection) }
         })
@@ -169,6 +181,8 @@ impl Service {
         if !connection.staged.is_empty() && self.flush(connection) == After::Close {
             return After::Close;
         }
+        // What is about to be done is later than any reading of the clock.
+        self.moment = None;
         let start = self.replies.len();
         connection.staged = start..start;
         // A bug that one client runs into costs it the connection, and nobody else anything.

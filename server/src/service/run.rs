@@ -368,6 +368,8 @@ impl Service {
         }
         self.replies.truncate(start);
         connection.staged = start..start;
+        // More is run now.
+        self.moment = None;
     }
 }
 

@@ -212,6 +212,7 @@ async fn promote(admin: &Admin, uids: &[u32], is_dry_run: bool) -> Reply {
         node,
         epoch: database.placement.epoch,
         action: Some(action.clone()),
+        holder: None,
     };
     let description = format!("bdb:{}: node {node} becomes the primary", database.uid);
     if is_dry_run {

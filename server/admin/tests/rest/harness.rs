@@ -45,6 +45,10 @@ impl Environment for Alone {
         Time(since.as_millis().try_into().unwrap())
     }
 
+    fn steady(&self) -> std::time::Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+    }
+
     fn dial(&self, _: NodeUid, _: &str) -> Dialing {
         Box::pin(async { Err(std::io::ErrorKind::NotConnected.into()) })
     }

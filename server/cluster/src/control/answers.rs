@@ -33,7 +33,7 @@ impl Control {
             let Some(request) = request else { return Ok(()) };
             let response = self.respond(peer, request).await;
             rpc::write(&mut stream, &response).await?;
-            if matches!(response, Response::Unwelcome) {
+            if matches!(response, Response::Unwelcome | Response::Removed) {
                 return Ok(());
             }
         }
@@ -43,7 +43,7 @@ impl Control {
         // A node that is behind may not know a new member yet, so Raft's own messages are taken from whoever the
         // cluster's authority has certified, unless it was removed.
         if self.state().removed_nodes.contains(&peer) {
-            return Response::Unwelcome;
+            return Response::Removed;
         }
         let Some(member) = self.member() else {
             return Response::Failed("this node is in no cluster".to_owned());

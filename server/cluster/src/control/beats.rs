@@ -1,20 +1,32 @@
 //! Beats: this node lets the leader hear of it, and the leader grants leases.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Control, Engine, Member};
-use crate::lease::{Beat, Granted};
+use crate::lease::{BEAT, Beat, Granted};
 use crate::rpc::{Request, Response};
 use crate::state::{Change, NodeStatus};
 
 /// Several beats fit into a lease.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 
+/// How often this is looked at.
+pub const TICK: Duration = Duration::from_millis(50);
+
 impl Control {
-    pub(super) async fn beat(self) {
+    /// Each [`BEAT`], and more often while a primary here waits for its lease.
+    pub(super) async fn beat_in_time(self) {
+        let last = *self.0.last_beat.lock();
+        let is_eager = self.0.is_eager.swap(false, Ordering::Relaxed);
+        if is_eager || last.is_none_or(|last| last + BEAT <= self.steady() + TICK / 2) {
+            *self.0.last_beat.lock() = Some(self.steady());
+            self.beat().await;
+        }
+    }
+
+    async fn beat(self) {
         let Some(member) = self.member() else { return };
         let (leader, address) = match member.leader() {
             Ok(Some(leader)) => leader,
@@ -22,12 +34,15 @@ impl Control {
             Err(_) => return self.open_again(&member).await,
         };
         self.tell_facts(&member);
+        // Before the reports, which are then at least as new.
+        let returned = self.0.leases.settled();
         let beat = Beat {
             node: member.node,
-            reports: self.0.reports.lock().values().copied().collect(),
-            returned: self.0.leases.returned(),
+            process: self.0.process,
+            reports: self.0.reports.lock().values().cloned().collect(),
+            returned,
         };
-        let sent = Instant::now();
+        let sent = self.steady();
         let granted = if leader == member.node {
             tokio::time::timeout(ANSWER_TIME, self.hear(&beat)).await.ok().flatten()
         } else {
@@ -44,7 +59,7 @@ impl Control {
     /// A beat has come to this node; an answer if it leads.
     pub(super) async fn hear(&self, beat: &Beat) -> Option<Granted> {
         let (member, term) = self.leading()?;
-        let asked = Instant::now();
+        let asked = self.steady();
         let known = self.0.ledger.lock().confirmed(term, asked);
         let confirmed = match known {
             Some(confirmed) => confirmed,
@@ -56,11 +71,11 @@ impl Control {
                 if now_term != term {
                     return None;
                 }
-                self.0.ledger.lock().of_term(term, Instant::now()).confirm(asked);
+                self.0.ledger.lock().of_term(term, self.steady()).confirm(asked);
                 asked
             }
         };
-        let (state, now) = (self.state(), Instant::now());
+        let (state, now) = (self.state(), self.steady());
         if !state.is_member(beat.node) {
             return None;
         }
@@ -71,6 +86,10 @@ impl Control {
         for database in state.databases.values() {
             let placement = &database.placement;
             if placement.primary != beat.node {
+                continue;
+            }
+            // Another process of that node may have lost the data: it is found out who has them.
+            if !placement.replicas.is_empty() && placement.holder != Some(beat.process) {
                 continue;
             }
             granted.grants.extend(ledger.grant(database.uid, placement.epoch, confirmed, now));

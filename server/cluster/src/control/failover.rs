@@ -5,9 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Control, Member};
-use crate::lease::BEAT;
-use crate::placement;
-use crate::state::{Change, DatabaseUid, NodeStatus, NodeUid, Refused, Sensitivity, State};
+use crate::lease::{BEAT, Ledger};
+use crate::placement::{self, Reports, Succession};
+use crate::state::{
+    Change, Database, DatabaseUid, NodeStatus, NodeUid, Refused, Sensitivity, State,
+};
 
 pub const TICK: Duration = Duration::from_millis(100);
 
@@ -19,13 +21,19 @@ fn patience(state: &State) -> Duration {
     }
 }
 
+/// How long a primary that was started anew waits for replicas that do not tell how far they are.
+const REUNION: Duration = Duration::from_secs(30);
+
+/// How long a primary that was started anew may load its data while a replica has all of them.
+const LOADING: Duration = Duration::from_secs(5);
+
 /// How long a planned change of primaries may take.
 const WAY_TIME: Duration = Duration::from_secs(6);
 
 impl Control {
     pub(super) async fn watch_over(self) {
         let Some((member, term)) = self.leading() else { return };
-        let (state, now) = (self.state(), Instant::now());
+        let (state, now) = (self.state(), self.steady());
         let patience = patience(&state);
         let mut changes = Vec::new();
         {
@@ -57,15 +65,36 @@ impl Control {
                     continue;
                 }
                 let lost = ledger.silent_for(placement.primary, now) > patience;
-                if !lost {
+                let successor = if lost {
+                    ledger.revoke(database.uid, placement.epoch);
+                    placement::successor(database, &reports)
+                } else {
                     ledger.restore(database.uid);
-                    continue;
-                }
-                ledger.revoke(database.uid, placement.epoch);
-                let successor = placement::successor(database, &reports);
+                    let Some((process, since)) = ledger.process(placement.primary) else {
+                        continue;
+                    };
+                    if placement.holder == Some(process) {
+                        continue;
+                    }
+                    let may_tell = |node: NodeUid, has_data: bool| {
+                        let is_down = state.nodes[&node].status == NodeStatus::Down;
+                        now < since + REUNION && !(is_down && has_data)
+                    };
+                    let is_late = since + LOADING < now;
+                    match restarted(database, &reports, ledger, is_late, may_tell) {
+                        Succession::Same => {
+                            let (database, epoch) = (database.uid, placement.epoch);
+                            changes.push(Change::Hold { database, epoch, holder: process });
+                            continue;
+                        }
+                        Succession::Other(node) => Some(node),
+                        Succession::Wait => None,
+                    }
+                };
                 if let Some(node) = successor.filter(|_| ledger.is_free(database.uid, now)) {
                     let (database, epoch) = (database.uid, placement.epoch);
-                    changes.push(Change::Promote { database, node, epoch, action: None });
+                    let holder = ledger.process(node).map(|(process, _)| process);
+                    changes.push(Change::Promote { database, node, epoch, action: None, holder });
                 }
             }
         }
@@ -85,18 +114,18 @@ impl Control {
         node: NodeUid,
         epoch: u64,
     ) -> Result<Way, Refused> {
-        let change = Change::Promote { database: uid, node, epoch, action: None };
+        let change = Change::Promote { database: uid, node, epoch, action: None, holder: None };
         let state = self.state();
         State::clone(&state).apply(change, self.0.environment.now())?;
         let busy = || Refused::conflict("db_busy", "its primary is being changed already");
         if !self.0.planned.lock().insert(uid) {
             return Err(busy());
         }
-        let mut way = Way { control: self.clone(), database: uid, promoted: false };
+        let mut way = Way { control: self.clone(), database: uid, promoted: false, holder: None };
         let deadline = Instant::now() + WAY_TIME;
         let mut free_since = None;
         while Instant::now() < deadline {
-            let now = Instant::now();
+            let now = self.steady();
             let Some((_, term)) = self.leading().filter(|(it, _)| it.node == member.node) else {
                 break;
             };
@@ -131,6 +160,8 @@ impl Control {
             };
             if ready {
                 way.promoted = true;
+                let ledger = self.0.ledger.lock();
+                way.holder = ledger.process(node).map(|(process, _)| process);
                 return Ok(way);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -140,11 +171,28 @@ impl Control {
     }
 }
 
+/// Who goes on with a database whose primary's process is not the one that was.
+fn restarted(
+    database: &Database,
+    reports: &Reports,
+    ledger: &mut Ledger,
+    is_late: bool,
+    may_tell: impl Fn(NodeUid, bool) -> bool,
+) -> Succession {
+    if database.placement.holder.is_none() {
+        return Succession::Same;
+    }
+    ledger.forget(database.uid);
+    placement::after_restart(database, reports, is_late, may_tell)
+}
+
 /// A change of primaries under way. The database stays where it is unless another was named.
 pub struct Way {
     control: Control,
     database: DatabaseUid,
     promoted: bool,
+    /// The process that is to be primary.
+    pub holder: Option<u64>,
 }
 
 impl Way {

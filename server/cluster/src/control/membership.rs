@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::{BasicNode, ChangeMembers};
-use tokio::time::Instant;
-
 use super::{Control, Member};
 use crate::placement;
 use crate::raft::{id_of, uid_of};
 use crate::state::NodeUid;
+use openraft::{BasicNode, ChangeMembers};
 
 pub const TICK: Duration = Duration::from_millis(300);
 
@@ -52,7 +50,7 @@ impl Control {
         // A learner votes once it has what the others have, and has been heard of.
         let ledger_heard = |node: &NodeUid| {
             let heard = self.0.ledger.lock();
-            *node == member.node || heard.silent_for(*node, Instant::now()) < Duration::from_secs(1)
+            *node == member.node || heard.silent_for(*node, self.steady()) < Duration::from_secs(1)
         };
         let ready = |node: &&NodeUid| {
             voting.contains(*node) || caught_up.contains(*node) && ledger_heard(node)

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Control, Member};
 use crate::placement::{self, Step};
 use crate::state::{Action, ActionKind, Change, NodeUid, Object, Outcome, Refused, State};
@@ -25,7 +23,7 @@ impl Control {
     }
 
     async fn work_on(&self, member: &Member, state: &State, action: &Action, node: NodeUid) {
-        let reports = self.0.ledger.lock().reports(Instant::now());
+        let reports = self.0.ledger.lock().reports(self.steady());
         let step = match action.kind {
             ActionKind::RemoveNode => placement::emptying(state, node, false, &reports),
             ActionKind::MaintenanceOn => placement::emptying(state, node, true, &reports),

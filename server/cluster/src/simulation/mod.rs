@@ -33,19 +33,26 @@ fn seeds() -> std::ops::Range<u64> {
         let seed = seed.parse().expect("SIMULATION_SEED is a number");
         return seed..seed + 1;
     }
-    let Ok(range) = std::env::var("SIMULATION_SEEDS") else { return 1..13 };
+    let Ok(range) = std::env::var("SIMULATION_SEEDS") else { return 1..33 };
     let (first, last) = range.split_once("..").expect("SIMULATION_SEEDS is first..last");
     first.parse().expect("a number")..last.parse().expect("a number")
 }
 
+/// With `SIMULATION_SEEDS` those that fail are told at the end, all of them.
 #[test]
 fn nothing_that_was_promised_is_broken_by_faults() {
     let mut sum = world::Figures::default();
+    let mut failed = Vec::new();
     for seed in seeds() {
-        sum.add(&run(seed));
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(figures) => sum.add(&figures),
+            Err(_) => failed.push(seed),
+        }
     }
     println!("{sum:?}");
-    assert!(0 < sum.acknowledged && 0 < sum.failovers && 0 < sum.confirmed, "{sum:?}");
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+    let is_tried = 0 < sum.acknowledged && 0 < sum.failovers && 0 < sum.confirmed;
+    assert!(is_tried || sum.seeds < 10, "{sum:?}");
 }
 
 #[test]

@@ -36,6 +36,8 @@ struct NetState {
     loss: u16,
     delay_max_ms: u64,
     clocks: BTreeMap<NodeUid, i64>,
+    /// How fast clocks run, in thousandths.
+    rates: BTreeMap<NodeUid, u32>,
 }
 
 /// The time of day when a simulation begins.
@@ -53,6 +55,7 @@ impl Net {
                 loss: 0,
                 delay_max_ms: 5,
                 clocks: BTreeMap::new(),
+                rates: BTreeMap::new(),
             }),
             changed: watch::Sender::new(()),
         }))
@@ -92,6 +95,11 @@ impl Net {
 
     pub fn turn_clock(&self, node: NodeUid, by_ms: i64) {
         self.0.state.lock().clocks.insert(node, by_ms);
+    }
+
+    /// A machine whose clock runs slow or fast, by up to a twenty-fifth.
+    pub fn set_rate(&self, node: NodeUid, thousandths: u32) {
+        self.0.state.lock().rates.insert(node, thousandths);
     }
 
     pub fn connected(&self, one: NodeUid, other: NodeUid) -> bool {
@@ -183,6 +191,11 @@ impl Environment for Place {
         let passed = self.net.0.began.elapsed().as_millis() as i64;
         let turned = self.net.0.state.lock().clocks.get(&self.node).copied().unwrap_or(0);
         Time((BEGIN + passed + turned).max(0) as u64)
+    }
+
+    fn steady(&self) -> Duration {
+        let rate = self.net.0.state.lock().rates.get(&self.node).copied().unwrap_or(1000);
+        self.net.0.began.elapsed() * rate / 1000
     }
 
     fn dial(&self, node: NodeUid, _address: &str) -> Dialing {

@@ -1,5 +1,7 @@
 //! Nodes with shards that are lists of writes, faults by chance, and what is checked all along.
 
+mod trouble;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +14,8 @@ use super::net::Net;
 use crate::control::Control;
 use crate::placement::ShardReport;
 use crate::raft::Store;
-use crate::rpc::{self, Request, Response};
-use crate::state::{
-    ActionId, AddNode, Authority, Change, CreateCluster, CreateUser, DatabasePatch, DatabaseUid,
-    Management, NodeFacts, NodeSettings, NodeUid, Outcome, PolicyPatch, SealedKey, State, Time,
-    WirePatch,
-};
+use crate::state::{Change, DatabaseUid, NodeUid, Outcome, State};
+use trouble::{add_node, create_database, create_user, new_cluster};
 
 /// How long faults go on, and how long everything may take to be well again.
 const FAULTS: Duration = Duration::from_secs(25);
@@ -37,6 +35,9 @@ pub struct Figures {
     pub failovers: u64,
     pub writes: u64,
     pub confirmed: u64,
+    pub wiped: u64,
+    /// How often all who had something confirmed lost it.
+    pub all_lost: u64,
     pub joins: u64,
     pub removals: u64,
 }
@@ -52,6 +53,8 @@ impl Figures {
         self.failovers += other.failovers;
         self.writes += other.writes;
         self.confirmed += other.confirmed;
+        self.wiped += other.wiped;
+        self.all_lost += other.all_lost;
         self.joins += other.joins;
         self.removals += other.removals;
     }
@@ -63,12 +66,14 @@ struct Shard {
     writes: Vec<u64>,
     epoch: u64,
     synced: bool,
+    /// Its machine was not restarted without it.
+    whole: bool,
 }
 
 struct Machine {
     disk: Disk,
     control: Option<Control>,
-    /// It outlives crashes, as if every write were flushed.
+    /// It outlives some crashes, as if every write were flushed; others leave nothing of it.
     shards: BTreeMap<DatabaseUid, Shard>,
 }
 
@@ -77,6 +82,8 @@ pub struct World {
     chance: fastrand::Rng,
     net: Net,
     machines: BTreeMap<NodeUid, Machine>,
+    /// Who has all that was confirmed; nobody, if all of them lost it.
+    owners: BTreeMap<DatabaseUid, BTreeSet<NodeUid>>,
     /// What clients were told.
     promised: Arc<Mutex<Promised>>,
     next_write: u64,
@@ -104,6 +111,7 @@ impl World {
             chance: fastrand::Rng::with_seed(seed),
             net: Net::new(seed ^ 0xA5A5),
             machines: BTreeMap::new(),
+            owners: BTreeMap::new(),
             promised: Arc::default(),
             next_write: 0,
             epochs: BTreeMap::new(),
@@ -175,6 +183,7 @@ impl World {
 
     async fn join(&mut self, uid: NodeUid) {
         self.machines.insert(uid, new_machine());
+        self.net.set_rate(uid, self.chance.u32(960..=1040));
         self.start(uid).await;
         if let Some(control) = self.control(uid) {
             control.join(uid).await.expect("an empty node can join");
@@ -203,8 +212,15 @@ impl World {
         let machine = self.machines.get_mut(&uid).expect("it is there");
         let Some(control) = machine.control.take() else { return };
         machine.disk.crash(&mut self.chance);
-        for shard in machine.shards.values_mut() {
+        for (database, shard) in &mut machine.shards {
             shard.synced = false;
+            if self.chance.u8(..4) == 0 {
+                *shard = Shard::default();
+                self.figures.wiped += 1;
+                if let Some(owners) = self.owners.get_mut(database) {
+                    owners.remove(&uid);
+                }
+            }
         }
         self.net.down(uid);
         self.figures.crashes += 1;
@@ -240,13 +256,17 @@ impl World {
         for (uid, state) in &states {
             let control = self.control(*uid).expect("it runs");
             let shards = &self.machines[uid].shards;
-            let reports = state.databases.values().filter(|it| it.is_on(*uid)).filter_map(|it| {
-                let shard = shards.get(&it.uid)?;
+            let reports = state.databases.values().filter(|it| it.is_on(*uid)).map(|it| {
+                let shard = shards.get(&it.uid).cloned().unwrap_or_default();
                 let offset = shard.writes.len() as u64;
-                let (epoch, synced) = (shard.epoch, shard.synced);
-                Some(ShardReport { database: it.uid, epoch, synced, offset })
+                // A node tells of the placement that it knows.
+                let epoch = it.placement.epoch;
+                let synced = shard.synced && shard.epoch == epoch;
+                let (whole, history) = (shard.whole, String::new());
+                ShardReport { database: it.uid, epoch, synced, offset, whole, history }
             });
-            control.report(reports);
+            let reports: Vec<_> = reports.collect();
+            control.report(reports, control.returned());
             for action in state.awaiting(*uid) {
                 let (action, node) = (action.id.clone(), *uid);
                 let control = control.clone();
@@ -286,6 +306,7 @@ impl World {
                 continue;
             }
             let epoch = states[uid].databases[&database].placement.epoch;
+            self.forget_what_nobody_has(database, states);
             let confirmed = self.confirmed.entry(database).or_default().clone();
             let machine = self.machines.get_mut(uid).expect("it runs");
             let shard = machine.shards.entry(database).or_default();
@@ -297,12 +318,32 @@ impl World {
                          epoch {epoch}"
                     ));
                 }
-                (shard.epoch, shard.synced) = (epoch, true);
+                (shard.epoch, shard.synced, shard.whole) = (epoch, true, true);
+                self.owners.entry(database).or_default().insert(*uid);
                 self.figures.failovers += u64::from(epoch > 1);
             }
             self.next_write += 1;
             shard.writes.push(self.next_write);
             self.figures.writes += 1;
+        }
+    }
+
+    /// Where all who had it lost their data, or were relieved of it, nothing could be kept.
+    fn forget_what_nobody_has(
+        &mut self,
+        database: DatabaseUid,
+        states: &BTreeMap<NodeUid, Arc<State>>,
+    ) {
+        let newest = states.values().max_by_key(|state| state.revision);
+        let placed = newest.and_then(|state| state.databases.get(&database));
+        let owners = self.owners.entry(database).or_default();
+        owners.retain(|node| placed.is_some_and(|it| it.is_on(*node)));
+        if owners.is_empty()
+            && let Some(confirmed) = self.confirmed.get_mut(&database)
+            && !confirmed.is_empty()
+        {
+            confirmed.clear();
+            self.figures.all_lost += 1;
         }
     }
 
@@ -333,193 +374,10 @@ impl World {
                 continue;
             };
             self.confirmed.insert(database, source.writes.clone());
+            self.owners.insert(database, BTreeSet::from([*uid, primary]));
             let machine = self.machines.get_mut(uid).expect("it runs");
             machine.shards.insert(database, source);
         }
-    }
-
-    async fn fault(&mut self) {
-        let running = self.running();
-        let all: Vec<NodeUid> = self.machines.keys().copied().collect();
-        let down: Vec<NodeUid> = all.iter().filter(|uid| !running.contains(uid)).copied().collect();
-        match self.chance.u8(..16) {
-            0..=2 => {
-                if let Some(uid) = self.any_of(&running) {
-                    self.crash(uid).await;
-                }
-            }
-            3..=6 => {
-                if let Some(uid) = self.any_of(&down) {
-                    self.start(uid).await;
-                }
-            }
-            7 => {
-                // Power returns at once.
-                if let Some(uid) = self.any_of(&running) {
-                    self.crash(uid).await;
-                    self.start(uid).await;
-                }
-            }
-            8..=10 => {
-                let cuts = self.some_cuts(&all);
-                self.figures.partitions += 1;
-                self.net.set_cuts(cuts);
-            }
-            11 | 12 => self.net.set_cuts(BTreeSet::new()),
-            13 => {
-                let (loss, delay) = (self.chance.u16(..40), self.chance.u64(1..120));
-                self.net.set_weather(loss, delay);
-            }
-            14 => {
-                if let Some(uid) = self.any_of(&all) {
-                    let by = self.chance.i64(-100_000_000..100_000_000);
-                    self.net.turn_clock(uid, by);
-                }
-            }
-            _ => match self.full.take() {
-                Some(uid) => self.machines[&uid].disk.set_full(false),
-                None => {
-                    self.full = self.any_of(&all);
-                    if let Some(uid) = self.full {
-                        self.machines[&uid].disk.set_full(true);
-                    }
-                }
-            },
-        }
-    }
-
-    /// One node away from all others, two halves, one direction, or by pairs.
-    fn some_cuts(&mut self, all: &[NodeUid]) -> BTreeSet<(NodeUid, NodeUid)> {
-        let kind = self.chance.u8(..4);
-        let alone = self.any_of(all);
-        let half: BTreeSet<NodeUid> = all.iter().filter(|_| self.chance.bool()).copied().collect();
-        let mut cuts = BTreeSet::new();
-        for from in all {
-            for to in all.iter().filter(|to| *to != from) {
-                let cut = match kind {
-                    0 => Some(*from) == alone || Some(*to) == alone,
-                    1 => half.contains(from) != half.contains(to),
-                    2 => Some(*from) == alone,
-                    _ => self.chance.u8(..4) == 0,
-                };
-                if cut {
-                    cuts.insert((*from, *to));
-                }
-            }
-        }
-        cuts
-    }
-
-    /// Somebody asks some node for something.
-    fn request(&mut self) {
-        let running = self.running();
-        let Some(uid) = self.any_of(&running) else { return };
-        let control = self.control(uid).expect("it runs");
-        let number = self.chance.u32(..);
-        let state = control.state();
-        let kind = self.chance.u8(..24);
-        let placed = state.databases.values().next().map(|it| (it.uid, it.placement.clone()));
-        let change = match kind {
-            0..=9 => create_user(&format!("user-{number}@cluster.local")),
-            10 | 11 => {
-                let slow_log_max_len = Some(number % 10_000);
-                let patch = PolicyPatch { slow_log_max_len, ..PolicyPatch::default() };
-                Change::SetPolicy(Box::new(patch))
-            }
-            12 | 13 => match placed {
-                Some((database, _)) => Change::UpdateDatabase {
-                    database,
-                    patch: Box::new(
-                        DatabasePatch {
-                            maxclients: Some(number % 1000),
-                            ..DatabasePatch::default()
-                        }
-                        .into(),
-                    ),
-                    action: ActionId(format!("update-{number}")),
-                },
-                None => return,
-            },
-            14 | 15 => match placed {
-                Some((database, placement)) if !placement.replicas.is_empty() => Change::Promote {
-                    database,
-                    node: placement.replicas[0],
-                    epoch: placement.epoch,
-                    action: None,
-                },
-                _ => return,
-            },
-            16 => {
-                if state.databases.len() > 3 {
-                    return;
-                }
-                create_database(&format!("db-{number}"), number.is_multiple_of(2))
-            }
-            17 | 18 => {
-                if self.machines.len() >= 6 || state.nodes.len() >= 5 {
-                    return;
-                }
-                add_node(number)
-            }
-            19 => {
-                let nodes: Vec<NodeUid> = state.nodes.keys().copied().collect();
-                if nodes.len() <= 3 {
-                    return;
-                }
-                let Some(node) = self.any_of(&nodes) else { return };
-                Change::RemoveNode { node, action: ActionId(format!("remove-{number}")) }
-            }
-            20 => {
-                let nodes: Vec<NodeUid> = state.nodes.keys().copied().collect();
-                let Some(node) = self.any_of(&nodes) else { return };
-                let on = number.is_multiple_of(2);
-                Change::SetMaintenance { node, on, action: ActionId(format!("m-{number}")) }
-            }
-            _ => {
-                let stranger = state.removed_nodes.iter().next().copied().unwrap_or(STRANGER);
-                self.intrude(stranger, uid, number);
-                return;
-            }
-        };
-        let promised = Arc::clone(&self.promised);
-        tokio::spawn(async move {
-            let asked = control.change(change.clone()).await;
-            let mut promised = promised.lock();
-            match asked {
-                Ok(outcome) => {
-                    promised.acknowledged += 1;
-                    match (change, outcome) {
-                        (Change::CreateUser(user), _) => {
-                            promised.users.insert(user.email);
-                        }
-                        (Change::AddNode(_), Outcome::Node(uid)) => promised.joining.push(uid),
-                        _ => {}
-                    }
-                }
-                Err(crate::ControlError::Refused(_)) => promised.refused += 1,
-                Err(_) => promised.unanswered += 1,
-            }
-        });
-    }
-
-    /// Somebody who is no member asks for a change and says that it is alive.
-    fn intrude(&self, stranger: NodeUid, to: NodeUid, number: u32) {
-        let (net, seed) = (self.net.clone(), self.seed);
-        let place = net.environment(stranger);
-        tokio::spawn(async move {
-            let Ok(mut stream) = place.dial(to, "").await else { return };
-            let proposal = crate::raft::Proposal {
-                id: (number.into(), 0),
-                at: Time(0),
-                change: create_user("intruder@cluster.local"),
-            };
-            if rpc::write(&mut stream, &Request::Change(proposal)).await.is_err() {
-                return;
-            }
-            if let Ok(Some(Response::Change(..))) = rpc::read(&mut stream).await {
-                panic!("seed {seed}: a change was taken from node {stranger}, which is no member");
-            }
-        });
     }
 
     async fn start_joiners(&mut self) {
@@ -616,9 +474,11 @@ impl World {
             let actions: Vec<_> =
                 state.actions.values().filter(|it| !it.status.is_over()).collect();
             println!(
-                "node {uid}: leader {:?} revision {} nodes {nodes:?} databases {databases:?} {actions:?}",
+                "node {uid}: leader {:?} revision {} nodes {nodes:?} databases {databases:?} {actions:?} \
+                 {}",
                 control.leader(),
-                state.revision
+                state.revision,
+                control.describe(),
             );
         }
     }
@@ -626,55 +486,4 @@ impl World {
 
 fn new_machine() -> Machine {
     Machine { disk: Disk::default(), control: None, shards: BTreeMap::new() }
-}
-
-fn new_cluster() -> CreateCluster {
-    CreateCluster {
-        id: "0123456789abcdef0123456789abcdef".to_owned(),
-        name: "cluster.local".to_owned(),
-        node: NodeSettings { addr: "10.0.0.1".to_owned(), ..NodeSettings::default() },
-        facts: NodeFacts::default(),
-        admin: CreateUser {
-            email: "admin@cluster.local".to_owned(),
-            password: "hash".to_owned(),
-            ..CreateUser::default()
-        },
-        authority: Authority {
-            fingerprint: "first".to_owned(),
-            certificate: String::new(),
-            key: SealedKey(Vec::new()),
-            created: Time(0),
-        },
-        certificates: BTreeMap::new(),
-        policy: PolicyPatch::default(),
-    }
-}
-
-fn add_node(number: u32) -> Change {
-    let settings = NodeSettings { addr: format!("host-{number}"), ..NodeSettings::default() };
-    Change::AddNode(Box::new(AddNode { settings, facts: NodeFacts::default(), replace: None }))
-}
-
-fn create_user(email: &str) -> Change {
-    Change::CreateUser(Box::new(CreateUser {
-        email: email.to_owned(),
-        password: "hash".to_owned(),
-        role: Some(Management::DbViewer),
-        ..CreateUser::default()
-    }))
-}
-
-fn create_database(name: &str, replication: bool) -> Change {
-    let patch = DatabasePatch {
-        name: Some(name.to_owned()),
-        memory_size: Some(0),
-        replication: Some(replication),
-        ..DatabasePatch::default()
-    };
-    Change::CreateDatabase {
-        spec: Box::new(WirePatch::from(patch)),
-        on: None,
-        admin_password: String::new(),
-        action: ActionId(format!("create-{name}")),
-    }
 }

@@ -90,6 +90,16 @@ pub enum Change {
         epoch: u64,
         /// An operator's, to be reported as work; None if the leader acts by itself.
         action: Option<ActionId>,
+        /// The process that has the data; the leader fills it in.
+        #[serde(default)]
+        holder: Option<u64>,
+    },
+    /// Has a process of the primary's node be the primary: the first, or one that was started later and has the
+    /// data, which begins a new epoch.
+    Hold {
+        database: DatabaseUid,
+        epoch: u64,
+        holder: u64,
     },
     /// Says where the replicas are to be.
     SetReplicas {

@@ -90,6 +90,10 @@ pub struct Placement {
     /// It holds the lease of this epoch while it can reach a leader; without lease it takes no writes.
     pub primary: NodeUid,
     pub replicas: Vec<NodeUid>,
+    /// Which process of the primary's node may hold it, where there are replicas: one that was started later may
+    /// have lost the data. None: whichever asks first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<u64>,
 }
 
 impl Placement {

@@ -13,6 +13,14 @@ const KEPT: Duration = Duration::from_secs(3600);
 const KEPT_LEAST: Duration = Duration::from_secs(600);
 const KEPT_MAX: usize = 500;
 
+/// Work that is over when all nodes that were asked have done their part.
+const AWAITED: [ActionKind; 4] = [
+    ActionKind::CreateDatabase,
+    ActionKind::UpdateDatabase,
+    ActionKind::DeleteDatabase,
+    ActionKind::RotateCertificates,
+];
+
 impl State {
     /// Begins work on an object, of which there is one at a time.
     pub(super) fn begin(
@@ -100,6 +108,18 @@ impl State {
             self.confirm_action(&id, node, error, at)?;
         }
         Ok(())
+    }
+
+    /// Ends what nobody is to do his part of: all nodes were down when it began, or have gone since.
+    pub(super) fn end_unawaited(&mut self, at: Time) -> Result<(), Refused> {
+        let is_idle = |action: &&Action| {
+            !action.status.is_over() && action.awaits.is_empty() && AWAITED.contains(&action.kind)
+        };
+        let Some(action) = self.actions.values().find(is_idle) else { return Ok(()) };
+        let is_whole = action.kind == ActionKind::RotateCertificates;
+        let (id, error) = (action.id.clone(), is_whole.then(|| "no node is up".to_owned()));
+        self.end(&id, error, at)?;
+        self.end_unawaited(at)
     }
 
     pub(super) fn advance_action(

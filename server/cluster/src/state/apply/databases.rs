@@ -348,7 +348,7 @@ impl State {
     pub(super) fn promote(
         &mut self,
         uid: DatabaseUid,
-        node: NodeUid,
+        (node, holder): (NodeUid, Option<u64>),
         epoch: u64,
         action: Option<ActionId>,
         at: Time,
@@ -371,6 +371,7 @@ impl State {
         placement.primary = node;
         placement.replicas[place] = old;
         placement.epoch += 1;
+        placement.holder = holder;
         // A shard stays the shard of its node.
         database.shards.swap(0, place + 1);
         database.topology_epoch += 1;
@@ -382,6 +383,24 @@ impl State {
         ];
         self.tell(at, "bdb_failed_over", fields);
         Ok(action.map_or(Outcome::Done, Outcome::Action))
+    }
+
+    pub(super) fn hold(
+        &mut self,
+        uid: DatabaseUid,
+        epoch: u64,
+        holder: u64,
+    ) -> Result<Outcome, Refused> {
+        check_epoch(self.database(uid)?, epoch)?;
+        let database = self.databases.get_mut(&uid).ok_or_else(unknown)?;
+        match database.placement.holder.replace(holder) {
+            Some(before) if before == holder => return Ok(Outcome::Unchanged),
+            // What the process before it was granted is not for this one.
+            Some(_) => database.placement.epoch += 1,
+            None => {}
+        }
+        database.revision += 1;
+        Ok(Outcome::Done)
     }
 
     pub(super) fn set_replicas(
@@ -424,6 +443,10 @@ impl State {
         }
         let database = self.databases.get_mut(&uid).ok_or_else(unknown)?;
         database.shards = shards;
+        if replicas.is_empty() || before.replicas.is_empty() {
+            // While it is alone, whatever its process has is what there is.
+            database.placement.holder = None;
+        }
         database.placement.replicas = replicas;
         database.placement.epoch += 1;
         database.topology_epoch += 1;
@@ -537,7 +560,7 @@ impl State {
             let description = "no node takes shards";
             return Err(Refused::invalid("insufficient_resources", description));
         };
-        let mut placement = Placement { epoch: 1, primary, replicas: Vec::new() };
+        let mut placement = Placement { epoch: 1, primary, replicas: Vec::new(), holder: None };
         if settings.replication {
             let replica = self.replica_for(settings, &placement);
             placement.replicas.push(

@@ -24,6 +24,7 @@ impl State {
         // state before it anyway.
         let mut next = self.clone();
         let outcome = next.make(change, at)?;
+        next.end_unawaited(at)?;
         if outcome != Outcome::Unchanged {
             next.revision += 1;
             *self = next;
@@ -69,9 +70,10 @@ impl State {
                 self.set_database_alerts(database, &alerts)
             }
             Change::SetTraffic { database, stopped } => self.set_traffic(database, stopped),
-            Change::Promote { database, node, epoch, action } => {
-                self.promote(database, node, epoch, action, at)
+            Change::Promote { database, node, epoch, action, holder } => {
+                self.promote(database, (node, holder), epoch, action, at)
             }
+            Change::Hold { database, epoch, holder } => self.hold(database, epoch, holder),
             Change::SetReplicas { database, replicas, epoch, action } => {
                 self.set_replicas(database, replicas, epoch, action, at)
             }

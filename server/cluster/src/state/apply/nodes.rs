@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::names;
 use crate::state::{
-    ActionId, ActionKind, AddNode, Cluster, ClusterSettings, CreateCluster, DatabaseUid, Detail,
-    NODES_MAX, Node, NodeFacts, NodePatch, NodeSettings, NodeStatus, NodeUid, Object, Outcome,
-    RedisAcl, Refused, Role, State, Time, alert_defaults,
+    Action, ActionId, ActionKind, AddNode, Cluster, ClusterSettings, CreateCluster, DatabaseUid,
+    Detail, NODES_MAX, Node, NodeFacts, NodePatch, NodeSettings, NodeStatus, NodeUid, Object,
+    Outcome, RedisAcl, Refused, Role, State, Time, alert_defaults,
 };
 
 /// The first software that can encrypt between nodes, as Redis Enterprise counts.
@@ -156,9 +156,10 @@ impl State {
         facts: Option<Box<NodeFacts>>,
         at: Time,
     ) -> Result<Outcome, Refused> {
+        let is_removed = |action: &Action| action.kind == ActionKind::RemoveNode;
+        // A node on its way out stays so, unless it dies; and is so again when it is back.
+        let leaving = self.running(Object::Node(uid)).is_some_and(is_removed);
         let node = self.node_mut(uid)?;
-        let leaving = node.status == NodeStatus::Decommissioning;
-        // A node on its way out stays so, unless it dies.
         let status = if leaving && status == NodeStatus::Active {
             NodeStatus::Decommissioning
         } else {

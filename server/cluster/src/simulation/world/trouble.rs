@@ -1,0 +1,275 @@
+//! What goes wrong, and what is asked for meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{STRANGER, World};
+use crate::lease::Beat;
+use crate::rpc::{self, Request, Response};
+use crate::state::{
+    ActionId, AddNode, AlertPatch, Authority, Change, CreateCluster, CreateUser, DatabasePatch,
+    Management, NodeFacts, NodeSettings, NodeUid, Outcome, PolicyPatch, SealedKey, Time, WirePatch,
+};
+
+impl World {
+    pub(super) async fn fault(&mut self) {
+        let running = self.running();
+        let all: Vec<NodeUid> = self.machines.keys().copied().collect();
+        let down: Vec<NodeUid> = all.iter().filter(|uid| !running.contains(uid)).copied().collect();
+        match self.chance.u8(..16) {
+            0..=2 => {
+                if let Some(uid) = self.any_of(&running) {
+                    self.crash(uid).await;
+                }
+            }
+            3..=6 => {
+                if let Some(uid) = self.any_of(&down) {
+                    self.start(uid).await;
+                }
+            }
+            7 => {
+                // Power returns at once.
+                if let Some(uid) = self.any_of(&running) {
+                    self.crash(uid).await;
+                    self.start(uid).await;
+                }
+            }
+            8..=10 => {
+                let cuts = self.some_cuts(&all);
+                self.figures.partitions += 1;
+                self.net.set_cuts(cuts);
+            }
+            11 | 12 => self.net.set_cuts(BTreeSet::new()),
+            13 => {
+                let (loss, delay) = (self.chance.u16(..40), self.chance.u64(1..120));
+                self.net.set_weather(loss, delay);
+            }
+            14 => {
+                if let Some(uid) = self.any_of(&all) {
+                    let by = self.chance.i64(-100_000_000..100_000_000);
+                    self.net.turn_clock(uid, by);
+                }
+            }
+            _ => match self.full.take() {
+                Some(uid) => self.machines[&uid].disk.set_full(false),
+                None => {
+                    self.full = self.any_of(&all);
+                    if let Some(uid) = self.full {
+                        self.machines[&uid].disk.set_full(true);
+                    }
+                }
+            },
+        }
+    }
+
+    /// One node away from all others, two halves, one direction, or by pairs.
+    fn some_cuts(&mut self, all: &[NodeUid]) -> BTreeSet<(NodeUid, NodeUid)> {
+        let kind = self.chance.u8(..4);
+        let alone = self.any_of(all);
+        let half: BTreeSet<NodeUid> = all.iter().filter(|_| self.chance.bool()).copied().collect();
+        let mut cuts = BTreeSet::new();
+        for from in all {
+            for to in all.iter().filter(|to| *to != from) {
+                let cut = match kind {
+                    0 => Some(*from) == alone || Some(*to) == alone,
+                    1 => half.contains(from) != half.contains(to),
+                    2 => Some(*from) == alone,
+                    _ => self.chance.u8(..4) == 0,
+                };
+                if cut {
+                    cuts.insert((*from, *to));
+                }
+            }
+        }
+        cuts
+    }
+
+    /// Somebody asks some node for something.
+    pub(super) fn request(&mut self) {
+        let running = self.running();
+        let Some(uid) = self.any_of(&running) else { return };
+        let control = self.control(uid).expect("it runs");
+        let number = self.chance.u32(..);
+        let state = control.state();
+        let kind = self.chance.u8(..26);
+        let placed = state.databases.values().next().map(|it| (it.uid, it.placement.clone()));
+        let change = match kind {
+            0..=9 => create_user(&format!("user-{number}@cluster.local")),
+            10 | 11 => {
+                let slow_log_max_len = Some(number % 10_000);
+                let patch = PolicyPatch { slow_log_max_len, ..PolicyPatch::default() };
+                Change::SetPolicy(Box::new(patch))
+            }
+            12 | 13 => match placed {
+                Some((database, _)) => Change::UpdateDatabase {
+                    database,
+                    patch: Box::new(
+                        DatabasePatch {
+                            maxclients: Some(number % 1000),
+                            ..DatabasePatch::default()
+                        }
+                        .into(),
+                    ),
+                    action: ActionId(format!("update-{number}")),
+                },
+                None => return,
+            },
+            14 | 15 => match placed {
+                Some((database, placement)) if !placement.replicas.is_empty() => Change::Promote {
+                    database,
+                    node: placement.replicas[0],
+                    epoch: placement.epoch,
+                    action: None,
+                    holder: None,
+                },
+                _ => return,
+            },
+            16 => {
+                if state.databases.len() > 3 {
+                    return;
+                }
+                create_database(&format!("db-{number}"), number.is_multiple_of(2))
+            }
+            17 | 18 => {
+                if self.machines.len() >= 6 || state.nodes.len() >= 5 {
+                    return;
+                }
+                add_node(number)
+            }
+            19 => {
+                let nodes: Vec<NodeUid> = state.nodes.keys().copied().collect();
+                if nodes.len() <= 3 {
+                    return;
+                }
+                let Some(node) = self.any_of(&nodes) else { return };
+                Change::RemoveNode { node, action: ActionId(format!("remove-{number}")) }
+            }
+            20 => {
+                let nodes: Vec<NodeUid> = state.nodes.keys().copied().collect();
+                let Some(node) = self.any_of(&nodes) else { return };
+                let on = number.is_multiple_of(2);
+                Change::SetMaintenance { node, on, action: ActionId(format!("m-{number}")) }
+            }
+            21 => Change::RotateCertificates {
+                name: None,
+                action: ActionId(format!("rotate-{number}")),
+            },
+            22 => Change::SetCluster {
+                patch: Box::default(),
+                alerts: BTreeMap::from([(
+                    "cluster_node_operation_failed".to_owned(),
+                    AlertPatch::Switch(number.is_multiple_of(2)),
+                )]),
+            },
+            _ => {
+                let stranger = state.removed_nodes.iter().next().copied().unwrap_or(STRANGER);
+                self.intrude(stranger, uid, number);
+                return;
+            }
+        };
+        let promised = Arc::clone(&self.promised);
+        tokio::spawn(async move {
+            let asked = control.change(change.clone()).await;
+            let mut promised = promised.lock();
+            match asked {
+                Ok(outcome) => {
+                    promised.acknowledged += 1;
+                    match (change, outcome) {
+                        (Change::CreateUser(user), _) => {
+                            promised.users.insert(user.email);
+                        }
+                        (Change::AddNode(_), Outcome::Node(uid)) => promised.joining.push(uid),
+                        _ => {}
+                    }
+                }
+                Err(crate::ControlError::Refused(_)) => promised.refused += 1,
+                Err(_) => promised.unanswered += 1,
+            }
+        });
+    }
+
+    /// Somebody who is no member asks for a change and says that it is alive.
+    fn intrude(&self, stranger: NodeUid, to: NodeUid, number: u32) {
+        let (net, seed) = (self.net.clone(), self.seed);
+        let place = net.environment(stranger);
+        tokio::spawn(async move {
+            let Ok(mut stream) = place.dial(to, "").await else { return };
+            let proposal = crate::raft::Proposal {
+                id: (number.into(), 0),
+                at: Time(0),
+                change: create_user("intruder@cluster.local"),
+            };
+            if rpc::write(&mut stream, &Request::Change(proposal)).await.is_err() {
+                return;
+            }
+            if let Ok(Some(Response::Change(..))) = rpc::read(&mut stream).await {
+                panic!("seed {seed}: a change was taken from node {stranger}, which is no member");
+            }
+            let Ok(mut stream) = place.dial(to, "").await else { return };
+            let beat =
+                Beat { node: stranger, process: 1, reports: Vec::new(), returned: Vec::new() };
+            let other = Request::Other { kind: "sign".to_owned(), body: Vec::new() };
+            for request in [Request::Beat(beat), other] {
+                if rpc::write(&mut stream, &request).await.is_err() {
+                    return;
+                }
+                if let Ok(Some(Response::Beat(_) | Response::Other(_))) =
+                    rpc::read(&mut stream).await
+                {
+                    panic!("seed {seed}: node {stranger}, which is no member, was answered");
+                }
+            }
+        });
+    }
+}
+
+pub(super) fn new_cluster() -> CreateCluster {
+    CreateCluster {
+        id: "0123456789abcdef0123456789abcdef".to_owned(),
+        name: "cluster.local".to_owned(),
+        node: NodeSettings { addr: "10.0.0.1".to_owned(), ..NodeSettings::default() },
+        facts: NodeFacts::default(),
+        admin: CreateUser {
+            email: "admin@cluster.local".to_owned(),
+            password: "hash".to_owned(),
+            ..CreateUser::default()
+        },
+        authority: Authority {
+            fingerprint: "first".to_owned(),
+            certificate: String::new(),
+            key: SealedKey(Vec::new()),
+            created: Time(0),
+        },
+        certificates: BTreeMap::new(),
+        policy: PolicyPatch::default(),
+    }
+}
+
+pub(super) fn add_node(number: u32) -> Change {
+    let settings = NodeSettings { addr: format!("host-{number}"), ..NodeSettings::default() };
+    Change::AddNode(Box::new(AddNode { settings, facts: NodeFacts::default(), replace: None }))
+}
+
+pub(super) fn create_user(email: &str) -> Change {
+    Change::CreateUser(Box::new(CreateUser {
+        email: email.to_owned(),
+        password: "hash".to_owned(),
+        role: Some(Management::DbViewer),
+        ..CreateUser::default()
+    }))
+}
+
+pub(super) fn create_database(name: &str, replication: bool) -> Change {
+    let patch = DatabasePatch {
+        name: Some(name.to_owned()),
+        memory_size: Some(0),
+        replication: Some(replication),
+        ..DatabasePatch::default()
+    };
+    Change::CreateDatabase {
+        spec: Box::new(WirePatch::from(patch)),
+        on: None,
+        admin_password: String::new(),
+        action: ActionId(format!("create-{name}")),
+    }
+}

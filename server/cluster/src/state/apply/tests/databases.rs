@@ -1,0 +1,398 @@
+//! Databases: what is refused, what changes do, where their shards are.
+
+use super::*;
+
+#[test]
+fn a_database_needs_name_and_size_and_gets_the_rest_from_the_policy() {
+    let mut state = cluster(1);
+    let patch = PolicyPatch { data_internode_encryption: Some(true), ..PolicyPatch::default() };
+    state.apply(Change::SetPolicy(Box::new(patch)), AT).unwrap();
+    state.apply(create(json!({"name": "one", "memory_size": 1000}), "a"), AT).unwrap();
+    let database = &state.databases[&DatabaseUid(1)];
+    assert!(database.settings.data_internode_encryption);
+    assert_eq!(database.status, DatabaseStatus::Pending);
+    assert_eq!((database.settings.port, database.port), (0, 10_000));
+    assert_eq!(database.settings.authentication_admin_pass.len(), 48);
+    confirm(&mut state, "a");
+    assert_eq!(state.databases[&DatabaseUid(1)].status, DatabaseStatus::Active);
+    let explicit = json!({"name": "two", "memory_size": 0, "data_internode_encryption": false});
+    state.apply(create(explicit, "b"), AT).unwrap();
+    assert!(!state.databases[&DatabaseUid(2)].settings.data_internode_encryption);
+}
+
+#[test]
+fn databases_that_cannot_be_are_refused_by_their_own_codes() {
+    let state = with_database(1, json!({"port": 12_000}));
+    let mut number = 0;
+    let mut case = |more: serde_json::Value, status: u16, code: &str| {
+        let mut spec = json!({"name": "new", "memory_size": 0});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        number += 1;
+        refused(&state, create(spec, &format!("case {number}")), status, code);
+    };
+    case(json!({"name": ""}), 406, "missing_db_name");
+    case(json!({"name": "no spaces"}), 406, "invalid_db_name");
+    case(json!({"name": "-x"}), 406, "invalid_db_name");
+    case(json!({"name": "x".repeat(64)}), 406, "invalid_db_name");
+    case(json!({"name": "db"}), 409, "name_violation");
+    case(json!({"memory_size": null}), 406, "missing_memory_size");
+    case(json!({"uid": 1}), 409, "uid_exists");
+    case(json!({"uid": 0}), 400, "invalid_schema");
+    case(json!({"uid": u32::MAX}), 400, "invalid_schema");
+    case(json!({"port": 12_000}), 406, "port_unavailable");
+    case(json!({"port": 3342}), 406, "port_unavailable");
+    case(json!({"port": 80}), 406, "port_unavailable");
+    case(json!({"shards_count": 2}), 406, "invalid_sharding");
+    case(json!({"shards_count": 0}), 406, "invalid_sharding");
+    case(json!({"shard_key_regex": [{"regex": ""}]}), 406, "invalid_sharding");
+    case(json!({"rack_aware": true}), 406, "not_rack_aware");
+    case(json!({"redis_version": "9.9"}), 406, "invalid_version");
+    case(json!({"data_persistence": "snapshot"}), 406, "invalid_data_persistence");
+    let no_time = json!([{"secs": 0, "writes": 1}]);
+    case(json!({"snapshot_policy": no_time}), 406, "invalid_data_persistence");
+    case(json!({"replication": true}), 406, "invalid_replication");
+    case(json!({"use_nodes": ["7"]}), 406, "insufficient_resources");
+    case(json!({"avoid_nodes": ["node:1"]}), 406, "insufficient_resources");
+    case(json!({"enforce_client_authentication": "enabled"}), 406, "invalid_certificate");
+    let text = json!([{"client_cert": "nothing"}]);
+    case(json!({"authentication_ssl_client_certs": text}), 406, "invalid_certificate");
+    let pem = json!({"client_cert": "-----BEGIN CERTIFICATE-----"});
+    case(json!({"authentication_ssl_client_certs": [pem, pem]}), 406, "duplicated_certs");
+    let oss = json!({"oss_cluster": true, "proxy_policy": "single"});
+    case(oss, 406, "invalid_oss_cluster_configuration");
+    case(json!({"backup": true}), 406, "missing_backup_interval");
+    case(json!({"backup": true, "backup_interval": 60}), 406, "not_supported");
+    case(json!({"disabled_commands": "FLUSHALL"}), 406, "not_supported");
+    case(json!({"replica_sync": "enabled"}), 406, "not_supported");
+    let wrong = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let wrong = json!([{"client_cert": wrong}]);
+    case(json!({"authentication_ssl_client_certs": wrong}), 406, "invalid_certificate");
+    let tag = json!({"key": "a", "value": ""});
+    case(json!({"tags": [tag, tag]}), 406, "invalid_bdb_tags");
+    case(json!({"module_list": ["search"]}), 406, "unsupported_module");
+    case(json!({"crdt": true}), 406, "unsupported_database_type");
+    let permission = json!([{"role_uid": 1, "redis_acl_uid": 99}]);
+    case(json!({"roles_permissions": permission}), 406, "redis_acl_unsupported");
+    case(json!({"max_client_pipeline": 2048}), 400, "invalid_schema");
+    case(json!({"authorized_subjects": [{"CN": ""}]}), 400, "invalid_schema");
+    refused(&state, create(json!({"name": "a", "memory_size": 0}), "create"), 409, "action_exists");
+}
+
+#[test]
+fn words_on_the_wire_are_read_with_their_aliases_and_refused_by_their_fields() {
+    let read = |value: serde_json::Value| DatabasePatch::from_wire(&value, false);
+    let wire = read(json!({
+        "persistence": "aof", "ssl": true, "status": "active", "unknown": 1, "graceful": true,
+        "authentication_redis_pass": "secret", "uid": 7,
+    }))
+    .unwrap();
+    assert_eq!(wire.patch.data_persistence, Some(Persistence::Aof));
+    assert_eq!(wire.patch.tls_mode, Some(TlsMode::Enabled));
+    assert_eq!((wire.uid, wire.graceful), (Some(DatabaseUid(7)), true));
+    assert_eq!(wire.password.as_deref(), Some("secret"));
+    assert_eq!(read(json!(null)).unwrap(), WirePatch::default());
+
+    let code = |value| {
+        let refused = read(value).unwrap_err();
+        (refused.status, refused.code.into_owned())
+    };
+    let expected = |status, code: &str| (status, code.to_owned());
+    let (invalid, schema) = (406, expected(400, "invalid_schema"));
+    assert_eq!(
+        code(json!({"data_persistence": "x"})),
+        expected(invalid, "invalid_data_persistence")
+    );
+    assert_eq!(
+        code(json!({"eviction_policy": "x"})),
+        expected(invalid, "eviction_policy_violation")
+    );
+    assert_eq!(code(json!({"proxy_policy": "x"})), expected(invalid, "invalid_proxy_policy"));
+    assert_eq!(code(json!({"type": "memcached"})), expected(invalid, "unsupported_database_type"));
+    assert_eq!(code(json!({"memory_size": "1"})), schema);
+    assert_eq!(code(json!({"memory_size": -1})), schema);
+    assert_eq!(code(json!({"port": 70_000})), schema);
+    assert_eq!(code(json!({"uid": "1"})), schema);
+    assert_eq!(code(json!({"authentication_redis_pass": 1})), schema);
+    assert_eq!(code(json!({"graceful": 1})), schema);
+    assert_eq!(code(json!([])), schema);
+    let strict = DatabasePatch::from_wire(&json!({"unknown": 1}), true).unwrap_err();
+    assert_eq!(strict.code, "invalid_schema");
+}
+
+#[test]
+fn switching_encryption_disconnects_clients_once_and_not_if_graceful() {
+    let mut state = with_database(2, json!({}));
+    let on = json!({"data_internode_encryption": true});
+    let disconnects = |state: &State| state.databases[&DatabaseUid(1)].disconnects;
+    let before = disconnects(&state);
+    state.apply(update(1, on.clone(), "on"), AT).unwrap();
+    let database = &state.databases[&DatabaseUid(1)];
+    assert_eq!(database.status, DatabaseStatus::ActiveChangePending);
+    assert_eq!(database.action, Some(action("on")));
+    assert_eq!(disconnects(&state), before + 1);
+    refused(&state, update(1, json!({"maxclients": 1}), "second"), 409, "busy");
+    confirm(&mut state, "on");
+    assert_eq!(state.databases[&DatabaseUid(1)].status, DatabaseStatus::Active);
+    assert_eq!(state.apply(update(1, on, "again"), AT), Ok(Outcome::Unchanged));
+    assert!(!state.actions.contains_key(&action("again")));
+    let gently = json!({"data_internode_encryption": false, "graceful": true});
+    state.apply(update(1, gently, "off"), AT).unwrap();
+    assert_eq!(disconnects(&state), before + 1);
+    let kinds: Vec<_> = state.events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds.iter().filter(|it| **it == "data_internode_encryption_changed").count(), 2);
+}
+
+#[test]
+fn encryption_needs_software_that_knows_of_it() {
+    let mut state = with_database(1, json!({}));
+    let facts = NodeFacts { software_version: "6.2.3".to_owned(), ..NodeFacts::default() };
+    let facts = Some(Box::new(facts));
+    let change = Change::ReportNode { node: NodeUid(1), status: NodeStatus::Active, facts };
+    state.apply(change, AT).unwrap();
+    let on = json!({"data_internode_encryption": true});
+    refused(&state, update(1, on, "on"), 406, "unsupported_software_version");
+    let patch = PolicyPatch { data_internode_encryption: Some(true), ..PolicyPatch::default() };
+    refused(&state, Change::SetPolicy(Box::new(patch)), 406, "unsupported_software_version");
+}
+
+#[test]
+fn a_change_that_a_node_cannot_make_is_taken_back_everywhere() {
+    let mut state = with_database(2, json!({}));
+    let before = state.databases[&DatabaseUid(1)].settings.clone();
+    state.apply(update(1, json!({"maxclients": 5}), "u"), AT).unwrap();
+    let error = Some("no".to_owned());
+    let change = Change::ConfirmAction { action: action("u"), node: NodeUid(2), error };
+    state.apply(change, AT).unwrap();
+    let database = &state.databases[&DatabaseUid(1)];
+    assert_eq!((&database.settings, database.status), (&before, DatabaseStatus::Active));
+    assert_eq!(state.actions[&action("u")].status, ActionStatus::Failed);
+}
+
+#[test]
+fn updates_of_databases_are_refused_by_their_own_codes() {
+    let mut state = with_database(1, json!({}));
+    refused(&state, update(9, json!({}), "u"), 404, "db_not_exist");
+    refused(&state, update(1, json!({"port": 15_000}), "u"), 406, "port_change_not_allowed");
+    refused(
+        &state,
+        update(1, json!({"replication": true}), "u"),
+        406,
+        "replication_node_violation",
+    );
+    refused(&state, update(1, json!({"name": "a b"}), "u"), 406, "invalid_db_name");
+    state.apply(create(json!({"name": "other", "memory_size": 0}), "b"), AT).unwrap();
+    refused(&state, update(1, json!({"name": "other"}), "u"), 406, "name_violation");
+    refused(&state, update(2, json!({"name": "x"}), "u"), 409, "busy");
+    let tight = PolicyPatch { shards_overbooking: Some(false), ..PolicyPatch::default() };
+    state.apply(Change::SetPolicy(Box::new(tight)), AT).unwrap();
+    refused(&state, update(1, json!({"memory_size": 1}), "u"), 406, "insufficient_resources");
+}
+
+#[test]
+fn databases_are_deleted_when_every_node_has_done_so() {
+    let mut state = with_database(2, json!({}));
+    let delete =
+        |uid, name| Change::DeleteDatabase { database: DatabaseUid(uid), action: action(name) };
+    refused(&state, delete(5, "d"), 404, "db_not_exist");
+    state.apply(delete(1, "d"), AT).unwrap();
+    refused(&state, delete(1, "e"), 409, "busy");
+    assert_eq!(state.databases[&DatabaseUid(1)].status, DatabaseStatus::DeletePending);
+    confirm(&mut state, "d");
+    assert!(state.databases.is_empty());
+    let internal = with_database(1, json!({"internal": true}));
+    refused(&internal, delete(1, "d"), 403, "internal_db");
+    // A uid is never given twice.
+    state.apply(create(json!({"name": "db", "memory_size": 0}), "c"), AT).unwrap();
+    assert!(state.databases.contains_key(&DatabaseUid(2)));
+}
+
+#[test]
+fn passwords_are_added_replaced_and_removed_but_for_the_last() {
+    let mut state = with_database(1, json!({}));
+    let change = |change| Change::ChangePasswords { database: DatabaseUid(1), change };
+    let (add, remove) = (PasswordChange::Add, PasswordChange::Remove);
+    refused(&state, change(remove("a".into())), 406, "password_not_exist");
+    state.apply(change(add("a".into())), AT).unwrap();
+    refused(&state, change(add("a".into())), 406, "password_exists");
+    refused(&state, change(add(String::new())), 406, "invalid_password");
+    refused(&state, change(remove("a".into())), 406, "cannot_delete_last_password");
+    state.apply(change(add("b".into())), AT).unwrap();
+    state.apply(change(remove("a".into())), AT).unwrap();
+    assert_eq!(state.databases[&DatabaseUid(1)].passwords, ["b"]);
+    for number in 0..99 {
+        state.apply(change(add(format!("p{number}"))), AT).unwrap();
+    }
+    refused(&state, change(add("more".into())), 406, "too_many_passwords");
+    state.apply(change(PasswordChange::Replace("c".into())), AT).unwrap();
+    assert_eq!(state.databases[&DatabaseUid(1)].passwords, ["c"]);
+    let other = Change::ChangePasswords { database: DatabaseUid(9), change: add("a".into()) };
+    refused(&state, other, 404, "db_not_exist");
+}
+
+#[test]
+fn a_replica_becomes_primary_on_the_epoch_it_was_chosen_by() {
+    let mut state = with_database(3, json!({"replication": true}));
+    let before = state.databases[&DatabaseUid(1)].clone();
+    let (primary, replica) = (before.placement.primary, before.placement.replicas[0]);
+    let promote = |node, epoch, action| Change::Promote {
+        database: DatabaseUid(1),
+        node,
+        epoch,
+        action,
+        holder: None,
+    };
+    refused(&state, promote(replica, 9, None), 409, "stale_epoch");
+    refused(&state, promote(primary, 1, None), 400, "shard_not_replica");
+    state.apply(promote(replica, 1, None), AT).unwrap();
+    let database = &state.databases[&DatabaseUid(1)];
+    let expected = Placement { epoch: 2, primary: replica, replicas: vec![primary], holder: None };
+    assert_eq!(database.placement, expected);
+    assert_eq!(database.shards, [before.shards[1], before.shards[0]]);
+    refused(&state, promote(primary, 1, None), 409, "stale_epoch");
+    state.apply(promote(primary, 2, Some(action("f"))), AT).unwrap();
+    refused(&state, promote(replica, 3, Some(action("g"))), 409, "busy");
+}
+
+#[test]
+fn replicas_are_placed_on_nodes_that_take_them() {
+    let mut state = with_database(3, json!({"replication": true}));
+    let placement = state.databases[&DatabaseUid(1)].placement.clone();
+    let set = |replicas: &[u32], epoch| Change::SetReplicas {
+        action: None,
+        database: DatabaseUid(1),
+        replicas: replicas.iter().map(|uid| NodeUid(*uid)).collect(),
+        epoch,
+    };
+    let primary = placement.primary.0;
+    refused(&state, set(&[primary], 1), 406, "replication_node_violation");
+    refused(&state, set(&[3, 3], 1), 406, "replication_node_violation");
+    refused(&state, set(&[9], 1), 404, "node_not_exist");
+    refused(&state, set(&[3], 4), 409, "stale_epoch");
+    state.apply(report(3, NodeStatus::Down), AT).unwrap();
+    refused(&state, set(&[3], 1), 406, "replication_node_violation");
+    state.apply(set(&[], 1), AT).unwrap();
+    assert_eq!(state.databases[&DatabaseUid(1)].shards.len(), 1);
+}
+
+#[test]
+fn traffic_is_stopped_and_alerts_are_set_per_database() {
+    let mut state = with_database(1, json!({}));
+    let stop = |uid| Change::SetTraffic { database: DatabaseUid(uid), stopped: true };
+    refused(&state, stop(9), 404, "db_not_exist");
+    state.apply(update(1, json!({"maxclients": 9}), "u"), AT).unwrap();
+    refused(&state, stop(1), 409, "busy");
+    let alerts = |uid: u32, name: &str| Change::SetDatabaseAlerts {
+        database: DatabaseUid(uid),
+        alerts: BTreeMap::from([(name.to_owned(), AlertPatch::Switch(true))]),
+    };
+    refused(&state, alerts(9, "bdb_size"), 404, "db_not_exist");
+    refused(&state, alerts(1, "none"), 404, "alert_not_exist");
+    state.apply(alerts(1, "bdb_size"), AT).unwrap();
+}
+
+#[test]
+fn the_wire_object_has_the_fields_that_clients_read() {
+    let state = with_database(1, json!({"authentication_redis_pass": "p"}));
+    let wire = state.databases[&DatabaseUid(1)].to_wire();
+    for (field, value) in [
+        ("uid", json!(1)),
+        ("status", json!("active")),
+        ("created_time", json!("2027-01-15T08:00:00Z")),
+        ("port", json!(0)),
+        ("type", json!("redis")),
+        ("ssl", json!(false)),
+        ("enforce_client_authentication", json!("disabled")),
+        ("authentication_redis_pass", json!("p")),
+        ("eviction_policy", json!("volatile-lru")),
+        ("aof_policy", json!("appendfsync-every-sec")),
+        ("hash_slots_policy", json!("16k")),
+        ("background_op", json!([{"status": "idle"}])),
+        ("shard_list", json!([1])),
+    ] {
+        assert_eq!(wire[field], value, "{field}");
+    }
+    assert!(wire.get("action_uid").is_none());
+}
+
+#[test]
+fn another_process_of_the_primary_begins_an_epoch_of_its_own() {
+    let mut state = with_database(3, json!({"replication": true}));
+    let uid = DatabaseUid(1);
+    let hold = |epoch, holder| Change::Hold { database: uid, epoch, holder };
+    let of = |state: &State| {
+        let placement = &state.databases[&uid].placement;
+        (placement.epoch, placement.holder)
+    };
+    assert_eq!(of(&state), (1, None));
+    assert_eq!(state.apply(hold(1, 7), AT), Ok(Outcome::Done));
+    assert_eq!(of(&state), (1, Some(7)));
+    assert_eq!(state.apply(hold(1, 7), AT), Ok(Outcome::Unchanged));
+    assert_eq!(state.apply(hold(1, 8), AT), Ok(Outcome::Done));
+    assert_eq!(of(&state), (2, Some(8)));
+    refused(&state, hold(1, 9), 409, "stale_epoch");
+    // What is alone is held by whoever is there.
+    let alone = Change::SetReplicas { database: uid, replicas: Vec::new(), epoch: 2, action: None };
+    assert_eq!(state.apply(alone, AT), Ok(Outcome::Done));
+    assert_eq!(of(&state), (3, None));
+}
+
+#[test]
+fn work_that_nobody_is_there_to_do_is_over_at_once() {
+    let mut state = with_database(2, json!({}));
+    for node in [1, 2] {
+        state.apply(report(node, NodeStatus::Down), AT).expect("it is a node");
+    }
+    state.apply(update(1, json!({"maxclients": 9}), "nobody"), AT).expect("it may be changed");
+    assert!(state.actions[&action("nobody")].status.is_over());
+    assert_eq!(state.databases[&DatabaseUid(1)].status, DatabaseStatus::Active);
+}
+
+#[test]
+fn who_goes_on_after_a_restart_is_who_has_most() {
+    use crate::placement::{Reports, ShardReport, Succession, after_restart};
+
+    let state = with_database(3, json!({"replication": true}));
+    let database = &state.databases[&DatabaseUid(1)];
+    let (primary, replica) = (database.placement.primary, database.placement.replicas[0]);
+    let report = |history: &str, offset, synced, whole| ShardReport {
+        database: database.uid,
+        epoch: 1,
+        synced,
+        offset,
+        whole,
+        history: history.to_owned(),
+    };
+    let judge = |own: Option<ShardReport>, other: Option<ShardReport>, is_late, waits| {
+        let of = |node, report: Option<ShardReport>| report.map(|report| (node, vec![report]));
+        let reports: Reports =
+            [of(primary, own), of(replica, other)].into_iter().flatten().collect();
+        after_restart(database, &reports, is_late, |_, _| waits)
+    };
+    let (empty, synced) = (report("new", 0, true, false), report("old", 9, true, true));
+    let other = Succession::Other(replica);
+    // Nobody has told yet, or the primary loads for too long.
+    assert_eq!(judge(None, None, true, true), Succession::Wait);
+    assert_eq!(judge(None, Some(synced.clone()), false, true), Succession::Wait);
+    assert_eq!(judge(None, Some(synced.clone()), true, true), other);
+    // It has nothing, something else, less, or all.
+    assert_eq!(judge(Some(empty.clone()), Some(synced.clone()), false, true), other);
+    let cases = [("new", 10, other), ("old", 8, other), ("old", 9, Succession::Same)];
+    for (history, offset, expected) in cases {
+        let own = report(history, offset, true, true);
+        assert_eq!(judge(Some(own), Some(synced.clone()), false, true), expected);
+    }
+    // The replica cannot be asked: that is waited for, but not for ever.
+    for (waits, expected) in [(true, Succession::Wait), (false, Succession::Same)] {
+        assert_eq!(judge(Some(empty.clone()), None, true, waits), expected);
+        assert_eq!(judge(Some(report("old", 9, true, true)), None, true, waits), expected);
+    }
+    // What fell behind is more than nothing, and less than what the primary has.
+    let behind = report("old", 5, false, true);
+    assert_eq!(judge(Some(empty.clone()), Some(behind.clone()), true, false), other);
+    assert_eq!(
+        judge(Some(report("x", 1, true, true)), Some(behind), true, false),
+        Succession::Same
+    );
+    let nothing = report("old", 0, false, false);
+    assert_eq!(judge(Some(empty), Some(nothing), true, true), Succession::Same);
+}
