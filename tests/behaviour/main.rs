@@ -37,6 +37,7 @@ mod notifications;
 mod pause;
 mod protocol;
 mod pubsub;
+mod replication_beside;
 mod replication_faults;
 mod replication_primary;
 mod replication_replica;

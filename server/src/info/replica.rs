@@ -17,6 +17,9 @@ pub(super) fn fields(view: &View<'_>, following: &Following, page: &mut Page) {
         Some(_) => page.field("master_last_io_seconds_ago", since(following.last_io_ms())),
         None => page.field("master_last_io_seconds_ago", -1),
     }
+    let kept = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+    page.field("replica_full_sync_buffer_size", kept(&transfer.kept_bytes));
+    page.field("replica_full_sync_buffer_peak", kept(&transfer.kept_bytes_max));
     page.field("master_sync_in_progress", u8::from(stage == Stage::Sync));
     let end = view.database.log.end();
     page.field("slave_read_repl_offset", end);

@@ -324,7 +324,10 @@ impl FullSync {
         let offset = database.log.cut();
         for replica in replicas {
             transfer.enter(replica.id());
-            replica.begin(Arc::clone(transfer), id, offset);
+            replica.begin(Arc::clone(transfer), id, offset, selected);
+            if replica.introduction.is_channel {
+                primary.begin_channel(database, replica, offset, &self.server.mailboxes);
+            }
             if replica.introduction.snapshot_only {
                 continue;
             }

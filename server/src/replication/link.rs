@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use carnelian_keyspace::Segments;
 use carnelian_replication::Id;
+use carnelian_replication::beside::Offers;
 use carnelian_replication::handshake::{Handshake, Introduction, Step, command};
 use carnelian_replication::payload::Payload;
 use carnelian_tls::Connector;
@@ -66,10 +67,10 @@ pub fn acknowledge(database: &Database, out: &mut Vec<u8>) {
     command(out, &words);
 }
 
-struct Link {
-    server: Arc<Server>,
-    database: Arc<Database>,
-    following: Arc<Following>,
+pub(super) struct Link {
+    pub(super) server: Arc<Server>,
+    pub(super) database: Arc<Database>,
+    pub(super) following: Arc<Following>,
 }
 
 impl Link {
@@ -113,7 +114,7 @@ impl Link {
         replica::apply_rules(&self.database, Rules::of(&self.database));
     }
 
-    fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         Duration::from_secs(self.database.config().repl_timeout.into())
     }
 
@@ -134,6 +135,13 @@ impl Link {
                 let (source, received) = synced?;
                 self.stream(wire, source, received)
             }
+            Step::Beside(beside) => {
+                self.following.set_stage(Stage::Sync);
+                let synced = self.full_sync_beside(wire, beside);
+                self.end_transfer();
+                let (wire, source, received) = synced?;
+                self.stream(wire, source, received)
+            }
             Step::Continue(id) => {
                 let source = self.go_on(id)?;
                 log::notice!(
@@ -149,11 +157,21 @@ impl Link {
         let connector = self.connector()?;
         self.following.set_stage(Stage::Connecting);
         log::notice!("MASTER <-> REPLICA sync started");
-        let mut wire = Wire::connect(&self.following, self.timeout())?;
+        let wire = self.open(connector.as_ref(), false)?;
         log::notice!("Non blocking connect for SYNC fired the event.");
+        Ok(wire)
+    }
+
+    /// A connection for the stream, or one for the snapshot beside it.
+    pub(super) fn open(
+        &self,
+        connector: Option<&Connector>,
+        is_beside: bool,
+    ) -> Result<Wire, String> {
+        let mut wire = Wire::connect(&self.following, self.timeout(), is_beside)?;
         if let Some(connector) = connector {
             let failed = |error| format!("TLS handshake with MASTER failed: {error}");
-            wire.secure(&connector).map_err(failed)?;
+            wire.secure(connector).map_err(failed)?;
         }
         Ok(wire)
     }
@@ -184,7 +202,7 @@ impl Link {
     }
 
     /// What makes TLS sessions, if the link is to be one. Files are read anew for each link.
-    fn connector(&self) -> Result<Option<Connector>, String> {
+    pub(super) fn connector(&self) -> Result<Option<Connector>, String> {
         let config = self.database.config();
         let made = config.tls_replication.then(|| self.database.tls.connector(&config));
         made.transpose().map_err(|error| format!("Unable to use TLS with MASTER: {error}"))
@@ -204,7 +222,7 @@ impl Link {
         }
     }
 
-    fn introduction(&self) -> Introduction {
+    pub(super) fn introduction(&self) -> Introduction {
         let config = self.database.config();
         let history = self.following.has_past().then(|| {
             let id = self.database.replication.history.lock().id();
@@ -230,6 +248,12 @@ impl Link {
             address: config.replica_announce_ip.clone(),
             version: REDIS_VERSION.into(),
             history,
+            // Nodes keep the log for one another.
+            offers: Offers {
+                rdb_channel: config.repl_rdb_channel && self.following.target.is_none(),
+                dual_channel: config.dual_channel_replication_enabled
+                    && self.following.target.is_none(),
+            },
             is_failover: self.database.replication.primary.failover.lock().is_on(),
         }
     }
@@ -278,7 +302,12 @@ impl Link {
     }
 
     /// Takes everything in. The link's number in the log, and what has come behind the snapshot.
-    fn full_sync(&self, wire: &mut Wire, id: Id, offset: u64) -> Result<(u64, Vec<u8>), String> {
+    pub(super) fn full_sync(
+        &self,
+        wire: &mut Wire,
+        id: Id,
+        offset: u64,
+    ) -> Result<(u64, Vec<u8>), String> {
         log::notice!("Full resync from master: {id}:{offset}");
         let payload = self.await_payload(wire)?;
         let transfer = &self.following.transfer;

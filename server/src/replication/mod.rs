@@ -3,6 +3,8 @@
 //! `primary` and `feed` are about those who follow this database, `replica` and `link` about the one it follows.
 
 pub mod apply;
+mod beside;
+mod channels;
 pub mod failover;
 pub mod feed;
 pub mod full_sync;
