@@ -25,6 +25,7 @@ mod geo;
 mod hashes;
 mod hyperloglog;
 mod internode;
+mod internode_hostile;
 mod internode_refusals;
 mod keys;
 mod latency;
