@@ -13,6 +13,8 @@ use super::replication_replica::{Waiting, eventually_logged};
 
 const REDIS: &[&str] = &["--repl-rdb-channel", "yes"];
 const VALKEY: &[&str] = &["--dual-channel-replication-enabled", "yes"];
+const VALKEY_ONLY: &[&str] =
+    &["--repl-rdb-channel", "no", "--dual-channel-replication-enabled", "yes"];
 const NEITHER: &[&str] = &["--repl-rdb-channel", "no", "--dual-channel-replication-enabled", "no"];
 
 /// A kind of server, and what has it speak one way.
@@ -21,11 +23,9 @@ type Kind = (PathBuf, &'static [&'static str]);
 /// Primaries and replicas, one of them ours, and whether both know a way.
 fn pairs() -> Vec<(Kind, Kind)> {
     let ours = || program().to_owned();
-    let valkey_way: &[&str] =
-        &["--repl-rdb-channel", "no", "--dual-channel-replication-enabled", "yes"];
     let mut pairs =
-        vec![((ours(), REDIS), (ours(), REDIS)), ((ours(), valkey_way), (ours(), valkey_way))];
-    for (name, way, own) in [("redis-server", REDIS, REDIS), ("valkey-server", VALKEY, valkey_way)]
+        vec![((ours(), REDIS), (ours(), REDIS)), ((ours(), VALKEY_ONLY), (ours(), VALKEY_ONLY))];
+    for (name, way, own) in [("redis-server", REDIS, REDIS), ("valkey-server", VALKEY, VALKEY_ONLY)]
     {
         let Some(found) = peers::find(name).filter(|found| knows(found, way)) else { continue };
         pairs.push(((ours(), own), (found.clone(), way)));
@@ -43,13 +43,7 @@ fn knows(program: &Path, way: &[&str]) -> bool {
 
 fn start((program, way): &Kind, more: &[&str]) -> Server {
     let args = ["--save", "", "--repl-diskless-sync-delay", "0"];
-    let mut starter = Server::starter_of(program).args(&args);
-    // Redis knows nothing of Valkey's, and the reverse.
-    if program != carnelian_tests::server::program() {
-        starter = starter.args(way);
-        return starter.args(more).start();
-    }
-    starter.args(way).args(more).start()
+    Server::starter_of(program).args(&args).args(way).args(more).start()
 }
 
 fn follow(replica: &Server, primary: &Server) {
@@ -105,9 +99,7 @@ fn the_stream_is_kept_by_the_replica_while_the_snapshot_comes() {
     if !is_carnelian() {
         return;
     }
-    for way in [REDIS, VALKEY] {
-        let own =
-            if way == REDIS { REDIS } else { &["--repl-rdb-channel", "no", VALKEY[0], "yes"] };
+    for own in [REDIS, VALKEY_ONLY] {
         let kind = (program().to_owned(), own);
         let primary = start(&kind, &[]);
         let mut client = primary.connect();

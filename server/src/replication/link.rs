@@ -26,6 +26,7 @@ use super::snapshot::{self, Loaded, OnDisk};
 use super::waits;
 use super::wire::{Socket, Wire};
 use crate::aof;
+use crate::at_rest;
 use crate::clients::{ClientShared, Origin, bits};
 use crate::clock;
 use crate::connection::{Accepted, PrimaryStream, Stream, Whose};
@@ -389,7 +390,8 @@ impl Link {
     fn load_from_disk(&self, wire: &mut Wire, payload: &Payload) -> Result<Loaded, String> {
         let config = self.database.config();
         wire.begin_payload(false);
-        let mut on_disk = OnDisk::receive(wire, payload, &config.dir)?;
+        let policy = at_rest::policy(&config);
+        let mut on_disk = OnDisk::receive(wire, payload, &config.dir, &policy)?;
         on_disk.keep(&config.dir.join(&config.dbfilename))?;
         self.empty()?;
         wire.beat_from_now();
@@ -400,6 +402,7 @@ impl Link {
         let database = &self.database;
         let length = Some(on_disk.bytes);
         let input = Beating { file: &on_disk.file, wire: &mut *wire };
+        let input = policy.open(input).map_err(|error| failed(error.to_string()))?;
         let loaded = snapshot::load(database, &self.following, input, length);
         wire.end_payload();
         let mut loaded = loaded.map_err(failed)?;
