@@ -225,7 +225,8 @@ fn a_server_refuses_hostile_certificates_and_says_why() {
     // With nothing wrong it is let in.
     let good = Visitor::showing(forge.forged(|_| {}), &name);
     for version in rustls::ALL_VERSIONS {
-        assert!(Visitor { versions: vec![version], ..good.clone() }.gets_in(node.port));
+        let visitor = Visitor { versions: vec![version], ..good.clone() };
+        assert!(visitor.gets_in(node.port), "{}", node.server.log());
     }
     let certificates = certificates(&forge, &stranger);
     assert!(40 <= certificates.len(), "{}", certificates.len());
