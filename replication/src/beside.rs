@@ -145,8 +145,10 @@ impl Handshake {
                 named: None,
             },
             (Beside::NamedByStream, [offset, id, db, own]) => {
-                // The snapshot says it too.
-                number(db).ok_or_else(syntax)?;
+                // The snapshot says it too, if any is selected.
+                if db != b"-1" {
+                    number(db).ok_or_else(syntax)?;
+                }
                 Begun {
                     id: Id::parse(id).ok_or_else(syntax)?,
                     offset: number(offset).ok_or_else(syntax)?,
@@ -228,6 +230,8 @@ mod tests {
         assert_eq!(said(&out), "*1 SYNC ");
         let begun = Begun { id: id(), offset: 9, named: Some(12) };
         let line = format!("$ENDOFF:9 {ID} 0 12");
+        assert_eq!(handshake.take(line.as_bytes()), Ok(Step::Begin(begun)));
+        let line = format!("$ENDOFF:9 {ID} -1 12");
         assert_eq!(handshake.take(line.as_bytes()), Ok(Step::Begin(begun)));
         assert_eq!(said(&name(12)), "*3 REPLCONF set-rdb-client-id 12 ");
         assert_eq!(said(&follow(&begun)), format!("*3 PSYNC {ID} 10 "));

@@ -18,6 +18,7 @@ use rcgen::{
 };
 
 use super::internode::ARGS;
+use super::replication_replica::eventually_logged;
 
 /// How often something is tried whose line in the log was left out, as there were too many.
 const TRIES: usize = 20;
@@ -226,7 +227,10 @@ fn a_server_refuses_hostile_certificates_and_says_why() {
     let good = Visitor::showing(forge.forged(|_| {}), &name);
     for version in rustls::ALL_VERSIONS {
         let visitor = Visitor { versions: vec![version], ..good.clone() };
-        assert!(visitor.gets_in(node.port), "{}", node.server.log());
+        if !visitor.gets_in(node.port) {
+            eventually_logged(&node.server, "Refused");
+            panic!("{}", node.server.log());
+        }
     }
     let certificates = certificates(&forge, &stranger);
     assert!(40 <= certificates.len(), "{}", certificates.len());
@@ -241,7 +245,7 @@ fn a_server_refuses_hostile_certificates_and_says_why() {
     let revoked = node.server.folder().join("internode/revoked");
     std::fs::write(revoked, "node 2\n").expect("a folder of ours");
     node.server.signal(Signal::HUP);
-    super::replication_replica::eventually_logged(&node.server, "revoked");
+    eventually_logged(&node.server, "revoked");
     for _ in 0..1000 {
         if !good.gets_in(node.port) {
             break;

@@ -329,6 +329,7 @@ fn a_primary_that_promises_a_snapshot_beside_and_brings_none_changes_nothing() {
             channel.write_all(format!("{ok}{beside}").as_bytes()).expect("it listens");
             stream.write_all(b"-ERR no such snapshot\r\n").expect("it listens");
             if reason.contains("trying to sync") {
+                wait_for_words(&mut BufReader::new(&channel), "PSYNC");
                 drop(channel);
                 drop(stream);
             } else {

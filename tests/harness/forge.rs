@@ -178,6 +178,7 @@ impl Visitor {
         let client = ClientConnection::new(Arc::new(self.config()), name).expect("it fits");
         let mut first = [0];
         let read = StreamOwned::new(client, socket).read_exact(&mut first);
+        eprintln!("{read:?} {first:?}");
         read.is_ok() && first == [WELCOME]
     }
 

@@ -39,6 +39,7 @@ pub(super) fn fields(view: &View<'_>, following: &Following, page: &mut Page) {
         let down = following.down_seconds(view.now_ms());
         page.field("master_link_down_since_seconds", down);
     }
+    page.field("master_link_failures", kept(&view.database.replication.failed_links));
     page.field("slave_priority", view.config.replica_priority);
     page.field("slave_read_only", u8::from(view.config.replica_read_only));
     page.field("replica_announced", u8::from(view.config.replica_announced));

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use carnelian_config::Config;
-use carnelian_replication::beside::{Begun, Beside, Handshake, Step, Visitor, follow, name};
+use carnelian_replication::beside::{Begun, Beside, Handshake, Step, follow, name};
 use carnelian_replication::handshake::text;
 
 use super::link::Link;
@@ -59,16 +59,10 @@ impl Link {
     fn sync_beside(&self, stream: &mut Wire, beside: Beside) -> Result<(Wire, Begun), String> {
         let connector = self.connector()?;
         let mut channel = self.open(connector.as_ref(), true)?;
-        let introduction = self.introduction();
-        let visitor = Visitor {
-            auth: introduction.auth,
-            listening_port: introduction.listening_port,
-            address: introduction.address,
-        };
         let silent = |error: io::Error| {
             format!("Master did not respond to command during rdb channel handshake: {error}")
         };
-        let (mut handshake, first) = Handshake::begin(beside, &visitor);
+        let (mut handshake, first) = Handshake::begin(beside, &self.visitor());
         channel.send(&first).map_err(silent)?;
         let begun = loop {
             let line = channel.line().map_err(silent)?;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use carnelian_keyspace::Segments;
 use carnelian_replication::Id;
-use carnelian_replication::beside::Offers;
+use carnelian_replication::beside::{Offers, Visitor};
 use carnelian_replication::handshake::{Handshake, Introduction, Step, command};
 use carnelian_replication::payload::Payload;
 use carnelian_tls::Connector;
@@ -90,6 +90,7 @@ impl Link {
             let pause = match result {
                 Err(reason) => {
                     log::warning!("{reason}");
+                    self.database.replication.failed_links.fetch_add(1, Ordering::Relaxed);
                     // It may be just that what has ended it.
                     let is_moved = switches != self.database.internode.switches();
                     if is_moved { RETRY / 10 } else { RETRY }
@@ -223,7 +224,7 @@ impl Link {
         }
     }
 
-    pub(super) fn introduction(&self) -> Introduction {
+    fn introduction(&self) -> Introduction {
         let config = self.database.config();
         let history = self.following.has_past().then(|| {
             let id = self.database.replication.history.lock().id();
@@ -235,18 +236,11 @@ impl Link {
             }
             None => log::notice!("Partial resynchronization not possible (no cached master)"),
         }
-        let listening_port = match config.replica_announce_port {
-            0 if config.tls_replication && config.tls_port != 0 => config.tls_port,
-            0 => config.port,
-            port => port,
-        };
-        // A node is known by its certificate.
-        let auth = (!config.masterauth.is_empty() && self.following.target.is_none())
-            .then(|| (config.masteruser.clone(), config.masterauth.clone()));
+        let Visitor { auth, listening_port, address } = self.visitor();
         Introduction {
             auth,
             listening_port,
-            address: config.replica_announce_ip.clone(),
+            address,
             version: REDIS_VERSION.into(),
             history,
             // Nodes keep the log for one another.
@@ -257,6 +251,20 @@ impl Link {
             },
             is_failover: self.database.replication.primary.failover.lock().is_on(),
         }
+    }
+
+    /// Who we are.
+    pub(super) fn visitor(&self) -> Visitor {
+        let config = self.database.config();
+        let listening_port = match config.replica_announce_port {
+            0 if config.tls_replication && config.tls_port != 0 => config.tls_port,
+            0 => config.port,
+            port => port,
+        };
+        // A node is known by its certificate.
+        let auth = (!config.masterauth.is_empty() && self.following.target.is_none())
+            .then(|| (config.masteruser.clone(), config.masterauth.clone()));
+        Visitor { auth, listening_port, address: config.replica_announce_ip.clone() }
     }
 
     /// Comes to the answer to PSYNC.
