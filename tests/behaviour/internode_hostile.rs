@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use carnelian_tests::forge::{DNS, Forge, Shown, URI, Visitor};
+use carnelian_tests::forge::{DNS, Forge, PublicOnly, Shown, URI, Visitor};
 use carnelian_tests::greetings::{Names, rows};
 use carnelian_tests::is_carnelian;
 use carnelian_tests::nodes::{Node, Nodes, cluster_tool};
@@ -164,6 +164,14 @@ fn certificates(forge: &Forge, stranger: &Forge) -> Vec<(&'static str, Shown, &'
     add("encrypting keys only", forged(&|p| p.key_usages.clone_from(&encrypts)), signs);
 
     // Keys.
+    for (name, bits, reason) in [
+        ("RSA of 1024 bits", 1024, "has 1024 bits, fewer than 2048"),
+        ("RSA of 512 bits", 512, "has 512 bits"),
+    ] {
+        let weak = PublicOnly::rsa(bits);
+        let signed = forge.params().signed_by(&weak, &forge.issuer).expect("it can be signed");
+        add(name, Shown::new(vec![signed.into()], &forge.key), reason);
+    }
     for (name, algorithm) in
         [("ECDSA", &rcgen::PKCS_ECDSA_P256_SHA256), ("Ed25519", &rcgen::PKCS_ED25519)]
     {

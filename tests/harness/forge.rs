@@ -11,7 +11,8 @@ use std::time::Duration;
 use carnelian_tls::internode::{SealKey, Store};
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize, SanType,
+    SignatureAlgorithm,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -71,7 +72,7 @@ impl Forge {
 
     /// The name of a node and a plane, as certificates have it.
     pub fn identity(&self, node: u32, plane: &str) -> String {
-        format!("carnelian://{}/{node}/{plane}", self.cluster)
+        format!("carnelian://{}/node/{node}/{plane}", self.cluster)
     }
 
     /// The contents of a good certificate: node 2 on the data plane.
@@ -115,6 +116,30 @@ impl Forge {
             params.subject_alt_names.clear();
             params.custom_extensions.push(extension);
         })
+    }
+}
+
+/// A public key of RSA to which nobody has the private one.
+pub struct PublicOnly {
+    der: Vec<u8>,
+}
+
+impl PublicOnly {
+    /// With a modulus of so many bits, a multiple of 8.
+    pub fn rsa(bits: usize) -> Self {
+        let mut modulus = vec![0xa5; bits / 8 + 1];
+        (modulus[0], modulus[1]) = (0, 0xff);
+        Self { der: der(0x30, &[der(2, &modulus), der(2, &[1, 0, 1])].concat()) }
+    }
+}
+
+impl PublicKeyData for PublicOnly {
+    fn der_bytes(&self) -> &[u8] {
+        &self.der
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_RSA_SHA256
     }
 }
 
@@ -178,7 +203,6 @@ impl Visitor {
         let client = ClientConnection::new(Arc::new(self.config()), name).expect("it fits");
         let mut first = [0];
         let read = StreamOwned::new(client, socket).read_exact(&mut first);
-        eprintln!("{read:?} {first:?}");
         read.is_ok() && first == [WELCOME]
     }
 
