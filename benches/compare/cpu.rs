@@ -73,6 +73,20 @@ pub fn stay_on(core: &str) {
     let _ = rustix::thread::sched_setaffinity(None, &set);
 }
 
+/// Keeps all threads of a process on one core, and those that they start.
+pub fn confine(pid: u32, core: &str) -> Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(core.parse().context("a core number")?);
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = task?.file_name();
+        let thread = name.to_str().and_then(|name| name.parse().ok());
+        let thread = thread.and_then(rustix::process::Pid::from_raw);
+        // On a machine with one core there is nothing to choose, and a thread may have ended.
+        let _ = rustix::thread::sched_setaffinity(thread, &set);
+    }
+    Ok(())
+}
+
 /// Raises the limit of open files to what the system allows: thousands of connections are held.
 pub fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);

@@ -15,6 +15,7 @@ mod exchanges;
 mod load;
 mod memory;
 mod options;
+mod replication;
 mod servers;
 mod stall;
 mod table;
@@ -39,6 +40,7 @@ fn main() -> Result<()> {
     memory::run(&bench, &mut report)?;
     tls::idle_connections(&bench, &mut report)?;
     stall::run(&bench, &mut report)?;
+    replication::run(&bench, &mut report)?;
     let markdown = report.markdown();
     match &options.markdown {
         Some(path) => std::fs::write(path, &markdown)?,

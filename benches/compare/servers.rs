@@ -65,12 +65,18 @@ impl<'a> Bench<'a> {
     }
 
     pub fn start(&self, candidate: &Candidate, setup: Setup) -> Server {
+        self.start_with(candidate, setup, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn start_with(&self, candidate: &Candidate, setup: Setup, args: &[&str]) -> Server {
         let cores = if setup.pinned { cpu::SERVER_CORE } else { "0,1" };
         let threads = setup.threads.to_string();
         Server::starter_of(&candidate.program)
             .through(&["taskset", "-c", cores])
             .certificates(if setup.rsa { &self.rsa } else { &self.p256 })
             .args(&["--io-threads", &threads, "--appendonly", "no", "--loglevel", "warning"])
+            .args(args)
             .start()
     }
 

@@ -4,6 +4,7 @@
 //! over each line that comes. `PING` goes first and by itself, since its answer tells whether this is a server at
 //! all; then who we are and what we can, in one piece; then `PSYNC`.
 
+use crate::beside::{Beside, Offers};
 use crate::history::Id;
 
 /// No line of a handshake is longer. What an error says behind that is of no use to anybody.
@@ -23,6 +24,8 @@ pub struct Introduction {
     pub version: String,
     /// The history there is, and the offset behind its last byte; none: everything is wanted.
     pub history: Option<(Id, u64)>,
+    /// How else than over this connection a snapshot may come.
+    pub offers: Offers,
     /// The primary is told to become one: it was a replica of ours until now.
     pub is_failover: bool,
 }
@@ -38,6 +41,8 @@ pub enum Step {
     Continue(Option<Id>),
     /// Everything comes, as a snapshot at this offset of this history.
     FullSync { id: Id, offset: u64 },
+    /// Everything comes, the snapshot over a connection of its own.
+    Beside(Beside),
 }
 
 /// Why it did not come to a sync.
@@ -53,6 +58,8 @@ pub enum Refused {
     Psync(String),
     /// It says it accepted, but not what.
     Syntax(String),
+    /// It does not bring the snapshot over a connection of its own after all.
+    Beside(String),
     /// It says nothing, endlessly.
     Endless,
 }
@@ -69,6 +76,9 @@ impl std::fmt::Display for Refused {
                 write!(f, "Master does not support PSYNC or is in error state (reply: {line})")
             }
             Self::Syntax(line) => write!(f, "Master replied to PSYNC with wrong syntax: {line}"),
+            Self::Beside(line) => {
+                write!(f, "Master does not send a snapshot over a second connection: {line}")
+            }
             Self::Endless => f.write_str("Master only sends empty lines"),
         }
     }
@@ -137,7 +147,7 @@ impl Handshake {
                 self.go_on()
             }
             Some(Awaited::Auth | Awaited::Told(_)) => self.go_on(),
-            Some(Awaited::Psync) | None => verdict(line),
+            Some(Awaited::Psync) | None => verdict(line, self.introduction.offers),
         }
     }
 
@@ -163,7 +173,8 @@ impl Handshake {
 
     /// Who we are and what we can.
     fn introduce(&mut self) -> Vec<u8> {
-        let Introduction { auth, listening_port, address, version, .. } = &self.introduction;
+        let Introduction { auth, listening_port, address, version, offers, .. } =
+            &self.introduction;
         let mut out = Vec::new();
         let mut told = Vec::new();
         if let Some((user, password)) = auth {
@@ -180,7 +191,14 @@ impl Handshake {
             command(&mut out, &[b"REPLCONF", b"ip-address", address.as_bytes()]);
             told.push(Awaited::Told("ip-address"));
         }
-        command(&mut out, &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]);
+        let mut words = vec![b"REPLCONF".as_slice(), b"capa", b"eof", b"capa", b"psync2"];
+        if offers.rdb_channel {
+            words.extend([b"capa".as_slice(), b"rdb-channel-repl"]);
+        }
+        if offers.dual_channel {
+            words.extend([b"capa".as_slice(), b"dual-channel"]);
+        }
+        command(&mut out, &words);
         told.push(Awaited::Told("capa"));
         command(&mut out, &[b"REPLCONF", b"version", version.as_bytes()]);
         told.push(Awaited::Told("version"));
@@ -191,7 +209,7 @@ impl Handshake {
 }
 
 /// What the answer to PSYNC says.
-fn verdict(line: &[u8]) -> Result<Step, Refused> {
+fn verdict(line: &[u8], offers: Offers) -> Result<Step, Refused> {
     let syntax = || Refused::Syntax(text(line));
     let mut words = line.split(|&byte| byte == b' ');
     match words.next() {
@@ -207,6 +225,12 @@ fn verdict(line: &[u8]) -> Result<Step, Refused> {
             None | Some(b"") => Ok(Step::Continue(None)),
             Some(id) => Ok(Step::Continue(Some(Id::parse(id).ok_or_else(syntax)?))),
         },
+        Some(b"+RDBCHANNELSYNC") if offers.rdb_channel => {
+            let own = words.next().and_then(|word| std::str::from_utf8(word).ok());
+            let own = own.and_then(|word| word.parse().ok()).ok_or_else(syntax)?;
+            Ok(Step::Beside(Beside::NamesStream(own)))
+        }
+        Some(b"+DUALCHANNELSYNC") if offers.dual_channel => Ok(Step::Beside(Beside::NamedByStream)),
         Some(b"-NOMASTERLINK" | b"-LOADING") => Err(Refused::Later(text(line))),
         _ => Err(Refused::Psync(text(line))),
     }
@@ -303,7 +327,25 @@ mod tests {
         assert_eq!(said(&step), [format!("PSYNC {ID} 100 FAILOVER")]);
         assert_eq!(handshake.take(b"+CONTINUE"), Ok(Step::Continue(None)));
         let line = format!("+CONTINUE {ID}");
-        assert_eq!(verdict(line.as_bytes()), Ok(Step::Continue(Some(id()))));
+        assert_eq!(verdict(line.as_bytes(), Offers::default()), Ok(Step::Continue(Some(id()))));
+    }
+
+    #[test]
+    fn a_snapshot_comes_over_another_connection_only_where_that_was_offered() {
+        let both = Offers { rdb_channel: true, dual_channel: true };
+        let (mut handshake, _) = Handshake::begin(Introduction { offers: both, ..introduction() });
+        let capabilities = &said(&handshake.take(b"+PONG"))[1];
+        assert_eq!(
+            capabilities,
+            "REPLCONF capa eof capa psync2 capa rdb-channel-repl capa dual-channel"
+        );
+        let named = Step::Beside(Beside::NamesStream(31));
+        assert_eq!(verdict(b"+RDBCHANNELSYNC 31", both), Ok(named));
+        assert_eq!(verdict(b"+DUALCHANNELSYNC", both), Ok(Step::Beside(Beside::NamedByStream)));
+        assert!(matches!(verdict(b"+RDBCHANNELSYNC -1", both), Err(Refused::Syntax(_))));
+        for line in [b"+RDBCHANNELSYNC 31".as_slice(), b"+DUALCHANNELSYNC"] {
+            assert!(matches!(verdict(line, Offers::default()), Err(Refused::Psync(_))));
+        }
     }
 
     #[test]
@@ -316,8 +358,8 @@ mod tests {
         assert_eq!(said(&handshake.take(b"+PONG"))[0], "AUTH wrong");
         let refused = handshake.take(b"-WRONGPASS no").unwrap_err();
         assert_eq!(refused, Refused::Auth("-WRONGPASS no".into()));
-        assert!(matches!(verdict(b"-LOADING x"), Err(Refused::Later(_))));
-        assert!(matches!(verdict(b"-ERR x"), Err(Refused::Psync(_))));
+        assert!(matches!(verdict(b"-LOADING x", Offers::default()), Err(Refused::Later(_))));
+        assert!(matches!(verdict(b"-ERR x", Offers::default()), Err(Refused::Psync(_))));
         let syntax = [
             "+FULLRESYNC".to_owned(),
             "+FULLRESYNC abc 1".to_owned(),
@@ -327,7 +369,10 @@ mod tests {
             "+CONTINUE abc".to_owned(),
         ];
         for line in syntax {
-            assert!(matches!(verdict(line.as_bytes()), Err(Refused::Syntax(_))), "{line}");
+            assert!(
+                matches!(verdict(line.as_bytes(), Offers::default()), Err(Refused::Syntax(_))),
+                "{line}"
+            );
         }
         let (mut handshake, _) = Handshake::begin(introduction());
         let mut lines = (0..=SIGNS_OF_LIFE_MAX).map(|_| handshake.take(b""));

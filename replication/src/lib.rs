@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backlog;
+pub mod beside;
 pub mod handshake;
 pub mod history;
 pub mod payload;

@@ -162,7 +162,7 @@ impl Connection {
                 session = session.of_primary(link, db);
                 transport = Transport::Plain;
                 flags.unparsed = !received.is_empty();
-                input.append(&received);
+                input.adopt(received);
             }
             Whose::Node(peer) => {
                 session = session.of_peer(peer);

@@ -54,6 +54,15 @@ impl Input {
         *self = Self::default();
     }
 
+    /// Takes bytes over as they are, where there are none yet.
+    pub fn adopt(&mut self, bytes: Vec<u8>) {
+        if self.is_empty() {
+            *self = Self { start: 0, end: bytes.len(), bytes };
+        } else {
+            self.append(&bytes);
+        }
+    }
+
     pub fn append(&mut self, bytes: &[u8]) {
         if self.start == self.end {
             self.clear();

@@ -141,3 +141,44 @@ fn damage_and_wrong_keys_are_named() {
     });
     assert!(text.contains("which the key file does not have"), "{text}");
 }
+
+#[test]
+fn a_full_synchronisation_leaves_nothing_readable_on_either_side() {
+    if !is_carnelian() {
+        return;
+    }
+    let arguments = ["--data-at-rest-encryption", "yes", "--rdbcompression", "no"];
+    // From a file, and into one.
+    let by_file = ["--repl-diskless-sync", "no", "--repl-diskless-load", "disabled"];
+    let start = || Server::start(&[&arguments[..], &by_file].concat());
+    let (primary, mut replica) = (start(), start());
+    let mut there = primary.connect();
+    for number in 0..2000 {
+        there.expect(&format!("SET key{number} {SECRET}"), "+OK");
+    }
+    // It takes its time, so that the file can be looked at while it grows.
+    there.expect("CONFIG SET rdb-key-save-delay 1000", "+OK");
+    let mut here = replica.connect();
+    here.expect(&format!("REPLICAOF 127.0.0.1 {}", primary.port()), "+OK");
+    let temporary = |server: &Server| {
+        let is_one = |path: &PathBuf| path.to_string_lossy().contains("/temp-");
+        let mut all = files(server.folder());
+        all.retain(is_one);
+        all.into_iter().filter_map(|path| fs::read(path).ok()).find(|bytes| !bytes.is_empty())
+    };
+    let mut grown = None;
+    while grown.is_none() {
+        grown = temporary(&primary);
+        assert_ne!(here.info("master_link_status"), "up", "no file was seen");
+    }
+    assert!(grown.is_some_and(|bytes| bytes.starts_with(b"CARNSEAL")));
+    there.expect("CONFIG SET rdb-key-save-delay 0", "+OK");
+    here.eventually("GET key1999", &format!("{SECRET:?}"));
+    for server in [&primary, &replica] {
+        assert!(!files(server.folder()).iter().any(|path| has_secret(path)));
+    }
+    // What was received is what a restart loads.
+    assert!(is_sealed(&replica.folder().join("dump.rdb")));
+    replica.restart();
+    replica.connect().eventually("GET key1999", &format!("{SECRET:?}"));
+}

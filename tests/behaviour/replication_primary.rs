@@ -33,13 +33,13 @@ fn replica_of(program: &Path, primary: &Server) -> Server {
 }
 
 /// Writes of all kinds until told to end.
-struct Traffic {
+pub struct Traffic {
     ends: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Traffic {
-    fn start(server: &Server, seed: u64) -> Self {
+    pub fn start(server: &Server, seed: u64) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let (told, mut client) = (Arc::clone(&ends), server.connect());
         let thread = thread::spawn(move || {
@@ -52,13 +52,13 @@ impl Traffic {
         Self { ends, thread }
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().expect("nothing is in the way");
     }
 }
 
-fn write_something(client: &mut Client, number: u64) {
+pub fn write_something(client: &mut Client, number: u64) {
     let (kind, n) = (number % 17, number / 17 % 97);
     let command = match kind {
         0 => format!("SET s{n} {}", "v".repeat(number as usize % 300)),
@@ -121,7 +121,7 @@ fn contents(client: &mut Client, db: usize) -> Vec<String> {
         .collect()
 }
 
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(30), "{what}");
@@ -137,7 +137,7 @@ fn wait_until_online(client: &mut Client, count: usize) {
 }
 
 /// Once all has arrived, it is the same everywhere.
-fn compare(primary: &Server, replicas: &[Server]) {
+pub fn compare(primary: &Server, replicas: &[Server]) {
     let mut client = primary.connect();
     // What is to expire soon has, and its deletion is on its way.
     thread::sleep(Duration::from_millis(60));

@@ -182,7 +182,9 @@ fn info_tells_of_a_full_synchronisation_on_both_sides() {
     }
     let primary = Server::start(&PRIMARY);
     let mut there = primary.connect();
-    let replica = Server::start(&["--repl-diskless-load", "swapdb"]);
+    // Over one connection: see `replication_beside` for two.
+    let args = ["--repl-diskless-load", "swapdb", "--repl-rdb-channel", "no"];
+    let replica = Server::start(&args);
     let mut here = replica.connect();
     here.expect("SET old 1", "+OK");
     there.expect("DEBUG POPULATE 1000 k 100", "+OK");
@@ -210,7 +212,8 @@ fn old_data_of_the_same_history_are_shown_while_new_ones_come() {
     let primary = Server::start(&PRIMARY);
     let mut there = primary.connect();
     there.expect("SET old 1", "+OK");
-    let replica = replica_of(&primary, &["--repl-diskless-load", "swapdb"]);
+    let args = ["--repl-diskless-load", "swapdb", "--repl-rdb-channel", "no"];
+    let replica = replica_of(&primary, &args);
     let mut here = replica.connect();
     catch_up(&mut there, &mut here);
     there.expect("DEBUG POPULATE 1000 k 100", "+OK");

@@ -1,5 +1,5 @@
 //! `cargo run -p carnelian-tests --bin faults -- [--seconds S] [--rounds N] [--seed S] [--connections N]
-//! [--pause-ms MS] [--primary PROGRAM] [--replica PROGRAM]`
+//! [--pause-ms MS] [--patience S] [--primary PROGRAM] [--replica PROGRAM]`
 //!
 //! Has links and processes fail at random under load, and says whether all had the same data after each round.
 #![forbid(unsafe_code)]
@@ -32,6 +32,7 @@ fn settings(mut args: impl Iterator<Item = String>) -> Result<Settings> {
             "--seed" => settings.seed = value()?.parse()?,
             "--connections" => settings.connections = value()?.parse()?,
             "--pause-ms" => settings.pause_ms_max = value()?.parse()?,
+            "--patience" => settings.patience_s = value()?.parse()?,
             "--primary" => settings.primary = value()?.into(),
             "--replica" => settings.replica = value()?.into(),
             _ => bail!("unknown option {name}"),

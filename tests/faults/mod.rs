@@ -23,8 +23,8 @@ use crate::transport::Transport;
 use proxy::{Proxy, Way};
 use traffic::Traffic;
 
-/// How long all may take to be the same again.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a server that does not come up in time is started again: the machine may be busy.
+const STARTS: u32 = 5;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -38,6 +38,8 @@ pub struct Settings {
     pub connections: usize,
     /// Longest time between two faults, in milliseconds.
     pub pause_ms_max: u64,
+    /// How long all may take to be the same again, in seconds.
+    pub patience_s: u64,
 }
 
 impl Settings {
@@ -50,6 +52,7 @@ impl Settings {
             seed: fastrand::u64(..),
             connections: 4,
             pause_ms_max: 400,
+            patience_s: 180,
         }
     }
 }
@@ -137,6 +140,9 @@ impl<'s> Series<'s> {
             "4mb",
             "--appendonly",
             "yes",
+            // Or else each start after a crash takes longer than the one before.
+            "--auto-aof-rewrite-min-size",
+            "4mb",
         ];
         let start = |program| Server::starter_of(program).args(&args).start();
         let primary = start(&settings.primary);
@@ -162,10 +168,26 @@ impl<'s> Series<'s> {
     /// Tells a replica whom to follow: killed ones forget it.
     fn follow(&mut self, replica: usize) -> Result<()> {
         let port = self.links[replica].port();
-        let mut client = connect(&self.servers[1 + replica])?;
-        let reply = ask(&mut client, &format!("REPLICAOF 127.0.0.1 {port}"))?;
+        let server = &self.servers[1 + replica];
+        let reply =
+            self.insist(|| ask(&mut connect(server)?, &format!("REPLICAOF 127.0.0.1 {port}")))?;
         ensure!(reply.starts_with("OK"), "REPLICAOF gives {reply}");
         Ok(())
+    }
+
+    /// Asks until there is an answer: what is slow now has not failed.
+    fn insist<T>(&self, question: impl Fn() -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + self.patience();
+        loop {
+            match question() {
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(50)),
+                answer => return answer,
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.settings.patience_s)
     }
 
     fn round(&mut self) -> Result<()> {
@@ -237,24 +259,40 @@ impl<'s> Series<'s> {
 
     /// `kill -9`, and a start on what there is.
     fn crash(&mut self, server: usize) -> Result<()> {
-        self.servers[server].kill();
-        let started = self.servers[server].start_again();
-        started.map_err(|failure| anyhow::anyhow!("no start: {failure:?}"))
+        let mut last = None;
+        for _ in 0..STARTS {
+            self.servers[server].kill();
+            match self.servers[server].start_again() {
+                Ok(()) => return Ok(()),
+                // It has ended by itself: that is its answer.
+                Err(failure) if failure.status.is_some() => bail!("no start: {failure:?}"),
+                Err(failure) => last = Some(failure),
+            }
+        }
+        bail!("no start in time: {last:?}")
     }
 
     /// Waits until all have the same data.
     fn compare(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience();
         loop {
-            // Signs of life count: a digest may take longer than there is between two of them.
-            let offsets = self.each(offset);
-            let digests = if are_same(&offsets) { self.each(digest) } else { Vec::new() };
+            // The primary's first: signs of life count too, and may come while the others are asked.
+            let places = self.each(Place::of);
+            let is_there = |place: &Option<Place>| match (&places[0], place) {
+                (Some(primary), Some(place)) => {
+                    primary.history == place.history && primary.offset <= place.offset
+                }
+                _ => false,
+            };
+            let have_come = places.iter().all(is_there);
+            let digests = if have_come { self.each(digest) } else { Vec::new() };
             if are_same(&digests) {
                 return self.count_syncs();
             }
             if deadline < Instant::now() {
                 bail!(
-                    "not the same after {PATIENCE:?}: {offsets:?} {digests:?}\n{}",
+                    "not the same after {:?}: {places:?} {digests:?}\n{}",
+                    self.patience(),
                     self.report()
                 );
             }
@@ -262,14 +300,16 @@ impl<'s> Series<'s> {
         }
     }
 
-    fn each(&self, question: impl Fn(&Server) -> Result<String>) -> Vec<Option<String>> {
+    fn each<T>(&self, question: impl Fn(&Server) -> Result<T>) -> Vec<Option<T>> {
         self.servers.iter().map(|server| question(server).ok()).collect()
     }
 
     /// Counters begin anew with each start.
     fn count_syncs(&mut self) -> Result<()> {
-        for (server, last) in self.servers.iter().zip(&mut self.syncs) {
-            let info = ask(&mut connect(server)?, "INFO stats")?;
+        for place in 0..self.servers.len() {
+            let server = &self.servers[place];
+            let info = self.insist(|| ask(&mut connect(server)?, "INFO stats"))?;
+            let last = &mut self.syncs[place];
             let count = |name| field(&info, name).and_then(|it| it.parse().ok()).unwrap_or(0);
             let now = [count("sync_full"), count("sync_partial_ok")];
             let new = |at: usize| if now[at] < last[at] { now[at] } else { now[at] - last[at] };
@@ -309,13 +349,25 @@ fn are_same(said: &[Option<String>]) -> bool {
     said.first().is_some_and(Option::is_some) && said.iter().all(|it| *it == said[0])
 }
 
-/// How far the history has come; an error while a server has no link to its primary.
-fn offset(server: &Server) -> Result<String> {
-    let info = ask(&mut connect(server)?, "INFO replication")?;
-    let is_up =
-        field(&info, "role") == Some("master") || field(&info, "master_link_status") == Some("up");
-    ensure!(is_up, "no link");
-    Ok(field(&info, "master_repl_offset").context("no offset")?.to_owned())
+/// Where a server is.
+#[derive(Debug)]
+struct Place {
+    history: String,
+    offset: u64,
+}
+
+impl Place {
+    /// An error while a server has no link to its primary.
+    fn of(server: &Server) -> Result<Self> {
+        let info = ask(&mut connect(server)?, "INFO replication")?;
+        let is_up = field(&info, "role") == Some("master")
+            || field(&info, "master_link_status") == Some("up");
+        ensure!(is_up, "no link");
+        Ok(Self {
+            history: field(&info, "master_replid").context("no history")?.to_owned(),
+            offset: field(&info, "master_repl_offset").context("no offset")?.parse()?,
+        })
+    }
 }
 
 fn digest(server: &Server) -> Result<String> {

@@ -9,6 +9,8 @@ pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod expect;
+pub mod forge;
+pub mod greetings;
 pub mod matrix;
 pub mod nodes;
 pub mod peers;

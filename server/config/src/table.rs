@@ -263,13 +263,13 @@ directives! {
     replica_announced: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     replica_announce_ip: String = "", TEXT, AnyTime, Obeyed, "slave-announce-ip";
     replica_announce_port: u16 = "0", int(0, 65535), AnyTime, Obeyed, "slave-announce-port";
-    replica_full_sync_buffer_limit: u64 = "0", memory(0, SIZE_MAX), AnyTime, Later;
+    replica_full_sync_buffer_limit: u64 = "0", memory(0, SIZE_MAX), AnyTime, Obeyed;
     repl_diskless_sync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     repl_diskless_sync_delay: u32 = "5", int(0, I32_MAX), AnyTime, Obeyed;
     repl_diskless_sync_max_replicas: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed;
     repl_diskless_load: &'static str = "disabled",
         Kind::Word(&["disabled", "on-empty-db", "swapdb"]), AnyTime, Obeyed;
-    dual_channel_replication_enabled: bool = "no", Kind::Bool, AnyTime, Later;
+    dual_channel_replication_enabled: bool = "no", Kind::Bool, AnyTime, Obeyed;
     repl_ping_replica_period: u32 = "10",
         int(1, I32_MAX), AnyTime, Obeyed, "repl-ping-slave-period";
     repl_timeout: u32 = "60", int(1, I32_MAX), AnyTime, Obeyed;
@@ -349,7 +349,7 @@ directives! {
     min_string_size_avoid_copy_reply_threaded: u32 = "65536",
         int(0, I32_MAX), AnyTime + HIDDEN, Later;
     rdb_key_save_delay: i32 = "0", int(I32_MIN, I32_MAX), AnyTime + HIDDEN, Obeyed;
-    repl_rdb_channel: bool = "yes", Kind::Bool, AnyTime + HIDDEN, Later;
+    repl_rdb_channel: bool = "yes", Kind::Bool, AnyTime + HIDDEN, Obeyed;
     use_exit_on_panic: bool = "no", Kind::Bool, AnyTime + HIDDEN, Later;
     watchdog_period: u32 = "0", int(0, I32_MAX), AnyTime + HIDDEN, Later;
 }

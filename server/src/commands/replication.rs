@@ -13,7 +13,7 @@ use crate::database::Database;
 use crate::log;
 use crate::registry::ServerCommand;
 use crate::replication::failover::Failover;
-use crate::replication::feed::{Attached, Introduction, Parts, Replica};
+use crate::replication::feed::{Attached, Introduction, Parts, Replica, Start};
 use crate::replication::gate;
 use crate::session::ClientClass;
 
@@ -66,7 +66,7 @@ fn role(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         following.write_role(&database, &mut context.reply);
         return Ok(Effect::None);
     }
-    let replicas = database.replication.primary.list();
+    let replicas = database.replication.primary.listed();
     let online: Vec<_> = replicas.iter().filter(|replica| replica.is_online()).collect();
     let reply = &mut context.reply;
     reply.array(3);
@@ -128,16 +128,31 @@ fn introduce(context: &mut Context<'_>, option: &[u8], value: &[u8]) -> Result<(
     } else if args::is(option, "CAPA") {
         introduction.finds_end |= args::is(value, "EOF");
         introduction.knows_names |= args::is(value, "PSYNC2");
+        let config = session.database.config();
+        let offers = &mut introduction.offers;
+        let takes = config.repl_diskless_sync;
+        offers.rdb_channel |=
+            takes && config.repl_rdb_channel && args::is(value, "RDB-CHANNEL-REPL");
+        offers.dual_channel |=
+            takes && config.dual_channel_replication_enabled && args::is(value, "DUAL-CHANNEL");
     } else if args::is(option, "RDB-ONLY") {
-        introduction.snapshot_only = match args::integer(value)? {
-            0 => false,
-            1 => true,
-            _ => {
-                return Err(CommandError::text(
-                    "ERR value is out of range, value must between 0 and 1",
-                ));
-            }
-        };
+        introduction.snapshot_only = yes_or_no(value)?;
+    } else if args::is(option, "RDB-CHANNEL") {
+        introduction.is_channel = yes_or_no(value)?;
+    } else if args::is(option, "MAIN-CH-CLIENT-ID") {
+        let id = args::integer(value)?;
+        let primary = &session.database.replication.primary;
+        introduction.stream = u64::try_from(id).ok().filter(|id| primary.awaits_channel(*id));
+        if introduction.stream.is_none() {
+            return Err(CommandError::text(format!("ERR Unrecognized RDB client id: {id}")));
+        }
+    } else if args::is(option, "SET-RDB-CLIENT-ID") {
+        let id = args::integer(value)?;
+        let primary = &session.database.replication.primary;
+        introduction.snapshot = u64::try_from(id).ok().filter(|id| primary.holds_for(*id));
+        if introduction.snapshot.is_none() {
+            return Err(CommandError::text(format!("ERR Unrecognized RDB client id {id}")));
+        }
     } else if args::is(option, "RDB-FILTER-ONLY") {
         introduction.parts = filter(value)?;
     } else if !args::is(option, "VERSION") {
@@ -145,6 +160,14 @@ fn introduce(context: &mut Context<'_>, option: &[u8], value: &[u8]) -> Result<(
         return Err(CommandError::quoting("ERR Unrecognized REPLCONF option: ", option, ""));
     }
     Ok(())
+}
+
+fn yes_or_no(value: &[u8]) -> Result<bool, CommandError> {
+    match args::integer(value)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(CommandError::text("ERR value is out of range, value must between 0 and 1")),
+    }
 }
 
 /// What is left of a snapshot by a filter: nothing but what it names.
@@ -216,8 +239,41 @@ fn psync(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     if !id.starts_with(b"?") {
         primary.partial_refused.fetch_add(1, Ordering::Relaxed);
     }
-    begin_anew(context, &database, false);
+    if !invite_channel(context, &database) {
+        begin_anew(context, &database, false);
+    }
     Ok(Effect::None)
+}
+
+/// Has a replica that can do so fetch its snapshot over another connection. False if it cannot.
+fn invite_channel(context: &mut Context<'_>, database: &Arc<Database>) -> bool {
+    let introduction = context.session.introduction.get_or_insert_default();
+    // A connection for a snapshot, or for a part of one, is one already.
+    if introduction.is_channel || introduction.snapshot_only {
+        return false;
+    }
+    let offers = introduction.offers;
+    if !offers.rdb_channel && !offers.dual_channel {
+        return false;
+    }
+    log::notice!(
+        "Replica {} is capable of rdb channel synchronization, and partial sync isn't possible. \
+         Full sync will continue with dedicated rdb channel.",
+        name_of(context)
+    );
+    if offers.rdb_channel {
+        let greeting = format!("+RDBCHANNELSYNC {}\r\n", context.session.shared.id);
+        attach(context, database, false, Start::Beside, Some(greeting));
+    } else {
+        // It comes again on this connection.
+        introduction_of(context).snapshot = None;
+        context.reply.simple("DUALCHANNELSYNC");
+    }
+    true
+}
+
+fn introduction_of<'c>(context: &'c mut Context<'_>) -> &'c mut Introduction {
+    context.session.introduction.get_or_insert_default()
 }
 
 /// `SYNC`: as replicas asked before there was PSYNC, and redis-cli.
@@ -227,7 +283,8 @@ fn sync(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     let database = Arc::clone(&context.session.database);
     check_synchronization(context, &database)?;
-    begin_anew(context, &database, true);
+    let is_channel = introduction_of(context).is_channel;
+    begin_anew(context, &database, !is_channel);
     Ok(Effect::None)
 }
 
@@ -276,7 +333,8 @@ fn check_synchronization(
 /// What the log calls the client as a replica.
 fn name_of(context: &Context<'_>) -> String {
     let introduction = context.session.introduction.as_deref().cloned().unwrap_or_default();
-    Replica::new(Arc::clone(&context.session.shared), introduction, false, false).name()
+    let client = Arc::clone(&context.session.shared);
+    Replica::new(client, introduction, false, Start::Waiting).name()
 }
 
 /// Lets a replica go on from where it was, if what it needs is still there.
@@ -329,12 +387,18 @@ fn go_on(context: &mut Context<'_>, database: &Database, id: &[u8], offset: i64)
         false => "+CONTINUE\r\n".into(),
     };
     drop(history);
-    attach(context, database, false, Some(greeting));
+    let snapshot = context.session.introduction.as_ref().and_then(|it| it.snapshot);
+    let primary = &database.replication.primary;
+    let start = match snapshot {
+        Some(channel) if primary.take_hold(database, channel, client) => Start::Streaming,
+        _ => Start::Online,
+    };
+    attach(context, database, false, start, Some(greeting));
     log::notice!(
         "Partial resynchronization request from {name} accepted. Sending {lag} bytes of backlog \
          starting from offset {offset}."
     );
-    database.replication.primary.judge(database);
+    primary.judge(database);
     true
 }
 
@@ -342,7 +406,7 @@ fn go_on(context: &mut Context<'_>, database: &Database, id: &[u8], offset: i64)
 fn begin_anew(context: &mut Context<'_>, database: &Arc<Database>, is_old: bool) {
     let primary = &database.replication.primary;
     primary.full.fetch_add(1, Ordering::Relaxed);
-    attach(context, database, is_old, None);
+    attach(context, database, is_old, Start::Waiting, None);
     let server = &context.worker.server;
     if primary.is_syncing.load(Ordering::Acquire) {
         log::notice!("Current BGSAVE has socket target. Waiting for next BGSAVE for SYNC");
@@ -355,12 +419,18 @@ fn begin_anew(context: &mut Context<'_>, database: &Arc<Database>, is_old: bool)
     primary.synchronize(server, database, &config);
 }
 
-/// Makes the client a replica. `greeting`: it is one that goes on.
-fn attach(context: &mut Context<'_>, database: &Database, is_old: bool, greeting: Option<String>) {
+/// Makes the client a replica. `greeting`: what it is told now.
+fn attach(
+    context: &mut Context<'_>,
+    database: &Database,
+    is_old: bool,
+    start: Start,
+    greeting: Option<String>,
+) {
     let session = &mut *context.session;
     let introduction: Introduction = session.introduction.as_deref().cloned().unwrap_or_default();
     let client = Arc::clone(&session.shared);
-    let replica = Arc::new(Replica::new(client, introduction, is_old, greeting.is_some()));
+    let replica = Arc::new(Replica::new(client, introduction, is_old, start));
     session.shared.set_flag(bits::REPLICA, true);
     session.class = ClientClass::Replica;
     let greeting = greeting.map(|text| Bytes::from(text.into_bytes()));

@@ -245,8 +245,9 @@ pub(super) fn replication(view: &View<'_>, page: &mut Page) {
         None => page.field("role", "master"),
         Some(following) => replica::fields(view, &following, page),
     }
-    let replicas = primary.list();
+    let replicas = primary.listed();
     page.field("connected_slaves", replicas.len());
+    page.field("replicas_waiting_psync", primary.waiting_streams());
     let config = &view.config;
     if config.min_replicas_to_write != 0 && config.min_replicas_max_lag != 0 {
         page.field("min_slaves_good_slaves", primary.good.load(Ordering::Relaxed));

@@ -1,5 +1,7 @@
 //! Sections about memory and keys: Memory, Keyspace.
 
+use std::sync::atomic::Ordering;
+
 use super::{Human, Page, View};
 use crate::allocator;
 use crate::memory::Excess;
@@ -36,8 +38,10 @@ pub(super) fn memory(view: &View<'_>, page: &mut Page) {
     let replicas: usize = replicas.iter().map(|replica| replica.client.memory()).sum();
     page.zeros(&["mem_not_counted_for_evict"]);
     page.field("mem_replication_backlog", backlog);
-    page.field("mem_total_replication_buffers", backlog);
-    page.zeros(&["mem_replica_full_sync_buffer"]);
+    let following = view.database.replication.following.load();
+    let kept = following.as_ref().map_or(0, |it| it.transfer.kept_bytes.load(Ordering::Relaxed));
+    page.field("mem_total_replication_buffers", backlog + kept);
+    page.field("mem_replica_full_sync_buffer", kept);
     page.field("mem_clients_slaves", replicas);
     page.field("mem_clients_normal", figures.clients);
     page.zeros(&["mem_cluster_links", "mem_aof_buffer"]);

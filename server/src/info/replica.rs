@@ -17,6 +17,9 @@ pub(super) fn fields(view: &View<'_>, following: &Following, page: &mut Page) {
         Some(_) => page.field("master_last_io_seconds_ago", since(following.last_io_ms())),
         None => page.field("master_last_io_seconds_ago", -1),
     }
+    let kept = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+    page.field("replica_full_sync_buffer_size", kept(&transfer.kept_bytes));
+    page.field("replica_full_sync_buffer_peak", kept(&transfer.kept_bytes_max));
     page.field("master_sync_in_progress", u8::from(stage == Stage::Sync));
     let end = view.database.log.end();
     page.field("slave_read_repl_offset", end);
@@ -36,6 +39,7 @@ pub(super) fn fields(view: &View<'_>, following: &Following, page: &mut Page) {
         let down = following.down_seconds(view.now_ms());
         page.field("master_link_down_since_seconds", down);
     }
+    page.field("master_link_failures", kept(&view.database.replication.failed_links));
     page.field("slave_priority", view.config.replica_priority);
     page.field("slave_read_only", u8::from(view.config.replica_read_only));
     page.field("replica_announced", u8::from(view.config.replica_announced));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use carnelian_replication::Id;
+use carnelian_replication::beside::Offers;
 use parking_lot::Mutex;
 
 use super::full_sync::{Taken, Transfer};
@@ -29,6 +30,14 @@ pub struct Introduction {
     /// It wants the snapshot and nothing after it.
     pub snapshot_only: bool,
     pub parts: Parts,
+    /// How else it can take a snapshot than over the connection that asks for one.
+    pub offers: Offers,
+    /// The snapshot that comes over this connection is for a replica whose stream goes over another.
+    pub is_channel: bool,
+    /// That other connection, where this one names it.
+    pub stream: Option<u64>,
+    /// The connection of the snapshot, where this is the one for the stream and names it.
+    pub snapshot: Option<u64>,
 }
 
 /// What a snapshot has in it.
@@ -61,6 +70,8 @@ pub struct Replica {
     on_disk: AtomicU64,
     /// When it was last heard of, or took something.
     heard_ms: AtomicU64,
+    /// Its snapshot or its stream goes over the connection of this client; 0: there is only this one.
+    pub(super) counterpart: AtomicU64,
 }
 
 /// Where a replica stands.
@@ -77,10 +88,27 @@ enum Stage {
     /// It has got a snapshot that ends with a mark, and is to say so first: it would take what follows
     /// for a part of the snapshot.
     Confirming,
+    /// It is to get the log once a snapshot has begun over another connection.
+    Beside,
+    /// It gets the log, while a snapshot comes to it over another connection.
+    Streaming,
     /// It gets the log.
     Online,
     /// It has all that it wanted.
     Done,
+}
+
+/// How a replica begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It is to get a snapshot.
+    Waiting,
+    /// It goes on with the log.
+    Online,
+    /// Its snapshot will come over another connection.
+    Beside,
+    /// It is coming over another connection.
+    Streaming,
 }
 
 /// What came of feeding a replica.
@@ -99,20 +127,28 @@ impl Replica {
         client: Arc<ClientShared>,
         introduction: Introduction,
         is_old: bool,
-        is_online: bool,
+        start: Start,
     ) -> Self {
         let now_ms = clock::wall_ms();
+        let counterpart = introduction.stream.or(introduction.snapshot).unwrap_or(0);
+        let stage = match start {
+            Start::Waiting => Stage::Waiting,
+            Start::Online => Stage::Online,
+            Start::Beside => Stage::Beside,
+            Start::Streaming => Stage::Streaming,
+        };
         Self {
             client,
             introduction,
             is_old,
             attached_ms: now_ms,
-            stage: Mutex::new(if is_online { Stage::Online } else { Stage::Waiting }),
-            is_online: AtomicBool::new(is_online),
+            stage: Mutex::new(stage),
+            is_online: AtomicBool::new(start == Start::Online),
             wants_newline: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
             on_disk: AtomicU64::new(0),
             heard_ms: AtomicU64::new(now_ms),
+            counterpart: AtomicU64::new(counterpart),
         }
     }
 
@@ -147,6 +183,43 @@ impl Replica {
         matches!(*self.stage.lock(), Stage::Waiting)
     }
 
+    /// Whether the connection for its snapshot has yet to come.
+    pub fn awaits_channel(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::Beside)
+    }
+
+    /// Whether it takes its snapshot over another connection, or has yet to.
+    pub fn is_beside(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::Beside | Stage::Streaming)
+    }
+
+    /// Whether it has got all that it wanted.
+    pub fn is_done(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::Done)
+    }
+
+    /// Its snapshot has begun over another connection: it gets the log from there on.
+    pub(super) fn begin_stream(&self, channel: u64) {
+        self.counterpart.store(channel, Ordering::Relaxed);
+        *self.stage.lock() = Stage::Streaming;
+    }
+
+    /// It has got its snapshot over another connection.
+    pub(super) fn put_online(&self) {
+        let mut stage = self.stage.lock();
+        if matches!(*stage, Stage::Streaming) {
+            *stage = Stage::Online;
+            self.heard_ms.store(clock::wall_ms(), Ordering::Relaxed);
+            self.is_online.store(true, Ordering::Release);
+            log::notice!("Synchronization with replica {} succeeded", self.name());
+        }
+    }
+
+    /// Something came from it that says nothing but that it is there.
+    pub fn hear(&self, now_ms: u64) {
+        self.heard_ms.store(now_ms, Ordering::Relaxed);
+    }
+
     /// Whether it is being sent a snapshot, and others may have to wait for it to take what there is.
     pub fn is_behind(&self) -> bool {
         match &*self.stage.lock() {
@@ -162,6 +235,8 @@ impl Replica {
             // As Redis says of what a child makes at this time.
             Stage::Sending { ref transfer, .. } if !transfer.is_made() => "wait_bgsave",
             Stage::Sending { .. } => "send_bulk",
+            Stage::Beside => "wait_bgsave",
+            Stage::Streaming => "send_bulk_and_stream",
             Stage::Confirming | Stage::Online => "online",
             Stage::Done => "rdb_transmitted",
         }
@@ -191,15 +266,31 @@ impl Replica {
         match &mut *stage {
             Stage::Sending { is_confirmed, .. } => *is_confirmed = true,
             Stage::Confirming => *stage = Stage::Online,
-            Stage::Waiting | Stage::Online | Stage::Done => {}
+            Stage::Streaming => {
+                // It may say so before we see that the snapshot has gone.
+                drop(stage);
+                self.put_online();
+            }
+            Stage::Waiting | Stage::Beside | Stage::Online | Stage::Done => {}
         }
     }
 
-    /// A snapshot has begun at `offset` of the history `id`. Runs at the cut.
-    pub fn begin(&self, transfer: Arc<Transfer>, id: Id, offset: u64) {
-        let greeting = (!self.is_old)
-            .then(|| Bytes::from(format!("+FULLRESYNC {id} {offset}\r\n").into_bytes()));
+    /// A snapshot has begun at `offset` of the history `id`, with the logical database `db` selected. Runs at the
+    /// cut.
+    pub fn begin(&self, transfer: Arc<Transfer>, id: Id, offset: u64, db: usize) {
+        let greeting = match () {
+            () if self.is_named() => Some(format!("$ENDOFF:{offset} {id} {db} {}\r\n", self.id())),
+            () if self.is_old => None,
+            () => Some(format!("+FULLRESYNC {id} {offset}\r\n")),
+        };
+        let greeting = greeting.map(|text| Bytes::from(text.into_bytes()));
         *self.stage.lock() = Stage::Sending { transfer, greeting, is_confirmed: false };
+    }
+
+    /// Whether it is for a snapshot alone, and the connection for the stream will name it.
+    pub fn is_named(&self) -> bool {
+        let introduction = &self.introduction;
+        introduction.is_channel && introduction.snapshot_only && introduction.stream.is_none()
     }
 
     /// Has it see that we are here, while it waits for what takes long.
@@ -275,7 +366,7 @@ impl Attached {
                             _ => Stage::Online,
                         };
                         drop(stage);
-                        self.finish_snapshot();
+                        self.finish_snapshot(database);
                         Fed::More
                     }
                 }
@@ -284,7 +375,8 @@ impl Attached {
                 self.lag = database.log.lag(replica.id());
                 Fed::All
             }
-            Stage::Online => {
+            Stage::Beside => Fed::All,
+            Stage::Online | Stage::Streaming => {
                 let Ok(left) = database.log.feed(replica.id(), most, reactor, pieces) else {
                     log::warning!("Replica {} needs what is kept no longer.", replica.name());
                     return Fed::Over;
@@ -296,7 +388,7 @@ impl Attached {
         }
     }
 
-    fn finish_snapshot(&self) {
+    fn finish_snapshot(&self, database: &Database) {
         let replica = &*self.replica;
         replica.heard_ms.store(clock::wall_ms(), Ordering::Relaxed);
         if replica.introduction.snapshot_only {
@@ -304,6 +396,9 @@ impl Attached {
                 "RDB transfer completed, rdb only replica ({}) should be disconnected asap",
                 replica.name()
             );
+            if let Some(stream) = replica.introduction.stream {
+                database.replication.primary.put_online(stream);
+            }
             return;
         }
         replica.is_online.store(true, Ordering::Release);

@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::feed::{Parts, Replica};
 use super::new_id;
+use crate::at_rest;
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::log;
@@ -324,7 +325,10 @@ impl FullSync {
         let offset = database.log.cut();
         for replica in replicas {
             transfer.enter(replica.id());
-            replica.begin(Arc::clone(transfer), id, offset);
+            replica.begin(Arc::clone(transfer), id, offset, selected);
+            if replica.introduction.is_channel {
+                primary.begin_channel(database, replica, offset, &self.server.mailboxes);
+            }
             if replica.introduction.snapshot_only {
                 continue;
             }
@@ -352,9 +356,15 @@ impl FullSync {
             return pipe.push(mark.as_bytes().to_vec()).map_err(Broken::Write);
         }
         let mut file = TemporaryFile::create(config).map_err(report)?;
-        self.write(config, content, &mut Spool { file: &mut file.file, transfer })?;
+        // Sealed, if what lies on the disk is to be; on the link it is what it was.
+        let policy = at_rest::policy(config);
+        let mut sealed = policy.create(Spool { file: &mut file.file, transfer }).map_err(report)?;
+        let mut counted = Counted { to: &mut sealed, bytes: 0 };
+        self.write(config, content, &mut counted)?;
+        let length = counted.bytes;
+        sealed.finish().map_err(report)?;
         log::notice!("DB saved on disk");
-        let (mut file, length) = file.reopen().map_err(report)?;
+        let mut file = policy.open(file.reopen().map_err(report)?).map_err(report)?;
         let mut pipe = Pipe(transfer);
         pipe.push(format!("${length}\r\n").into_bytes()).map_err(Broken::Write)?;
         loop {
@@ -427,6 +437,24 @@ impl Write for Spool<'_> {
     }
 }
 
+/// Counts what is written.
+struct Counted<'w, W> {
+    to: &'w mut W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 fn report(error: io::Error) -> Broken {
     log::warning!("Write error saving DB on disk: {error}");
     Broken::Write(error)
@@ -446,11 +474,9 @@ impl TemporaryFile {
         Ok(Self { file, path })
     }
 
-    /// For reading from its beginning, and its length. Nobody else can open it then.
-    fn reopen(self) -> io::Result<(File, u64)> {
-        let file = File::open(&self.path)?;
-        let length = file.metadata()?.len();
-        Ok((file, length))
+    /// For reading from its beginning. Nobody else can open it then.
+    fn reopen(self) -> io::Result<File> {
+        File::open(&self.path)
     }
 }
 

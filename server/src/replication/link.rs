@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use carnelian_keyspace::Segments;
 use carnelian_replication::Id;
+use carnelian_replication::beside::{Offers, Visitor};
 use carnelian_replication::handshake::{Handshake, Introduction, Step, command};
 use carnelian_replication::payload::Payload;
 use carnelian_tls::Connector;
@@ -25,6 +26,7 @@ use super::snapshot::{self, Loaded, OnDisk};
 use super::waits;
 use super::wire::{Socket, Wire};
 use crate::aof;
+use crate::at_rest;
 use crate::clients::{ClientShared, Origin, bits};
 use crate::clock;
 use crate::connection::{Accepted, PrimaryStream, Stream, Whose};
@@ -66,10 +68,10 @@ pub fn acknowledge(database: &Database, out: &mut Vec<u8>) {
     command(out, &words);
 }
 
-struct Link {
-    server: Arc<Server>,
-    database: Arc<Database>,
-    following: Arc<Following>,
+pub(super) struct Link {
+    pub(super) server: Arc<Server>,
+    pub(super) database: Arc<Database>,
+    pub(super) following: Arc<Following>,
 }
 
 impl Link {
@@ -88,6 +90,7 @@ impl Link {
             let pause = match result {
                 Err(reason) => {
                     log::warning!("{reason}");
+                    self.database.replication.failed_links.fetch_add(1, Ordering::Relaxed);
                     // It may be just that what has ended it.
                     let is_moved = switches != self.database.internode.switches();
                     if is_moved { RETRY / 10 } else { RETRY }
@@ -113,7 +116,7 @@ impl Link {
         replica::apply_rules(&self.database, Rules::of(&self.database));
     }
 
-    fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         Duration::from_secs(self.database.config().repl_timeout.into())
     }
 
@@ -134,6 +137,13 @@ impl Link {
                 let (source, received) = synced?;
                 self.stream(wire, source, received)
             }
+            Step::Beside(beside) => {
+                self.following.set_stage(Stage::Sync);
+                let synced = self.full_sync_beside(wire, beside);
+                self.end_transfer();
+                let (wire, source, received) = synced?;
+                self.stream(wire, source, received)
+            }
             Step::Continue(id) => {
                 let source = self.go_on(id)?;
                 log::notice!(
@@ -149,11 +159,21 @@ impl Link {
         let connector = self.connector()?;
         self.following.set_stage(Stage::Connecting);
         log::notice!("MASTER <-> REPLICA sync started");
-        let mut wire = Wire::connect(&self.following, self.timeout())?;
+        let wire = self.open(connector.as_ref(), false)?;
         log::notice!("Non blocking connect for SYNC fired the event.");
+        Ok(wire)
+    }
+
+    /// A connection for the stream, or one for the snapshot beside it.
+    pub(super) fn open(
+        &self,
+        connector: Option<&Connector>,
+        is_beside: bool,
+    ) -> Result<Wire, String> {
+        let mut wire = Wire::connect(&self.following, self.timeout(), is_beside)?;
         if let Some(connector) = connector {
             let failed = |error| format!("TLS handshake with MASTER failed: {error}");
-            wire.secure(&connector).map_err(failed)?;
+            wire.secure(connector).map_err(failed)?;
         }
         Ok(wire)
     }
@@ -184,7 +204,7 @@ impl Link {
     }
 
     /// What makes TLS sessions, if the link is to be one. Files are read anew for each link.
-    fn connector(&self) -> Result<Option<Connector>, String> {
+    pub(super) fn connector(&self) -> Result<Option<Connector>, String> {
         let config = self.database.config();
         let made = config.tls_replication.then(|| self.database.tls.connector(&config));
         made.transpose().map_err(|error| format!("Unable to use TLS with MASTER: {error}"))
@@ -216,6 +236,26 @@ impl Link {
             }
             None => log::notice!("Partial resynchronization not possible (no cached master)"),
         }
+        let Visitor { auth, listening_port, address } = self.visitor();
+        Introduction {
+            auth,
+            listening_port,
+            address,
+            version: REDIS_VERSION.into(),
+            history,
+            // Nodes keep the log for one another.
+            offers: Offers {
+                rdb_channel: config.repl_rdb_channel && self.following.target.is_none(),
+                dual_channel: config.dual_channel_replication_enabled
+                    && self.following.target.is_none(),
+            },
+            is_failover: self.database.replication.primary.failover.lock().is_on(),
+        }
+    }
+
+    /// Who we are.
+    pub(super) fn visitor(&self) -> Visitor {
+        let config = self.database.config();
         let listening_port = match config.replica_announce_port {
             0 if config.tls_replication && config.tls_port != 0 => config.tls_port,
             0 => config.port,
@@ -224,14 +264,7 @@ impl Link {
         // A node is known by its certificate.
         let auth = (!config.masterauth.is_empty() && self.following.target.is_none())
             .then(|| (config.masteruser.clone(), config.masterauth.clone()));
-        Introduction {
-            auth,
-            listening_port,
-            address: config.replica_announce_ip.clone(),
-            version: REDIS_VERSION.into(),
-            history,
-            is_failover: self.database.replication.primary.failover.lock().is_on(),
-        }
+        Visitor { auth, listening_port, address: config.replica_announce_ip.clone() }
     }
 
     /// Comes to the answer to PSYNC.
@@ -278,7 +311,12 @@ impl Link {
     }
 
     /// Takes everything in. The link's number in the log, and what has come behind the snapshot.
-    fn full_sync(&self, wire: &mut Wire, id: Id, offset: u64) -> Result<(u64, Vec<u8>), String> {
+    pub(super) fn full_sync(
+        &self,
+        wire: &mut Wire,
+        id: Id,
+        offset: u64,
+    ) -> Result<(u64, Vec<u8>), String> {
         log::notice!("Full resync from master: {id}:{offset}");
         let payload = self.await_payload(wire)?;
         let transfer = &self.following.transfer;
@@ -360,7 +398,8 @@ impl Link {
     fn load_from_disk(&self, wire: &mut Wire, payload: &Payload) -> Result<Loaded, String> {
         let config = self.database.config();
         wire.begin_payload(false);
-        let mut on_disk = OnDisk::receive(wire, payload, &config.dir)?;
+        let policy = at_rest::policy(&config);
+        let mut on_disk = OnDisk::receive(wire, payload, &config.dir, &policy)?;
         on_disk.keep(&config.dir.join(&config.dbfilename))?;
         self.empty()?;
         wire.beat_from_now();
@@ -371,6 +410,7 @@ impl Link {
         let database = &self.database;
         let length = Some(on_disk.bytes);
         let input = Beating { file: &on_disk.file, wire: &mut *wire };
+        let input = policy.open(input).map_err(|error| failed(error.to_string()))?;
         let loaded = snapshot::load(database, &self.following, input, length);
         wire.end_payload();
         let mut loaded = loaded.map_err(failed)?;

@@ -3,6 +3,8 @@
 //! `primary` and `feed` are about those who follow this database, `replica` and `link` about the one it follows.
 
 pub mod apply;
+mod beside;
+mod channels;
 pub mod failover;
 pub mod feed;
 pub mod full_sync;
@@ -18,7 +20,7 @@ pub mod waits;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use carnelian_replication::{History, Id};
@@ -67,6 +69,8 @@ pub struct Replication {
     pub primary: Primary,
     /// The history is that of the snapshot that the server was started with.
     pub has_resumed: AtomicBool,
+    /// Links to primaries that did not come about, or broke with a reason.
+    pub failed_links: AtomicU64,
     /// Keys that it removes by itself although it follows another.
     pub own_keys: OwnKeys,
     /// The process ends: a link that is lost is not made again.
@@ -83,6 +87,7 @@ impl Default for Replication {
             following: ArcSwapOption::empty(),
             primary: Primary::default(),
             has_resumed: AtomicBool::new(false),
+            failed_links: AtomicU64::new(0),
             own_keys: OwnKeys::default(),
             is_ending: AtomicBool::new(false),
             tenure: Tenure::default(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use carnelian_config::Config;
 use parking_lot::Mutex;
 
+use super::channels::Holds;
 use super::failover::Failover;
 use super::feed::{Parts, Replica};
 use super::waits::Waits;
@@ -49,6 +50,8 @@ pub struct Primary {
     needed: AtomicUsize,
     max_lag: AtomicU64,
     pub failover: Mutex<Failover>,
+    /// What is kept for replicas whose snapshot goes over another connection.
+    pub(super) holds: Holds,
     /// The server ends as soon as all replicas have everything.
     is_parting: AtomicBool,
     /// Writes are held back for that.
@@ -92,7 +95,10 @@ impl Primary {
         }
         self.alone_since_ms.store(clock::wall_ms(), Ordering::Relaxed);
         replica.leave();
-        database.log.detach(replica.id());
+        if !self.holds.outlives(replica.id()) {
+            database.log.detach(replica.id());
+        }
+        self.end_channel_of(replica);
         self.waits.settle(database);
         self.judge(database);
     }
@@ -200,6 +206,7 @@ impl Primary {
         } else {
             self.forget_backlog(database, &config, now_ms);
         }
+        self.let_go_of_holds(database, &config, now_ms);
         self.resize_backlog(database, &config);
         self.set_needs(database, &config);
     }
@@ -239,7 +246,9 @@ impl Primary {
                 if is_cut_off {
                     replica.send_newline();
                 }
-            } else if replica.is_behind() && is_late {
+            } else if is_late
+                && (replica.is_behind() || replica.is_beside() && !self.has_channel(&replica))
+            {
                 log::warning!("Disconnecting timedout replica (full sync): {}", replica.name());
                 replica.client.kill();
             } else {
@@ -284,7 +293,10 @@ impl Primary {
     /// Before the server ends: holds writes back and waits until all replicas have everything, for as long as
     /// `shutdown-timeout` says. False if it is not to end any more.
     pub fn part(&self, database: &Database, patience: Duration) -> bool {
-        let has_all = |replica: &Arc<Replica>| replica.acknowledged() == database.log.end();
+        // Who gets a snapshot alone acknowledges nothing.
+        let has_all = |replica: &Arc<Replica>| {
+            replica.introduction.snapshot_only || replica.acknowledged() == database.log.end()
+        };
         let in_sync = || self.list().iter().all(has_all);
         if patience.is_zero() || !self.is_attended() || in_sync() {
             return true;

@@ -87,12 +87,16 @@ pub struct Transfer {
     pub is_loading: AtomicBool,
     /// The old data are shown meanwhile.
     pub is_beside: AtomicBool,
+    /// What is kept of the stream that comes beside it, and how much that has been at most.
+    pub kept_bytes: AtomicU64,
+    pub kept_bytes_max: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    /// What is to be shut down when the link is to end.
+    /// What is to be shut down when the link is to end: the stream's connection, and one for the snapshot.
     socket: Option<Socket>,
+    beside: Option<Socket>,
     /// There is a link to a node: see [`Following::note_made`].
     made: Option<Option<Serial>>,
     /// The primary's connection on a reactor.
@@ -213,6 +217,15 @@ impl Following {
         }
     }
 
+    /// The same of the connection for the snapshot, if it has one of its own.
+    pub(super) fn keep_beside(&self, socket: Option<Socket>) {
+        let mut state = self.state.lock();
+        state.beside = socket;
+        if self.is_stopped() {
+            close(&mut state);
+        }
+    }
+
     /// The link is a connection of a reactor now.
     pub(super) fn hand_over(&self, client: &Arc<ClientShared>) {
         let mut state = self.state.lock();
@@ -263,7 +276,7 @@ impl Following {
 }
 
 fn close(state: &mut State) {
-    if let Some(socket) = state.socket.take() {
+    for socket in [state.socket.take(), state.beside.take()].into_iter().flatten() {
         // It may be closed already.
         let _ = socket.shut_down();
     }

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use carnelian_keyspace::{Hold, Keyspace, Present, Segments};
 use carnelian_persistence::rdb::file::{self, FileError, FileReader, Observer, Trust};
+use carnelian_persistence::seal::{Output, Policy};
 use carnelian_replication::payload::{Marked, Payload};
 use carnelian_scripting::{Engine, Limits as ScriptLimits, Loading, Restore};
 
@@ -166,7 +167,9 @@ pub fn replace(
 /// A snapshot that was received in a file.
 pub struct OnDisk {
     path: PathBuf,
+    /// It may be sealed.
     pub file: File,
+    /// Of the snapshot itself.
     pub bytes: u64,
     /// What came behind it.
     pub behind: Vec<u8>,
@@ -175,7 +178,12 @@ pub struct OnDisk {
 
 impl OnDisk {
     /// Receives one.
-    pub fn receive(wire: &mut Wire, payload: &Payload, folder: &Path) -> Result<Self, String> {
+    pub fn receive(
+        wire: &mut Wire,
+        payload: &Payload,
+        folder: &Path,
+        policy: &Policy,
+    ) -> Result<Self, String> {
         let name = format!("temp-{}.{}.rdb", clock::wall_ms() / 1000, std::process::id());
         let path = folder.join(name);
         let opened =
@@ -184,13 +192,21 @@ impl OnDisk {
             format!("Opening the temp file needed for MASTER <-> REPLICA synchronization: {error}")
         };
         let file = opened.map_err(opening)?;
-        let mut on_disk = Self { path, file, bytes: 0, behind: Vec::new(), is_kept: false };
-        on_disk.fill(wire, payload)?;
+        let own = file.try_clone().map_err(opening)?;
+        let mut on_disk = Self { path, file: own, bytes: 0, behind: Vec::new(), is_kept: false };
+        let mut output = policy.create(file).map_err(|error| writing(&error))?;
+        on_disk.fill(wire, payload, &mut output)?;
+        output.finish().map_err(|error| writing(&error))?;
         on_disk.file.sync_all().map_err(|error| writing(&error))?;
         Ok(on_disk)
     }
 
-    fn fill(&mut self, wire: &mut Wire, payload: &Payload) -> Result<(), String> {
+    fn fill(
+        &mut self,
+        wire: &mut Wire,
+        payload: &Payload,
+        output: &mut Output<File>,
+    ) -> Result<(), String> {
         let mut buffer = vec![0; 64 << 10];
         let mut marked = match payload {
             Payload::Mark(mark) => Some(Marked::new(*mark)),
@@ -218,7 +234,7 @@ impl OnDisk {
                     None
                 }
             };
-            self.file.write_all(&out).map_err(|error| writing(&error))?;
+            output.write_all(&out).map_err(|error| writing(&error))?;
             self.bytes += out.len() as u64;
             if SYNC_BYTES <= self.bytes - synced {
                 self.file.sync_data().map_err(|error| writing(&error))?;

@@ -92,6 +92,8 @@ pub struct Wire {
     pub is_encrypted: bool,
     /// There, what is read and written goes through it.
     pub secured: Option<Secured>,
+    /// It is for the snapshot alone: signs of life go over the other connection.
+    is_beside: bool,
     following: Arc<Following>,
     timeout: Duration,
     /// Since when the line is awaited that is being read.
@@ -106,8 +108,13 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects to the server that is followed.
-    pub fn connect(following: &Arc<Following>, timeout: Duration) -> Result<Self, String> {
+    /// Connects to the server that is followed. `is_beside`: for the snapshot alone, while another connection is for
+    /// the stream.
+    pub fn connect(
+        following: &Arc<Following>,
+        timeout: Duration,
+        is_beside: bool,
+    ) -> Result<Self, String> {
         let failed = |error: &io::Error| format!("Unable to connect to MASTER: {error}");
         let addresses = (following.host.as_str(), following.port)
             .to_socket_addrs()
@@ -119,7 +126,7 @@ impl Wire {
                     let own = stream.local_addr().map_err(|it| failed(&it))?;
                     stream.set_nodelay(true).map_err(|it| failed(&it))?;
                     let (stream, addresses) = (Socket::Tcp(stream), (address, own));
-                    return Self::over(following, stream, addresses, timeout)
+                    return Self::over(following, stream, addresses, timeout, is_beside)
                         .map_err(|it| failed(&it));
                 }
                 Err(error) => last = error,
@@ -138,7 +145,7 @@ impl Wire {
             DialledSocket::Pair(stream) => Socket::Pair(stream),
             DialledSocket::Plain(stream) => Socket::Tcp(stream),
         };
-        let mut wire = Self::over(following, stream, dialled.addresses, timeout)?;
+        let mut wire = Self::over(following, stream, dialled.addresses, timeout, false)?;
         wire.is_encrypted = dialled.own_serial.is_some();
         Ok(wire)
     }
@@ -148,12 +155,17 @@ impl Wire {
         stream: Socket,
         addresses: (SocketAddr, SocketAddr),
         timeout: Duration,
+        is_beside: bool,
     ) -> io::Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
-        following.keep(stream.try_clone().ok());
+        match is_beside {
+            true => following.keep_beside(stream.try_clone().ok()),
+            false => following.keep(stream.try_clone().ok()),
+        }
         Ok(Self {
             stream,
+            is_beside,
             addresses,
             is_encrypted: false,
             secured: None,
@@ -195,7 +207,7 @@ impl Wire {
     /// From now on what is read is the snapshot.
     pub fn begin_payload(&mut self, beats: bool) {
         self.window = (Instant::now(), 0);
-        self.beaten = beats.then(Instant::now);
+        self.beaten = (beats && !self.is_beside).then(Instant::now);
         self.counted_bytes = 0;
     }
 
@@ -214,7 +226,18 @@ impl Wire {
 
     /// Begins to beat, whatever is read meanwhile.
     pub fn beat_from_now(&mut self) {
-        self.beaten = Some(Instant::now());
+        self.beaten = (!self.is_beside).then(Instant::now);
+    }
+
+    /// What comes of the stream within `patience`, appended to `into`: how much. Nothing is no error.
+    pub fn collect(&mut self, into: &mut [u8], patience: Duration) -> io::Result<Option<usize>> {
+        self.beat()?;
+        match self.receive(into, patience) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => Ok(Some(count)),
+            Err(error) if is_slow(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -168,6 +168,9 @@ impl Service {
                 }
             } else {
                 position = parsed.position;
+                if start < position {
+                    self.hear(connection);
+                }
             }
             if let Some(link) = &mut connection.session.primary {
                 // Empty lines behind the last command.
@@ -188,6 +191,14 @@ impl Service {
             if quota == 0 {
                 return (position, Stop::Quota);
             }
+        }
+    }
+
+    /// Empty lines have come, and nothing else: so a replica shows that it is there while it loads.
+    #[cold]
+    fn hear(&self, connection: &Connection) {
+        if let Some(attached) = &connection.session.attached {
+            attached.replica.hear(self.worker.clock.now_ms());
         }
     }
 

@@ -10,226 +10,25 @@ use tokio::net::TcpStream;
 use super::super::hello::{self, Progress};
 use super::forge::{Client, Server, Shown, World, world};
 use super::*;
+use greetings::{Greeting, Names, greeting, record, rows};
 
-/// A greeting to be bent. As it comes it is good, as far as a greeting can be.
-#[derive(Clone)]
-struct Greeting {
-    version: u16,
-    session_id: Vec<u8>,
-    suites: Vec<u16>,
-    versions: Option<Vec<u16>>,
-    protocols: Option<Vec<Vec<u8>>>,
-    name: Option<Vec<u8>>,
-    /// Further extensions.
-    more: Vec<(u16, Vec<u8>)>,
-}
+#[path = "../../../../tests/harness/greetings.rs"]
+mod greetings;
 
-impl Greeting {
-    fn good() -> Self {
-        Self {
-            version: 0x0303,
-            session_id: Vec::new(),
-            suites: vec![0x1301, 0x1302, 0xc030, 0xc02f, 0x00ff],
-            versions: Some(vec![0x0304, 0x0303]),
-            protocols: Some(vec![Plane::Data.alpn().to_vec()]),
-            name: Some(world().identity(1, Plane::Data).server_name().into_bytes()),
-            more: vec![(0xff01, vec![0])],
-        }
+/// What is asked for: this node, or others.
+fn asked() -> Names {
+    let name = |world: &World, uid| world.identity(uid, Plane::Data).server_name();
+    Names {
+        node: name(world(), 1),
+        other_node: name(world(), 2),
+        other_cluster: name(&World::new(), 1),
     }
-
-    /// The message without a record around it.
-    fn message(&self) -> Vec<u8> {
-        let mut body = self.version.to_be_bytes().to_vec();
-        body.extend([0x55; 32]);
-        body.extend(short(&self.session_id));
-        body.extend(long(&words(&self.suites)));
-        body.extend([1, 0]);
-        let mut extensions = Vec::new();
-        let mut add = |kind: u16, body: &[u8]| {
-            extensions.extend(kind.to_be_bytes());
-            extensions.extend(long(body));
-        };
-        if let Some(name) = &self.name {
-            add(0, &long(&[&[0], &long(name)[..]].concat()));
-        }
-        if let Some(protocols) = &self.protocols {
-            add(16, &long(&protocols.iter().flat_map(|one| short(one)).collect::<Vec<_>>()));
-        }
-        if let Some(versions) = &self.versions {
-            add(43, &short(&words(versions)));
-        }
-        add(10, &long(&words(&[0x001d, 0x0017]))); // groups
-        add(13, &long(&words(&[0x0804, 0x0401]))); // signatures
-        add(23, &[]); // extended master secret
-        add(51, &long(&[&words(&[0x001d])[..], &long(&[9; 32])].concat())); // key share
-        for (kind, body) in &self.more {
-            add(*kind, body);
-        }
-        if !extensions.is_empty() {
-            body.extend(long(&extensions));
-        }
-        let mut message = vec![1, 0];
-        message.extend(long(&body));
-        message
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        record(0x16, &self.message())
-    }
-}
-
-fn words(all: &[u16]) -> Vec<u8> {
-    all.iter().flat_map(|word| word.to_be_bytes()).collect()
-}
-
-fn short(bytes: &[u8]) -> Vec<u8> {
-    [&[bytes.len() as u8], bytes].concat()
-}
-
-fn long(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
-}
-
-fn record(kind: u8, body: &[u8]) -> Vec<u8> {
-    [&[kind, 3, 1][..], &long(body)].concat()
-}
-
-/// The same greeting with something changed.
-fn greeting(change: impl FnOnce(&mut Greeting)) -> Vec<u8> {
-    let mut greeting = Greeting::good();
-    change(&mut greeting);
-    greeting.bytes()
-}
-
-struct Row {
-    name: &'static str,
-    sent: Vec<u8>,
-    expected: &'static str,
-    /// The last byte of the alert, 0 where nothing is answered.
-    alert: u8,
-}
-
-#[rustfmt::skip]
-fn rows() -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut add = |name, sent: Vec<u8>, expected, alert| {
-        rows.push(Row { name, sent, expected, alert });
-    };
-
-    // Not TLS.
-    add("RESP", b"*1\r\n$4\r\nPING\r\n".to_vec(), "not TLS but RESP", 0);
-    add("an inline command", b"PING\r\n".to_vec(), "not TLS but text", 0);
-    add("a replica in the clear", b"PSYNC ? -1\r\n".to_vec(), "not TLS but text", 0);
-    add("HTTP GET", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), "not TLS but an HTTP request", 0);
-    add("HTTP POST", b"POST /v1/bdbs HTTP/1.1\r\n\r\n".to_vec(), "not TLS but an HTTP request", 0);
-    add("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), "not TLS but an HTTP request", 0);
-    add("SSH", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), "not TLS but text", 0);
-    add("zeros", vec![0; 100], "not TLS but something unknown", 0);
-    add("garbage", (0..200).map(|place| (place * 151 + 201) as u8).collect(), "not TLS but something unknown", 0);
-    add("a handshake of no version", vec![0x16, 9, 9, 0, 4, 1, 0, 0, 0], "not TLS but something unknown", 0);
-    add("application data first", record(0x17, b"hello"), "begins no handshake", 0);
-    add("an alert first", record(0x15, &[2, 40]), "begins no handshake", 0);
-    add("SSL 2", vec![0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10], "offers SSLv2 at best", 70);
-
-    // Versions.
-    let old = |version| greeting(|g| {
-        g.version = version;
-        g.versions = None;
-        g.more.clear();
-    });
-    add("SSL 3", old(0x0300), "offers SSL 3 at best", 70);
-    add("TLS 1.0", old(0x0301), "offers TLS 1.0 at best", 70);
-    add("TLS 1.1", old(0x0302), "offers TLS 1.1 at best", 70);
-    add("TLS 1.1 in the new way", greeting(|g| g.versions = Some(vec![0x0302, 0x0301])), "offers TLS 1.1 at best", 70);
-    add("a draft of TLS 1.3", greeting(|g| g.versions = Some(vec![0x7f1c])), "no known version", 70);
-    add("no version", greeting(|g| g.versions = Some(vec![])), "no known version", 70);
-    add("a version of one byte", greeting(|g| { g.versions = None; g.more.push((43, vec![1, 3])); }), "damaged TLS", 50);
-
-    // Suites.
-    let suites = |suites: &'static [u16]| greeting(|g| g.suites = suites.to_vec());
-    let old_suites = |suites: &'static [u16]| greeting(|g| {
-        g.versions = None;
-        g.suites = suites.to_vec();
-    });
-    let none = "none of the cipher suites";
-    add("ChaCha20 in TLS 1.3", suites(&[0x1303]), none, 40);
-    add("CCM in TLS 1.3", suites(&[0x1304, 0x1305]), none, 40);
-    add("TLS 1.3 with suites of TLS 1.2", suites(&[0xc02f, 0xc030]), none, 40);
-    add("ChaCha20 in TLS 1.2", old_suites(&[0xcca8]), none, 40);
-    add("ECDSA in TLS 1.2", old_suites(&[0xc02b, 0xc02c]), none, 40);
-    add("CBC", old_suites(&[0xc027, 0xc028, 0xc013, 0xc014]), none, 40);
-    add("no forward secrecy", old_suites(&[0x009c, 0x009d, 0x002f]), none, 40);
-    add("finite fields", old_suites(&[0x009e, 0x009f]), none, 40);
-    add("RC4, DES and no encryption", old_suites(&[0x0004, 0x0005, 0x000a, 0x0001, 0x0002]), none, 40);
-    add("anonymous", old_suites(&[0x00a6, 0xc018]), none, 40);
-    add("TLS 1.2 with suites of TLS 1.3", old_suites(&[0x1301, 0x1302]), none, 40);
-    add("no suite", suites(&[]), none, 40);
-
-    // Planes and nodes.
-    let protocols = |all: &[&[u8]]| {
-        let all = all.iter().map(|one| one.to_vec()).collect();
-        greeting(|g| g.protocols = Some(all))
-    };
-    add("no ALPN", greeting(|g| g.protocols = None), "which plane it wants (no ALPN)", 120);
-    add("an empty ALPN", protocols(&[]), "which plane it wants (no ALPN)", 120);
-    add("HTTP by ALPN", protocols(&[b"h2"]), "wants 'h2', which is no plane", 120);
-    add("another version of the plane", protocols(&[b"carnelian-data/2"]), "'carnelian-data/2', which is no plane", 120);
-    add("capitals in ALPN", protocols(&[b"Carnelian-Data/1"]), "no plane", 120);
-    add("NUL in ALPN", protocols(&[b"carnelian-data/1\0"]), "carnelian-data/1\\u{0}', which is no plane", 120);
-    add("both planes", protocols(&[Plane::Control.alpn(), Plane::Data.alpn()]), "several protocols", 120);
-    add("a plane and more", protocols(&[Plane::Data.alpn(), b"h2"]), "several protocols", 120);
-    add("no server name", greeting(|g| g.name = None), "which node it wants (no server name)", 112);
-    let name = |name: String| greeting(|g| g.name = Some(name.into_bytes()));
-    add("another node", name(world().identity(2, Plane::Data).server_name()), "has reached node 1", 112);
-    add("another cluster's node", name(World::new().identity(1, Plane::Data).server_name()), "has reached node 1", 112);
-    add("a host name", name("localhost".into()), "wants 'localhost' and has reached node 1", 112);
-    add("a wildcard", name("*.carnelian.internal".into()), "wants '*.carnelian.internal'", 112);
-    add("an escape sequence", name("\u{1b}[2J\n".into()), "wants '\\u{1b}[2J\\n'", 112);
-    add("two server names", greeting(|g| {
-        g.name = None;
-        let two = [&[0][..], &long(b"a"), &[0], &long(b"b")].concat();
-        g.more.push((0, long(&two)));
-    }), "damaged TLS", 50);
-
-    // What nobody of ours does.
-    add("resuming a TLS 1.3 session", greeting(|g| g.more.push((41, vec![0; 80]))), "tries to resume", 47);
-    add("resuming by ticket", greeting(|g| g.more.push((35, vec![7; 100]))), "tries to resume", 47);
-    add("resuming by session id", greeting(|g| {
-        g.versions = None;
-        g.session_id = vec![7; 32];
-    }), "tries to resume", 47);
-    add("early data", greeting(|g| g.more.push((42, vec![]))), "sends early data", 47);
-    add("renegotiating", greeting(|g| g.more = vec![(0xff01, short(&[7; 12]))]), "tries to renegotiate", 47);
-    add("data after the greeting", [greeting(|_| {}), record(0x17, b"early")].concat(), "before it is answered", 10);
-    add("two greetings", [greeting(|_| {}), greeting(|_| {})].concat(), "before it is answered", 10);
-
-    // Damage.
-    add("an oversize record", [&[0x16, 3, 1, 0xff, 0xff][..], &[1, 0, 0xff, 0xf0]].concat(), "record of 65535 bytes", 22);
-    add("a greeting of 1 MB", record(0x16, &[1, 0x10, 0, 0, 3, 3]), "more than 16384 bytes", 22);
-    add("an empty record", record(0x16, &[]), "damaged TLS: an empty record", 50);
-    add("a server's greeting", record(0x16, &[2, 0, 0, 2, 3, 3]), "does not begin with a greeting", 50);
-    add("a finish first", record(0x16, &[20, 0, 0, 12, 0]), "does not begin with a greeting", 50);
-    add("an alert in between", [record(0x16, &[1, 0, 1, 0]), record(0x15, &[1, 0])].concat(), "another record within", 50);
-    add("a greeting of nothing", record(0x16, &[1, 0, 0, 0]), "ends where it should not", 50);
-    let mut cut = Greeting::good().message();
-    cut.truncate(60);
-    cut[3] = 56;
-    add("a greeting cut short", record(0x16, &cut), "ends where it should not", 50);
-    add("an extension too long", greeting(|g| g.more.push((16, vec![0xff, 0xff, 1]))), "ends where it should not", 50);
-    let tiny: Vec<u8> = vec![1, 0, 0x3f, 0xff].into_iter().chain([0; 9000]).flat_map(|byte| record(0x16, &[byte])).collect();
-    add("a byte per record", tiny, "more than 16384 bytes", 22);
-
-    // What passes the first look.
-    add("an extension twice", greeting(|g| g.more.push((23, vec![]))), "", 0);
-    add("no key share", greeting(|g| g.more.push((51, vec![]))), "", 0);
-    add("no signature algorithms", greeting(|g| g.more.push((13, vec![0, 0]))), "", 0);
-    rows
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_greetings_are_refused_and_told_why() {
     let mut listening = Listening::start(world().node(1)).await;
-    let rows = rows();
+    let rows = rows(&asked());
     assert!(60 <= rows.len(), "{}", rows.len());
     for row in &rows {
         let mut socket = TcpStream::connect(listening.address).await.unwrap();
@@ -258,7 +57,7 @@ async fn the_greeting_of_the_table_is_good_but_for_what_its_rows_change() {
     let mut listening = Listening::start(world().node(1)).await;
     for versions in [Some(vec![0x0304]), None] {
         let mut socket = TcpStream::connect(listening.address).await.unwrap();
-        socket.write_all(&greeting(|g| g.versions = versions)).await.unwrap();
+        socket.write_all(&greeting(&asked(), |g| g.versions = versions)).await.unwrap();
         assert_eq!(socket.read_u8().await.unwrap(), 0x16, "a server's greeting");
         // In the middle of a handshake there may still come anything.
         socket.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
@@ -266,7 +65,7 @@ async fn the_greeting_of_the_table_is_good_but_for_what_its_rows_change() {
         assert_eq!(refusal.kind(), RefusalKind::Malformed, "{refusal}");
 
         let mut socket = TcpStream::connect(listening.address).await.unwrap();
-        socket.write_all(&Greeting::good().bytes()).await.unwrap();
+        socket.write_all(&Greeting::good(&asked()).bytes()).await.unwrap();
         socket.read_u8().await.unwrap();
         drop(socket);
         assert_eq!(listening.result().await.unwrap_err().kind(), RefusalKind::Lost);
@@ -278,7 +77,7 @@ async fn silence_is_bounded_wherever_it_begins() {
     let limit = Duration::from_millis(300);
     let impatient = Settings { handshake_limit: limit, ..Settings::default() };
     let mut listening = Listening::start(world().node_with(1, impatient.clone())).await;
-    let whole = Greeting::good().bytes();
+    let whole = Greeting::good(&asked()).bytes();
     let half = &whole[..whole.len() / 2];
     for sent in [&b""[..], &whole[..1], &whole[..5], half, &whole[..whole.len() - 1], &whole] {
         let mut socket = TcpStream::connect(listening.address).await.unwrap();
@@ -310,7 +109,7 @@ async fn silence_is_bounded_wherever_it_begins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_leave_are_not_waited_for() {
     let mut listening = Listening::start(world().node(1)).await;
-    for sent in [&b""[..], &Greeting::good().bytes()[..40]] {
+    for sent in [&b""[..], &Greeting::good(&asked()).bytes()[..40]] {
         let mut socket = TcpStream::connect(listening.address).await.unwrap();
         socket.write_all(sent).await.unwrap();
         drop(socket);
@@ -474,7 +273,7 @@ async fn sessions_are_never_offered_for_resuming() {
 
 #[test]
 fn no_bytes_make_the_reader_of_greetings_stumble() {
-    let whole = Greeting::good().bytes();
+    let whole = Greeting::good(&asked()).bytes();
     assert!(matches!(hello::read(&whole), Ok(Progress::Whole(_))));
     for length in 0..whole.len() {
         assert!(matches!(hello::read(&whole[..length]), Ok(Progress::Unfinished)), "{length}");
@@ -489,7 +288,7 @@ fn no_bytes_make_the_reader_of_greetings_stumble() {
     }
     assert!(20 < refused);
     // In pieces it is the same greeting.
-    let message = Greeting::good().message();
+    let message = Greeting::good(&asked()).message();
     let pieces: Vec<u8> = message.chunks(7).flat_map(|piece| record(0x16, piece)).collect();
     assert!(matches!(hello::read(&pieces), Ok(Progress::Whole(_))));
 }
