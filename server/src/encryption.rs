@@ -27,6 +27,15 @@ pub struct Encryption {
 }
 
 impl Encryption {
+    /// None, for a database that nobody connects to.
+    pub fn none() -> Self {
+        Self {
+            acceptor: ArcSwapOption::empty(),
+            provided: ArcSwapOption::empty(),
+            folder: PathBuf::new(),
+        }
+    }
+
     /// Reads or makes what the configuration asks for. Making keys takes some tenths of a second.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         Self::in_folder(config, &config.dir)

@@ -6,8 +6,11 @@ use std::path::Path;
 const REST: &str = "server/admin/tests/rest";
 const HERE: &str = "tests/behaviour";
 
-/// A check, and where it is made: folder, file, tests.
-const CHECKS: &[(&str, &[(&str, &str, &[&str])])] = &[
+/// Folder, file, tests.
+type Place = (&'static str, &'static str, &'static [&'static str]);
+
+/// A check, and where it is made.
+const CHECKS: &[(&str, &[Place])] = &[
     (
         "A fresh node tells of itself alone; it becomes a cluster once, which asks for credentials",
         &[(

@@ -49,6 +49,7 @@ mod replication_sentinel;
 mod replication_tls;
 mod roles;
 mod same_port;
+mod script_debug;
 mod scripts;
 mod sets;
 mod snapshots;

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,26 @@ pub struct Member {
     /// Where other nodes connect: TLS, and what needs a ticket.
     pub internode_port: u16,
     pub plain_port: u16,
+}
+
+/// Asks the server that has its data in a folder, over its local socket: for who asks beside others.
+#[track_caller]
+pub fn ask(folder: &Path, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    try_ask(folder, method, path, body).expect("an answer of the admin socket")
+}
+
+fn try_ask(folder: &Path, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+    let mut socket = UnixStream::connect(folder.join("admin.sock")).ok()?;
+    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    socket.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, serde_json::from_str(body).unwrap_or_default()))
 }
 
 impl Member {
@@ -81,17 +102,7 @@ impl Member {
     }
 
     fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let mut socket = UnixStream::connect(self.server.folder().join("admin.sock")).ok()?;
-        socket.set_read_timeout(Some(PATIENCE)).ok()?;
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
-        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-        socket.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, serde_json::from_str(body).unwrap_or_default()))
+        try_ask(self.server.folder(), method, path, body)
     }
 
     #[track_caller]

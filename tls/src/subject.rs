@@ -39,7 +39,7 @@ impl Subject {
             }
         }
         // What reads a name up to a NUL would see another one than was signed.
-        alternatives.retain(is_whole);
+        alternatives.retain(|name| is_whole(name));
         Ok(Self {
             common_name: single(subject.iter_common_name()),
             organization: single(subject.iter_organization()),
@@ -70,10 +70,10 @@ fn single<'a>(mut all: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> O
 }
 
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
-    attribute.as_str().ok().map(str::to_owned).filter(is_whole)
+    attribute.as_str().ok().map(str::to_owned).filter(|name| is_whole(name))
 }
 
-fn is_whole(name: &String) -> bool {
+fn is_whole(name: &str) -> bool {
     !name.contains('\0')
 }
 

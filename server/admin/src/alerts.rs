@@ -72,7 +72,7 @@ impl View<'_> {
             }
             "cluster_ca_cert_about_to_expire" => {
                 let ends =
-                    state.authorities.last().and_then(|authority| end_of(&authority.certificate));
+                    state.signing_authority().and_then(|authority| end_of(&authority.certificate));
                 let left = ends.map(|at| (at - self.now_s) as f64 / DAY_S);
                 let on = left.zip(threshold).is_some_and(|(left, threshold)| left < threshold);
                 found(on, json!({"days_left": left.map(f64::floor)}))
@@ -175,7 +175,7 @@ impl View<'_> {
                 rotation.is_alarming(threshold)
             };
             if alarming {
-                names.push(certificate.name.name());
+                names.push(certificate.name.as_str());
             }
         }
         let on = !names.is_empty();

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use carnelian_cluster::state::{
-    AddNode, Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State, Time,
+    AddNode, Authority, Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State, Time,
 };
 use carnelian_cluster::{Admission, Control};
 use carnelian_tls::certificates::CertificateTable;
@@ -77,6 +77,9 @@ pub trait Live: Send + Sync + 'static {
 
     /// Certificates for a member's requests, as PEM, in their order.
     fn sign(&self, node: NodeUid, requests: String) -> Waiting<'_, Result<Vec<String>, Refused>>;
+
+    /// A new authority for certificates between nodes, its key sealed.
+    fn new_authority(&self) -> Waiting<'_, Result<Authority, Refused>>;
 
     /// The figures of a member, this one or another; none if they cannot be had now.
     fn figures(&self, node: NodeUid) -> Waiting<'_, Option<Figures>>;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use carnelian_admin::{Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Waiting};
 use carnelian_cluster::state::{
-    AddNode, DatabaseUid, NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey,
+    AddNode, Authority, DatabaseUid, NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey,
 };
 use carnelian_cluster::{Admission, Handler};
 use carnelian_tls::certificates::CertificateTable;
@@ -67,6 +67,19 @@ impl Live for NodeLive {
         let member = Arc::clone(&self.member);
         Box::pin(async move {
             member.control.sign(node, &requests).await.map_err(|error| error.refusal())
+        })
+    }
+
+    fn new_authority(&self) -> Waiting<'_, Result<Authority, Refused>> {
+        let member = Arc::clone(&self.member);
+        Box::pin(async move {
+            let state = member.control.state();
+            let cluster = state.cluster.as_ref().ok_or_else(no_key)?.id.clone();
+            let now = member.control.now();
+            let made =
+                tokio::task::spawn_blocking(move || member.keys.new_authority(&cluster, now));
+            let made = made.await.map_err(|error| internal(&error))?;
+            made.map_err(|error| internal(&error))
         })
     }
 

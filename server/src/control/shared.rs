@@ -9,9 +9,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State, Time, TlsVersion,
+    CertificateName, ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State,
+    Time, TlsVersion,
 };
-use carnelian_tls::certificates::{self, CertificateTable, Names, Shared};
+use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::internode::SealKey;
 use carnelian_tls::{AdminSettings, ClientAuthority, MinVersion};
 use rustls::pki_types::CertificateDer;
@@ -64,11 +65,7 @@ pub fn to_state(
         let shared = SharedCertificate {
             certificate,
             key: sealed,
-            managed_by: match managed_by {
-                certificates::ManagedBy::Cluster => ManagedBy::Cluster,
-                certificates::ManagedBy::Customer => ManagedBy::Customer,
-                certificates::ManagedBy::ClientCa => ManagedBy::ClientCa,
-            },
+            managed_by,
             not_after: Time(u64::try_from(not_after).unwrap_or(0) * 1000),
             changed: Time(clock::wall_ms()),
         };
@@ -81,8 +78,8 @@ pub fn to_state(
 fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
     let mut all = Vec::new();
     for (name, shared) in &state.shared_certificates {
-        let name: certificates::CertificateName = name.parse()?;
-        if name.kind() == certificates::Kind::Internal {
+        let name: CertificateName = name.parse()?;
+        if name.is_internal() {
             continue;
         }
         let private = match &shared.key {
@@ -95,11 +92,7 @@ fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
         };
         all.push(Shared {
             name,
-            managed_by: match shared.managed_by {
-                ManagedBy::Cluster => certificates::ManagedBy::Cluster,
-                ManagedBy::Customer => certificates::ManagedBy::Customer,
-                ManagedBy::ClientCa => certificates::ManagedBy::ClientCa,
-            },
+            managed_by: shared.managed_by,
             certificate: shared.certificate.clone(),
             key: private,
         });
@@ -164,12 +157,12 @@ fn put_into_effect(member: &Member, state: &State) -> Result<()> {
 /// Has a database speak TLS with its clients as the cluster says, and show them what has been provided for that;
 /// without it, each has certificates of this node's own making.
 pub fn encrypt(member: &Member, state: &State, database: &Database) -> Result<()> {
-    let proxy = member.table.get(certificates::CertificateName::Proxy);
+    let proxy = member.table.get(CertificateName::Proxy);
     let default = ClusterSettings::default();
     let settings = state.cluster.as_ref().map_or(&default, |cluster| &cluster.settings);
     let is_default = settings.data_cipher_list == default.data_cipher_list;
     let asked = Asked {
-        certificate: proxy.filter(|it| it.managed_by() == certificates::ManagedBy::Customer),
+        certificate: proxy.filter(|it| it.managed_by() == ManagedBy::Customer),
         only_newest: settings.min_data_tls_version == TlsVersion::V13,
         ciphers: if is_default { String::new() } else { settings.data_cipher_list.clone() },
         ciphersuites: settings.data_cipher_suites_tls_1_3.join(":"),

@@ -54,7 +54,10 @@ pub fn of_first(database: &Database, process: &Config) -> DatabasePatch {
 pub fn save_base(folder: &Path, settings: &DatabaseSettings) -> Result<()> {
     let path = base_file(folder);
     let new = path.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec_pretty(settings)?)
+    // The one secret in it: nothing is compared with that.
+    let settings =
+        DatabaseSettings { authentication_admin_pass: String::new(), ..settings.clone() };
+    std::fs::write(&new, serde_json::to_vec_pretty(&settings)?)
         .and_then(|()| std::fs::rename(&new, &path))
         .with_context(|| format!("Can't write {}", path.display()))
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use carnelian_cluster::state::{
-    ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome, SharedCertificate,
-    State, Time,
+    AUTHORITY_NAME, ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome,
+    SharedCertificate, State, Time,
 };
 use carnelian_tls::CertificateInfo;
 use carnelian_tls::certificates::{CertificateError, Kind, Provided, Shared};
@@ -59,7 +59,7 @@ pub const ROUTES: &[Route] = &[
 fn show(admin: &Admin, request: &Request) -> Reply {
     let table = admin.live.certificates();
     let mut wire = Map::new();
-    for name in carnelian_tls::certificates::CertificateName::ALL {
+    for name in CertificateName::ALL {
         let Some(certificate) = table.get(name).filter(|_| name.kind() != Kind::Internal) else {
             continue;
         };
@@ -175,7 +175,14 @@ pub fn end_of(pem: &str) -> Option<i64> {
 async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
     let name = text(&request.object()?, "name")?;
     let action = action_id()?;
-    let change = Change::RotateCertificates { name, action: action.clone() };
+    let change = match name.as_deref() {
+        // Without a name it is the leaves alone.
+        Some(AUTHORITY_NAME) => {
+            let authority = Box::new(admin.live.new_authority().await?);
+            Change::ReplaceAuthority { authority, action: action.clone() }
+        }
+        _ => Change::RotateCertificates { name, action: action.clone() },
+    };
     let action = match admin.change(change).await? {
         Outcome::Action(begun) => begun,
         _ => action,
@@ -193,7 +200,11 @@ async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
 
 async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
     let name = request.parameter("name");
-    let name = CertificateName::parse(name).ok_or_else(|| {
+    if name == AUTHORITY_NAME {
+        admin.change(Change::KeepAuthority).await?;
+        return Ok(Answer::empty());
+    }
+    let name: CertificateName = name.parse().map_err(|_| {
         Refusal::not_found("unknown_certificate", format!("There is no certificate {name:?}"))
     })?;
     admin.change(Change::DropCertificate(name)).await?;
@@ -208,16 +219,11 @@ fn status(admin: &Admin, _: &Request) -> Reply {
 }
 
 fn row(state: &State, certificate: &Certificate, now_s: i64) -> Value {
-    let plane = certificate
-        .name
-        .name()
-        .parse::<carnelian_tls::certificates::CertificateName>()
-        .map_or("client", |name| name.plane());
     let rotation = Rotation::of(state, certificate, now_s);
     let mut row = json!({
-        "name": certificate.name.name(),
+        "name": certificate.name.as_str(),
         "node_uid": certificate.node_uid.0,
-        "plane": plane,
+        "plane": certificate.name.plane(),
         "managed_by": certificate.managed_by,
         "subject": certificate.subject,
         "issuer": certificate.issuer,

@@ -93,7 +93,7 @@ pub fn document(state: &State) -> Result<Value, Refusal> {
         .ok_or_else(|| Refusal::new(503, "not_bootstrapped", "There is no cluster yet"))?;
     let mut wire = serde_json::to_value(&cluster.settings).unwrap_or_default();
     let shared = |name: CertificateName| {
-        let found = state.shared_certificates.get(name.name());
+        let found = state.shared_certificates.get(name.as_str());
         found.map_or(String::new(), |found| found.certificate.clone())
     };
     let suites = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";

@@ -29,8 +29,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::apply::SYSTEM_RESERVED_PORTS;
 pub use action::{Action, ActionId, ActionKind, ActionStatus, Detail, Object};
-pub use authority::{Authority, SealedKey};
-pub use certificate::{Certificate, CertificateName, ManagedBy, SharedCertificate};
+pub use authority::{AUTHORITY_NAME, Authority, Replacement, SealedKey};
+pub use carnelian_tls::certificates::{CertificateName, ManagedBy};
+pub use certificate::{Certificate, SharedCertificate};
 pub use change::{
     AddNode, Change, CreateCluster, CreateUser, Outcome, PasswordChange, Refused, UserPatch,
 };
@@ -112,8 +113,10 @@ pub struct State {
     pub certificates: Vec<Certificate>,
     /// Certificates that every node serves, with their keys sealed under the cluster's key.
     pub shared_certificates: BTreeMap<String, SharedCertificate>,
-    /// The internode authorities: the one that signs is the last.
+    /// The internode authorities: one, or behind it the one that is to take its place.
     pub authorities: Vec<Authority>,
+    #[serde(default)]
+    pub replacement: Option<Replacement>,
     pub actions: BTreeMap<ActionId, Action>,
     /// The newest last, at most [`EVENTS_MAX`].
     pub events: Vec<Event>,

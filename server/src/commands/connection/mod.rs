@@ -135,6 +135,7 @@ fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     session.protocol = Protocol::Resp2;
     session.reply = ReplyMode::On;
     session.no_touch = false;
+    session.debugging = None;
     session.log_out();
     let (shared, database) = (&session.shared, &session.database);
     shared.protocol.store(Protocol::Resp2.version(), Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! Making a change, or refusing it.
 
 mod actions;
+mod authorities;
 mod certificates;
 mod databases;
 mod names;
@@ -104,8 +105,11 @@ impl State {
             }
             Change::SetCertificates(certificates) => self.set_certificates(certificates, at),
             Change::DropCertificate(name) => self.drop_certificate(name, at),
-            Change::AddAuthority(authority) => self.add_authority(authority, at),
-            Change::DropOldAuthority => self.drop_old_authority(at),
+            Change::ReplaceAuthority { authority, action } => {
+                self.replace_authority(*authority, action, at)
+            }
+            Change::KeepAuthority => self.keep_authority(at),
+            Change::ReportTrust { node, report } => self.report_trust(node, report, at),
 
             Change::Note { kind, severity, fields } => {
                 self.note(at, &kind, severity, fields);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use carnelian_tls::internode::{Plane, Report};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -27,7 +28,12 @@ fn certificate() -> SharedCertificate {
 }
 
 fn authority(name: &str) -> Authority {
-    Authority { certificate: name.to_owned(), key: SealedKey(vec![1]), created: AT }
+    Authority {
+        fingerprint: name.to_owned(),
+        certificate: name.to_owned(),
+        key: SealedKey(vec![1]),
+        created: AT,
+    }
 }
 
 fn new_cluster() -> CreateCluster {
@@ -734,14 +740,84 @@ fn shared_certificates_are_replaced_all_or_none() {
     refused(&state, rotate, 403, "unsupported_rotation");
 }
 
+fn replace_authority(name: &str, id: &str) -> Change {
+    Change::ReplaceAuthority { authority: Box::new(authority(name)), action: action(id) }
+}
+
+/// A node that trusts these and shows certificates of that one.
+fn trust(node: u32, trusts: &[&str], shows: &str) -> Change {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let report = Report {
+        trusts: names(trusts),
+        can_sign: names(&["first", "second"]),
+        leaves: Plane::ALL.map(|plane| (plane, shows.to_owned())).into(),
+        old_links: 0,
+    };
+    Change::ReportTrust { node: NodeUid(node), report }
+}
+
+fn trusted(state: &State) -> Vec<&str> {
+    state.trusted_authorities().into_iter().map(|it| it.fingerprint.as_str()).collect()
+}
+
 #[test]
-fn authorities_overlap_two_at_a_time() {
-    let mut state = cluster(1);
-    refused(&state, Change::DropOldAuthority, 409, "no_rotation_running");
-    state.apply(Change::AddAuthority(authority("second")), AT).unwrap();
-    refused(&state, Change::AddAuthority(authority("third")), 409, "rotation_running");
-    state.apply(Change::DropOldAuthority, AT).unwrap();
+fn another_authority_takes_over_as_nodes_report_and_who_leaves_holds_nobody_up() {
+    let mut state = cluster(3);
+    refused(&state, Change::KeepAuthority, 409, "no_rotation_running");
+    refused(&state, replace_authority("first", "r"), 409, "authority_exists");
+    state.apply(report(3, NodeStatus::Down), AT).unwrap();
+    refused(&state, replace_authority("second", "r"), 400, "not_all_nodes_updated");
+    state.apply(report(3, NodeStatus::Active), AT).unwrap();
+    state.apply(replace_authority("second", "r"), AT).unwrap();
+    refused(&state, replace_authority("third", "s"), 409, "action_running");
+    // Certificates are rotated as ever.
+    let rotate = Change::RotateCertificates { name: None, action: action("leaves") };
+    state.apply(rotate, AT).unwrap();
+
+    let both = ["first", "second"];
+    let signer = |state: &State| state.signing_authority().unwrap().fingerprint.clone();
+    let step = |state: &State| state.actions[&action("r")].step.clone();
+    for node in 1..=3 {
+        assert_eq!((trusted(&state), &*signer(&state)), (both.to_vec(), "first"));
+        state.apply(trust(node, &both, "first"), AT).unwrap();
+    }
+    assert_eq!((&*signer(&state), &*step(&state)), ("second", "new_signs"));
+    refused(&state, Change::KeepAuthority, 409, "rotation_too_far");
+    state.apply(trust(1, &both, "second"), AT).unwrap();
+    state.apply(trust(2, &both, "second"), AT).unwrap();
+    // The third is away. What it shows is trusted for as long as it is a member.
+    state.apply(report(3, NodeStatus::Down), AT).unwrap();
+    assert_eq!((trusted(&state), &*step(&state)), (both.to_vec(), "new_signs"));
+    state.apply(Change::RemoveNode { node: NodeUid(3), action: action("x") }, AT).unwrap();
+    state.apply(Change::FinishAction { action: action("x"), error: None }, AT).unwrap();
+    assert_eq!((trusted(&state), &*step(&state)), (vec!["second"], "leaves_renewed"));
+    // Who joins in between reports too.
+    state.apply(add_node("10.0.0.4"), AT).unwrap();
+    state.apply(trust(1, &["second"], "second"), AT).unwrap();
+    state.apply(trust(2, &["second"], "second"), AT).unwrap();
+    assert_eq!(state.authorities.len(), 2);
+    state.apply(trust(4, &["second"], "second"), AT).unwrap();
     assert_eq!(state.authorities, [authority("second")]);
+    assert!(state.replacement.is_none());
+    assert_eq!(state.actions[&action("r")].status, ActionStatus::Completed);
+    assert_eq!(state.apply(trust(1, &both, "first"), AT), Ok(Outcome::Unchanged));
+}
+
+#[test]
+fn another_authority_can_be_given_up_until_it_signs() {
+    let mut state = cluster(2);
+    state.apply(replace_authority("second", "r"), AT).unwrap();
+    state.apply(trust(1, &["first", "second"], "first"), AT).unwrap();
+    state.apply(Change::KeepAuthority, AT).unwrap();
+    assert_eq!(state.apply(Change::KeepAuthority, AT), Ok(Outcome::Unchanged));
+    assert_eq!(state.actions[&action("r")].status, ActionStatus::Failed);
+    assert_eq!(trusted(&state), ["first"]);
+    refused(&state, replace_authority("third", "s"), 409, "action_running");
+    for node in [1, 2] {
+        state.apply(trust(node, &["first"], "first"), AT).unwrap();
+    }
+    assert_eq!(state.authorities, [authority("first")]);
+    state.apply(replace_authority("third", "s"), AT).unwrap();
 }
 
 #[test]
@@ -824,6 +900,11 @@ fn any_change() -> impl Strategy<Value = Change> {
     let database = || (0..4_u32).prop_map(DatabaseUid);
     let id = || (0..40_u32).prop_map(|number| ActionId(format!("a{number}")));
     let name = || prop::sample::select(vec!["a", "b", "c", "", "no good"]);
+    let subset = || {
+        let names = vec!["first", "a", "b"];
+        prop::sample::subsequence(names, 0..=3)
+            .prop_map(|names| names.into_iter().map(str::to_owned).collect())
+    };
     let wire = || {
         (
             name(),
@@ -883,7 +964,15 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => id().prop_map(|action| Change::RotateCertificates { name: None, action }),
         1 => (database(), any::<bool>())
             .prop_map(|(database, stopped)| Change::SetTraffic { database, stopped }),
-        1 => Just(Change::DropOldAuthority),
+        1 => (id(), name()).prop_map(|(action, name)| Change::ReplaceAuthority {
+            authority: Box::new(authority(name)),
+            action,
+        }),
+        1 => Just(Change::KeepAuthority),
+        6 => (node(), subset(), subset(), name()).prop_map(|(node, trusts, can_sign, shows)| {
+            let leaves = Plane::ALL.map(|plane| (plane, shows.to_owned())).into();
+            Change::ReportTrust { node, report: Report { trusts, can_sign, leaves, old_links: 0 } }
+        }),
         1 => Just(Change::Tidy),
     ]
 }
@@ -907,7 +996,8 @@ fn check(state: &State) {
     }
     assert!(state.nodes.len() <= NODES_MAX && !state.nodes.is_empty());
     assert!(state.removed_nodes.iter().all(|node| !state.is_member(*node)));
-    assert!(!state.authorities.is_empty());
+    assert!(!state.trusted_authorities().is_empty() && state.signing_authority().is_some());
+    assert_eq!(state.authorities.len(), if state.replacement.is_some() { 2 } else { 1 });
 }
 
 proptest! {
