@@ -26,6 +26,7 @@ pub mod databases;
 pub mod dispatch;
 pub mod effects;
 pub mod encryption;
+pub mod endpoint;
 pub mod eviction;
 mod expire;
 mod features;

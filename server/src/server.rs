@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::blocking::Waiter;
 use crate::clients::ClientIds;
 use crate::database::Database;
+use crate::endpoint::Endpoints;
 use crate::internode::Internode;
 use crate::listener::{Change, Listener};
 use crate::mailbox::{Mailbox, Message};
@@ -37,6 +38,8 @@ pub struct Server {
     pub watch: Watch,
     /// What it has to do with other nodes of its cluster.
     pub internode: Internode,
+    /// Where clients of databases come in whose primary is elsewhere.
+    pub endpoints: Endpoints,
     pub oom_score: OomScore,
     /// `rename-command` lines, for the registry.
     pub renames: Vec<Line>,
@@ -127,6 +130,7 @@ impl Server {
             reclaimer,
             watch: Watch::begin(),
             internode: Internode::default(),
+            endpoints: Endpoints::default(),
             oom_score: OomScore::default(),
             renames,
             changing: Mutex::default(),

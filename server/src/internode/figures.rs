@@ -31,13 +31,15 @@ pub enum NotLetIn {
     NoTicket,
     #[error(transparent)]
     BadTicket(#[from] BadTicket),
+    #[error("the pass it showed was never handed out, or has been used, or is another's")]
+    BadPass,
     #[error("the database {0} has too many links")]
     TooMany(u32),
     #[error("nobody here speaks '{0}'")]
     UnknownPlane(String),
 }
 
-const REASONS: [&str; 14] = [
+const REASONS: [&str; 15] = [
     "busy",
     "slow",
     "lost",
@@ -52,6 +54,7 @@ const REASONS: [&str; 14] = [
     "ticket_foreign",
     "too_many",
     "unknown_plane",
+    "bad_pass",
 ];
 
 impl NotLetIn {
@@ -72,6 +75,7 @@ impl NotLetIn {
             Self::BadTicket(BadTicket::Foreign) => 11,
             Self::TooMany(_) => 12,
             Self::UnknownPlane(_) => 13,
+            Self::BadPass => 14,
         }
     }
 }
@@ -190,6 +194,7 @@ mod tests {
             BadTicket::Foreign.into(),
             NotLetIn::TooMany(1),
             NotLetIn::UnknownPlane("x".into()),
+            NotLetIn::BadPass,
         ];
         let figures = Figures::default();
         for reason in &all {
