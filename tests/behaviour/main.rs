@@ -20,6 +20,7 @@ mod crash;
 mod debug;
 mod dump;
 mod eviction;
+mod forwarding;
 mod frozen_time;
 mod geo;
 mod hashes;

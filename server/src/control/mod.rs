@@ -5,6 +5,7 @@
 //! - [`join`] makes it a member of the cluster of others.
 //! - [`reconcile`] compares the databases there are with those of the state, and tells when they agree.
 //! - [`duties`] tells how far each database is, and keeps a primary that is cut off from taking writes.
+//! - [`forward`] leads clients to the nodes where databases are served.
 //! - [`leaves`] looks after the certificates between nodes; [`shared`] after those that all nodes show.
 //! - [`live`] is what the REST interface sees of the process.
 //!
@@ -13,6 +14,7 @@
 
 mod command;
 mod duties;
+mod forward;
 mod found;
 mod host;
 mod https;
@@ -41,6 +43,7 @@ use carnelian_tls::internode::{SealKey, Store};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::endpoint;
 use crate::listener::{Acceptor as Socket, Endpoints, Listeners};
 use crate::log;
 use crate::server::Server;
@@ -58,8 +61,11 @@ pub const DIRECTIVES: [DirectiveId; 4] = [
     DirectiveId::cluster_join,
 ];
 
+pub use forward::{hold_first, is_first_elsewhere};
+
 /// The control plane on this node, while the server runs.
 pub struct ControlPlane {
+    server: Arc<Server>,
     runtime: Option<Runtime>,
     local_socket: PathBuf,
     /// Keeps the port.
@@ -104,7 +110,8 @@ pub fn start(server: &Arc<Server>, is_port_asked_for: bool) -> Result<Option<Con
             log::warning!("Going on without the control plane: {error:#}");
         }
     });
-    Ok(Some(ControlPlane { runtime: Some(runtime), local_socket, _listeners: listeners }))
+    let server = Arc::clone(server);
+    Ok(Some(ControlPlane { server, runtime: Some(runtime), local_socket, _listeners: listeners }))
 }
 
 impl Drop for ControlPlane {
@@ -112,6 +119,7 @@ impl Drop for ControlPlane {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        self.server.endpoints.close_all();
         let _ = std::fs::remove_file(&self.local_socket);
     }
 }
@@ -195,6 +203,8 @@ impl Member {
         let keys = Arc::new(Keys::open(&folder)?);
         control.use_keys(Arc::clone(&keys));
         server.internode.register(plane::NAME, Arc::new(plane::Answers(control.clone())));
+        let passes = endpoint::PassPlane(Arc::clone(&server));
+        server.internode.register(endpoint::NAME, Arc::new(passes));
         let store = Store::open(&folder)?;
         let table = Arc::new(CertificateTable::open(&folder)?);
         shared::ensure(&table, &folder, &control.state())?;

@@ -33,14 +33,10 @@ pub const NAME: &str = "forward/1";
 
 /// A client that has come through another node.
 pub struct Hosted {
-    node: NodeUid,
+    pub(super) node: NodeUid,
+    /// Its link is.
+    pub(super) is_encrypted: bool,
     moves: mpsc::Sender<Move>,
-}
-
-impl Hosted {
-    pub fn node(&self) -> NodeUid {
-        self.node
-    }
 }
 
 /// Another link is to take the place of a client's.
@@ -155,13 +151,10 @@ async fn seat(
 }
 
 /// Whether a client may come in, to which database, and how often others have had to go.
-fn admit(
-    server: &Server,
-    ask: Ask,
-    visitor: &Visitor,
-) -> Result<(Arc<Database>, u64), Answer> {
+fn admit(server: &Server, ask: Ask, visitor: &Visitor) -> Result<(Arc<Database>, u64), Answer> {
     let later = |reason: &str| Answer::Later(format!("database {}: {reason}", ask.database));
-    let database = server.database(ask.database).map_err(|error| Answer::Later(error.to_string()))?;
+    let database =
+        server.database(ask.database).map_err(|error| Answer::Later(error.to_string()))?;
     let primacy = database.endpoint.primacy();
     let primacy = primacy.ok_or_else(|| later("this node is not its primary"))?;
     if primacy.epoch < ask.epoch {
@@ -203,6 +196,15 @@ struct Place {
     client: u64,
 }
 
+impl Place {
+    /// Links are exchanged for such over TLS only.
+    fn is_encrypted_now(&self) {
+        if let Some(hosted) = self.database.endpoint.hosted.lock().get_mut(&self.client) {
+            hosted.is_encrypted = true;
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.database.endpoint.hosted.lock().remove(&self.client);
@@ -237,7 +239,7 @@ fn take_in(
     });
     shared.tls.store(is_tls, Ordering::Relaxed);
     let (sender, moves) = mpsc::channel(1);
-    database.endpoint.hosted.lock().insert(shared.id, Hosted { node, moves: sender });
+    database.endpoint.hosted.lock().insert(shared.id, Hosted { node, is_encrypted, moves: sender });
     let how = if is_encrypted { "over TLS" } else { "not encrypted" };
     log::verbose!("Accepted {} through node {node}, {how}", shared.address);
     let place = Place { database: Arc::clone(database), client: shared.id };
@@ -255,7 +257,7 @@ fn take_in(
 
 /// Passes on between a client's link and its reactor until either ends.
 async fn host(seated: Seated, link: BoxStream) {
-    let Seated { place: _place, ours, mut moves } = seated;
+    let Seated { place, ours, mut moves } = seated;
     let mut passage = Passage::new(Box::new(ours), link, ServerSide::Near);
     let mut coming: Option<oneshot::Receiver<BoxStream>> = None;
     let mut next = None;
@@ -263,7 +265,10 @@ async fn host(seated: Seated, link: BoxStream) {
         let is_still = coming.is_none() && next.is_none();
         tokio::select! {
             outcome = passage.run() => match (outcome, next.take()) {
-                (Outcome::Moved, Some(link)) => passage.go_on(link),
+                (Outcome::Moved, Some(link)) => {
+                    passage.go_on(link);
+                    place.is_encrypted_now();
+                }
                 _ => break,
             },
             Some(Move { prepared, link }) = moves.recv(), if is_still => {
@@ -386,8 +391,7 @@ impl PassPlane {
         let Some(port) = channel.plain_addresses().first().map(|address| address.port()) else {
             return later("there is no port for links that are not encrypted");
         };
-        let pass: Option<Ticket> =
-            server.endpoints.passes.hand_out(ask, visitor, Instant::now());
+        let pass: Option<Ticket> = server.endpoints.passes.hand_out(ask, visitor, Instant::now());
         match pass {
             Some(pass) => Some(format!("{PASS}{port} {}", hex(&pass)).into_bytes()),
             None => later("too many passes have been handed out"),

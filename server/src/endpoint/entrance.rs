@@ -11,11 +11,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use carnelian_config::Config;
 use carnelian_tls::internode::Signal;
 use carnelian_tls::{Admission, TLS_REFUSED, TransitEncryption};
 use parking_lot::Mutex;
@@ -34,6 +35,7 @@ use super::passage::{BoxStream, Outcome, Passage, ServerSide};
 use super::visitor::{Visitor, shown};
 use crate::connection::{Refusal, Stream};
 use crate::database::Database;
+use crate::databases::DatabaseSpec;
 use crate::encryption::Encryption;
 use crate::internode::NodeTarget;
 use crate::listener::{Acceptor, Endpoints as Places, Kind, ListenError, Listeners, reason};
@@ -84,10 +86,15 @@ pub enum House {
     /// As the database on this node says, which is a replica.
     Shared(Arc<Database>),
     /// There is none here.
-    Own { settings: Arc<Settings>, encryption: Encryption },
+    Own { spec: Box<DatabaseSpec>, settings: Arc<Settings>, encryption: Encryption },
 }
 
 impl House {
+    pub fn own(spec: DatabaseSpec, config: &Config, encryption: Encryption) -> Self {
+        let settings = Arc::new(Settings::new(config));
+        Self::Own { spec: Box::new(spec), settings, encryption }
+    }
+
     fn settings(&self) -> Arc<Settings> {
         match self {
             Self::Shared(database) => database.settings.load_full(),
@@ -122,6 +129,7 @@ pub struct Entrance {
 struct Doors {
     listeners: Listeners,
     tasks: Vec<AbortHandle>,
+    try_again_at: Option<std::time::Instant>,
 }
 
 /// A client that has come in.
@@ -152,6 +160,20 @@ impl Entrance {
         matches!(**self.house.load(), House::Shared(_))
     }
 
+    /// Whether clients are met as this says, by no database here.
+    pub fn is_furnished_by(&self, wanted: &DatabaseSpec) -> bool {
+        matches!(&**self.house.load(), House::Own { spec, .. } if **spec == *wanted)
+    }
+
+    /// When its port is to be tried again, if it could not be had.
+    pub fn try_again_at(&self) -> Option<std::time::Instant> {
+        self.doors.lock().try_again_at
+    }
+
+    pub fn set_try_again_at(&self, at: Option<std::time::Instant>) {
+        self.doors.lock().try_again_at = at;
+    }
+
     pub fn route(&self) -> Option<Route> {
         self.routes.borrow().clone()
     }
@@ -172,7 +194,7 @@ impl Entrance {
         self.inside.load(Ordering::Relaxed)
     }
 
-    /// Whether it has doors of its own.
+    /// Whether it has doors of its own, and they are open.
     pub fn is_open(&self) -> bool {
         !self.doors.lock().listeners.is_empty()
     }
@@ -340,11 +362,7 @@ impl Entrance {
     }
 
     /// Tries until the primary has let the client in, or it is time to give up. What the client is told then.
-    async fn reach(
-        &self,
-        server: &Server,
-        visitor: &Visitor,
-    ) -> Result<(Reached, Route), Vec<u8>> {
+    async fn reach(&self, server: &Server, visitor: &Visitor) -> Result<(Reached, Route), Vec<u8>> {
         let mut routes = self.routes.subscribe();
         let until = Instant::now() + REACH_TIME;
         let mut last = "nobody is its primary".to_owned();

@@ -68,15 +68,21 @@ impl DatabaseEndpoint {
         *self.primacy.lock() = primacy;
     }
 
+    pub fn is_primary(&self) -> bool {
+        self.primacy().is_some()
+    }
+
     fn primacy(&self) -> Option<Primacy> {
         *self.primacy.lock()
     }
 
-    /// How many clients have come through other nodes, by node.
-    pub fn hosted(&self) -> BTreeMap<NodeUid, usize> {
+    /// How many clients have come through other nodes, by node, and how many of them over TLS.
+    pub fn hosted(&self) -> BTreeMap<NodeUid, (usize, usize)> {
         let mut counts = BTreeMap::new();
         for hosted in self.hosted.lock().values() {
-            *counts.entry(hosted.node()).or_default() += 1;
+            let (all, encrypted) = counts.entry(hosted.node).or_insert((0, 0));
+            *all += 1;
+            *encrypted += usize::from(hosted.is_encrypted);
         }
         counts
     }

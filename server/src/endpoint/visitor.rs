@@ -32,9 +32,18 @@ const ADDRESS_CHARS_MAX: usize = 160;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Opening {
     /// The document of a [`Visitor`] of so many bytes follows.
-    Forward { ask: Ask, bytes: usize },
-    Pass { ask: Ask, ticket: Ticket },
-    Move { ask: Ask, client: u64 },
+    Forward {
+        ask: Ask,
+        bytes: usize,
+    },
+    Pass {
+        ask: Ask,
+        ticket: Ticket,
+    },
+    Move {
+        ask: Ask,
+        client: u64,
+    },
 }
 
 /// Who asks, and for which database.
