@@ -147,8 +147,11 @@ fn a_database_is_used_through_every_node_with_encryption_and_without_and_switche
         let mut again = database.clients(&nodes);
         again.iter_mut().for_each(|client| drop(client.expect("PING", "+PONG")));
         let how = if on { 1 } else { 0 };
-        let through = again[0].info("endpoint_from0");
-        assert!(through.ends_with(&format!(",clients=1,tls={how}")), "{through}");
+        let ends = Instant::now() + PATIENCE;
+        while !again[0].info("endpoint_from0").ends_with(&format!(",clients=1,tls={how}")) {
+            assert!(Instant::now() < ends, "{}", again[0].info("endpoint_from0"));
+            sleep(Duration::from_millis(10));
+        }
         use_it(&nodes, &database, "c");
         sleep(Duration::from_secs(4));
         again.iter_mut().for_each(|client| drop(client.expect("GET c0", "0")));
@@ -198,6 +201,32 @@ fn a_database_is_used_through_every_node_with_encryption_and_without_and_switche
     work.join().unwrap();
     clients[0].expect("RPUSH awaited x", ":1");
     clients[1].expect_next("[awaited x]");
+    for (place, client) in clients.iter_mut().enumerate() {
+        client.expect("CLIENT GETNAME", &format!("at{place}"));
+    }
+
+    // Certificates are replaced on both sides, and clients stay where they are.
+    let links = |client: &mut Client| -> Vec<String> {
+        let info = client.call("INFO internode").text();
+        let lines = info.lines().filter(|line| line.contains("plane=data,direction=incoming"));
+        lines.map(|line| line.split("own_serial=").nth(1).unwrap().to_owned()).collect()
+    };
+    let before: Vec<String> = links(&mut clients[0])
+        .iter()
+        .flat_map(|it| it.split(",peer_serial=").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert!(4 <= before.len(), "{before:?}");
+    nodes[1].change("PUT", "/v1/cluster/certificates/rotate", &json!({}));
+    let ends = Instant::now() + PATIENCE;
+    loop {
+        let now = links(&mut clients[0]);
+        if now.iter().all(|link| before.iter().all(|serial| !link.contains(serial))) {
+            break;
+        }
+        assert!(Instant::now() < ends, "{before:?} {now:?}");
+        clients.iter_mut().for_each(|client| drop(client.expect("INCR kept", "?")));
+        sleep(Duration::from_millis(20));
+    }
     for (place, client) in clients.iter_mut().enumerate() {
         client.expect("CLIENT GETNAME", &format!("at{place}"));
     }

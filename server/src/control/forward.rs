@@ -8,13 +8,17 @@
 //! A port that cannot be had on a node that has nothing of the database is no reason to refuse the database: the node
 //! goes without, says so, and tries again.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use carnelian_cluster::state::{Database as Described, DatabaseSettings, DatabaseUid, State};
-use carnelian_tls::internode::NodeUid as NodeName;
+use carnelian_cluster::Handler;
+use carnelian_cluster::state::{
+    Database as Described, DatabaseSettings, DatabaseUid, NodeUid, State,
+};
+use carnelian_tls::internode::{Direction, NodeUid as NodeName, Plane};
 
 use super::{Member, spec};
 use crate::database::Database;
@@ -217,5 +221,52 @@ fn mark(server: &Server, is_elsewhere: bool) {
     };
     if let Err(error) = done {
         log::warning!("{}: {error}", path.display());
+    }
+}
+
+/// What nodes tell one another of the certificate that they show, so that clients' links are made anew.
+const CERTIFICATE: &str = "data-certificate";
+const ASK_TIME: Duration = Duration::from_secs(2);
+/// Between two looks after links on which an old certificate was shown.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Has clients' links be exchanged for others when certificates have been replaced: those that this node has made by
+/// their owners here, those that it has taken by the nodes that made them. Goes on until the process ends.
+pub async fn keep_links_new(member: Arc<Member>) {
+    let of = Arc::downgrade(&member);
+    let heed: Handler = Arc::new(move |node, body| {
+        let member = of.upgrade();
+        Box::pin(async move {
+            let member = member.ok_or("it is being closed")?;
+            let node = NodeName::new(node.0).ok_or("0 is no node")?;
+            let serial = String::from_utf8(body).map_err(|error| error.to_string())?;
+            member.server.endpoints.heed_certificate(node, serial);
+            Ok(Vec::new())
+        })
+    });
+    member.control.answer(CERTIFICATE, heed);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(channel) = member.server.internode.channel() else { continue };
+        let node = &channel.node;
+        let serial = node.credential(Plane::Data).serial().clone();
+        let mut makers = BTreeSet::new();
+        for link in node.links().outdated(Plane::Data, &serial) {
+            match link.direction {
+                Direction::Incoming => {
+                    makers.insert(link.peer.identity.node.get());
+                }
+                // Links to primaries are made anew elsewhere, and do not mind.
+                Direction::Outgoing => {
+                    node.links().remake(link.id);
+                }
+            }
+        }
+        for maker in makers.into_iter().map(NodeUid) {
+            let body = serial.to_string().into_bytes();
+            if let Err(error) = member.control.ask(maker, CERTIFICATE, body, ASK_TIME).await {
+                log::debug!("Node {maker} was not told of the new certificate: {error}");
+            }
+        }
     }
 }

@@ -183,6 +183,7 @@ async fn run(
     }
     tokio::spawn(duties::watch(Arc::clone(&member)));
     live::answer_others(&member);
+    tokio::spawn(forward::keep_links_new(Arc::clone(&member)));
     tokio::spawn(leaves::watch(Arc::clone(&member)));
     tokio::spawn(shared::follow(Arc::clone(&member)));
     reconcile::follow(member).await;

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use carnelian_tls::internode::{Frames, Link, NodeUid, Plane, Serial, Signal};
+use carnelian_tls::internode::{Frames, Link, NodeUid, Plane, Signal};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -88,8 +88,8 @@ pub struct Reached {
 }
 
 pub struct Secured {
-    /// The certificate that was shown to the other end.
-    pub own_serial: Serial,
+    /// The certificate that the other end has shown.
+    pub peer_serial: String,
     /// Told when the link is to be made anew.
     pub signal: watch::Receiver<Signal>,
 }
@@ -168,7 +168,7 @@ async fn encrypted(
     let connector = channel.connector();
     let connecting = connector.connect(address, target.node, Plane::Data);
     let mut link: Link = connecting.await.map_err(|refusal| later(target, &refusal))?;
-    let secured = Secured { own_serial: link.own_serial().clone(), signal: link.signal() };
+    let secured = Secured { peer_serial: link.peer().serial.to_string(), signal: link.signal() };
     let welcome = open(target, &mut link, opening, document).await?;
     Ok(Reached { stream: Box::new(link), secured: Some(secured), welcome })
 }

@@ -7,6 +7,7 @@
 //! A client stays for as long as the primary it was sent to is the primary. When another is named the connection
 //! ends, and the client's next one leads there.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use carnelian_config::Config;
-use carnelian_tls::internode::Signal;
+use carnelian_tls::internode::{NodeUid, Signal};
 use carnelian_tls::{Admission, TLS_REFUSED, TransitEncryption};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
@@ -403,6 +404,7 @@ impl Entrance {
             entrance: self,
             server,
             routes: self.routes.subscribe(),
+            shown: server.endpoints.shown.subscribe(),
             passage: Passage::new(client, stream, ServerSide::Far),
             route,
             client: welcome.client,
@@ -413,6 +415,7 @@ impl Entrance {
         };
         // What has changed since the route was taken is seen at once.
         stay.routes.mark_changed();
+        stay.shown.mark_changed();
         stay.run().await;
     }
 }
@@ -422,6 +425,7 @@ struct Stay<'a> {
     entrance: &'a Entrance,
     server: &'a Arc<Server>,
     routes: watch::Receiver<Option<Route>>,
+    shown: watch::Receiver<BTreeMap<NodeUid, String>>,
     passage: Passage,
     route: Route,
     /// Its number at the primary, and how often clients there had been disconnected when it came.
@@ -449,7 +453,7 @@ enum Moving {
 impl Stay<'_> {
     async fn run(&mut self) {
         loop {
-            let Self { passage, routes, moving, secured, ends_at, .. } = self;
+            let Self { passage, routes, shown, moving, secured, ends_at, .. } = self;
             let told = secured.as_mut().map(|secured| &mut secured.signal);
             let is_still = matches!(moving, Moving::No);
             tokio::select! {
@@ -462,6 +466,11 @@ impl Stay<'_> {
                 changed = routes.changed() => {
                     if changed.is_err() || !self.heed() {
                         return;
+                    }
+                }
+                Ok(()) = shown.changed(), if is_still => {
+                    if self.is_outdated() {
+                        self.begin_to_move();
                     }
                 }
                 () = remade(told), if is_still => self.begin_to_move(),
@@ -497,6 +506,14 @@ impl Stay<'_> {
         true
     }
 
+    /// The other end shows another certificate by now.
+    fn is_outdated(&mut self) -> bool {
+        let shown = self.shown.borrow_and_update();
+        let now = shown.get(&self.route.target.node);
+        let known = self.secured.as_ref().map(|secured| &secured.peer_serial);
+        now.zip(known).is_some_and(|(now, known)| now != known)
+    }
+
     fn begin_to_move(&mut self) {
         if !matches!(self.moving, Moving::No | Moving::Later(_)) {
             return;
@@ -517,6 +534,8 @@ impl Stay<'_> {
         let Reached { stream, secured, .. } = reached;
         self.passage.go_on(stream);
         self.secured = secured;
+        // It may have changed once more.
+        self.shown.mark_changed();
         self.server.endpoints.moved.fetch_add(1, Ordering::Relaxed);
     }
 }

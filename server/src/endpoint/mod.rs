@@ -24,6 +24,7 @@ use arc_swap::ArcSwapOption;
 use carnelian_tls::internode::NodeUid;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::watch;
 
 pub use self::arrival::{Hosted, NAME, PassPlane};
 pub use self::entrance::{Entrance, House, Incoming, Route};
@@ -96,6 +97,8 @@ pub struct Endpoints {
     /// By the uid of their database.
     entrances: Mutex<BTreeMap<u32, Arc<Entrance>>>,
     passes: Passes,
+    /// The certificate for data that each node shows now, as far as it has said so.
+    shown: watch::Sender<BTreeMap<NodeUid, String>>,
     paths: Arc<Paths>,
     /// Clients that were sent on, and of those how many links were exchanged.
     sent_on: AtomicU64,
@@ -156,6 +159,14 @@ impl Endpoints {
     pub fn close_all(&self) {
         let all = std::mem::take(&mut *self.entrances.lock());
         all.values().for_each(|entrance| entrance.close());
+    }
+
+    /// A node shows this certificate: links on which it has shown another are to be made anew.
+    pub fn heed_certificate(&self, node: NodeUid, serial: String) {
+        self.shown.send_if_modified(|shown| {
+            let before = shown.insert(node, serial);
+            before.as_ref() != shown.get(&node)
+        });
     }
 
     /// Passes for links that are not encrypted let nobody in any more.
