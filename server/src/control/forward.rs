@@ -84,7 +84,12 @@ pub fn lead(
     entrance.lead(route(state, described)?);
     if let Some(here) = &here {
         here.endpoint.set_primacy(None);
+        let is_new = here.endpoint.entrance().is_none();
         here.endpoint.divert(Some(Arc::clone(&entrance)));
+        if is_new && replica.is_none() {
+            // What they are connected to is nobody's any more.
+            server.disconnect_clients(uid)?;
+        }
     }
     if uid == FIRST {
         mark(server, true);

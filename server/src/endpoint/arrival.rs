@@ -11,10 +11,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use carnelian_tls::internode::{ControlPlane, Frames, Link, NodeUid};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::dial::watch_over;
 use super::passage::{BoxStream, Outcome, Passage, ServerSide};
 use super::visitor::{Answer, Ask, Opening, VISITOR_BYTES_MAX, Visitor, Welcome};
 use crate::clients::Origin;
@@ -111,8 +113,14 @@ async fn seat(
     over: Over,
 ) -> Result<(), NotLetIn> {
     let (mut link, is_encrypted): (BoxStream, bool) = match over {
-        Over::Tls(link) => (link, true),
-        Over::Plain(socket) => (Box::new(socket), false),
+        Over::Tls(link) => {
+            watch_over(&link.socket());
+            (link, true)
+        }
+        Over::Plain(socket) => {
+            watch_over(&SockRef::from(&socket));
+            (Box::new(socket), false)
+        }
     };
     let seated = match admit(server, ask, &visitor) {
         Ok((database, disconnects)) => {
@@ -330,6 +338,7 @@ async fn exchange(
     })
     .await?;
     if is_there {
+        watch_over(&link.socket());
         // Whoever was to take it may just have ended.
         let _ = handed.send(Box::new(link));
     }

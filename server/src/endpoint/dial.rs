@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use carnelian_tls::internode::{Frames, Link, NodeUid, Plane, Signal};
 use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
@@ -168,6 +169,7 @@ async fn encrypted(
     let connector = channel.connector();
     let connecting = connector.connect(address, target.node, Plane::Data);
     let mut link: Link = connecting.await.map_err(|refusal| later(target, &refusal))?;
+    watch_over(&link.socket());
     let secured = Secured { peer_serial: link.peer().serial.to_string(), signal: link.signal() };
     let welcome = open(target, &mut link, opening, document).await?;
     Ok(Reached { stream: Box::new(link), secured: Some(secured), welcome })
@@ -181,8 +183,17 @@ async fn plain(
     let connecting = in_time(TcpStream::connect(address)).await;
     let mut socket = connecting.map_err(|error| later(target, &error))?;
     let _ = socket.set_nodelay(true);
+    watch_over(&SockRef::from(&socket));
     let welcome = open(target, &mut socket, opening, b"").await?;
     Ok(Reached { stream: Box::new(socket), secured: None, welcome })
+}
+
+/// Has a link end whose other end is silent for good: most clients are, most of the time, so nothing else
+/// would tell. Without this it works all the same.
+pub fn watch_over(socket: &SockRef<'_>) {
+    let idle = Duration::from_secs(15);
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(idle / 3).with_retries(3);
+    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 /// Says whose link it is, and waits until that is taken.
