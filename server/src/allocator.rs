@@ -24,6 +24,14 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Jemalloc;
 
+/// What jemalloc reads when it begins, under the name that it looks for: memory is asked for in huge
+/// pages wherever the kernel has them (`madvise` or `always`). With millions of keys nearly every
+/// look-up misses the TLB otherwise. Redis advises against them because a snapshot's `fork` would copy
+/// whole huge pages; there is no fork here. `disable-thp` turns them off for the process.
+#[used]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static CONF: &[u8; 11] = b"thp:always\0";
+
 /// Bytes that the program holds: what Redis calls `used_memory`.
 ///
 /// The sum of what all threads last published, with the caller's own balance as it is now: a few

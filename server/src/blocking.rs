@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use carnelian_commands::{CommandError, Effect, OnTimeout, Wait};
 use carnelian_keyspace::SegmentSet;
 use carnelian_resp::{Protocol, Writer};
+use smallvec::SmallVec;
 
 use crate::acl::{self, User};
 use crate::clients::ClientShared;
@@ -23,6 +24,9 @@ use crate::replication::waits::Awaited;
 use crate::session::{Session, Worker};
 use crate::waiters::Key;
 
+/// Most replies to those who have waited are no longer: a key, and an element of moderate size.
+const USUAL_REPLY: usize = 256;
+
 const WAITING: u8 = 0;
 const CLAIMED: u8 = 1;
 
@@ -32,7 +36,7 @@ pub struct Waiter {
     pub database: Arc<Database>,
     /// The command, by its place in the registry, and its words.
     pub command: usize,
-    pub words: Vec<Box<[u8]>>,
+    words: Words,
     pub wait: Wait,
     pub db: u16,
     pub protocol: Protocol,
@@ -43,6 +47,32 @@ pub struct Waiter {
     /// What WAIT waits for.
     pub awaited: Option<Awaited>,
     state: AtomicU8,
+}
+
+/// The words of a request, kept in one piece.
+struct Words {
+    bytes: Box<[u8]>,
+    /// Where each word ends.
+    ends: SmallVec<[usize; 4]>,
+}
+
+impl Words {
+    fn of<'w>(words: impl Iterator<Item = &'w [u8]> + Clone) -> Self {
+        let mut bytes = Vec::with_capacity(words.clone().map(<[u8]>::len).sum());
+        let ends = words.map(|word| {
+            bytes.extend_from_slice(word);
+            bytes.len()
+        });
+        let ends = ends.collect();
+        Self { bytes: bytes.into(), ends }
+    }
+
+    fn slices(&self) -> SmallVec<[&[u8]; 8]> {
+        let mut start = 0;
+        let slices =
+            self.ends.iter().map(|&end| &self.bytes[std::mem::replace(&mut start, end)..end]);
+        slices.collect()
+    }
 }
 
 /// How CLIENT UNBLOCK ends a wait.
@@ -57,8 +87,8 @@ impl Waiter {
     pub fn enter(session: &Session, command: usize, words: &[&[u8]], mut wait: Wait) -> Arc<Self> {
         let database = &session.database;
         let words = match wait.words.take() {
-            Some(words) => words,
-            None => words.iter().map(|&word| word.into()).collect(),
+            Some(words) => Words::of(words.iter().map(|word| &**word)),
+            None => Words::of(words.iter().copied()),
         };
         let waiter = Arc::new(Self {
             client: Arc::clone(&session.shared),
@@ -232,7 +262,7 @@ fn try_again(
     let server = Arc::clone(&worker.server);
     let entry = server.registry.entry(waiter.command);
     let keyspace = &database.keyspace;
-    let words: Vec<&[u8]> = waiter.words.iter().map(|word| &**word).collect();
+    let words = waiter.words.slices();
     let mut wanted = SegmentSet::default();
     for key in &waiter.wait.keys {
         wanted.insert(carnelian_keyspace::segment_of(keyspace.hash(key)));
@@ -249,7 +279,7 @@ fn try_again(
     if !waiter.claim() {
         return Attempt::Waits;
     }
-    let mut reply = Vec::new();
+    let mut reply = Vec::with_capacity(USUAL_REPLY);
     // Rules may have changed since it came. One whose user is gone will be ended; until then it
     // gets what an unknown client gets.
     let user = database.acl.find(&waiter.user.name).filter(|user| user.is_same(&waiter.user));

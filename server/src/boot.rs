@@ -279,6 +279,7 @@ impl Running {
             Some(path) => PidFile::create(config.dir.join(path)),
             None => None,
         };
+        standing::heed_huge_pages(&config);
         server.oom_score.heed(&config, config.replicaof.is_some());
         if config.set_proc_title {
             standing::set_title(&config, &server.identity.naming());
@@ -466,6 +467,10 @@ impl Running {
                 }
                 database.snapshots.wait_until_idle();
             }
+        }
+        for database in &databases {
+            // They may hold what is to be saved, and wait for somebody.
+            database.scripting.debuggers.end();
         }
         let mut saved = databases.clone();
         saved.retain(|database| is_saved(database, flags));

@@ -199,6 +199,12 @@ impl ClientShared {
     pub fn deliver(self: &Arc<Self>, bytes: Arc<[u8]>) {
         self.mailbox.post(Message::Deliver(Arc::clone(self), bytes));
     }
+
+    /// The same, and then closes the connection. Not before the log is on disk up to `logged`, where
+    /// replies wait for that.
+    pub fn dismiss(self: &Arc<Self>, bytes: Arc<[u8]>, logged: u64) {
+        self.mailbox.post(Message::Dismiss(Arc::clone(self), bytes, logged));
+    }
 }
 
 /// Where clients get their ids from: one for all databases of a process, so that no id is given twice.

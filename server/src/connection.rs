@@ -62,6 +62,8 @@ pub struct PrimaryStream {
 pub enum Refusal {
     TooManyClients,
     ProtectedMode,
+    /// The client's certificate is for somebody who may not use the database.
+    Subject,
 }
 
 impl Refusal {
@@ -69,6 +71,7 @@ impl Refusal {
         match self {
             Self::TooManyClients => b"-ERR max number of clients reached\r\n",
             Self::ProtectedMode => PROTECTED_MODE.as_bytes(),
+            Self::Subject => b"-NOPERM this certificate's subject may not use this database\r\n",
         }
     }
 }

@@ -302,9 +302,10 @@ impl Counters {
 }
 
 impl Stats {
-    /// Figures for so many reactors and commands.
+    /// Figures for so many reactors and commands. There are those of one more: a script that is debugged
+    /// runs on no reactor.
     pub fn new(reactors: usize, commands: usize) -> Self {
-        Self { reactors: (0..reactors).map(|_| Counters::new(commands)).collect() }
+        Self { reactors: (0..=reactors).map(|_| Counters::new(commands)).collect() }
     }
 
     /// The sum of one figure of one command over the reactors.

@@ -9,19 +9,33 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use carnelian_config::{Config, TransitEncryption};
-use carnelian_tls::{Acceptor, ConfigError, Configuration, Connector, TlsError, TlsSession};
+use carnelian_tls::certificates::Certificate;
+use carnelian_tls::{
+    Acceptor, ConfigError, Configuration, Connector, Identity, TlsError, TlsSession,
+};
 
 use crate::log;
 use crate::settings::{self, given};
 
 pub struct Encryption {
     acceptor: ArcSwapOption<Acceptor>,
+    /// What the operators of the cluster want clients to see, where no file says what is shown.
+    provided: ArcSwapOption<Certificate>,
     /// Where the client CA and certificates of our own making lie. It stays when `dir` changes: clients trust
     /// that CA.
     folder: PathBuf,
 }
 
 impl Encryption {
+    /// None, for a database that nobody connects to.
+    pub fn none() -> Self {
+        Self {
+            acceptor: ArcSwapOption::empty(),
+            provided: ArcSwapOption::empty(),
+            folder: PathBuf::new(),
+        }
+    }
+
     /// Reads or makes what the configuration asks for. Making keys takes some tenths of a second.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         Self::in_folder(config, &config.dir)
@@ -29,7 +43,11 @@ impl Encryption {
 
     /// The same where what is of our own making lies in this folder.
     pub fn in_folder(config: &Config, folder: &Path) -> Result<Self, ConfigError> {
-        let encryption = Self { acceptor: ArcSwapOption::empty(), folder: folder.to_owned() };
+        let encryption = Self {
+            acceptor: ArcSwapOption::empty(),
+            provided: ArcSwapOption::empty(),
+            folder: folder.to_owned(),
+        };
         match encryption.reload(config) {
             Err(error) if !is_asked_for(config) => {
                 log::warning!("Serving without TLS: {error}");
@@ -41,7 +59,12 @@ impl Encryption {
 
     /// Puts other settings in force for handshakes to come; where that fails, the old ones stay.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
-        let settings = settings::tls(config, &self.folder)?;
+        let mut settings = settings::tls(config, &self.folder)?;
+        if let Identity::SelfMade { .. } = settings.identity
+            && let Some(provided) = self.provided.load_full()
+        {
+            settings.identity = Identity::Given(provided);
+        }
         match &*self.acceptor.load() {
             Some(acceptor) => acceptor.reload(&settings, SystemTime::now())?,
             None => {
@@ -53,6 +76,22 @@ impl Encryption {
             log::notice!("TLS: {note}");
         }
         Ok(())
+    }
+
+    /// Shows clients this certificate from now on, or one of our own making; unless files are configured, which
+    /// come before both.
+    pub fn show(
+        &self,
+        certificate: Option<Arc<Certificate>>,
+        config: &Config,
+    ) -> Result<(), ConfigError> {
+        let chain = |one: &Option<Arc<Certificate>>| one.as_ref().map(|it| it.certificate_pem());
+        let before = self.provided.load_full();
+        if chain(&before) == chain(&certificate) {
+            return Ok(());
+        }
+        self.provided.store(certificate);
+        self.reload(config).inspect_err(|_| self.provided.store(before))
     }
 
     /// A session for a new connection; none where the server has no certificate.

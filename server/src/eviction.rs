@@ -322,6 +322,10 @@ fn evict(
     let spare = if is_shared { (bytes_max / 64).min(2 * reactors * ALLOWANCE) } else { 0 };
     let target = bytes_max - spare;
     let mut used = counted(&worker.server.reclaimer, database);
+    // What is told of the keys that go takes memory as well, until it has been sent. It makes no more keys
+    // go here: small ones would go all.
+    let needed = if is_shared { usize::MAX } else { used.saturating_sub(target) };
+    let mut freed_bytes = 0_usize;
     let end = loop {
         let hear = |changes: &mut Changes| {
             dispatch::hear(database, changes, ready);
@@ -347,7 +351,8 @@ fn evict(
             true => used.saturating_sub(freed),
             false => counted(&worker.server.reclaimer, database),
         };
-        if used <= target {
+        freed_bytes += freed;
+        if used <= target || needed <= freed_bytes {
             break End::Room;
         }
         if keys.is_multiple_of(KEYS_PER_READING)

@@ -23,6 +23,7 @@ pub mod connection;
 mod control;
 pub mod database;
 pub mod databases;
+pub mod debugger;
 pub mod dispatch;
 pub mod effects;
 pub mod encryption;

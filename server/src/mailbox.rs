@@ -28,6 +28,9 @@ pub enum Message {
     Recheck(Arc<ClientShared>),
     /// Append these bytes, complete replies, to what the client is owed.
     Deliver(Arc<ClientShared>, Arc<[u8]>),
+    /// The same, and they are the last: close the connection when it has them. Up to there the log
+    /// is to be on disk before, where replies wait for that.
+    Dismiss(Arc<ClientShared>, Arc<[u8]>, u64),
     /// Pass these messages on to those of this reactor's clients that are subscribed to them.
     Publish(Arc<Publication>),
     /// The client's wait has ended: this is the reply, and what it has sent since may run.

@@ -15,6 +15,7 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::acl::{self, Origin};
 use crate::clock::Clock;
 use crate::database::Database;
+use crate::debugger::Debuggers;
 use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
 use crate::log;
 use crate::reactor;
@@ -38,6 +39,8 @@ pub struct Scripting {
     running: Mutex<Option<Arc<Running>>>,
     /// As of the last look.
     figures: Mutex<Figures>,
+    /// Scripts that are debugged.
+    pub debuggers: Debuggers,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may run what they may not run otherwise.
     pub denies_nothing: AtomicBool,
 }
@@ -152,6 +155,7 @@ impl Scripting {
 
     /// Ends a script that has run for too long, whatever it has done: its data are of no use to anybody any more.
     pub fn end_running(&self) {
+        self.debuggers.end();
         if let Some(running) = self.running() {
             running.killed.store(true, Ordering::Release);
         }
@@ -191,6 +195,8 @@ pub struct ScriptHost<'a, 'n> {
     /// The name, where it is a function.
     function: Option<&'a [u8]>,
     wrote: bool,
+    /// The last command was refused before it ran; taken back by who asks.
+    pub is_refused: bool,
     /// `redis.set_repl`: what it does is for followers too.
     is_logged: bool,
     start_ns: u64,
@@ -221,6 +227,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             may_exceed_memory: flags.contains(ScriptFlags::ALLOW_OOM),
             function,
             wrote: false,
+            is_refused: false,
             is_logged: true,
             start_ns,
             published: None,
@@ -229,16 +236,18 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         }
     }
 
+    fn find(&self, words: &[&[u8]]) -> Option<&'a Entry> {
+        let entry = self.registry.find(words[0])?;
+        match words.get(1) {
+            Some(word) if !entry.subcommands.is_empty() => self.registry.find_sub(entry, word),
+            _ => Some(entry),
+        }
+    }
+
     /// Whether the command may be called; its entry.
     fn admit(&self, words: &[&[u8]]) -> Result<&'a Entry, (Option<&'a Entry>, CommandError)> {
-        let registry = self.registry;
         let unknown = || (None, CommandError::text("ERR Unknown Redis command called from script"));
-        let mut entry = registry.find(words[0]).ok_or_else(unknown)?;
-        if !entry.subcommands.is_empty()
-            && let Some(word) = words.get(1)
-        {
-            entry = registry.find_sub(entry, word).ok_or_else(unknown)?;
-        }
+        let entry = self.find(words).ok_or_else(unknown)?;
         if !entry.accepts(words.len()) {
             return Err((
                 None,
@@ -302,6 +311,13 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
         Ok(entry)
     }
 
+    /// Others are told from now on that they cannot be served, whatever the threshold for that.
+    pub fn be_busy(&mut self) {
+        if self.published.is_none() {
+            self.publish();
+        }
+    }
+
     fn publish(&mut self) {
         let clock = &self.nest.worker.clock;
         let elapsed_us = clock.elapsed_ns().saturating_sub(self.start_ns) / 1000;
@@ -340,6 +356,7 @@ impl Host for ScriptHost<'_, '_> {
         let entry = match self.admit(words) {
             Ok(entry) => entry,
             Err((entry, error)) => {
+                self.is_refused = true;
                 let counters = self.nest.worker.counters(self.database);
                 if let Some(entry) = entry {
                     counters.commands[entry.id].rejected.add(1);
@@ -367,13 +384,7 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn acl_check(&mut self, words: &[&[u8]]) -> Option<bool> {
-        let registry = self.registry;
-        let mut entry = registry.find(words[0])?;
-        if !entry.subcommands.is_empty()
-            && let Some(word) = words.get(1)
-        {
-            entry = registry.find_sub(entry, word)?;
-        }
+        let entry = self.find(words)?;
         let session = &*self.nest.session;
         if session.may_do_all() {
             return Some(true);
@@ -385,7 +396,7 @@ impl Host for ScriptHost<'_, '_> {
 
     /// There is one log for the file and for replicas: what is for one that there is goes to both.
     fn set_repl(&mut self, targets: u8) {
-        let has_file = self.nest.worker.server.config().appendonly;
+        let has_file = self.database.aof.is_on();
         let has_replicas = self.database.log.keeps_backlog();
         self.is_logged =
             targets == 3 || (targets & 1 != 0 && has_file) || (targets & 2 != 0 && has_replicas);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 
 use carnelian_config::{Config, Line, ShutdownFlags};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, ReentrantMutex, RwLock};
 
 use crate::blocking::Waiter;
 use crate::clients::ClientIds;
@@ -45,8 +45,10 @@ pub struct Server {
     pub renames: Vec<Line>,
     /// Ticks of a reactor in a second.
     pub(crate) hz: AtomicU32,
-    /// Held while the configuration is changed: one change at a time.
-    pub(crate) changing: Mutex<()>,
+    /// Held while the configuration is changed: one change at a time. A change may need locks of the keyspace
+    /// (`appendonly`), so this comes before them: who may come to make a change while holding some takes it before
+    /// those, and once more when it does.
+    pub(crate) changing: ReentrantMutex<()>,
     /// Held while databases are made, changed or dropped, or the process ends. Taken before `changing`.
     pub(crate) making: Mutex<Making>,
     pub client_ids: ClientIds,
@@ -133,7 +135,7 @@ impl Server {
             endpoints: Endpoints::default(),
             oom_score: OomScore::default(),
             renames,
-            changing: Mutex::default(),
+            changing: ReentrantMutex::default(),
             making: Mutex::default(),
             client_ids: ClientIds::default(),
             requests,

@@ -12,6 +12,7 @@ use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::clock::Clock;
 use crate::database::{Counters, Database};
+use crate::debugger::Debugging;
 use crate::dispatch::Scratch;
 use crate::eviction::Quota;
 use crate::expire::Sweep;
@@ -81,6 +82,8 @@ pub struct Session {
     pub introduction: Option<Box<Introduction>>,
     /// The client is a replica, and this is how it is fed.
     pub attached: Option<Box<Attached>>,
+    /// SCRIPT DEBUG: its next script is debugged, or one is.
+    pub debugging: Option<Debugging>,
     /// What WAIT, which is about to wait, waits for.
     pub awaited: Cell<Option<Awaited>>,
 }
@@ -121,6 +124,7 @@ impl Session {
             peer: None,
             introduction: None,
             attached: None,
+            debugging: None,
             awaited: Cell::new(None),
         }
     }
@@ -242,6 +246,9 @@ impl Session {
             waiter.call_off();
         }
         self.peer = None;
+        if let Some(Debugging::Running(inbox)) = self.debugging.take() {
+            inbox.leave();
+        }
         if let Some(attached) = self.attached.take() {
             self.database.replication.primary.detach(&self.database, &attached.replica);
         }

@@ -1,5 +1,5 @@
-//! How the machine sees the process: when the kernel ends it to get memory back, and under which
-//! name `ps` shows it.
+//! How the machine sees the process: when the kernel ends it to get memory back, whether it gets huge
+//! pages, and under which name `ps` shows it.
 
 use std::fs::{self, File};
 use std::io;
@@ -59,6 +59,15 @@ fn read_score() -> io::Result<i32> {
 
 fn write_score(score: i32) -> io::Result<()> {
     fs::write(OOM_SCORE, format!("{}\n", score.clamp(-OOM_SCORE_MAX, OOM_SCORE_MAX)))
+}
+
+/// `disable-thp`: no memory that is touched from now on lies in huge pages.
+pub fn heed_huge_pages(config: &Config) {
+    if config.disable_thp
+        && let Err(error) = rustix::thread::disable_transparent_huge_pages(true)
+    {
+        log::warning!("Could not turn transparent huge pages off: {error}");
+    }
 }
 
 /// What the process is called by, as it stands in `proc-title-template`.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use carnelian_commands::{CommandError, Effect, Flags, Scope};
 use carnelian_keyspace::{SegmentSet, segment_of};
+use carnelian_scripting::Flags as ScriptFlags;
 
 use crate::clients::bits;
 use crate::commands::Context;
@@ -34,7 +35,8 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub fn push(&mut self, entry: &Entry, words: &[&[u8]], may_write: bool) {
+    /// `flags`: those of the command, or what its script says of itself.
+    pub fn push(&mut self, entry: &Entry, flags: Flags, words: &[&[u8]], may_write: bool) {
         let more = words.iter().map(|word| word.len()).sum::<usize>();
         if self.bytes.capacity() - self.bytes.len() < more {
             // It counts against `maxmemory-clients`, so not half of it is to be room.
@@ -45,8 +47,8 @@ impl Transaction {
             self.words.push(self.bytes.len());
         }
         self.commands.push((entry.id, self.words.len()));
-        self.flags |= entry.flags.bits();
-        self.missing |= !entry.flags.bits();
+        self.flags |= flags.bits();
+        self.missing |= !flags.bits();
         self.may_write |= may_write;
     }
 
@@ -97,8 +99,13 @@ impl Session {
     /// Ends a transaction that has begun, and every watch.
     pub fn discard(&mut self) {
         self.transaction = None;
-        self.shared.queued.store(-1, Ordering::Relaxed);
+        self.note_none_queued();
         self.unwatch();
+    }
+
+    fn note_none_queued(&self) {
+        self.shared.queued.store(-1, Ordering::Relaxed);
+        self.shared.queued_bytes.store(0, Ordering::Relaxed);
     }
 
     pub fn unwatch(&mut self) {
@@ -113,10 +120,37 @@ impl Session {
     /// Queues a command behind MULTI.
     pub fn enqueue(&mut self, entry: &Entry, words: &[&[u8]]) {
         let may_write = pause::may_write(&self.database, entry, words);
+        let flags = self.flags_of(entry, words);
         let Some(transaction) = &mut self.transaction else { return };
-        transaction.push(entry, words, may_write);
+        transaction.push(entry, flags, words, may_write);
         self.shared.queued.store(transaction.len() as i64, Ordering::Relaxed);
         self.shared.queued_bytes.store(transaction.memory(), Ordering::Relaxed);
+    }
+
+    /// The flags of a command; for one that runs a script that says what it does, those of the script.
+    fn flags_of(&self, entry: &Entry, words: &[&[u8]]) -> Flags {
+        let flags = entry.flags;
+        if !entry.runs_scripts {
+            return flags;
+        }
+        let database = &self.database;
+        let script = database.scripting.flags(database, &entry.full_name, words);
+        let Some(script) = script.filter(|script| !script.contains(ScriptFlags::COMPAT)) else {
+            return flags;
+        };
+        let says = |flag: ScriptFlags| script.contains(flag);
+        let writes = !says(ScriptFlags::NO_WRITES);
+        let mut flags = flags.difference(Flags::WRITE.union(Flags::DENYOOM).union(Flags::STALE));
+        for (flag, is_set) in [
+            (Flags::WRITE, writes),
+            (Flags::DENYOOM, writes && !says(ScriptFlags::ALLOW_OOM)),
+            (Flags::STALE, says(ScriptFlags::ALLOW_STALE)),
+        ] {
+            if is_set {
+                flags = flags.union(flag);
+            }
+        }
+        flags
     }
 
     /// Bytes of queued commands.
@@ -131,7 +165,7 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let Some(transaction) = context.session.transaction.take() else {
         return Err(CommandError::text("ERR EXEC without MULTI"));
     };
-    context.session.shared.queued.store(-1, Ordering::Relaxed);
+    context.session.note_none_queued();
     if transaction.is_broken {
         context.session.unwatch();
         return Err(CommandError::text(
@@ -161,6 +195,9 @@ pub fn execute(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         wanted.insert(segment_of(keyspace.hash(key)));
     }
 
+    // A command that changes the configuration asks for this while it has locks: see `Server::changing`.
+    let server = transaction.has(Flags::ADMIN).then(|| Arc::clone(&context.worker.server));
+    let _changing = server.as_ref().map(|server| server.changing.lock());
     let is_primary = context.session.primary.is_some();
     let locked = match is_bounded {
         true if is_primary => Ok(keyspace.lock(wanted)),

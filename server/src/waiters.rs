@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use ahash::RandomState;
 use carnelian_keyspace::Interest;
 use parking_lot::Mutex;
 
@@ -45,8 +46,8 @@ impl Watch {
 #[derive(Default)]
 pub struct Waiters {
     pub interest: Arc<Interest>,
-    /// By logical database and key.
-    keys: Mutex<Lines>,
+    /// By logical database, as far up as there were any, and key.
+    keys: Mutex<Vec<Lines>>,
     /// Numbers waiters in the order in which they came.
     last_order: AtomicU64,
     /// Clients that wait now, for keys or not.
@@ -59,7 +60,10 @@ pub struct Waiters {
     pub watched_keys: AtomicUsize,
 }
 
-type Lines = HashMap<usize, HashMap<Box<[u8]>, Line>>;
+type Lines = HashMap<Box<[u8]>, Line, RandomState>;
+
+/// Room for so many lines is kept when nobody waits.
+const SPARE_LINES: usize = 1000;
 
 /// Those that wait for one key.
 #[derive(Default)]
@@ -148,47 +152,51 @@ impl Waiters {
         }
     }
 
-    /// Tells those who watch a key that it has changed. Whether clients wait for it.
+    /// Tells those who watch a key that it has changed. Whether clients wait for it, but for one that is
+    /// being served: it changes the key itself.
     pub fn tell(&self, db: usize, key: &[u8]) -> bool {
         let keys = self.keys.lock();
-        let Some(line) = keys.get(&db).and_then(|keys| keys.get(key)) else { return false };
+        let Some(line) = keys.get(db).and_then(|lines| lines.get(key)) else { return false };
         for watch in line.watches.values() {
             watch.tell();
         }
-        !line.waiting.is_empty()
+        line.waiting.values().any(|waiter| waiter.is_waiting())
     }
 
     /// Who waits for a key, the first behind `order`.
     pub fn next_waiting(&self, db: usize, key: &[u8], order: Option<u64>) -> Option<Arc<Waiter>> {
         let keys = self.keys.lock();
-        let line = keys.get(&db)?.get(key)?;
+        let line = keys.get(db)?.get(key)?;
         let from = order.map_or(0, |order| order + 1);
         line.waiting.range(from..).next().map(|(_, waiter)| Arc::clone(waiter))
     }
 }
 
-fn line<'l>(keys: &'l mut Lines, db: usize, key: &[u8]) -> &'l mut Line {
-    let keys = keys.entry(db).or_default();
-    if !keys.contains_key(key) {
-        keys.insert(key.into(), Line::default());
+fn line<'l>(keys: &'l mut Vec<Lines>, db: usize, key: &[u8]) -> &'l mut Line {
+    if keys.len() <= db {
+        keys.resize_with(db + 1, Lines::default);
     }
-    keys.get_mut(key).expect("it was just put there")
+    let lines = &mut keys[db];
+    if !lines.contains_key(key) {
+        lines.insert(key.into(), Line::default());
+    }
+    lines.get_mut(key).expect("it was just put there")
 }
 
 /// Acts on a key's line, which goes when nobody is left in it.
 fn with_line<R>(
-    keys: &mut Lines,
+    keys: &mut [Lines],
     db: usize,
     key: &[u8],
     act: impl FnOnce(&mut Line) -> R,
 ) -> Option<R> {
-    let keys = keys.get_mut(&db)?;
-    let line = keys.get_mut(key)?;
+    let lines = keys.get_mut(db)?;
+    let line = lines.get_mut(key)?;
     let result = act(line);
     if line.is_empty() {
-        keys.remove(key);
-        if keys.is_empty() {
-            keys.shrink_to_fit();
+        lines.remove(key);
+        if lines.is_empty() && SPARE_LINES < lines.capacity() {
+            *lines = Lines::default();
         }
     }
     Some(result)
@@ -212,6 +220,6 @@ mod tests {
         assert!(first.is_broken() && !second.is_broken());
         waiters.unwatch(&[(0, (*b"a").into()), (0, (*b"a").into())], 1);
         assert!(!waiters.interest.is_awake());
-        assert!(waiters.keys.lock()[&0].is_empty());
+        assert!(waiters.keys.lock()[0].is_empty());
     }
 }

@@ -262,6 +262,45 @@ fn it_is_turned_on_and_off_while_the_server_runs() {
 }
 
 #[test]
+fn a_transaction_that_configures_waits_for_a_change_that_needs_its_keys() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let mut first = server.connect();
+    // One of them is not on the same reactor.
+    let mut others = [server.connect(), server.connect()];
+    first.expect("DEBUG SET-DISABLE-DENY-SCRIPTS 1", "+OK");
+    let script = "redis.call('set', 'k', 'v') \
+                  return redis.call('config', 'set', 'maxmemory-samples', '7')";
+    for round in 0..2 {
+        first.expect("CONFIG SET appendonly yes", "+OK");
+        wait_for_rewrite(&mut first);
+        // The end of the file takes so long that the others come while it is under way.
+        first.expect("DEBUG AOF-FLUSH-SLEEP 300000", "+OK");
+        first.expect("SET a 1", "+OK");
+        first.send(b"CONFIG SET appendonly no\r\n");
+        for client in &mut others {
+            if round == 0 {
+                client.send(b"MULTI\r\nSET k v\r\nCONFIG SET maxmemory-samples 6\r\n");
+                client.send(b"CONFIG REWRITE\r\nEXEC\r\n");
+            } else {
+                client.send_words(&["EVAL", script, "0"]);
+            }
+        }
+        first.expect_next("+OK");
+        for client in &mut others {
+            if round == 0 {
+                for reply in ["+OK", "+QUEUED", "+QUEUED", "+QUEUED"] {
+                    client.expect_next(reply);
+                }
+                // There is no file to rewrite.
+                assert_eq!(client.read().elements().len(), 3);
+            } else {
+                client.expect_next("+OK");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_rewrite_waits_for_a_snapshot() {
     let server = start(&["--rdb-key-save-delay", "10000000"]);
     let mut client = server.connect();
@@ -392,4 +431,39 @@ fn writes_are_refused_while_the_disk_is_full_and_taken_when_it_is_not() {
         server.start_again().expect("a start");
         assert_eq!(digest(&mut server.connect()), before);
     }
+}
+
+#[test]
+fn who_waits_for_a_disk_that_stays_full_is_disconnected() {
+    if !is_carnelian() {
+        return; // Redis ends with `always`.
+    }
+    let mut server = Server::starter()
+        .through(&["bash", "-c", "trap '' XFSZ; exec \"$@\"", "-"])
+        .args(&ON)
+        .args(&["--appendfsync", "always", "--logfile", ""])
+        .start();
+    let mut reader = server.connect();
+    reader.expect("SET a 1", "+OK");
+    limit_files(&server, Some(64 << 10));
+    let mut writer = server.connect();
+    let value = "x".repeat(70_000);
+    writer.send(format!("SET big {value}\r\nGET a\r\n").as_bytes());
+    wait_until("the trouble", || info(&mut reader, "aof_last_write_status") == "err");
+    assert_eq!(writer.read_to_close(), b"", "neither the write nor what follows it is answered");
+    let line = "closing the connections of clients that wait for their writes to be on disk";
+    assert!(server.log().contains(line), "{}", server.log());
+    // Who has written nothing since goes on, and nobody new can begin to wait.
+    reader.expect("GET a", "1");
+    let refused = "-MISCONF Errors writing to the AOF file: File too large";
+    server.connect().expect("SET b 1", refused);
+    limit_files(&server, None);
+    wait_until("room", || info(&mut reader, "aof_last_write_status") == "ok");
+    reader.expect("SET b 1", "+OK");
+    let before = digest(&mut reader);
+    server.kill();
+    server.start_again().expect("a start");
+    let mut reader = server.connect();
+    assert_eq!(digest(&mut reader), before);
+    reader.expect("STRLEN big", ":70000");
 }

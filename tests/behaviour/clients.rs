@@ -161,6 +161,25 @@ fn the_largest_clients_go_when_all_take_too_much() {
     assert_eq!(spared.read().bytes().len(), 4_000_000);
 }
 
+/// What a transaction has taken is given back at its end, whichever it is.
+#[test]
+fn queued_commands_count_only_until_they_have_run() {
+    let server = Server::start(&[]);
+    let (mut control, mut client) = (server.connect(), named(&server, "queues"));
+    let mut queued = || {
+        let list = control.call("CLIENT LIST").text();
+        let line = list.lines().find(|line| line.contains(" name=queues ")).expect("it is there");
+        field(line, "multi-mem").parse::<usize>().expect("a number")
+    };
+    for end in ["EXEC", "DISCARD"] {
+        client.expect("MULTI", "+OK");
+        client.call_words(&["SET", "k", &"v".repeat(100_000)]);
+        assert!(100_000 < queued());
+        client.call(end);
+        assert_eq!(queued(), 0, "{end}");
+    }
+}
+
 #[test]
 fn a_lower_limit_holds_at_once_and_a_request_counts_before_it_runs() {
     let server = Server::start(&["--maxmemory-clients", "8mb"]);

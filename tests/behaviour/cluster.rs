@@ -1,11 +1,13 @@
 //! Clusters that make themselves: joining, databases on several nodes, certificates, and a primary that is lost.
 
+use std::collections::BTreeSet;
 use std::fs::read_to_string;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use carnelian_tests::cluster::{Member, PASSWORD, PATIENCE, USER};
+use carnelian_tests::cluster::{Member, PASSWORD, PATIENCE, USER, ask};
 use carnelian_tests::server::{Signal, free_port};
+use carnelian_tests::writer::Writer;
 use carnelian_tests::{Client, is_carnelian};
 use serde_json::{Value, json};
 
@@ -80,7 +82,7 @@ fn a_node_joins_by_an_admins_credentials_alone_and_can_try_again() {
 }
 
 /// Three nodes, two of which have joined by directive.
-fn three() -> [Member; 3] {
+pub fn three() -> [Member; 3] {
     let first = Member::create(1);
     let place = first.place();
     let join = ["--cluster-join", &place];
@@ -94,7 +96,7 @@ fn three() -> [Member; 3] {
 }
 
 /// Makes a database with a replica, and tells which nodes have it: the primary's place first.
-fn make_database(nodes: &[Member], port: u16) -> (u64, [usize; 2]) {
+pub fn make_database(nodes: &[Member], port: u16) -> (u64, [usize; 2]) {
     let spec = json!({
         "name": "replicated", "port": port, "memory_size": 100 << 20, "replication": true,
         "data_internode_encryption": true,
@@ -113,7 +115,7 @@ fn make_database(nodes: &[Member], port: u16) -> (u64, [usize; 2]) {
 
 /// Until a client gets this reply.
 #[track_caller]
-fn eventually(client: &mut Client, command: &str, reply: &str) {
+pub fn eventually(client: &mut Client, command: &str, reply: &str) {
     let ends = Instant::now() + PATIENCE;
     let mut last = String::new();
     while Instant::now() < ends {
@@ -146,7 +148,7 @@ fn eventually_over(client: &mut Client, connect: impl Fn() -> Client, command: &
 
 /// Until the replica is linked this way.
 #[track_caller]
-fn eventually_linked(nodes: &[Member], uid: u64, how: &str) {
+pub fn eventually_linked(nodes: &[Member], uid: u64, how: &str) {
     let ends = Instant::now() + PATIENCE;
     while Instant::now() < ends {
         let is_up = nodes[0].shards(uid, "master_link_status")[1].1 == "up";
@@ -263,4 +265,108 @@ fn a_primary_that_is_lost_is_replaced_and_one_that_is_cut_off_takes_no_writes() 
     };
     nodes[new].eventually(&format!("/v1/bdbs/{uid}/shards"), is_back);
     assert_eq!(nodes[new].shards(uid, "role")[1], (old + 1, "slave".to_owned()));
+}
+
+/// The issuers of what is shown between nodes, as one of them tells it.
+fn issuers(node: &Member) -> BTreeSet<String> {
+    let all = node.get("/v1/cluster/certificates/status");
+    let internal = all.as_array().expect("a list").iter().filter(|it| {
+        it["name"].as_str().is_some_and(|name| name.ends_with("_internode_encryption"))
+    });
+    let issuers: Vec<_> = internal.map(|it| it["issuer"].to_string()).collect();
+    assert_eq!(issuers.len(), 6, "two for each of three nodes: {all}");
+    issuers.into_iter().collect()
+}
+
+#[test]
+fn the_authority_between_nodes_is_replaced_under_writes_with_a_node_away_in_the_middle() {
+    if !is_carnelian() {
+        return;
+    }
+    let mut nodes = three();
+    let port = free_port();
+    let (uid, [primary, replica]) = make_database(&nodes, port);
+    let third = 3 - primary - replica;
+    eventually(&mut nodes[primary].client(port), "SET begun 1", "+OK");
+    eventually_linked(&nodes, uid, "link=tls");
+    let full = nodes[primary].client(port).info("sync_full");
+    let writer = Writer::start_at((&*nodes[primary].address, port), "w");
+    let trusted = |node: &Member| {
+        let file = read_to_string(node.server.folder().join("internode/trust.pem"));
+        file.expect("the authorities it trusts").matches("BEGIN CERTIFICATE").count()
+    };
+    let rotate = json!({"name": "internode_ca"});
+
+    let before = issuers(&nodes[0]);
+    assert_eq!(before.len(), 1);
+    nodes[third].change("PUT", "/v1/cluster/certificates/rotate", &rotate);
+    let after = issuers(&nodes[primary]);
+    assert!(after.len() == 1 && after.is_disjoint(&before), "{before:?} {after:?}");
+    assert!(nodes.iter().all(|node| trusted(node) == 1));
+    assert!(!nodes[0].server.folder().join("internode/authority.sealed").exists());
+    writer.go_on();
+
+    // One that is away holds it up, and nobody else.
+    nodes[third].server.kill();
+    nodes[primary].eventually("/v1/nodes", |all| {
+        all.as_array().is_some_and(|all| all.iter().any(|node| node["status"] == "down"))
+    });
+    let (status, answer) = nodes[primary].ask("PUT", "/v1/cluster/certificates/rotate", &rotate);
+    assert_eq!((status, &answer["error_code"]), (400, &json!("not_all_nodes_updated")));
+    nodes[third].server.start_again().expect("it starts again");
+    nodes[primary].eventually_sees(3);
+    let asking = {
+        let folder = nodes[primary].server.folder().to_owned();
+        std::thread::spawn(move || ask(&folder, "PUT", "/v1/cluster/certificates/rotate", &rotate))
+    };
+    let is_begun = |node: &Member| {
+        let all = node.get("/v2/actions");
+        let all = all.as_array().expect("a list");
+        all.iter().any(|it| it["name"] == "rotate_internode_ca" && it["status"] == "running")
+    };
+    while !is_begun(&nodes[primary]) && !asking.is_finished() {
+        sleep(Duration::from_millis(1));
+    }
+    nodes[third].server.kill();
+    writer.go_on();
+    nodes[third].server.start_again().expect("it starts again");
+    let (status, answer) = asking.join().expect("an answer");
+    assert_eq!(status, 200, "{answer}");
+    let last = issuers(&nodes[replica]);
+    assert!(last.len() == 1 && last.is_disjoint(&after), "{after:?} {last:?}");
+    nodes[primary].eventually_sees(3);
+
+    writer.go_on();
+    let written = writer.stop();
+    assert_eq!(written.closed, 0, "no client of the primary was disturbed");
+    let mut there = nodes[primary].client(port);
+    eventually(&mut there, "WAIT 1 1000", ":1");
+    written.check(&mut nodes[replica].client(port)).expect("all is on the replica");
+    assert_eq!(there.info("sync_full"), full, "{}", nodes[primary].server.log());
+    for node in &nodes {
+        eventually_on_new_certificates(&mut node.client(node.server.port()), node);
+    }
+}
+
+/// Until a node shows on all of its links what it would show on a new one.
+#[track_caller]
+fn eventually_on_new_certificates(client: &mut Client, node: &Member) {
+    let ends = Instant::now() + PATIENCE;
+    loop {
+        let info = client.call("INFO internode").text();
+        let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        let links = info
+            .lines()
+            .filter(|line| line.starts_with("internode_link") && line.contains("plane="));
+        let mut outdated = links.filter(|line| {
+            let plane = if line.contains("plane=control") { "control" } else { "data" };
+            let serial = value(&format!("internode_{plane}_cert_serial:"));
+            !line.contains(&format!("own_serial={serial},"))
+        });
+        match outdated.next() {
+            None => return,
+            Some(link) => assert!(Instant::now() < ends, "{link}:\n{}", node.server.log()),
+        }
+        sleep(Duration::from_millis(20));
+    }
 }

@@ -1,6 +1,7 @@
 //! DUMP and RESTORE: what they refuse, and values going to Redis and back.
 
-use carnelian_tests::{Client, Server, each_way, require_or_skip};
+use carnelian_tests::server::Certificates;
+use carnelian_tests::{Client, Server, each_way, is_carnelian, require_or_skip};
 
 /// One key, `k`, in every encoding: its name, then the commands that make it.
 const VALUES: &[(&str, &[&str])] = &[
@@ -245,4 +246,36 @@ fn debug_object_shows_what_has_expired_and_is_still_there() {
     assert!(client.call("DEBUG OBJECT k").to_string().contains("encoding:embstr"));
     client.expect("EXISTS k", ":0");
     client.expect("DEBUG OBJECT k", "-ERR no such key");
+}
+
+/// `tls-cluster` decides, as in Redis, and may be changed while the server runs.
+#[test]
+fn migrate_speaks_tls_where_it_is_told_to() {
+    if !is_carnelian() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::made_in(folder.path());
+    let source = Server::starter().certificates(&certificates).start();
+    let target = Server::starter().certificates(&certificates).start();
+    let (mut here, mut there) = (source.connect(), target.connect());
+    let large = "0123456789abcdef".repeat(512 * 1024);
+    here.call_words(&["SET", "large", &large]);
+    here.expect("SET k v", "+OK");
+    let port = target.tls_port();
+    let refused = "-IOERR...";
+    here.expect(&format!("MIGRATE 127.0.0.1 {port} k 0 500"), refused);
+    here.expect("CONFIG SET tls-cluster yes", "+OK");
+    here.expect(&format!("MIGRATE 127.0.0.1 {port} '' 0 20000 KEYS k large none"), "+OK");
+    here.expect("EXISTS k large", ":0");
+    there.expect("GET k", "v");
+    assert_eq!(there.call("GET large").text(), large);
+    // One that speaks no TLS.
+    here.expect("SET k v", "+OK");
+    let plain = Server::start(&[]);
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = closed.local_addr().expect("it is bound").port();
+    here.expect(&format!("MIGRATE 127.0.0.1 {port} k 0 300"), refused);
+    here.expect("CONFIG SET tls-cluster no", "+OK");
+    here.expect(&format!("MIGRATE 127.0.0.1 {} k 0 5000", plain.port()), "+OK");
 }

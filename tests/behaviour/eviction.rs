@@ -363,3 +363,26 @@ fn small_integers_are_shared_unless_each_key_needs_access_bits() {
         assert_eq!(client.call("OBJECT REFCOUNT n").integer() != 1, is_shared, "{policy}");
     }
 }
+
+/// What clients are told of keys that go takes memory: that must not make all others go too.
+#[test]
+fn keys_that_are_tracked_go_only_until_there_is_room() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru", "--io-threads", "1"]);
+    let mut client = server.connect();
+    let mut tracker = server.connect();
+    tracker.hello3();
+    tracker.expect("CLIENT TRACKING ON", "+OK");
+    for round in 0..100 {
+        let keys: Vec<_> = (0..200).map(|i| format!("k{round:03}{i:03}")).collect();
+        let pairs: Vec<_> = keys.iter().map(|key| format!("{key} v")).collect();
+        client.expect(&format!("MSET {}", pairs.join(" ")), "+OK");
+        tracker.call(&format!("MGET {}", keys.join(" ")));
+    }
+    let limit = number(&mut client, "used_memory") - 200_000;
+    client.expect(&format!("CONFIG SET maxmemory {limit}"), "+OK");
+    client.expect("SET k v", "+OK");
+    // A key takes some 50 bytes, and what is told of one as much: those that go for the others make room
+    // for as many again, and so on.
+    let left = client.call("DBSIZE").integer();
+    assert!(10_000 < left, "{left} of 20000 are left");
+}

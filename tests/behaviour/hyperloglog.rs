@@ -80,3 +80,27 @@ fn the_size_of_sparse_strings_is_a_setting() {
     }
     client.expect("PFDEBUG ENCODING i", "+sparse");
 }
+
+#[test]
+fn what_is_only_stored_in_another_way_is_no_change_to_who_watches() {
+    let server = Server::start(&[]);
+    let (mut client, mut watcher) = (server.connect(), server.connect());
+    for question in ["GETREG", "TODENSE"] {
+        client.script(
+            "
+            DEL h => ?
+            PFADD h a => :1
+        ",
+        );
+        watcher.expect("WATCH h", "+OK");
+        assert!(!client.call(&format!("PFDEBUG {question} h")).is_error());
+        client.expect("PFDEBUG ENCODING h", "+dense");
+        watcher.script(
+            "
+            MULTI => +OK
+            PING => +QUEUED
+            EXEC => [+PONG]
+        ",
+        );
+    }
+}

@@ -4,6 +4,7 @@
 //! only Carnelian does: so it is known that what they expect is right.
 #![forbid(unsafe_code)]
 
+mod acceptance;
 mod acl;
 mod append_only;
 mod at_rest;
@@ -12,11 +13,14 @@ mod bad_input;
 mod blocking;
 mod blocking_many;
 mod busy;
+mod capture;
 mod clients;
 mod cluster;
+mod cluster_refusals;
 mod config;
 mod control_plane;
 mod crash;
+mod database_fields;
 mod debug;
 mod dump;
 mod eviction;
@@ -44,7 +48,9 @@ mod replication_replica;
 mod replication_rules;
 mod replication_sentinel;
 mod replication_tls;
+mod roles;
 mod same_port;
+mod script_debug;
 mod scripts;
 mod sets;
 mod snapshots;

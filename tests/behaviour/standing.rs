@@ -31,6 +31,27 @@ fn the_score_for_when_memory_runs_out_follows_the_role() {
 }
 
 #[test]
+fn memory_is_asked_for_in_huge_pages_unless_told_otherwise() {
+    let proc = |server: &Server, file| {
+        fs::read_to_string(format!("/proc/{}/{file}", server.pid())).expect("it runs")
+    };
+    if !is_carnelian() || fs::metadata("/sys/kernel/mm/transparent_hugepage").is_err() {
+        return;
+    }
+    // `hg` in a mapping's flags: the kernel was advised to use huge pages there.
+    let advised = |server: &Server| {
+        let maps = proc(server, "smaps");
+        maps.lines().any(|line| line.starts_with("VmFlags:") && line.contains(" hg"))
+    };
+    let disabled = |server: &Server| proc(server, "status").contains("THP_enabled:\t0");
+    let server = Server::start(&[]);
+    assert!(advised(&server) && !disabled(&server));
+    server.connect().expect("CONFIG GET disable-thp", "{disable-thp no}");
+    let server = Server::start(&["--disable-thp", "yes"]);
+    assert!(disabled(&server));
+}
+
+#[test]
 fn ps_shows_the_title() {
     let server =
         Server::start(&["--proc-title-template", "{title} at {port}, for a test of its title"]);

@@ -300,3 +300,18 @@ fn a_broken_watch_is_seen_by_others() {
     client.script("UNWATCH => +OK\n");
     assert_eq!(flags(&mut client), "N");
 }
+
+#[test]
+fn what_a_script_says_of_itself_holds_for_its_transaction() {
+    let server = Server::start(&[]);
+    let (mut client, mut reader) = (server.connect(), server.connect());
+    for (client, script) in
+        [(&mut client, "#!lua\nreturn 1"), (&mut reader, "#!lua flags=no-writes\nreturn 1")]
+    {
+        client.expect("MULTI", "+OK");
+        assert_eq!(client.call_words(&["EVAL", script, "0"]).text(), "QUEUED");
+    }
+    server.connect().expect("REPLICAOF 127.0.0.1 1", "+OK");
+    client.expect("EXEC", "-EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.");
+    reader.expect("EXEC", "[:1]");
+}

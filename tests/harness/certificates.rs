@@ -47,6 +47,16 @@ impl Authority {
         self.sign(name, &key.expect("an RSA key"), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// One for both ends, as the cluster's interfaces take it.
+    pub fn both(&self, name: &str) -> Identity {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("well-formed names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign_params(name, &new_key(), &params)
+    }
+
     /// A client certificate.
     pub fn client(&self, name: &str) -> Identity {
         self.sign(name, &new_key(), ExtendedKeyUsagePurpose::ClientAuth)

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,39 @@ pub struct Member {
     pub server: Server,
     pub address: String,
     pub admin_port: u16,
+    /// Where other nodes connect: TLS, and what needs a ticket.
+    pub internode_port: u16,
+    pub plain_port: u16,
+}
+
+/// Asks the server that has its data in a folder, over its local socket: for who asks beside others.
+#[track_caller]
+pub fn ask(folder: &Path, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    try_ask(folder, method, path, body).expect("an answer of the admin socket")
+}
+
+fn try_ask(folder: &Path, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+    let mut socket = UnixStream::connect(folder.join("admin.sock")).ok()?;
+    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    socket.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, serde_json::from_str(body).unwrap_or_default()))
 }
 
 impl Member {
     /// Starts a server at 127.0.0.`place`, with an admin's name and password in its environment.
     pub fn start(place: u8, password: &str, args: &[&str]) -> Self {
+        Self::start_through(&[], place, password, args)
+    }
+
+    /// The same through another program that becomes the server.
+    pub fn start_through(wrapper: &[&str], place: u8, password: &str, args: &[&str]) -> Self {
         let address = format!("127.0.0.{place}");
         let (admin_port, port, plain) = (free_port(), free_port(), free_port());
         let user = format!("CARNELIAN_ADMIN_USER={USER}");
@@ -46,12 +75,12 @@ impl Member {
             &ports[2],
         ];
         let server = Server::starter()
-            .through(&["env", &user, &password])
+            .through(&[&["env", &user, &password], wrapper].concat())
             .args(&own)
             .args(args)
             .ready_when(Ready::Log("Ready to accept requests of operators"))
             .start();
-        Self { server, address, admin_port }
+        Self { server, address, admin_port, internode_port: port, plain_port: plain }
     }
 
     /// The first of a cluster.
@@ -73,17 +102,7 @@ impl Member {
     }
 
     fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let mut socket = UnixStream::connect(self.server.folder().join("admin.sock")).ok()?;
-        socket.set_read_timeout(Some(PATIENCE)).ok()?;
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
-        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-        socket.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, serde_json::from_str(body).unwrap_or_default()))
+        try_ask(self.server.folder(), method, path, body)
     }
 
     #[track_caller]

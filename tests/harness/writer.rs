@@ -1,5 +1,6 @@
 //! A client that writes all the time and knows what was acknowledged.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
@@ -9,6 +10,9 @@ use anyhow::{Result, ensure};
 
 use crate::client::Client;
 use crate::transport::Transport;
+
+/// For an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keys that are looked at in one request.
 const KEYS_AT_ONCE: u64 = 500;
@@ -39,9 +43,14 @@ pub struct Written {
 
 impl Writer {
     pub fn start(port: u16, name: &str) -> Self {
+        Self::start_at(("127.0.0.1", port), name)
+    }
+
+    pub fn start_at((address, port): (&str, u16), name: &str) -> Self {
+        let place = (address.to_owned(), port);
         let shared = Arc::new(Shared::default());
         let (own, own_name) = (Arc::clone(&shared), name.to_owned());
-        let thread = std::thread::spawn(move || write(port, &own_name, &own));
+        let thread = std::thread::spawn(move || write(&place, &own_name, &own));
         Self { shared, name: name.to_owned(), thread }
     }
 
@@ -94,8 +103,12 @@ impl Written {
     }
 }
 
-fn write(port: u16, name: &str, shared: &Shared) {
-    let connect = || Client::over(Transport::tcp(port).expect("the server is there"));
+fn write(place: &(String, u16), name: &str, shared: &Shared) {
+    let connect = || {
+        let stream = TcpStream::connect((&*place.0, place.1)).expect("the server is there");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        Client::over(Transport::Tcp(stream))
+    };
     let mut client = connect();
     let mut next = 1;
     while !shared.is_over.load(Ordering::SeqCst) {

@@ -32,6 +32,7 @@ mod provider;
 mod session;
 mod settings;
 mod store;
+mod subject;
 #[cfg(test)]
 mod testing;
 mod tickets;
@@ -54,6 +55,7 @@ pub use overlap::{ClientAuthorities, ClientCaPolicy, ClientCaStep, SharedAuthori
 pub use provider::provider;
 pub use session::{Received, TlsSession};
 pub use settings::{Identity, Secret, Settings};
+pub use subject::Subject;
 pub use tickets::SessionCaching;
 pub use trust::AuthClients;
 

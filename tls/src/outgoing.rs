@@ -11,15 +11,13 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, OtherError, SignatureScheme,
-};
+use rustls::{ClientConfig, ClientConnection, Error, OtherError};
 
 use crate::acceptor::certified;
 use crate::ca::CA_CERTIFICATE;
@@ -31,7 +29,7 @@ use crate::provider::provider;
 use crate::session::Received;
 use crate::settings::{Identity, Settings};
 use crate::store;
-use crate::trust::{Anchors, Trusted};
+use crate::trust::{Anchors, Trusted, by_anchors};
 
 /// Starts sessions in which we are the client.
 pub struct Connector {
@@ -209,27 +207,7 @@ impl ServerCertVerifier for ServerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.anchors.verify_tls12_signature(message, leaf, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.anchors.verify_tls13_signature(message, leaf, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.anchors.schemes()
-    }
+    by_anchors!();
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use carnelian_cluster::state::{
-    Action, ActionId, ActionStatus, AlertSetting, Change, Management, NodeUid, Outcome, State,
-    User, UserStatus,
+    Action, ActionId, ActionStatus, AlertSetting, Change, Cron, Management, NodeUid, Outcome,
+    State, User, UserStatus,
 };
 use parking_lot::Mutex;
 
@@ -23,6 +23,7 @@ use crate::auth::{Caller, password};
 use crate::bootstrap::BootstrapStatus;
 use crate::front::Credentials;
 use crate::handlers::alerts::settings;
+use crate::handlers::cluster::examine;
 use crate::live::{Figures, Live, Plane};
 use crate::samples::Samples;
 use crate::time;
@@ -44,6 +45,8 @@ pub struct Admin {
     pub bootstrap: Mutex<BootstrapStatus>,
     pub samples: Samples,
     pub alerts: alerts::Book,
+    /// What was wrong with nodes when the job last looked, by their uids.
+    pub failed_checks: Mutex<BTreeMap<u32, String>>,
     pub audit: Audit,
     logins: Logins,
     /// The last entry of the audit log could not be written.
@@ -62,6 +65,7 @@ impl Admin {
             bootstrap: Mutex::default(),
             samples: Samples::default(),
             alerts: alerts::Book::default(),
+            failed_checks: Mutex::default(),
             audit: Audit::open(folder)?,
             logins,
             audit_failed: AtomicBool::new(false),
@@ -121,6 +125,7 @@ impl Admin {
         let mut ticks = tokio::time::interval(SECOND);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut count = 0u64;
+        let mut checked_s = unsigned(time::now_s());
         loop {
             ticks.tick().await;
             let state = self.state();
@@ -129,6 +134,12 @@ impl Admin {
             }
             let figures = self.all_figures(&state).await;
             self.samples.take(&state, &figures, time::now_s());
+            let (job, now_s) = (&state.jobs.node_checks_job_settings, unsigned(time::now_s()));
+            let runs = Cron::parse(&job.cron_expression);
+            if job.enabled && runs.is_some_and(|runs| runs.is_between(checked_s, now_s)) {
+                checked_s = now_s;
+                self.check_nodes(&state).await;
+            }
             if count.is_multiple_of(ALERTS_EVERY) {
                 self.look_at_alerts(&state, &figures).await;
             }
@@ -136,9 +147,21 @@ impl Admin {
         }
     }
 
+    async fn check_nodes(&self, state: &State) {
+        let mut failed = BTreeMap::new();
+        for uid in state.nodes.keys() {
+            if let Err(why) = examine(self, state, *uid).await {
+                failed.insert(uid.0, why);
+            }
+        }
+        *self.failed_checks.lock() = failed;
+    }
+
     async fn look_at_alerts(&self, state: &State, figures: &BTreeMap<u32, Figures>) {
         let now_s = time::now_s();
-        let view = View { state, figures, now_s, raw: false };
+        let failed_checks = &self.failed_checks.lock().clone();
+        let view =
+            View { state, figures, samples: &self.samples, failed_checks, now_s, raw: false };
         let mut findings = Vec::new();
         let mut add = |scope, name: &String, setting: &AlertSetting, mut finding: Finding| {
             finding.on &= setting.enabled();
@@ -325,6 +348,10 @@ impl Admin {
         }
         Ok(())
     }
+}
+
+fn unsigned(seconds: i64) -> u64 {
+    u64::try_from(seconds).unwrap_or(0)
 }
 
 /// A UUID of version 4.

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::handlers::certificates::{Rotation, end_of};
 use crate::info;
 use crate::live::Figures;
+use crate::samples::{Samples, Subject};
 use crate::time;
 
 /// What an alert is of.
@@ -41,6 +42,9 @@ pub struct Finding {
 pub struct View<'a> {
     pub state: &'a State,
     pub figures: &'a BTreeMap<u32, Figures>,
+    pub samples: &'a Samples,
+    /// What was wrong with nodes when the job last looked, by their uids.
+    pub failed_checks: &'a BTreeMap<u32, String>,
     pub now_s: i64,
     /// By the letter: without regard to whether rotation is on track.
     pub raw: bool,
@@ -68,7 +72,7 @@ impl View<'_> {
             }
             "cluster_ca_cert_about_to_expire" => {
                 let ends =
-                    state.authorities.last().and_then(|authority| end_of(&authority.certificate));
+                    state.signing_authority().and_then(|authority| end_of(&authority.certificate));
                 let left = ends.map(|at| (at - self.now_s) as f64 / DAY_S);
                 let on = left.zip(threshold).is_some_and(|(left, threshold)| left < threshold);
                 found(on, json!({"days_left": left.map(f64::floor)}))
@@ -84,6 +88,16 @@ impl View<'_> {
             "cluster_too_few_nodes_for_replication" => {
                 let replicates = state.databases.values().any(|it| it.settings.replication);
                 found(replicates && nodes - down < 2, json!({"node_count": nodes}))
+            }
+            "cluster_ram_overcommit" => {
+                let sizes = state.databases.values().map(|it| {
+                    let shards = 1 + it.placement.replicas.len() as u64;
+                    it.settings.memory_size.saturating_mul(shards)
+                });
+                let promised = sizes.fold(0, u64::saturating_add);
+                let memory = state.nodes.values().map(|node| node.facts.total_memory);
+                let memory = memory.fold(0, u64::saturating_add);
+                found(memory < promised, json!({"promised": promised, "total_memory": memory}))
             }
             "cluster_inconsistent_rl_sw" => {
                 let mut versions: Vec<_> =
@@ -109,6 +123,20 @@ impl View<'_> {
         match name {
             "node_internal_certs_about_to_expire" => self.certificates(node, threshold),
             "node_failed" => found(node.status == NodeStatus::Down, json!({})),
+            "node_checks_error" => {
+                let error = self.failed_checks.get(&node.uid.0);
+                found(error.is_some(), json!({ "error": error }))
+            }
+            "node_cpu_utilization" => {
+                let idle = self.sampled(Subject::Node(node.uid.0), "cpu_idle");
+                percent(idle.map(|idle| (1.0 - idle) * 100.0), "cpu_util")
+            }
+            "node_net_throughput" => {
+                let bytes = |name| self.sampled(Subject::Node(node.uid.0), name);
+                let sum = bytes("ingress_bytes").zip(bytes("egress_bytes")).map(|(a, b)| a + b);
+                let on = sum.is_some_and(|sum| above(sum, threshold));
+                found(on, json!({ "net_throughput": sum }))
+            }
             "node_memory" => percent(
                 figures.and_then(|it| used(it.available_memory, it.total_memory)),
                 "memory_util",
@@ -147,7 +175,7 @@ impl View<'_> {
                 rotation.is_alarming(threshold)
             };
             if alarming {
-                names.push(certificate.name.name());
+                names.push(certificate.name.as_str());
             }
         }
         let on = !names.is_empty();
@@ -177,12 +205,22 @@ impl View<'_> {
             "bdb_high_throughput" => {
                 found(above(operations, threshold), json!({"throughput": operations}))
             }
+            "bdb_high_latency" => {
+                let latency = self.sampled(Subject::Database(database.uid.0), "avg_latency");
+                let on = latency.is_some_and(|latency| above(latency, threshold));
+                found(on, json!({ "latency": latency }))
+            }
             "bdb_low_throughput" => {
                 let on = threshold.is_some_and(|threshold| operations < threshold);
                 found(on, json!({"throughput": operations}))
             }
             _ => Finding::default(),
         }
+    }
+
+    /// The mean over the last ten seconds.
+    fn sampled(&self, subject: Subject, name: &str) -> Option<f64> {
+        self.samples.last(subject, "10sec")?.metrics.get(name).copied()
     }
 
     fn days_until(&self, unix_s: u64) -> f64 {
@@ -331,8 +369,17 @@ mod tests {
     fn the_cluster_counts_its_nodes() {
         let state = State::default();
         let figures = BTreeMap::new();
-        let view = View { state: &state, figures: &figures, now_s: 0, raw: false };
+        let (samples, failed_checks) = (Samples::default(), BTreeMap::new());
+        let view = View {
+            state: &state,
+            figures: &figures,
+            samples: &samples,
+            failed_checks: &failed_checks,
+            now_s: 0,
+            raw: false,
+        };
         let on = |name: &str| view.cluster(name, &AlertSetting::Switch(true)).on;
+        assert!(!on("cluster_ram_overcommit"));
         assert!(!on("cluster_even_node_count"));
         assert!(!on("cluster_multiple_nodes_down"));
         assert!(!on("no_such_alert"));

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use carnelian_cluster::state::{
-    AddNode, Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State, Time,
+    AddNode, Authority, Change, NodeFacts, NodeUid, Outcome, Refused, SealedKey, State, Time,
 };
 use carnelian_cluster::{Admission, Control};
 use carnelian_tls::certificates::CertificateTable;
@@ -78,6 +78,9 @@ pub trait Live: Send + Sync + 'static {
     /// Certificates for a member's requests, as PEM, in their order.
     fn sign(&self, node: NodeUid, requests: String) -> Waiting<'_, Result<Vec<String>, Refused>>;
 
+    /// A new authority for certificates between nodes, its key sealed.
+    fn new_authority(&self) -> Waiting<'_, Result<Authority, Refused>>;
+
     /// The figures of a member, this one or another; none if they cannot be had now.
     fn figures(&self, node: NodeUid) -> Waiting<'_, Option<Figures>>;
 
@@ -89,6 +92,9 @@ pub trait Live: Send + Sync + 'static {
 
     /// The certificates that clients of this node see, and what judges new ones.
     fn certificates(&self) -> Arc<CertificateTable>;
+
+    /// Whether databases can give a user these rules; else why not.
+    fn check_rules(&self, rules: &str) -> Result<(), String>;
 
     /// Seals a private key under the cluster's key, so that it can go into the state.
     fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused>;

@@ -129,6 +129,10 @@ fn components() -> Map<String, Value> {
     for name in ["status", "created_time", "last_changed_time", "version", "action_uid"] {
         database["properties"][name] = json!({"type": "string", "readOnly": true});
     }
+    for name in DatabaseSettings::WITHOUT_EFFECT {
+        database["properties"][*name]["description"] =
+            json!("Kept and returned; it changes nothing here");
+    }
     database["properties"]["uid"] = whole();
     database["properties"]["authentication_redis_pass"] = text();
     database["properties"]["endpoints"] =
@@ -237,7 +241,10 @@ mod tests {
             let name: String = part.chars().take_while(|c| c.is_alphanumeric()).collect();
             assert!(document["components"]["schemas"].get(&name).is_some(), "{name}");
         }
-        let encryption = &document["components"]["schemas"]["Database"]["properties"]["data_internode_encryption"];
-        assert_eq!(encryption["type"], json!("boolean"));
+        let of = |name: &str| &document["components"]["schemas"]["Database"]["properties"][name];
+        assert_eq!(of("data_internode_encryption")["type"], json!("boolean"));
+        for name in DatabaseSettings::WITHOUT_EFFECT {
+            assert!(DatabaseSettings::knows(name) && of(name)["description"].is_string(), "{name}");
+        }
     }
 }

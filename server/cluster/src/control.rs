@@ -22,6 +22,7 @@ use rand::RngCore;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::keys::Keys;
 use crate::lease::{Lease, Leases, Ledger};
 use crate::peers::{Environment, Peers};
 use crate::placement::ShardReport;
@@ -30,7 +31,7 @@ use crate::raft::{
 };
 use crate::rpc::{Request, Response};
 use crate::state::{
-    Change, CreateCluster, DatabaseUid, NodeFacts, NodeUid, Outcome, Refused, State,
+    Change, CreateCluster, DatabaseUid, NodeFacts, NodeStatus, NodeUid, Outcome, Refused, State,
 };
 
 /// How long a change may take until nobody counts on it any more.
@@ -38,6 +39,9 @@ const CHANGE_TIME: Duration = Duration::from_secs(5);
 
 /// Another primary is named when the one there is has given back its lease.
 const PROMOTE_TIME: Duration = Duration::from_secs(10);
+
+/// What a node is asked for that may have another node's earlier certificate on its links.
+const RENEW_LINKS: &str = "renew links";
 
 /// How long one node is asked before somebody else is.
 const ASK_TIME: Duration = Duration::from_secs(2);
@@ -59,7 +63,7 @@ struct Inner {
     reports: Mutex<BTreeMap<DatabaseUid, ShardReport>>,
     facts: Mutex<Option<NodeFacts>>,
     handlers: RwLock<BTreeMap<String, Handler>>,
-    keys: Mutex<Option<Arc<crate::keys::Keys>>>,
+    keys: Mutex<Option<Arc<Keys>>>,
     closed: watch::Sender<bool>,
 }
 
@@ -123,11 +127,21 @@ impl From<StoreError> for ControlError {
 impl Control {
     /// Opens what a node keeps of the control plane in this folder. An empty one is a node without cluster,
     /// until [`Change::CreateCluster`] or [`Control::join`]; else it is a member again at once. To be called
-    /// on the runtime that its tasks are to run on.
-    pub async fn open(folder: &Path, environment: Arc<dyn Environment>) -> io::Result<Self> {
+    /// on the runtime that its tasks are to run on. With keys, what is kept is sealed, and this node signs while
+    /// it leads.
+    pub async fn open(
+        folder: &Path,
+        environment: Arc<dyn Environment>,
+        keys: Option<Arc<Keys>>,
+    ) -> io::Result<Self> {
         let path = folder.join("control-plane.redb");
-        let opener: Opener = Box::new(move || Store::open(&path));
-        Self::start(opener, environment).await.map_err(io::Error::other)
+        let own = keys.clone();
+        let opener: Opener = Box::new(move || Store::open(&path, own.clone()));
+        let control = Self::start(opener, environment).await.map_err(io::Error::other)?;
+        if let Some(keys) = keys {
+            control.use_keys(keys);
+        }
+        Ok(control)
     }
 
     pub(crate) async fn start(
@@ -155,6 +169,7 @@ impl Control {
         if let Some(node) = store.read("node")? {
             control.take_part(&store, node).await?;
         }
+        control.renew_when_asked();
         control.every(crate::lease::BEAT, Self::beat);
         control.every(failover::TICK, Self::watch_over);
         control.every(membership::TICK, Self::keep_membership);
@@ -255,6 +270,47 @@ impl Control {
     /// What this node says of itself; the state has it a moment later.
     pub fn set_facts(&self, facts: NodeFacts) {
         *self.0.facts.lock() = Some(facts);
+    }
+
+    /// Has what goes between this node and others go over new links, as it shows another certificate on them. Links
+    /// that others have made end when this node ends them; they have made new ones before that, if they could.
+    pub async fn renew_links(&self) {
+        let state = self.state();
+        let others = state
+            .nodes
+            .values()
+            .filter(|node| Some(node.uid) != self.node() && node.status != NodeStatus::Down);
+        let asked: Vec<_> = others
+            .map(|node| {
+                let (control, node) = (self.clone(), node.uid);
+                tokio::spawn(
+                    async move { control.ask(node, RENEW_LINKS, Vec::new(), ASK_TIME).await },
+                )
+            })
+            .collect();
+        self.0.peers.renew(None).await;
+        for asked in asked {
+            if let Ok(Err(reason)) = asked.await {
+                tracing::debug!("another node was not asked to make its links anew: {reason}");
+            }
+        }
+    }
+
+    /// Makes links to another node anew when that has a new certificate.
+    fn renew_when_asked(&self) {
+        let control = self.clone().weak();
+        self.answer(
+            RENEW_LINKS,
+            Arc::new(move |peer, _| {
+                let control = control.upgrade();
+                Box::pin(async move {
+                    if let Some(control) = control {
+                        control.0.peers.renew(Some(peer)).await;
+                    }
+                    Ok(Vec::new())
+                })
+            }),
+        );
     }
 
     /// Says who answers requests of a kind from other nodes.

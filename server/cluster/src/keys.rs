@@ -6,6 +6,7 @@
 //! admitted, on the connection on which an admin has authenticated. The nodes' own keys are made where they
 //! are used, and never travel.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +17,8 @@ use carnelian_tls::internode::{
     self, ClusterId, Identity, Lifetime, NodeKey, Plane, Request, SealKey, SigningAuthority, Store,
     Trust,
 };
-use parking_lot::Mutex;
+use carnelian_tls::rustls::pki_types::CertificateDer;
+use carnelian_tls::rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Authority, NodeUid, SealedKey, State, Time};
@@ -34,8 +36,6 @@ pub enum KeysError {
 /// What a node keeps of all that.
 pub struct Keys {
     store: Store,
-    /// One at a time looks at the authority's file.
-    signing: Mutex<()>,
 }
 
 /// What the cluster tells a node that it admits; it holds a secret, and is sent to nobody else.
@@ -61,27 +61,36 @@ pub struct Pending {
 
 impl Keys {
     pub fn open(data_folder: &Path) -> Result<Self, KeysError> {
-        Ok(Self { store: Store::open(data_folder)?, signing: Mutex::new(()) })
+        Ok(Self { store: Store::open(data_folder)? })
     }
 
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// A new authority for a cluster, its key sealed with the cluster's key, which is made if there is none.
-    /// It takes some tenths of a second.
+    /// A new authority for a cluster, its key sealed with the cluster's key. It takes some tenths of a second.
     pub fn new_authority(&self, cluster: &str, now: Time) -> Result<Authority, KeysError> {
-        let _one = self.signing.lock();
-        let path = self.store.seal_key_file();
-        let key = match path.exists() {
-            true => SealKey::open(&path)?,
-            false => SealKey::create(&path)?,
-        };
+        let key = SealKey::open(&self.store.seal_key_file())?;
         let authority = SigningAuthority::create(cluster_id(cluster)?, system_time(now))?;
-        let certificate = authority.public().to_pem();
-        self.store.save_authority(&authority, &key)?;
-        let sealed = fs::read(self.authority_file())?;
-        Ok(Authority { certificate, key: SealedKey(sealed), created: now })
+        Ok(Authority::sealed(&authority, &key, now)?)
+    }
+
+    /// What seals this node's records of the control plane. Read anew each time: the node may have left one
+    /// cluster for another.
+    pub(crate) fn record_key(&self) -> Result<SealKey, KeysError> {
+        Ok(SealKey::open(&self.store.seal_key_file())?.for_purpose("control plane")?)
+    }
+
+    /// The authorities whose keys open here.
+    pub fn can_sign(&self, state: &State) -> BTreeSet<String> {
+        let Ok(key) = SealKey::open(&self.store.seal_key_file()) else { return BTreeSet::new() };
+        let opened = state.authorities.iter().filter_map(|it| it.open(&key).ok());
+        opened.map(|authority| authority.public().fingerprint()).collect()
+    }
+
+    /// The authorities of the cluster that nodes are to trust now.
+    pub fn authorities(&self, state: &State) -> Result<Vec<internode::Authority>, KeysError> {
+        state.trusted_authorities().into_iter().map(|it| parse(&it.certificate)).collect()
     }
 
     /// Keys for both planes of a node, and the requests to have them certified. RSA keys take a while.
@@ -100,15 +109,15 @@ impl Keys {
         certificates: &[String],
         authorities: &[String],
     ) -> Result<(), KeysError> {
-        let trust = self.trust(authorities)?;
+        let authorities: Result<_, KeysError> = authorities.iter().map(|it| parse(it)).collect();
+        let trust = Trust::new(authorities?)?;
         if certificates.len() != pending.keys.len() {
             return Err(KeysError::Wrong("there has to be a certificate for each plane"));
         }
         let mut credentials = Vec::new();
         for ((key, identity), pem) in pending.keys.iter().zip(pending.identities).zip(certificates)
         {
-            let mut found = self.received(pem, internode::certificates_in)?;
-            let credential = key.certified(found.remove(0))?;
+            let credential = key.certified(first_certificate(pem)?)?;
             if credential.identity() != identity {
                 return Err(KeysError::Wrong("a certificate is another node's"));
             }
@@ -120,17 +129,6 @@ impl Keys {
             self.store.save_credential(credential)?;
         }
         Ok(())
-    }
-
-    fn trust(&self, authorities: &[String]) -> Result<Trust, KeysError> {
-        let authorities: Result<Vec<_>, KeysError> = authorities
-            .iter()
-            .map(|pem| {
-                let mut found = self.received(pem, internode::certificates_in)?;
-                Ok(internode::Authority::new(found.remove(0))?)
-            })
-            .collect();
-        Ok(Trust::new(authorities?)?)
     }
 
     /// The cluster's key, for a node that was admitted.
@@ -155,15 +153,10 @@ impl Keys {
         requests: &[u8],
         now: Time,
     ) -> Result<Vec<String>, KeysError> {
-        let _one = self.signing.lock();
-        let (Some(cluster), Some(authority)) = (&state.cluster, state.authorities.last()) else {
+        let (Some(cluster), Some(authority)) = (&state.cluster, state.signing_authority()) else {
             return Err(KeysError::Wrong("there is no cluster yet"));
         };
-        if fs::read(self.authority_file()).ok().as_ref() != Some(&authority.key.0) {
-            write(&self.authority_file(), &authority.key.0)?;
-        }
-        let key = SealKey::open(&self.store.seal_key_file())?;
-        let authority = self.store.authority(&key)?;
+        let authority = authority.open(&SealKey::open(&self.store.seal_key_file())?)?;
         let life = Lifetime::days(cluster.settings.internal_cert_validity_days)?;
         let granted = identities(&cluster.id, node)?;
         let mut certificates = Vec::new();
@@ -175,27 +168,25 @@ impl Keys {
         }
         Ok(certificates)
     }
+}
 
-    /// Reads certificates, one at least, through a file, as those that operators bring.
-    fn received<T>(
-        &self,
-        pem: &str,
-        read: impl FnOnce(&Path) -> Result<Vec<T>, internode::Error>,
-    ) -> Result<Vec<T>, KeysError> {
-        let _one = self.signing.lock();
-        let path = self.store.folder().join("received.pem");
-        write(&path, pem.as_bytes())?;
-        let found = read(&path);
-        fs::remove_file(&path)?;
-        let found = found?;
-        match found.is_empty() {
-            true => Err(KeysError::Wrong("no certificate is in it")),
-            false => Ok(found),
-        }
+impl Authority {
+    /// As the state keeps it.
+    pub fn sealed(
+        authority: &SigningAuthority,
+        key: &SealKey,
+        created: Time,
+    ) -> Result<Self, internode::Error> {
+        Ok(Self {
+            fingerprint: authority.public().fingerprint(),
+            certificate: authority.public().to_pem(),
+            key: SealedKey(authority.seal(key)?),
+            created,
+        })
     }
 
-    fn authority_file(&self) -> std::path::PathBuf {
-        self.store.folder().join("authority.sealed")
+    fn open(&self, key: &SealKey) -> Result<SigningAuthority, internode::Error> {
+        SigningAuthority::unseal(&self.key.0, key, Path::new("the authority's key in the state"))
     }
 }
 
@@ -203,6 +194,15 @@ impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Admission(node {} of {})", self.node, self.name)
     }
+}
+
+fn first_certificate(pem: &str) -> Result<CertificateDer<'static>, KeysError> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|_| KeysError::Wrong("no certificate is in it"))
+}
+
+fn parse(pem: &str) -> Result<internode::Authority, KeysError> {
+    Ok(internode::Authority::new(first_certificate(pem)?)?)
 }
 
 fn cluster_id(text: &str) -> Result<ClusterId, KeysError> {
@@ -231,8 +231,12 @@ fn write(path: &Path, contents: &[u8]) -> Result<(), KeysError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use carnelian_tls::internode::{Phase, Succession};
+
     use super::*;
-    use crate::state::{Cluster, ClusterSettings, alert_defaults};
+    use crate::state::{ActionId, Cluster, ClusterSettings, Replacement, alert_defaults};
 
     const CLUSTER: &str = "0123456789abcdef0123456789abcdef";
 
@@ -249,6 +253,10 @@ mod tests {
             fs::create_dir(folder.path().join(name)).expect("it can be made");
         }
         let (first, second, joiner) = (keys("first"), keys("second"), keys("joiner"));
+        for keys in [&first, &second] {
+            assert!(keys.new_authority(CLUSTER, now()).is_err(), "there is nothing to seal with");
+            SealKey::create(&keys.store().seal_key_file()).expect("it can be made");
+        }
         let authority = first.new_authority(CLUSTER, now()).expect("it can be made");
         let cluster = Cluster {
             id: CLUSTER.to_owned(),
@@ -259,7 +267,7 @@ mod tests {
             rotations: 0,
         };
         let authorities = vec![authority];
-        let state = State { cluster: Some(cluster), authorities, ..State::default() };
+        let mut state = State { cluster: Some(cluster), authorities, ..State::default() };
         let (node, other) = (NodeUid(2), NodeUid(3));
 
         // Without the cluster's key the state alone signs nothing.
@@ -277,5 +285,23 @@ mod tests {
         assert!(!joiner.store().has_trust());
         joiner.accept(&pending, &certificates, &authorities).expect("all is as it was asked for");
         assert!(joiner.store().has_credential(Plane::Data) && joiner.store().has_trust());
+
+        // Another authority signs when the state says so.
+        let next = first.new_authority(CLUSTER, now()).expect("it can be made");
+        let [old, new] = [&state.authorities[0], &next].map(|it| it.fingerprint.clone());
+        let mut succession = Succession::begin(&old, &new);
+        state.authorities.push(next);
+        for phase in [Phase::BothTrusted, Phase::NewSigns] {
+            succession.phase = phase;
+            let (reports, action) = (BTreeMap::new(), ActionId("r".to_owned()));
+            let succession = succession.clone();
+            state.replacement = Some(Replacement { succession, reports, action });
+            assert_eq!(second.can_sign(&state), BTreeSet::from([old.clone(), new.clone()]));
+            let signed = second.sign(&state, node, requests, now()).expect("it may");
+            let by_old = joiner.accept(&pending, &signed, &authorities).is_ok();
+            assert_eq!(by_old, phase == Phase::BothTrusted);
+            let both = second.authorities(&state).expect("both are in order");
+            assert_eq!(both.len(), 2);
+        }
     }
 }

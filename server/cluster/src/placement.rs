@@ -82,7 +82,12 @@ pub fn emptying(
             if replicas.is_empty() && database.settings.replication {
                 replicas.extend(spare(state, database));
             }
-            return Some(Step::Change(Change::SetReplicas { database: uid, replicas, epoch }));
+            return Some(Step::Change(Change::SetReplicas {
+                database: uid,
+                replicas,
+                epoch,
+                action: None,
+            }));
         }
         let others = placement.replicas.iter().any(|one| state.nodes[one].takes_shards());
         match successor(database, reports) {
@@ -96,7 +101,8 @@ pub fn emptying(
                 Some(spare) => {
                     let mut replicas = placement.replicas.clone();
                     replicas.push(spare);
-                    let change = Change::SetReplicas { database: uid, replicas, epoch };
+                    let change =
+                        Change::SetReplicas { database: uid, replicas, epoch, action: None };
                     return Some(Step::Change(change));
                 }
                 None => return Some(Step::Stuck(uid)),
@@ -153,7 +159,7 @@ pub fn repair(state: &State) -> Option<Change> {
             continue;
         }
         let epoch = placement.epoch;
-        return Some(Change::SetReplicas { database: uid, replicas, epoch });
+        return Some(Change::SetReplicas { database: uid, replicas, epoch, action: None });
     }
     None
 }

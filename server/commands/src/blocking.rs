@@ -11,14 +11,14 @@ use crate::error::CommandError;
 /// When a time limit in seconds ends, in milliseconds of the Unix epoch; 0 is no limit.
 pub fn deadline(call: &Call<'_>, seconds: &[u8]) -> Result<Option<u64>, CommandError> {
     let out_of_range = || CommandError::text("ERR timeout is out of range");
-    let seconds = match (number::parse_double(seconds), LongDouble::parse(seconds)) {
-        (Some(number), _) => number,
-        // A number, but too large for a double.
-        (None, Some(_)) if seconds.starts_with(b"-") => f64::NEG_INFINITY,
-        (None, Some(_)) => f64::INFINITY,
-        (None, None) => {
+    let seconds = match number::parse_double(seconds) {
+        Some(number) => number,
+        None if LongDouble::parse(seconds).is_none() => {
             return Err(CommandError::text("ERR timeout is not a float or out of range"));
         }
+        // A number, but too large for a double.
+        None if seconds.starts_with(b"-") => f64::NEG_INFINITY,
+        None => f64::INFINITY,
     };
     let limit_ms = (seconds * 1000.0).ceil();
     if limit_ms < 0.0 {

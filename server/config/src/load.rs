@@ -475,7 +475,7 @@ mod tests {
     #[test]
     fn reports_what_has_no_effect_yet() {
         let start = start(&[
-            "--tls-cluster",
+            "--mptcp",
             "yes",
             "--rdbcompression",
             "yes",
@@ -490,7 +490,7 @@ mod tests {
             "1",
         ])
         .unwrap();
-        assert_eq!(start.later, ["tls-cluster", "loadmodule"]);
+        assert_eq!(start.later, ["mptcp", "loadmodule"]);
         assert_eq!(start.modules[0].words[1..], [b"/x".to_vec(), b"1".to_vec()]);
     }
 

@@ -96,7 +96,7 @@ directives! {
     tls_session_cache_size: u32 = "20480", int(0, I32_MAX), AnyTime, Obeyed;
     tls_session_cache_timeout: u32 = "300", int(0, I32_MAX), AnyTime, Obeyed;
     tls_replication: bool = "no", Kind::Bool, AnyTime, Obeyed;
-    tls_cluster: bool = "no", Kind::Bool, AnyTime, Later;
+    tls_cluster: bool = "no", Kind::Bool, AnyTime, Obeyed;
 
     // General.
     daemonize: bool = "no", Kind::Bool, StartOnly, Obeyed;
@@ -137,7 +137,7 @@ directives! {
     extended_redis_compatibility: bool = "no", Kind::Bool, AnyTime, Later;
     availability_zone: String = "", TEXT, AnyTime, Later;
     ignore_warnings: String = "", TEXT, AnyTime, Later;
-    disable_thp: bool = "yes", Kind::Bool, StartOnly, Later;
+    disable_thp: bool = "no", Kind::Bool, StartOnly, Obeyed;
     server_cpulist: String = "", TEXT, StartOnly, Later, "server_cpulist";
     bio_cpulist: String = "", TEXT, StartOnly, Later, "bio_cpulist";
     aof_rewrite_cpulist: String = "", TEXT, StartOnly, Later, "aof_rewrite_cpulist";

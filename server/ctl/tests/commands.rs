@@ -266,3 +266,47 @@ fn the_shell_speaks_the_same_language() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(said, "ERROR: the audit log is broken at line 2: x\n");
 }
+
+/// On a terminal, which `script` makes: words are completed, choices shown, lines edited and fetched back.
+#[test]
+fn the_shell_completes_what_is_typed() {
+    let has_terminals = Command::new("script").arg("--version").output();
+    if !has_terminals.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let node = Node::new(&[("GET /v1/nodes/status", json!({"1": {"role": "master"}}))]);
+    let mut shell = Command::new("script")
+        .args(["-qfec", env!("CARGO_BIN_EXE_rladmin"), "/dev/null"])
+        .env("CARNELIAN_SOCKET", node.folder.path().join("admin.sock"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut keys, mut screen) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
+    let mut typed = |keys_typed: &str, shown: &str| {
+        keys.write_all(keys_typed.as_bytes()).unwrap();
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !String::from_utf8_lossy(&seen).contains(shown) {
+            assert_ne!(screen.read(&mut byte).unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+            seen.push(byte[0]);
+        }
+        String::from_utf8(seen).unwrap()
+    };
+    typed("", "rladmin> ");
+    typed("clu\t", "rladmin> cluster ");
+    typed("mas\t", "rladmin> cluster master ");
+    typed("\n", "Node 1 is the cluster master node");
+    typed("", "rladmin> ");
+    typed("cluster certificate \t", "rotate  set  status");
+    typed("\u{3}", "rladmin> ");
+    typed("tune db 1 data_i\t", "tune db 1 data_internode_encryption ");
+    typed("\t", "disabled  enabled");
+    typed("\u{3}", "rladmin> ");
+    // The line from before, and an error that does not end the shell.
+    typed("\u{1b}[A", "rladmin> cluster master");
+    typed("\n", "Node 1 is the cluster master node");
+    typed("explode\n", "ERROR: there is no command \"explode\"");
+    typed("exit\n", "exit");
+    assert!(shell.wait().unwrap().success());
+}

@@ -12,7 +12,9 @@
 //!   removal may have read it (`COPY`, `SUNIONSTORE`), and is replayed on top of the snapshot.
 //! * A table that FLUSHALL or FLUSHDB takes is handed to the walk whole, which frees it.
 //! * SWAPDB moves tables; the snapshot keeps the names they had at the cut.
-//! * A value of any size is shown in one go, under the lock of its segment: its keys wait meanwhile.
+//! * A long value is shown by the walk in pieces, with the lock free in between: who reads waits for a piece
+//!   at most, and who is about to change that very key shows the rest of it first. So between two pieces the
+//!   value is the same. A writer that is there before the walk shows it in one go.
 //!
 //! A segment's versions have two bits and are told apart by being equal or not, so all entries must have
 //! the same one before the next cut: a walk that is given up still goes to its end, in silence.
@@ -35,6 +37,25 @@ pub trait Sink: Send + Sync {
     /// Writes down an entry as it is now, with the logical database it was in at the cut. Called with the
     /// lock of its segment held, by several threads at once: may take no lock of the keyspace, and has to be quick.
     fn entry(&self, db: usize, entry: EntryRef<'_, Value>);
+
+    /// Whether an object is so long that the walk shows it by [`Sink::piece`].
+    fn is_long(&self, entry: EntryRef<'_, Value>) -> bool {
+        let _ = entry;
+        false
+    }
+
+    /// Writes down more of a long entry, from where the last call ended, until `goes_on` says no. Whether that
+    /// was the last of it; until then each call is about the same entry. The rest as for [`Sink::entry`].
+    fn piece(
+        &self,
+        db: usize,
+        entry: EntryRef<'_, Value>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> bool {
+        let _ = goes_on;
+        self.entry(db, entry);
+        true
+    }
 }
 
 /// There can be but one snapshot at a time.
@@ -55,8 +76,16 @@ pub(crate) struct OpenCut {
     /// For each logical database as it is called now, how far the walk has come in its table; none
     /// where no entry is stale.
     places: SmallVec<[Option<Place>; 1]>,
+    /// The long entry that the walk is about: it is there, stale, and shown in part or not yet.
+    long: Option<Long>,
     /// Tables that were taken away before the walk was through with them.
     handed: Vec<Handed>,
+}
+
+struct Long {
+    /// The logical database as it is called now.
+    db: usize,
+    key: Box<[u8]>,
 }
 
 #[derive(Clone, Copy)]
@@ -91,7 +120,8 @@ impl OpenCut {
         };
         let places: SmallVec<_> = (0..segment.databases()).map(place_of).collect();
         if keys != 0 {
-            segment.cut = Some(Box::new(Self { cut: Arc::clone(cut), places, handed: Vec::new() }));
+            let (cut, handed) = (Arc::clone(cut), Vec::new());
+            segment.cut = Some(Box::new(Self { cut, places, long: None, handed }));
         }
         keys
     }
@@ -102,15 +132,27 @@ impl OpenCut {
         if !entry.is_stale() {
             return;
         }
+        let is_about = |long: &mut Long| long.db == db && *long.key == *entry.as_ref().key();
+        let is_long = self.long.take_if(is_about).is_some();
         if !self.cut.is_silent.load(Ordering::Relaxed) {
-            self.cut.sink.entry(place.db, entry.as_ref());
+            if is_long {
+                self.cut.sink.piece(place.db, entry.as_ref(), &mut || true);
+            } else {
+                self.cut.sink.entry(place.db, entry.as_ref());
+            }
         }
         self.cut.preserved.fetch_add(1, Ordering::Relaxed);
         entry.stamp();
     }
 
     /// Takes over a table that is about to be freed; gives it back if nothing in it is stale.
-    pub(crate) fn hand_over(&mut self, db: usize, table: Table<Value>) -> Option<Table<Value>> {
+    pub(crate) fn hand_over(&mut self, db: usize, mut table: Table<Value>) -> Option<Table<Value>> {
+        if let Some(long) = self.long.take_if(|long| long.db == db)
+            && let Some(mut entry) = table.find_mut(table.hash(&long.key), &long.key)
+        {
+            self.long = Some(long);
+            self.preserve(db, &mut entry);
+        }
         let Some(place) = self.places.get_mut(db).and_then(Option::take) else {
             return Some(table);
         };
@@ -124,6 +166,13 @@ impl OpenCut {
             self.places.resize(a.max(b) + 1, None);
         }
         self.places.swap(a, b);
+        if let Some(long) = &mut self.long {
+            long.db = match long.db {
+                db if db == a => b,
+                db if db == b => a,
+                db => db,
+            };
+        }
     }
 }
 
@@ -152,7 +201,8 @@ impl Hold<'_> {
         let cut = Arc::new(Cut { sink, is_silent, preserved });
         let keys = (0..SEGMENTS).map(|index| OpenCut::open(&cut, self.segment_mut(index))).sum();
         at_cut();
-        Ok(Walk { cut, segment: 0, handed: Vec::new(), walked: 0, keys, is_finished: false })
+        let (segment, handed, is_in_long) = (0, Vec::new(), false);
+        Ok(Walk { cut, segment, handed, is_in_long, walked: 0, keys, is_finished: false })
     }
 }
 
@@ -163,6 +213,8 @@ pub struct Walk {
     segment: usize,
     /// Taken over from it.
     handed: Vec<Handed>,
+    /// The last step was about a long entry that was not shown whole then.
+    is_in_long: bool,
     /// Entries the walk itself has shown.
     walked: u64,
     /// Keys there were at the cut.
@@ -174,6 +226,9 @@ impl Walk {
     /// Shows the next stale entries with the logical database they were in at the cut, under the lock
     /// of one segment, and asks `goes_on` after each bucket. Whether the walk has come to its end: then
     /// all has been shown, by it or by the sink.
+    ///
+    /// A long entry comes by steps of its own, in which nothing is emitted but the sink gets a piece. So whoever
+    /// looks at the sink between two steps can put it all in one order.
     pub fn step(
         &mut self,
         keyspace: &Keyspace,
@@ -190,16 +245,30 @@ impl Walk {
         };
         if let Some(Handed { place, table }) = self.handed.last_mut() {
             // Nobody else knows of it any more: no lock is needed.
-            if is_silent || visit_some(table, place, &mut show, &mut goes_on) {
+            if is_silent || visit_some(table, place, &mut show, |_| false, &mut goes_on) == Met::End
+            {
                 self.handed.pop();
             }
             return false;
         }
         if self.segment < SEGMENTS {
             let mut segment = keyspace.segment(self.segment).lock();
-            if visit_segment(&mut segment, &mut show, &mut goes_on) {
-                self.handed = segment.cut.take().map_or(Vec::new(), |cut| cut.handed);
-                self.segment += 1;
+            if self.is_in_long {
+                let left = go_on_with_long(&mut segment, is_silent, &mut goes_on);
+                self.is_in_long = left == Some(false);
+                self.walked += u64::from(left == Some(true));
+            } else {
+                let is_long = |entry: EntryRef<'_, Value>| {
+                    !is_silent && entry.is_object() && self.cut.sink.is_long(entry)
+                };
+                match visit_segment(&mut segment, &mut show, is_long, &mut goes_on) {
+                    Met::End => {
+                        self.handed = segment.cut.take().map_or(Vec::new(), |cut| cut.handed);
+                        self.segment += 1;
+                    }
+                    Met::Long(_) => self.is_in_long = true,
+                    Met::Pause => {}
+                }
             }
             // Who waits for it comes before the next step.
             MutexGuard::unlock_fair(segment);
@@ -243,45 +312,94 @@ impl Walk {
     }
 }
 
-/// Goes on in the tables of a segment. Whether it is through with all.
+/// What a walk has come to.
+#[derive(PartialEq, Eq)]
+enum Met {
+    End,
+    /// Somebody said that it is not to go on.
+    Pause,
+    /// An entry that is shown in pieces. The walk stays where it is.
+    Long(Box<[u8]>),
+}
+
+/// Goes on in the tables of a segment.
 fn visit_segment(
     segment: &mut Segment,
     show: &mut impl FnMut(usize, EntryRef<'_, Value>),
+    is_long: impl Fn(EntryRef<'_, Value>) -> bool,
     goes_on: &mut impl FnMut() -> bool,
-) -> bool {
+) -> Met {
     for db in 0..segment.databases() {
         if segment.table(db).is_none() {
             continue;
         }
         let parts = segment.parts(db);
-        let Some(cut) = parts.cut else { return true };
+        let Some(cut) = parts.cut else { return Met::End };
         let Some(slot) = cut.places.get_mut(db) else { break };
         let Some(place) = slot else { continue };
-        if !visit_some(parts.table, place, show, goes_on) {
-            return false;
+        match visit_some(parts.table, place, show, &is_long, goes_on) {
+            Met::End => *slot = None,
+            Met::Pause => return Met::Pause,
+            Met::Long(key) => {
+                cut.long = Some(Long { db, key: key.clone() });
+                return Met::Long(key);
+            }
         }
-        *slot = None;
     }
-    true
+    Met::End
 }
 
-/// Goes on in a table. Whether it is through with it.
+/// Goes on in a table.
 fn visit_some(
     table: &mut Table<Value>,
     place: &mut Place,
     show: &mut impl FnMut(usize, EntryRef<'_, Value>),
+    is_long: impl Fn(EntryRef<'_, Value>) -> bool,
     goes_on: &mut impl FnMut() -> bool,
-) -> bool {
+) -> Met {
     let db = place.db;
     loop {
-        place.cursor = table.visit_stale(place.cursor, |entry| show(db, entry));
-        if place.cursor == Cursor(0) {
-            return true;
+        let mut long = None;
+        let next = table.visit_stale(place.cursor, |entry| {
+            if is_long(entry) {
+                long = Some(entry.key().into());
+                return false;
+            }
+            show(db, entry);
+            true
+        });
+        if let Some(key) = long {
+            return Met::Long(key);
+        }
+        place.cursor = next;
+        if next == Cursor(0) {
+            return Met::End;
         }
         if !goes_on() {
-            return false;
+            return Met::Pause;
         }
     }
+}
+
+/// Shows more of the long entry that a segment has met. Whether that was the last of it; none if somebody else
+/// has shown the rest.
+fn go_on_with_long(
+    segment: &mut Segment,
+    is_silent: bool,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<bool> {
+    let db = segment.cut.as_ref()?.long.as_ref()?.db;
+    let parts = segment.parts(db);
+    let cut = parts.cut.as_mut()?;
+    let long = cut.long.as_ref()?;
+    let place = (*cut.places.get(db)?)?;
+    let mut entry = parts.table.find_mut(parts.table.hash(&long.key), &long.key)?;
+    if !is_silent && !cut.cut.sink.piece(place.db, entry.as_ref(), goes_on) {
+        return Some(false);
+    }
+    entry.stamp();
+    cut.long = None;
+    Some(true)
 }
 
 #[cfg(test)]

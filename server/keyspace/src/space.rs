@@ -214,6 +214,12 @@ impl Keyspace {
         Some(bytes)
     }
 
+    /// Bytes of the data in some segments, one after another.
+    #[must_use]
+    pub fn heap_bytes_of(&self, segments: SegmentSet) -> usize {
+        segments.iter().map(|index| self.segment(index).lock().heap_bytes()).sum()
+    }
+
     /// Bytes of all data, one segment after another.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

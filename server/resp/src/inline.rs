@@ -2,6 +2,14 @@
 
 use crate::parser::Span;
 
+/// The words of a line, or `None` if a quote is not closed, or not followed by a space. For lines that are kept.
+#[must_use]
+pub fn words_of(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (mut line, mut words) = (line.to_vec(), Vec::new());
+    let is_sound = split(&mut line, &mut words);
+    is_sound.then(|| words.iter().map(|word| word.of(&line).to_vec()).collect())
+}
+
 /// Splits a line into words; false if a quote is not closed, or not followed by a space.
 ///
 /// An unescaped word is never longer than it was, so each stays at its own start. The line holds
@@ -103,10 +111,7 @@ mod tests {
     use super::*;
 
     fn words(line: &str) -> Option<Vec<Vec<u8>>> {
-        let mut line = line.as_bytes().to_vec();
-        let mut spans = Vec::new();
-        split(&mut line, &mut spans)
-            .then(|| spans.iter().map(|span| span.of(&line).to_vec()).collect())
+        words_of(line.as_bytes())
     }
 
     #[test]

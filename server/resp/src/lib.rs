@@ -16,6 +16,7 @@ pub mod parser;
 pub mod reply;
 pub mod writer;
 
+pub use inline::words_of;
 pub use parser::{Limits, Parser, Progress, ProtocolError, Span, second_word};
 pub use reply::{Decoder, Reply, ReplyError, ReplyLimits};
 pub use writer::{Mark, Protocol, Writer};

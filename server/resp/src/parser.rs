@@ -151,6 +151,9 @@ pub struct Parser {
     partial: Option<Box<Partial>>,
 }
 
+/// An argument of this length has memory of its own in Redis.
+const LONG_BYTES: usize = 32 << 10;
+
 /// A command of which only the beginning has arrived.
 #[derive(Debug)]
 struct Partial {
@@ -223,6 +226,15 @@ impl Parser {
         self.partial.as_ref().map_or(0, |partial| {
             size_of::<Partial>() + partial.spans.capacity() * size_of::<Span>()
         })
+    }
+
+    /// Where in its command the argument begins that has begun to arrive, if it is a long one; else 0.
+    pub fn long_argument_start(&self) -> usize {
+        let cursor = self.partial.as_ref().map(|partial| partial.cursor);
+        match cursor.and_then(|cursor| cursor.bulk.map(|length| (cursor.position, length))) {
+            Some((start, length)) if LONG_BYTES <= length => start,
+            _ => 0,
+        }
     }
 
     /// The arguments already found of a command still incomplete.
@@ -663,6 +675,13 @@ mod tests {
         assert_eq!(progress, Ok(Progress::Complete { consumed: 1022, arguments: 2 }));
         assert!(!parser.is_partial() && parser.heap_bytes() == 0);
         assert_eq!(spans[1], Span { start: 20, end: 1020 });
+        assert_eq!(parser.long_argument_start(), 0);
+        for (length, start) in [(LONG_BYTES - 1, 0), (LONG_BYTES, 21)] {
+            let mut buffer = format!("*2\r\n$3\r\nSET\r\n${length}\r\nab").into_bytes();
+            assert!(parser.next(&mut buffer, &limits, &mut spans).is_ok());
+            assert_eq!(parser.long_argument_start(), start);
+            parser.reset();
+        }
     }
 
     /// A million arguments in pieces of 16 KB: quadratic work would take minutes here.

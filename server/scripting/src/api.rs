@@ -9,11 +9,11 @@ use mlua::{BorrowedBytes, Lua, Table, Value, Variadic};
 use sha1::{Digest, Sha1};
 use smallvec::SmallVec;
 
-use crate::error::Raised;
+use crate::error::{self, Raised};
 use crate::functions;
 use crate::host::{LogLevel, Slot, current};
 use crate::interpreter::Kind;
-use crate::raw::command;
+use crate::raw::{command, debug};
 use crate::values::{error_table, with_code};
 
 /// The version scripts are told, as they are of the server they were written for.
@@ -44,8 +44,8 @@ pub(crate) fn redis(lua: &Lua, kind: Kind) -> mlua::Result<Table> {
         table.raw_set(name, bits)?;
     }
     if kind == Kind::Scripts {
-        table.raw_set("breakpoint", lua.create_function(|_, ()| Ok(false))?)?;
-        table.raw_set("debug", lua.create_function(|_, ()| Ok(()))?)?;
+        table.raw_set("breakpoint", debug::breakpoint(lua)?)?;
+        table.raw_set("debug", debug::debug(lua)?)?;
         table.raw_set("replicate_commands", lua.create_function(|_, ()| Ok(true))?)?;
     }
     Ok(table)
@@ -203,17 +203,21 @@ const WRONG_REPLY_ARGUMENTS: &str = "ERR wrong number or type of arguments";
 
 fn error_reply(lua: &Lua, arguments: Variadic<Value>) -> mlua::Result<Table> {
     let [Value::String(text)] = arguments.as_slice() else {
+        error::note(WRONG_REPLY_ARGUMENTS.as_bytes());
         return error_table(lua, WRONG_REPLY_ARGUMENTS.as_bytes(), false);
     };
     let text = text.as_bytes();
     // Redis takes it for a C string.
     let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = if text.starts_with(b"-") { text.to_vec() } else { [b"-", text].concat() };
-    error_table(lua, &with_code(&text), false)
+    let text = with_code(&text);
+    error::note(&text);
+    error_table(lua, &text, false)
 }
 
 fn status_reply(lua: &Lua, arguments: Variadic<Value>) -> mlua::Result<Table> {
     let [Value::String(text)] = arguments.as_slice() else {
+        error::note(WRONG_REPLY_ARGUMENTS.as_bytes());
         return error_table(lua, WRONG_REPLY_ARGUMENTS.as_bytes(), false);
     };
     let table = lua.create_table_with_capacity(0, 1)?;

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::panic::resume_unwind;
+use std::time::Duration;
 
 use carnelian_resp::{Protocol, Writer};
 
 use crate::api::hex_digest;
+use crate::debugger::Debugger;
 use crate::functions::{FunctionHandle, Libraries, LibraryInfo, Loading, Restore};
 use crate::host::{Host, RunState, Slot, with_host};
 use crate::interpreter::{Failure, Interpreter, Kind};
+use crate::raw::debug::SCRIPT;
 use crate::raw::{Callable, Passing};
 use crate::reply::{Booleans, up_to_nul};
 use crate::scripts::{Origin, ScriptHandle, Scripts, Sha};
@@ -129,6 +132,20 @@ impl Engine {
         finish(&mut self.run, state, Name(&handle.sha), function, Passing::Globals, run)
     }
 
+    /// Begins a debugging session: the script of this body, which is to be run next, asks the console of its
+    /// host what to do. One that runs for longer than `patience` is stopped.
+    pub fn debug(&mut self, body: &[u8], patience: Duration) {
+        self.run.debugger = Some(Box::new(Debugger::new(body, patience)));
+        self.script_state.debug();
+    }
+
+    /// Ends it; what is yet to be told, as a reply.
+    pub fn end_debugging(&mut self) -> Vec<u8> {
+        let Some(mut debugger) = self.run.debugger.take() else { return Vec::new() };
+        debugger.log(b"<endsession>");
+        debugger.take_pending()
+    }
+
     pub fn scripts_len(&self) -> usize {
         self.scripts.len()
     }
@@ -148,7 +165,7 @@ impl Engine {
         let read = shebang::script(body)?;
         let source = &body[read.source_at..];
         let state = &self.script_state;
-        let compiled = state.compile(source, "@user_script").and_then(|chunk| state.keep(chunk));
+        let compiled = state.compile(source, SCRIPT).and_then(|chunk| state.keep(chunk));
         let function = compiled.map_err(|problem| {
             [b"Error compiling script (new function): ", problem.as_slice()].concat()
         })?;

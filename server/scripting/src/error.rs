@@ -2,6 +2,8 @@
 
 use mlua::{Lua, Value};
 
+use crate::host::current;
+
 /// The name of the chunk that is ours; its frames are left out when a place is looked for.
 pub(crate) const PRELUDE: &str = "=prelude";
 
@@ -21,8 +23,21 @@ pub(crate) enum Raised {
 
 impl Raised {
     pub(crate) fn table(text: impl Into<Vec<u8>>) -> mlua::Error {
-        mlua::Error::external(Self::Table { text: text.into(), counted: false })
+        let text = text.into();
+        note(&text);
+        mlua::Error::external(Self::Table { text, counted: false })
     }
+}
+
+/// A debugger that steps tells of each error.
+pub(crate) fn note(text: &[u8]) {
+    current(|slot| {
+        if let Some(debugger) = &mut slot.run.debugger
+            && debugger.steps
+        {
+            debugger.log_error(text);
+        }
+    });
 }
 
 /// An error with the script's file and line in front, as `luaL_error` makes it.

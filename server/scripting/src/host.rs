@@ -3,6 +3,8 @@
 use carnelian_resp::Protocol;
 use scoped_tls_hkt::{ReborrowMut, scoped_thread_local};
 
+use crate::debugger::Debugger;
+
 /// The server, as one run of a script sees it.
 pub trait Host {
     /// Runs one command and appends its reply, an error included, in the protocol asked for.
@@ -23,6 +25,38 @@ pub trait Host {
     /// Called from time to time while the script runs: after so many instructions, and before
     /// steps that may take long. What it does (serving BUSY, looking at the clock) is its affair.
     fn tick(&mut self) -> Tick;
+
+    /// Who debugs the script, if somebody does.
+    fn console(&mut self) -> Option<&mut dyn Console> {
+        None
+    }
+
+    /// Whether the last command was refused before it ran; asked once, and only for a debugger.
+    fn was_refused(&mut self) -> bool {
+        false
+    }
+}
+
+/// The client of a debugging session.
+pub trait Console {
+    /// Sends a reply.
+    fn show(&mut self, reply: Vec<u8>);
+
+    /// Waits for what it says next.
+    fn ask(&mut self) -> Asked;
+}
+
+/// What the client of a debugging session says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The words of a command; there is one at least.
+    Command(Vec<Vec<u8>>),
+    /// What cannot be understood: the script ends with this error.
+    Broken(&'static str),
+    /// It is gone: the script runs to its end.
+    Gone,
+    /// The script is to end.
+    Killed,
 }
 
 /// What is to become of a script that is still running.
@@ -66,6 +100,8 @@ pub(crate) struct RunState {
     pub(crate) beats: u32,
     /// Work of functions that take long for one instruction, since the last tick for its sake.
     pub(crate) steps: usize,
+    /// Present while a script is debugged.
+    pub(crate) debugger: Option<Box<Debugger>>,
     /// The library being loaded, during FUNCTION LOAD.
     pub(crate) loading: Option<crate::functions::Registrations>,
 }

@@ -16,7 +16,7 @@ use crate::reply::Booleans;
 use crate::{api, library};
 
 /// How many instructions run between two looks at the host.
-const INSTRUCTIONS_A_TICK: u32 = 100_000;
+pub(crate) const INSTRUCTIONS_A_TICK: u32 = 100_000;
 /// How many resumptions of coroutines do: each may hide almost as many instructions.
 const RESUMPTIONS_A_TICK: u32 = 64;
 /// Redis's words for a script that was ended from outside.
@@ -75,6 +75,11 @@ impl Interpreter {
     /// Keeps a function to be run.
     pub(crate) fn keep(&self, function: Function) -> Result<Callable, Vec<u8>> {
         self.runner.keep(&self.lua, function).map_err(|problem| error::describe(&problem))
+    }
+
+    /// From here on whatever runs is shown to the debugger of its run.
+    pub(crate) fn debug(&mut self) {
+        self.runner.hook();
     }
 
     /// Runs a script of EVAL, or calls a function of a library. What it returns is held until

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)] // But in `raw`.
 
 mod api;
+mod debugger;
 mod engine;
 mod error;
 mod flags;
@@ -27,7 +28,7 @@ mod values;
 pub use engine::{Engine, Limits, Outcome, Run};
 pub use flags::Flags;
 pub use functions::{FunctionHandle, FunctionInfo, LibraryInfo, Loading, Restore};
-pub use host::{Host, LogLevel, Tick};
+pub use host::{Asked, Console, Host, LogLevel, Tick};
 pub use payload::decode as decode_payload;
 pub use scripts::{ScriptHandle, Sha};
 pub use shebang::script_flags;

@@ -19,6 +19,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod command;
+pub(crate) mod debug;
 mod reply;
 pub(crate) mod strings;
 

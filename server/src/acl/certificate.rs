@@ -1,4 +1,5 @@
-//! `tls-auth-clients-user`: the user that a client's certificate names.
+//! What a client's certificate says of the client: whether it may use the database at all, and by
+//! `tls-auth-clients-user` which user it is.
 
 use carnelian_tls::TlsSession;
 use rustls::pki_types::CertificateDer;
@@ -9,6 +10,13 @@ use super::{Acl, report_names};
 use crate::registry::Registry;
 use crate::session::{Session, Worker};
 use crate::settings::CertificateUser;
+
+/// Whether who a verified certificate is for may use the database. Who shows none was not asked for one.
+pub fn admits(session: &Session, tls: &TlsSession) -> bool {
+    let Some([certificate, ..]) = tls.peer_certificates() else { return true };
+    let spec = session.database.spec.load();
+    spec.as_ref().is_none_or(|spec| spec.client_subjects.admit(certificate))
+}
 
 /// Makes a connection whose handshake has just finished the user that its certificate names. The
 /// certificate has been verified; one that names nobody leaves the connection as it was.

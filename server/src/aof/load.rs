@@ -258,6 +258,21 @@ impl Replay for Replayer<'_> {
         result
     }
 
+    fn judge(
+        &mut self,
+        bytes: &[u8],
+        words: &[Span],
+        ends: &[usize],
+    ) -> Result<(), (usize, String)> {
+        let mut first = 0;
+        for (place, &end) in ends.iter().enumerate() {
+            let words: Vec<&[u8]> = words[first..end].iter().map(|word| word.of(bytes)).collect();
+            find(&self.worker.server, &words).map_err(|reason| (place, reason))?;
+            first = end;
+        }
+        Ok(())
+    }
+
     fn progress(&mut self, bytes: u64) {
         self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
         allocator::publish();

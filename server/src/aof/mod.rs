@@ -12,7 +12,7 @@ mod rewrite;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carnelian_config::{AppendFsync, Config};
 use carnelian_persistence::aof::{
@@ -34,6 +34,10 @@ pub use rewrite::{Unbegun, begin, tick};
 /// What is written at once, at the most.
 const LOT_BYTES: usize = 16 << 20;
 
+/// With `always`, whoever waits for a write to be on disk is told nothing for so long while that fails. Then its
+/// connection is closed: it knows as little of the write as after a crash, and does not wait for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The append-only file of one database, if it has one.
 #[derive(Default)]
 pub struct Aof {
@@ -42,7 +46,16 @@ pub struct Aof {
     mode: AtomicU8,
     /// It cannot be written to, and why.
     refuses_writes: AtomicBool,
-    trouble: Mutex<String>,
+    /// It has been so for long enough: nobody is to wait for it.
+    is_given_up: AtomicBool,
+    trouble: Mutex<Trouble>,
+}
+
+/// Why it cannot be written to, and since when.
+#[derive(Default)]
+struct Trouble {
+    reason: String,
+    since: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -114,7 +127,23 @@ impl Aof {
 
     /// Why it cannot be written to.
     pub fn trouble(&self) -> String {
-        self.trouble.lock().clone()
+        self.trouble.lock().reason.clone()
+    }
+
+    /// Whether replies that wait for what is on disk will not be sent any more.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed)
+    }
+
+    /// Notes why the file cannot be written to, or that it can be again. Whether that has just been so for long
+    /// enough to be given up.
+    fn set_trouble(&self, reason: Option<&str>) -> bool {
+        let mut trouble = self.trouble.lock();
+        trouble.reason = reason.unwrap_or_default().to_owned();
+        trouble.since = reason.and(trouble.since.or_else(|| Some(Instant::now())));
+        self.refuses_writes.store(reason.is_some(), Ordering::Relaxed);
+        let is_long = trouble.since.is_some_and(|since| PATIENCE <= since.elapsed());
+        !self.is_given_up.swap(is_long, Ordering::SeqCst) && is_long
     }
 
     /// Whether there is anything that DEBUG LOADAOF could load.
@@ -336,7 +365,7 @@ fn stop_writer(server: &Server, database: &Database, writer: Writer) {
         let _all = database.keyspace.lock_all();
         database.log.unfollow();
     }
-    database.aof.refuses_writes.store(false, Ordering::Relaxed);
+    database.aof.set_trouble(None);
 }
 
 /// Has a rewrite begin as soon as it can.
@@ -460,8 +489,17 @@ impl Events for Told {
 
     fn troubled(&self, reason: Option<&str>) {
         let Some(database) = self.database.upgrade() else { return };
-        *database.aof.trouble.lock() = reason.unwrap_or_default().to_owned();
-        database.aof.refuses_writes.store(reason.is_some(), Ordering::Relaxed);
+        if database.aof.set_trouble(reason) && database.log.is_strict() {
+            log::warning!(
+                "The AOF cannot be written to for {} seconds: closing the connections of clients that wait \
+                 for their writes to be on disk",
+                PATIENCE.as_secs()
+            );
+        }
+        if database.aof.is_given_up() {
+            // Who waits looks at that.
+            database.log.release(0, &self.mailboxes);
+        }
     }
 
     fn took(&self, step: &'static str, time: Duration) {

@@ -21,14 +21,11 @@ use crate::clock;
 use crate::database::Database;
 use crate::log;
 use crate::server::Server;
-use crate::snapshot::{Broken, Claim, Plan, Purpose, Snapshot};
+use crate::snapshot::{Broken, Claim, Plan, Purpose, Snapshot, Synced};
 
 /// After so many failures in a row the next rewrite waits, longer each time.
 const FAILURES_MAX: u32 = 3;
 const PAUSE_MINUTES_MAX: u64 = 60;
-
-/// So many bytes are brought to the disk at a time.
-const SYNC_BYTES: usize = 4 << 20;
 
 /// How often one who waits for the writer looks whether it still should.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -336,9 +333,8 @@ fn write_base(
     format: BaseFormat,
     config: &Config,
 ) -> Result<(), Broken> {
-    let every = if config.aof_rewrite_incremental_fsync { SYNC_BYTES } else { usize::MAX };
     let file = File::create(path).map_err(Broken::Write)?;
-    let file = Synced { file, unsynced: 0, every };
+    let file = Synced::new(file, config.aof_rewrite_incremental_fsync);
     let mut output = at_rest::policy(config).create(file).map_err(Broken::Write)?;
     if format == BaseFormat::Aof && config.aof_timestamp_enabled {
         let line = format!("#TS:{}\r\n", now_s());
@@ -355,7 +351,7 @@ fn write_base(
         }
     }
     let file = output.finish().map_err(Broken::Write)?;
-    file.file.sync_all().map_err(Broken::Write)?;
+    file.end().map_err(Broken::Write)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     log::notice!("Successfully created the temporary AOF base file {name}");
     Ok(())
@@ -375,29 +371,6 @@ fn write_commands(
     file.finish().and_then(|mut file| file.flush()).map_err(Broken::Write)?;
     let file = File::open(rdb).and_then(|file| policy.open(file)).map_err(Broken::Write)?;
     convert(file, config.rdb_version, config.databases as usize, out).map_err(Broken::Write)
-}
-
-/// A file that is brought to the disk while it grows, so that it need not go there all at once.
-struct Synced {
-    file: File,
-    unsynced: usize,
-    every: usize,
-}
-
-impl Write for Synced {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.unsynced += count;
-        if self.every <= self.unsynced {
-            self.unsynced = 0;
-            self.file.sync_data()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }
 
 fn now_s() -> u64 {

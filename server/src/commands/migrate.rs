@@ -4,7 +4,7 @@
 //! may change meanwhile: it is removed here only if it is still what the other server has been given;
 //! else it is sent once more.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +19,10 @@ use crate::blocking::{self, Waiter};
 use crate::commands::{Context, Reach, command};
 use crate::database::Database;
 use crate::dispatch::{self, Nesting, Vectors};
+use crate::log;
 use crate::mailbox::Message;
 use crate::registry::ServerCommand;
+use crate::replication::secure::Secured;
 use crate::server::Server;
 use crate::session::{ReplyMode, Worker};
 
@@ -53,7 +55,6 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
 }];
 
 /// What is asked for.
-#[derive(Debug)]
 struct Plan {
     host: String,
     port: String,
@@ -63,6 +64,8 @@ struct Plan {
     replaces: bool,
     /// AUTH and its arguments.
     auth: Vec<Vec<u8>>,
+    /// Whose certificates are shown, where the connection is one of TLS.
+    secured_by: Option<Arc<Database>>,
 }
 
 /// A key as it is sent; without a value, it is to be removed there.
@@ -75,6 +78,7 @@ struct Packed {
 /// [KEYS key ...]`
 fn migrate(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     let (plan, keys) = read(context.args)?;
+    let plan = Plan { secured_by: secured_by(context.database), ..plan };
     let limits = context.session.settings.environment.limits;
     let now_ms = context.worker.clock.now_ms();
     let packed: Vec<Packed> = context.with_data(Reach::Keys(&keys), |call| {
@@ -145,7 +149,12 @@ fn read<'c>(words: &[&'c [u8]]) -> Result<(Plan, Vec<&'c [u8]>), CommandError> {
     // A wait for a day is as good as one for ever.
     let timeout = Duration::from_millis(timeout_ms.min(86_400_000));
     let (host, port) = (text(words[1]), text(words[2]));
-    Ok((Plan { host, port, db, timeout, copies, replaces, auth }, keys))
+    Ok((Plan { host, port, db, timeout, copies, replaces, auth, secured_by: None }, keys))
+}
+
+/// `tls-cluster` says how servers are spoken to that keys are moved to, as in Redis.
+fn secured_by(database: &Arc<Database>) -> Option<Arc<Database>> {
+    database.config().tls_cluster.then(|| Arc::clone(database))
 }
 
 fn pack(db: &mut Db<'_>, key: &[u8], limits: &Limits) -> Packed {
@@ -270,7 +279,7 @@ fn send(plan: &Plan, packed: &[Packed], now_ms: u64) -> (Vec<usize>, Result<(), 
 
 fn talk(plan: &Plan, packed: &[Packed], now_ms: u64, moved: &mut Vec<usize>) -> Result<(), String> {
     let failed = |what: &str| format!("IOERR error or timeout {what} target instance");
-    let stream = connect(plan).ok_or("IOERR error or timeout connecting to the client")?;
+    let mut channel = connect(plan).ok_or("IOERR error or timeout connecting to the client")?;
     let mut requests = Vec::new();
     let mut preludes = 1;
     if !plan.auth.is_empty() {
@@ -288,9 +297,9 @@ fn talk(plan: &Plan, packed: &[Packed], now_ms: u64, moved: &mut Vec<usize>) -> 
         let words: [&[u8]; 5] = [b"RESTORE", key, ttl.as_bytes(), payload, b"REPLACE"];
         request(&words[..if plan.replaces { 5 } else { 4 }], &mut requests);
     }
-    (&stream).write_all(&requests).map_err(|_| failed("writing to"))?;
+    channel.write_all(&requests).map_err(|_| failed("writing to"))?;
 
-    let mut replies = BufReader::new(&stream);
+    let mut replies = BufReader::new(channel);
     let mut refused = Ok(());
     let mut line = String::new();
     for place in 0..preludes + packed.len() {
@@ -312,13 +321,52 @@ fn talk(plan: &Plan, packed: &[Packed], now_ms: u64, moved: &mut Vec<usize>) -> 
     refused
 }
 
-fn connect(plan: &Plan) -> Option<TcpStream> {
+/// The connection to the other server.
+struct Channel {
+    socket: TcpStream,
+    /// There, what is read and written goes through it.
+    secured: Option<Secured>,
+    timeout: Duration,
+}
+
+impl Channel {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.secured {
+            Some(secured) => secured.write(&self.socket, bytes),
+            None => (&self.socket).write_all(bytes),
+        }
+    }
+}
+
+impl Read for Channel {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.secured {
+            Some(secured) => secured.read(&self.socket, Instant::now() + self.timeout, buffer),
+            None => (&self.socket).read(buffer),
+        }
+    }
+}
+
+fn connect(plan: &Plan) -> Option<Channel> {
     let addresses = (plan.host.as_str(), plan.port.parse().ok()?).to_socket_addrs().ok()?;
     let mut streams = addresses.filter_map(|it| TcpStream::connect_timeout(&it, plan.timeout).ok());
     let stream = streams.next()?;
     stream.set_read_timeout(Some(plan.timeout)).ok()?;
     stream.set_write_timeout(Some(plan.timeout)).ok()?;
-    Some(stream)
+    let secured = match &plan.secured_by {
+        None => None,
+        Some(database) => {
+            let failed = |why: String| {
+                log::warning!("Unable to use TLS with {}:{}: {why}", plan.host, plan.port);
+            };
+            let made = database.tls.connector(&database.config());
+            let connector = made.map_err(|error| failed(error.to_string())).ok()?;
+            let end = Instant::now() + plan.timeout;
+            let shaken = Secured::shake_hands(&connector, &stream, end);
+            Some(shaken.map_err(|error| failed(error.to_string())).ok()?)
+        }
+    };
+    Some(Channel { socket: stream, secured, timeout: plan.timeout })
 }
 
 fn request(words: &[&[u8]], out: &mut Vec<u8>) {
@@ -347,8 +395,8 @@ mod tests {
             read_of("MIGRATE host 1 - 2 0 COPY REPLACE AUTH2 me it KEYS a b").unwrap();
         assert!(plan.copies && plan.replaces && keys == [b"a", b"b"]);
         assert_eq!((plan.auth.len(), plan.db, plan.timeout), (3, 2, Duration::from_secs(1)));
-        assert_eq!(read_of("MIGRATE host 1 k 2 0 AUTH").unwrap_err(), "ERR syntax error");
-        assert!(read_of("MIGRATE host 1 k 2 0 KEYS a").unwrap_err().contains("empty string"));
+        assert_eq!(read_of("MIGRATE host 1 k 2 0 AUTH").err().unwrap(), "ERR syntax error");
+        assert!(read_of("MIGRATE host 1 k 2 0 KEYS a").err().unwrap().contains("empty string"));
     }
 
     #[test]

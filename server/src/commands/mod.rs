@@ -28,6 +28,7 @@ mod transaction;
 mod wait;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use carnelian_commands::{
     Call, Categories, CommandError, DataCommand, Effect, Flags, Group, Scope,
@@ -36,6 +37,10 @@ use carnelian_keyspace::{Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
 
 pub(crate) use connection::client_line;
+pub(crate) use scripting::{
+    Access as ScriptAccess, check_state as check_script_state, count_script_keys,
+    read_only as is_read_only,
+};
 
 use crate::database::Database;
 use crate::dispatch::{self, Nest, Nesting, Vectors};
@@ -137,6 +142,10 @@ impl Context<'_> {
         if let Some(held) = &mut self.held {
             return Ok(work(&mut Nest { worker, session, held: &mut **held, nesting }, out));
         }
+        // A script may change the configuration only where DEBUG lets it: see `Server::changing`.
+        let may_configure = database.scripting.denies_nothing.load(Ordering::Relaxed);
+        let server = may_configure.then(|| Arc::clone(&worker.server));
+        let _changing = server.as_ref().map(|server| server.changing.lock());
         let locked = database.keyspace.lock_lazily_unless_busy();
         let mut access = locked.map_err(|_| CommandError::text(database.scripting.busy_text()))?;
         let result = work(&mut Nest { worker, session, held: &mut access, nesting }, out);

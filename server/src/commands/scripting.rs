@@ -5,6 +5,8 @@ use carnelian_resp::number::parse_i64;
 use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 
 use crate::commands::{Context, help};
+use crate::database::Database;
+use crate::debugger::{self, Debugging, Mode};
 use crate::dispatch::{FENCED, MASTERDOWN, NOREPLICAS, Nesting};
 use crate::registry::{ServerCommand, ServerRun};
 use crate::replication::gate;
@@ -146,18 +148,25 @@ const SCRIPT: &[ServerCommand] = &[
 
 /// Whether a script may write: what its caller asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
+pub(crate) enum Access {
     Any,
     ReadOnly,
 }
 
 /// `EVAL script numkeys [key ...] [arg ...]`
 fn eval(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    run(context, Source::Body, Access::Any)
+    evaluate(context, Access::Any)
 }
 
 fn eval_ro(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    run(context, Source::Body, Access::ReadOnly)
+    evaluate(context, Access::ReadOnly)
+}
+
+fn evaluate(context: &mut Context<'_>, access: Access) -> Result<Effect, CommandError> {
+    match context.session.debugging {
+        Some(Debugging::Asked(mode)) => debugger::start(context, mode, access),
+        _ => run(context, Source::Body, access),
+    }
 }
 
 /// `EVALSHA sha1 numkeys [key ...] [arg ...]`
@@ -193,6 +202,9 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
     if source == Source::Digest && words[1].len() != 40 {
         return Err(no_script());
     }
+    if source == Source::Digest && context.session.debugging.is_some() {
+        return Err(CommandError::text("ERR Please use EVAL instead of EVALSHA for debugging"));
+    }
     let database = context.database;
     let count = match (count_keys(words, source), source) {
         // That there is no such function is said first.
@@ -212,7 +224,7 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
             let handle = engine.function(words[1]).ok_or_else(no_function)?;
             let (flags, name) = (handle.flags(), Some(handle.name()));
             let (keys, arguments) = words[3..].split_at(count?);
-            check_state(flags, nest.session)?;
+            check_state(flags, nest.session, database)?;
             let is_read_only = read_only(flags, access)?;
             let mut host = ScriptHost::new(nest, place, words, name, flags, is_read_only, staged);
             let run = Run { keys, arguments, host: &mut host, protocol, out };
@@ -223,7 +235,7 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
                 _ => engine.script_by_sha(words[1]).ok_or_else(no_script)?,
             };
             let (keys, arguments) = words[3..].split_at(count?);
-            check_state(handle.flags, nest.session)?;
+            check_state(handle.flags, nest.session, database)?;
             let is_read_only = read_only(handle.flags, access)?;
             let mut host =
                 ScriptHost::new(nest, place, words, None, handle.flags, is_read_only, staged);
@@ -252,6 +264,11 @@ fn run(context: &mut Context<'_>, source: Source, access: Access) -> Result<Effe
     ran?
 }
 
+/// How many of the words behind the third are keys, of EVAL.
+pub(crate) fn count_script_keys(words: &[&[u8]]) -> Result<usize, CommandError> {
+    count_keys(words, Source::Body)
+}
+
 /// How many of the words behind the third are keys.
 fn count_keys(words: &[&[u8]], source: Source) -> Result<usize, CommandError> {
     let count = parse_i64(words[2]).ok_or_else(|| {
@@ -270,7 +287,7 @@ fn count_keys(words: &[&[u8]], source: Source) -> Result<usize, CommandError> {
 const REPLY_KEPT: usize = 64 << 10;
 
 /// Whether a script with these flags may not write.
-fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
+pub(crate) fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
     let says_so = flags.contains(ScriptFlags::NO_WRITES);
     if access == Access::ReadOnly && !says_so && !flags.contains(ScriptFlags::COMPAT) {
         return Err(CommandError::text(
@@ -283,10 +300,14 @@ fn read_only(flags: ScriptFlags, access: Access) -> Result<bool, CommandError> {
 /// A script that says what it does is refused before it runs where it could need memory, or write what
 /// cannot be saved. What replication refuses has been refused on arrival, but for EXEC it may have
 /// changed since.
-fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError> {
+pub(crate) fn check_state(
+    flags: ScriptFlags,
+    session: &Session,
+    database: &Database,
+) -> Result<(), CommandError> {
     let gate = match session.primary {
         Some(_) => 0,
-        None => session.database.replication.gate(),
+        None => database.replication.gate(),
     };
     if gate & gate::STALE != 0 && !flags.contains(ScriptFlags::ALLOW_STALE) {
         return Err(CommandError::text(match flags.contains(ScriptFlags::COMPAT) {
@@ -310,18 +331,18 @@ fn check_state(flags: ScriptFlags, session: &Session) -> Result<(), CommandError
     if gate & gate::LACKING != 0 {
         return Err(CommandError::text(NOREPLICAS));
     }
-    if session.database.snapshots.refuses_writes() {
+    if database.snapshots.refuses_writes() {
         return Err(CommandError::text(
             "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
              disk. Writable scripts are blocked. Use 'no-writes' flag for read only scripts.",
         ));
     }
-    if session.database.aof.refuses_writes() {
+    if database.aof.refuses_writes() {
         return Err(CommandError::text(format!(
             "MISCONF Redis is configured to persist data to AOF, but it's currently unable to persist to \
              disk. Writable scripts are blocked. Use 'no-writes' flag for read only scripts. AOF \
              error: {}",
-            session.database.aof.trouble()
+            database.aof.trouble()
         )));
     }
     if session.is_out_of_memory && !flags.contains(ScriptFlags::ALLOW_OOM) {
@@ -399,15 +420,14 @@ fn kill(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     Ok(Effect::None)
 }
 
-/// `SCRIPT DEBUG YES | SYNC | NO`: there is no debugger to turn on.
+/// `SCRIPT DEBUG YES | SYNC | NO`
 fn debug(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let mode = context.args[2];
-    if mode.eq_ignore_ascii_case(b"no") {
-        context.reply.ok();
-        return Ok(Effect::None);
-    }
-    if mode.eq_ignore_ascii_case(b"yes") || mode.eq_ignore_ascii_case(b"sync") {
-        return Err(CommandError::text("ERR The debugger of scripts is not supported"));
-    }
-    Err(CommandError::text("ERR Use SCRIPT DEBUG YES/SYNC/NO"))
+    context.session.debugging = match context.args[2].to_ascii_lowercase().as_slice() {
+        b"no" => None,
+        b"yes" => Some(Debugging::Asked(Mode::Apart)),
+        b"sync" => Some(Debugging::Asked(Mode::InPlace)),
+        _ => return Err(CommandError::text("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
+    };
+    context.reply.ok();
+    Ok(Effect::None)
 }

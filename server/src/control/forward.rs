@@ -20,7 +20,7 @@ use carnelian_cluster::state::{
 };
 use carnelian_tls::internode::{Direction, NodeUid as NodeName, Plane};
 
-use super::{Member, spec};
+use super::{Member, shared, spec};
 use crate::database::Database;
 use crate::databases::{DatabaseSpec, FIRST};
 use crate::endpoint::{Entrance, House, Primacy, Route};
@@ -67,14 +67,14 @@ pub fn lead(
         (Some(entrance), None) => {
             let wanted = spec_of(server, here.as_ref(), described);
             if !entrance.is_furnished_by(&wanted) {
-                entrance.furnish(furnish(server, wanted)?);
+                entrance.furnish(furnish(member, wanted)?);
             }
             entrance
         }
         (None, _) => {
             let house = match replica {
                 Some(replica) => House::Shared(Arc::clone(replica)),
-                None => furnish(server, spec_of(server, here.as_ref(), described))?,
+                None => furnish(member, spec_of(server, here.as_ref(), described))?,
             };
             let entrance = Entrance::new(uid, house);
             server.endpoints.add(Arc::clone(&entrance));
@@ -200,15 +200,17 @@ fn route(state: &State, described: &Described) -> Result<Option<Route>> {
 fn spec_of(server: &Server, here: Option<&Arc<Database>>, described: &Described) -> DatabaseSpec {
     match here.filter(|here| here.is_first()) {
         // Its own configuration, and what has been said of it through the control plane.
-        Some(first) => spec::of_first_again(first, described, &DatabaseSettings::default()),
-        None => spec::of(described, &server.config().bind),
+        Some(first) => spec::of_first_again(first, described, &[], &DatabaseSettings::default()),
+        None => spec::of(described, &[], &server.config().bind),
     }
 }
 
-fn furnish(server: &Server, spec: DatabaseSpec) -> Result<House> {
+fn furnish(member: &Member, spec: DatabaseSpec) -> Result<House> {
+    let server = &member.server;
     let folder = folder(server, spec.uid);
     let (config, encryption) = server.outline(&spec, &folder)?;
-    Ok(House::own(spec, &config, encryption))
+    encryption.show(shared::provided(member), &config)?;
+    Ok(House::own(spec, config, encryption))
 }
 
 fn folder(server: &Server, database: u32) -> PathBuf {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use carnelian_admin::{Secret, action_id, hash_password, random_text};
 use carnelian_cluster::state::{
     Authority, Change, CreateCluster, CreateUser, DEFAULT_NAME, DatabasePatch, DatabaseUid,
-    NodeSettings, NodeUid, Outcome, PolicyPatch, SealedKey, Time, WirePatch,
+    NodeSettings, NodeUid, Outcome, PolicyPatch, Time, WirePatch,
 };
 use carnelian_tls::internode::{
     ClusterId, Identity, Lifetime, NodeKey, NodeUid as NodeName, Plane, Request, SealKey,
@@ -154,11 +154,7 @@ fn make(member: &Member, name: &str, address: Option<IpAddr>, password: &Secret)
     }
     shared::ensure_for(&member.table, &member.folder, name, address.as_slice())?;
     let certificates = shared::to_state(&member.table, &key)?;
-    let sealed = Authority {
-        certificate: authority.public().to_pem(),
-        key: SealedKey(authority.seal(&key)?),
-        created: Time(clock::wall_ms()),
-    };
+    let sealed = Authority::sealed(&authority, &key, Time(clock::wall_ms()))?;
     let password_hash = hash_password(&password.0).map_err(refused)?;
     member.key.store(Some(Arc::new(key)));
     Ok(Made { cluster, authority: sealed, certificates, password_hash })

@@ -1,33 +1,40 @@
 //! This node's certificates between nodes: replacing them when that is asked for or due, and telling of them.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    ActionId, Authority, Certificate, CertificateName, Change, Detail, ManagedBy, NodeUid, State,
-    Time,
+    ActionId, Certificate, CertificateName, Change, Detail, Jobs, ManagedBy, NodeUid, State, Time,
 };
 use carnelian_tls::CertificateInfo;
-use carnelian_tls::internode::{
-    Credential, Lifetime, NodeKey, Plane, RenewalPolicy, Request, SigningAuthority,
-};
+use carnelian_tls::internode::{Credential, Duty, Plane};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::time::{Instant, sleep};
 
-use super::Member;
-use crate::internode;
+use super::{Member, found, trust};
+use crate::internode::{self, Channel};
 use crate::log;
 
 /// Between two looks at what is due.
 const LOOK: Duration = Duration::from_secs(60);
+/// The same while the authority is replaced: links end without anybody telling.
+const LOOK_SOON: Duration = Duration::from_millis(500);
+/// For a certificate to be signed, whoever leads by then.
+const SIGN_TIME: Duration = Duration::from_secs(8);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Does this node's part of each rotation, and renews what is about to end.
 pub async fn watch(member: Arc<Member>) {
     let mut states = member.control.subscribe();
-    let mut looks = tokio::time::interval(LOOK);
+    let mut look_at = Instant::now();
     let mut is_told = false;
+    // The run of the job that was tried last, so that one that fails is not tried before the next.
+    let mut tried_s = 0;
     loop {
         let state = Arc::clone(&states.borrow_and_update());
+        let mut pause = LOOK;
         if let Some(node) = member.control.node() {
             if !is_told {
                 is_told = tell(&member, node, None).await.is_ok();
@@ -40,10 +47,20 @@ pub async fn watch(member: Arc<Member>) {
                 take_part(&member, node, action, name).await;
                 continue;
             }
+            if state.replacement.is_some() {
+                pause = LOOK_SOON;
+                if let Err(error) = change_authority(&member, node, &state).await {
+                    log::warning!("The authority between nodes is not replaced yet: {error:#}");
+                }
+            }
+        }
+        if look_at <= Instant::now() {
+            look_at = Instant::now() + LOOK;
+            renew_what_is_due(&member, &mut tried_s).await;
         }
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
-            _ = looks.tick() => renew_what_is_due(&member).await,
+            () = sleep(pause) => {}
         }
     }
 }
@@ -51,89 +68,160 @@ pub async fn watch(member: Arc<Member>) {
 async fn take_part(member: &Arc<Member>, node: NodeUid, action: ActionId, name: Option<String>) {
     let planes: Vec<Plane> = Plane::ALL
         .into_iter()
-        .filter(|plane| name.as_deref().is_none_or(|name| name == name_of(*plane).name()))
+        .filter(|plane| name.as_deref().is_none_or(|name| name == name_of(*plane).as_str()))
         .collect();
-    let error = renew(member, node, planes).await.err().map(|error| format!("{error:#}"));
+    let error = renew(member, node, &planes).await.err().map(|error| format!("{error:#}"));
     if let Some(error) = &error {
         log::warning!("Certificates between nodes were not replaced: {error}");
     }
     let confirm = Change::ConfirmAction { action, node, error };
     if let Err(error) = member.control.change(confirm).await {
         log::warning!("The rotation of certificates could not be confirmed: {error}");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
     }
 }
 
-async fn renew_what_is_due(member: &Arc<Member>) {
-    let state = member.control.state();
-    let (Some(node), Some(policy)) = (member.control.node(), policy(&state)) else { return };
-    if !state.jobs.cert_rotation_job_settings.enabled {
-        return;
+/// This node's part in the change from one authority to another, but for whom it trusts. It says how far it is.
+async fn change_authority(member: &Arc<Member>, node: NodeUid, state: &State) -> Result<()> {
+    let Some(replacement) = &state.replacement else { return Ok(()) };
+    let Some(report) = trust::own_report(member, state) else { return Ok(()) };
+    let duties = replacement.succession.duties(&report);
+    // Nothing is shown that this node itself would not believe.
+    if duties.iter().any(|duty| matches!(duty, Duty::Trust(_))) {
+        return Ok(());
     }
+    let planes: Vec<Plane> = duties
+        .iter()
+        .filter_map(|duty| match duty {
+            Duty::Renew(plane) => Some(*plane),
+            _ => None,
+        })
+        .collect();
+    if !planes.is_empty() {
+        renew(member, node, &planes).await?;
+    } else if duties.contains(&Duty::RemakeLinks) {
+        renew_links(member).await?;
+    }
+    trust::tell(member, node).await
+}
+
+async fn renew_what_is_due(member: &Arc<Member>, tried_s: &mut i64) {
+    let state = member.control.state();
+    let Some(node) = member.control.node() else { return };
     let now_s = seconds(SystemTime::now());
+    let days = state.cluster.as_ref().map(|it| it.settings.internal_cert_validity_days);
     let due: Vec<Plane> = Plane::ALL
         .into_iter()
         .filter(|plane| {
             let leaf = member.store.credential(*plane);
-            leaf.is_ok_and(|leaf| policy.is_due(&leaf, now_s))
+            let ends = leaf.ok().map(|leaf| leaf.not_after());
+            ends.zip(days)
+                .is_some_and(|(ends, days)| is_due(&state.jobs, ends, days, *tried_s, now_s))
         })
         .collect();
     if due.is_empty() {
         return;
     }
+    *tried_s = now_s;
     log::notice!("Certificates between nodes are to be renewed");
-    if let Err(error) = renew(member, node, due).await {
+    if let Err(error) = renew(member, node, &due).await {
         log::warning!("Certificates between nodes were not renewed: {error:#}");
         let _ = tell(member, node, Some(format!("{error:#}"))).await;
     }
 }
 
-/// How long leaves live, and how long before their end they are replaced.
-pub fn policy(state: &State) -> Option<RenewalPolicy> {
-    let life = Lifetime::days(state.cluster.as_ref()?.settings.internal_cert_validity_days).ok()?;
-    let before = state.jobs.cert_rotation_job_settings.expiry_days_before_rotation;
-    RenewalPolicy::new(life, before).ok()
+/// Whether the job has run, or should have, since a certificate has been due and since it was tried last. Certificates
+/// live so many `days`.
+fn is_due(jobs: &Jobs, not_after_s: i64, days: u32, tried_s: i64, now_s: i64) -> bool {
+    let has_run = jobs.rotation_runs().is_some_and(|runs| {
+        let unsigned = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
+        runs.is_between(unsigned(tried_s), unsigned(now_s))
+    });
+    let at_s = jobs.renews_at(not_after_s, days);
+    jobs.cert_rotation_job_settings.enabled && has_run && at_s.is_some_and(|at_s| at_s <= now_s)
 }
 
 /// New keys and certificates for these planes, in use at once for new links; then the links that there are
 /// come to use them too, one after the other.
-async fn renew(member: &Arc<Member>, node: NodeUid, planes: Vec<Plane>) -> Result<()> {
-    let work = Arc::clone(member);
-    tokio::task::spawn_blocking(move || {
-        issue(&work, &planes)?;
-        internode::reload(&work.server)?;
-        internode::renew_links(&work.server);
-        Ok::<_, anyhow::Error>(())
+async fn renew(member: &Arc<Member>, node: NodeUid, planes: &[Plane]) -> Result<()> {
+    let Some(channel) = member.server.internode.channel() else {
+        return begin_anew(member, node).await;
+    };
+    let (work, own, planes) = (Arc::clone(member), Arc::clone(&channel), planes.to_vec());
+    let asked = planes.clone();
+    let requests = blocking(move || {
+        let begun = asked.iter().map(|plane| own.node.begin_renewal(&work.store, *plane));
+        Ok(begun.collect::<Result<Vec<_>, _>>()?)
     })
-    .await
-    .context("The work ended before it was done")??;
+    .await?;
+    let certificates = signed(member, node, &requests.concat()).await?;
+    anyhow::ensure!(certificates.len() == planes.len(), "not all that was asked for was signed");
+    let work = Arc::clone(member);
+    blocking(move || install(&work, &channel, &planes, &certificates)).await?;
+    renew_links(member).await?;
     tell(member, node, None).await
 }
 
-fn issue(member: &Member, planes: &[Plane]) -> Result<()> {
-    let state = member.control.state();
-    let policy = policy(&state).context("there is no cluster")?;
-    let authority = signer(member, &state)?;
-    let mut renewed = Vec::new();
-    for &plane in planes {
-        let identity = member.store.credential(plane)?.identity();
-        let key = NodeKey::generate()?;
-        let request = Request::from_pem(key.request(identity)?.as_bytes())?;
-        let issued = authority.sign(&request, identity, policy.life(), SystemTime::now())?;
-        renewed.push(key.certified(issued.certificate)?);
-    }
-    // All of them are made before the first takes its place.
-    for credential in &renewed {
-        member.store.save_credential(credential)?;
+fn install(
+    member: &Member,
+    channel: &Channel,
+    planes: &[Plane],
+    certificates: &[String],
+) -> Result<()> {
+    for (plane, pem) in planes.iter().zip(certificates) {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+            .ok()
+            .context("what was signed is no certificate")?;
+        channel.node.finish_renewal(&member.store, *plane, certificate)?;
+        let serial = channel.node.credential(*plane).serial().clone();
+        log::notice!("New certificate for the {plane} plane: serial {serial}");
     }
     Ok(())
 }
 
-/// The authority that signs: the youngest.
-fn signer(member: &Member, state: &State) -> Result<SigningAuthority> {
-    let Authority { key, .. } = state.authorities.last().context("there is no authority")?;
-    let seal = member.key().context("this node has no key of the cluster")?;
-    Ok(SigningAuthority::unseal(&key.0, &seal, Path::new("the cluster's authority"))?)
+/// A node whose certificates ended while it was away makes no links with them. Where it leads, alone, it needs
+/// nobody for new ones.
+async fn begin_anew(member: &Arc<Member>, node: NodeUid) -> Result<()> {
+    let state = member.control.state();
+    let cluster = state.cluster.as_ref().context("there is no cluster")?.id.clone();
+    let work = Arc::clone(member);
+    let pending = blocking(move || Ok(work.keys.request(&cluster, node)?)).await?;
+    let certificates = signed(member, node, &pending.requests).await?;
+    let authorities: Vec<String> =
+        state.trusted_authorities().into_iter().map(|it| it.certificate.clone()).collect();
+    member.keys.accept(&pending, &certificates, &authorities)?;
+    found::open_channel(member).await?;
+    tell(member, node, None).await
+}
+
+/// Whoever leads signs.
+async fn signed(member: &Member, node: NodeUid, requests: &str) -> Result<Vec<String>> {
+    let ends = Instant::now() + SIGN_TIME;
+    loop {
+        match member.control.sign(node, requests).await {
+            Ok(certificates) => return Ok(certificates),
+            Err(error) if ends < Instant::now() => return Err(error.into()),
+            // Somebody else may be about to lead.
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Has the links that there are show the certificates of now.
+async fn renew_links(member: &Arc<Member>) -> Result<()> {
+    member.control.renew_links().await;
+    let server = Arc::clone(&member.server);
+    blocking(move || {
+        internode::renew_links(&server);
+        Ok(())
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("The work ended before it was done")?
 }
 
 /// Tells the cluster which certificates this node uses.
@@ -143,15 +231,10 @@ async fn tell(member: &Arc<Member>, node: NodeUid, failure: Option<String>) -> R
         certificates.push(described(&member.store.credential(plane)?, node, failure.clone())?);
     }
     for status in member.table.statuses(SystemTime::now()) {
-        let Some(name) = CertificateName::parse(status.name.as_str()) else { continue };
         certificates.push(Certificate {
-            name,
+            name: status.name,
             node_uid: node,
-            managed_by: match status.managed_by {
-                carnelian_tls::certificates::ManagedBy::Cluster => ManagedBy::Cluster,
-                carnelian_tls::certificates::ManagedBy::Customer => ManagedBy::Customer,
-                carnelian_tls::certificates::ManagedBy::ClientCa => ManagedBy::ClientCa,
-            },
+            managed_by: status.managed_by,
             subject: status.subject,
             issuer: status.issuer,
             serial: status.serial,
@@ -201,4 +284,32 @@ fn time(seconds: i64) -> Time {
 fn seconds(now: SystemTime) -> i64 {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_is_renewed_on_its_thirtieth_day_by_a_run_of_the_job() {
+        const DAY_S: i64 = 86_400;
+        let made_s = 1_795_333_669; // 07:47:49
+        let run_s = made_s + 30 * DAY_S + 731; // 08:00:00
+        for days in [45, 90] {
+            let ends = made_s + i64::from(days) * DAY_S;
+            let mut jobs = Jobs::default();
+            let due = |jobs: &Jobs, tried_s, now_s| is_due(jobs, ends, days, tried_s, now_s);
+            assert!(!due(&jobs, 0, made_s + 29 * DAY_S));
+            // It is due, and the job has yet to run.
+            assert!(!due(&jobs, 0, run_s - 1));
+            assert!(due(&jobs, 0, run_s));
+            // A run that has failed is followed by the next one.
+            assert!(!due(&jobs, run_s, run_s + 3599));
+            assert!(due(&jobs, run_s, run_s + 3600));
+            // A node that was off comes back after it.
+            assert!(due(&jobs, 0, run_s + 5 * DAY_S));
+            jobs.cert_rotation_job_settings.enabled = false;
+            assert!(!due(&jobs, 0, run_s + 5 * DAY_S));
+        }
+    }
 }

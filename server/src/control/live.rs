@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use carnelian_admin::{Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Waiting};
 use carnelian_cluster::state::{
-    AddNode, DatabaseUid, NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey,
+    AddNode, Authority, DatabaseUid, NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey,
 };
 use carnelian_cluster::{Admission, Handler};
 use carnelian_tls::certificates::CertificateTable;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::found::{self, Founding};
 use super::{Member, command, host, join};
+use crate::acl::Acl;
 use crate::clock;
 use crate::database::Database;
 use crate::databases::Stage;
@@ -69,6 +70,19 @@ impl Live for NodeLive {
         })
     }
 
+    fn new_authority(&self) -> Waiting<'_, Result<Authority, Refused>> {
+        let member = Arc::clone(&self.member);
+        Box::pin(async move {
+            let state = member.control.state();
+            let cluster = state.cluster.as_ref().ok_or_else(no_key)?.id.clone();
+            let now = member.control.now();
+            let made =
+                tokio::task::spawn_blocking(move || member.keys.new_authority(&cluster, now));
+            let made = made.await.map_err(|error| internal(&error))?;
+            made.map_err(|error| internal(&error))
+        })
+    }
+
     fn figures(&self, node: NodeUid) -> Waiting<'_, Option<Figures>> {
         let member = Arc::clone(&self.member);
         Box::pin(async move {
@@ -111,6 +125,12 @@ impl Live for NodeLive {
 
     fn certificates(&self) -> Arc<CertificateTable> {
         Arc::clone(&self.member.table)
+    }
+
+    fn check_rules(&self, rules: &str) -> Result<(), String> {
+        let words = rules.split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
+        let acl = Acl::new(&self.member.server.registry);
+        acl.check_replace(&[(b"rules".to_vec(), Some(words))], false).map_err(|(_, why)| why)
     }
 
     fn token_secret(&self) -> Option<[u8; 32]> {

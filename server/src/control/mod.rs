@@ -6,7 +6,8 @@
 //! - [`reconcile`] compares the databases there are with those of the state, and tells when they agree.
 //! - [`duties`] tells how far each database is, and keeps a primary that is cut off from taking writes.
 //! - [`forward`] leads clients to the nodes where databases are served.
-//! - [`leaves`] looks after the certificates between nodes; [`shared`] after those that all nodes show.
+//! - [`leaves`] looks after the certificates between nodes, [`trust`] after whose are believed; [`shared`] after
+//!   those that all nodes show.
 //! - [`live`] is what the REST interface sees of the process.
 //!
 //! All of it runs on a small runtime of its own, which reactors never wait for. A server that is started as a Redis
@@ -25,6 +26,7 @@ mod plane;
 mod reconcile;
 mod shared;
 mod spec;
+mod trust;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -40,6 +42,7 @@ use carnelian_config::{ClusterBootstrap, Config, DirectiveId};
 use carnelian_tls::AdminAcceptor;
 use carnelian_tls::certificates::{CertificateName, CertificateTable};
 use carnelian_tls::internode::{SealKey, Store};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 
@@ -83,6 +86,8 @@ pub struct Member {
     table: Arc<CertificateTable>,
     /// What private keys in the state are sealed with. There is none before there is a cluster.
     key: ArcSwapOption<SealKey>,
+    /// Held while it changes whom this node trusts, in memory and on the disk.
+    trusting: Mutex<()>,
     /// One attempt to join at a time.
     joining: tokio::sync::Mutex<()>,
     acceptor: AdminAcceptor,
@@ -184,6 +189,7 @@ async fn run(
     tokio::spawn(duties::watch(Arc::clone(&member)));
     live::answer_others(&member);
     tokio::spawn(forward::keep_links_new(Arc::clone(&member)));
+    tokio::spawn(trust::follow(Arc::clone(&member)));
     tokio::spawn(leaves::watch(Arc::clone(&member)));
     tokio::spawn(shared::follow(Arc::clone(&member)));
     reconcile::follow(member).await;
@@ -199,10 +205,10 @@ impl Member {
         let own = folder.join(FOLDER);
         make_folder(&own)?;
         let world = plane::World { server: Arc::clone(&server) };
-        let control =
-            Control::open(&own, Arc::new(world)).await.context("The control plane's store")?;
         let keys = Arc::new(Keys::open(&folder)?);
-        control.use_keys(Arc::clone(&keys));
+        let control = Control::open(&own, Arc::new(world), Some(Arc::clone(&keys)))
+            .await
+            .context("The control plane's store")?;
         server.internode.register(plane::NAME, Arc::new(plane::Answers(control.clone())));
         let passes = endpoint::PassPlane(Arc::clone(&server));
         server.internode.register(endpoint::NAME, Arc::new(passes));
@@ -225,6 +231,7 @@ impl Member {
             keys,
             table,
             key: ArcSwapOption::new(key),
+            trusting: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             acceptor,
             admin_port,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use carnelian_cluster::state::{NodeUid, Time};
 use carnelian_cluster::{Control, Dialing, Environment, Stream};
-use carnelian_tls::internode::{ControlPlane, Frames, NodeUid as NodeName};
+use carnelian_tls::internode::{ControlPlane, Frames, NodeUid as NodeName, Signal};
 
 use crate::clock;
 use crate::internode::{self, NodeTarget};
@@ -61,7 +61,12 @@ impl ControlPlane for Answers {
     fn serve(self: Arc<Self>, link: Frames) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             let peer = NodeUid(link.stream().peer().identity.node.get());
-            if let Err(error) = self.0.serve(link.into_stream(), peer).await {
+            let mut signal = link.stream().signal();
+            let is_outdated = async move {
+                // An error says that it has ended.
+                let _ = signal.wait_for(|signal| *signal == Signal::Remake).await;
+            };
+            if let Err(error) = self.0.serve(link.into_stream(), peer, is_outdated).await {
                 log::debug!("A link of the control plane with node {peer} ended: {error}");
             }
         })

@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
     ActionId, Change, Database as Described, DatabaseSettings, DatabaseStatus, DatabaseUid,
-    NodeUid, Object, Placement, State,
+    DatabaseUser, NodeUid, Object, Placement, State,
 };
 use carnelian_tls::internode::NodeUid as NodeName;
 
-use super::{Member, forward, spec};
+use super::{Member, forward, shared, spec};
 use crate::database::Database;
 use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
@@ -28,16 +28,18 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Applied {
     settings: DatabaseSettings,
     passwords: Vec<String>,
+    users: Vec<DatabaseUser>,
     disconnects: u64,
     stopped: bool,
     placement: Placement,
 }
 
 impl Applied {
-    fn of(described: &Described) -> Self {
+    fn of(state: &State, described: &Described) -> Self {
         Self {
             settings: described.settings.clone(),
             passwords: described.passwords.clone(),
+            users: state.users_of(described),
             disconnects: described.disconnects,
             stopped: described.stopped,
             placement: described.placement.clone(),
@@ -157,7 +159,7 @@ async fn put_into_effect(
     let before = applied.get(&uid).cloned();
     let is_settled =
         blocking(move || apply(&work, &targets, node, &wanted, before.as_ref())).await?;
-    applied.insert(uid, Applied::of(described));
+    applied.insert(uid, Applied::of(state, described));
     Ok(is_settled)
 }
 
@@ -181,17 +183,19 @@ fn apply(
     let server = &member.server;
     let uid = described.uid.0;
     let settings = &described.settings;
+    let users = state.users_of(described);
     let is_primary = described.placement.primary == node;
     let Ok(database) = server.database(uid) else {
         // The port is about to be the database's own.
         forward::vacate(member, described.uid);
         let prepare = |database: &Arc<Database>| -> Result<()> {
+            shared::show(member, database)?;
             if !is_primary {
                 forward::lead(member, state, described, Some(database))?;
             }
             Ok(())
         };
-        server.create_database_with(spec::of(described, &server.config().bind), prepare)?;
+        server.create_database_with(spec::of(described, &users, &server.config().bind), prepare)?;
         take_role(member, state, node, described)?;
         return Ok(true);
     };
@@ -203,15 +207,17 @@ fn apply(
         forward::tell_primacy(described, &database);
     }
     let is_as_before = before.is_some_and(|before| {
-        before.settings == *settings && before.passwords == described.passwords
+        before.settings == *settings
+            && before.passwords == described.passwords
+            && before.users == users
     });
     if !is_as_before {
         let wanted = match uid {
             FIRST => {
                 let base = spec::base(&member.folder).unwrap_or_else(|| settings.clone());
-                spec::of_first_again(&database, described, &base)
+                spec::of_first_again(&database, described, &users, &base)
             }
-            _ => spec::of(described, &server.config().bind),
+            _ => spec::of(described, &users, &server.config().bind),
         };
         // After a start it mostly is what it should be.
         if wanted != DatabaseSpec::of(&database) {

@@ -9,9 +9,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State, Time, TlsVersion,
+    CertificateName, ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State,
+    Time, TlsVersion,
 };
-use carnelian_tls::certificates::{self, CertificateTable, Names, Shared};
+use carnelian_tls::certificates::{Certificate, CertificateTable, Names, Shared};
 use carnelian_tls::internode::SealKey;
 use carnelian_tls::{AdminSettings, ClientAuthority, MinVersion};
 use rustls::pki_types::CertificateDer;
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::Member;
 use crate::clock;
+use crate::database::Database;
 use crate::log;
 
 /// Makes the certificates that have to be there, under the name of the cluster.
@@ -62,11 +64,7 @@ pub fn to_state(
         let shared = SharedCertificate {
             certificate,
             key: sealed,
-            managed_by: match managed_by {
-                certificates::ManagedBy::Cluster => ManagedBy::Cluster,
-                certificates::ManagedBy::Customer => ManagedBy::Customer,
-                certificates::ManagedBy::ClientCa => ManagedBy::ClientCa,
-            },
+            managed_by,
             not_after: Time(u64::try_from(not_after).unwrap_or(0) * 1000),
             changed: Time(clock::wall_ms()),
         };
@@ -79,8 +77,8 @@ pub fn to_state(
 fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
     let mut all = Vec::new();
     for (name, shared) in &state.shared_certificates {
-        let name: certificates::CertificateName = name.parse()?;
-        if name.kind() == certificates::Kind::Internal {
+        let name: CertificateName = name.parse()?;
+        if name.is_internal() {
             continue;
         }
         let private = match &shared.key {
@@ -93,11 +91,7 @@ fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
         };
         all.push(Shared {
             name,
-            managed_by: match shared.managed_by {
-                ManagedBy::Cluster => certificates::ManagedBy::Cluster,
-                ManagedBy::Customer => certificates::ManagedBy::Customer,
-                ManagedBy::ClientCa => certificates::ManagedBy::ClientCa,
-            },
+            managed_by: shared.managed_by,
             certificate: shared.certificate.clone(),
             key: private,
         });
@@ -155,5 +149,21 @@ fn put_into_effect(member: &Member, state: &State) -> Result<()> {
     let key = member.key().context("this node has no key of the cluster")?;
     member.table.adopt(&from_state(state, &key)?)?;
     member.acceptor.reload(&settings_of(state))?;
-    Ok(())
+    let databases = member.server.databases.read().clone();
+    databases.iter().try_for_each(|database| show(member, database))?;
+    let shown = member.server.endpoints.show(provided(member));
+    shown.context("The certificate that is shown for databases of other nodes")
+}
+
+/// What operators have provided for clients to be shown.
+pub fn provided(member: &Member) -> Option<Arc<Certificate>> {
+    let proxy = member.table.get(CertificateName::Proxy);
+    proxy.filter(|it| it.managed_by() == ManagedBy::Customer)
+}
+
+/// Has a database show its clients what operators have provided for that; without it, each has certificates of this
+/// node's own making.
+pub fn show(member: &Member, database: &Database) -> Result<()> {
+    let shown = database.tls.show(provided(member), &database.config());
+    shown.with_context(|| format!("The certificate that database {} shows", database.uid))
 }

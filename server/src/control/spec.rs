@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    AofPolicy, Database as Described, DatabasePatch, DatabaseSettings, EvictionPolicy,
-    Persistence as Kept, Size, SnapshotRule, TlsMode as Tls,
+    AofPolicy, Database as Described, DatabasePatch, DatabaseSettings, DatabaseUser,
+    EvictionPolicy, Persistence as Kept, Size, SnapshotRule, SubjectRule, SubjectValidation,
+    TlsMode as Tls,
 };
 use carnelian_config::{AppendFsync, Config, EvictionPolicy as Policy, SavePoint};
+use carnelian_tls::Subject;
 
 use crate::database::Database;
-use crate::databases::{Access, ClientTrust, DatabaseSpec, Persistence, TlsMode};
+use crate::databases::{Access, ClientSubjects, ClientTrust, DatabaseSpec, Persistence, TlsMode};
 
 /// The settings that database 1 had when it became one of the cluster's.
 const BASE: &str = "control-plane/database-1.json";
@@ -52,7 +54,10 @@ pub fn of_first(database: &Database, process: &Config) -> DatabasePatch {
 pub fn save_base(folder: &Path, settings: &DatabaseSettings) -> Result<()> {
     let path = base_file(folder);
     let new = path.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec_pretty(settings)?)
+    // The one secret in it: nothing is compared with that.
+    let settings =
+        DatabaseSettings { authentication_admin_pass: String::new(), ..settings.clone() };
+    std::fs::write(&new, serde_json::to_vec_pretty(&settings)?)
         .and_then(|()| std::fs::rename(&new, &path))
         .with_context(|| format!("Can't write {}", path.display()))
 }
@@ -66,11 +71,12 @@ fn base_file(folder: &Path) -> PathBuf {
 }
 
 /// What this process is to make of a database that came with the control plane.
-pub fn of(described: &Described, bind: &[String]) -> DatabaseSpec {
+pub fn of(described: &Described, users: &[DatabaseUser], bind: &[String]) -> DatabaseSpec {
     let mut spec = DatabaseSpec::new(described.uid.0, &described.settings.name, described.port);
     spec.bind = bind.to_vec();
     let nothing = DatabaseSettings::default();
     change(&mut spec, described, &nothing, true);
+    spec.users = in_bytes(users);
     spec
 }
 
@@ -78,11 +84,13 @@ pub fn of(described: &Described, bind: &[String]) -> DatabaseSpec {
 pub fn of_first_again(
     database: &Database,
     described: &Described,
+    users: &[DatabaseUser],
     base: &DatabaseSettings,
 ) -> DatabaseSpec {
     let mut spec = DatabaseSpec::of(database);
     spec.name.clone_from(&described.settings.name);
     change(&mut spec, described, base, false);
+    spec.users = in_bytes(users);
     spec
 }
 
@@ -135,9 +143,16 @@ fn change(spec: &mut DatabaseSpec, described: &Described, base: &DatabaseSetting
             ),
         };
     }
-    if all || settings.maxclients != base.maxclients {
-        spec.maxclients = settings.maxclients;
+    spec.client_subjects = subjects(settings);
+    // The lesser of the two counts; 0 connections are any number.
+    let most = |settings: &DatabaseSettings| match settings.max_connections {
+        0 => settings.maxclients,
+        most => settings.maxclients.min(most),
+    };
+    if all || most(settings) != most(base) {
+        spec.maxclients = most(settings);
     }
+    spec.resp3 = settings.resp3;
     if all || settings.tracking_table_max_keys != base.tracking_table_max_keys {
         spec.tracking_table_max_keys = settings.tracking_table_max_keys;
     }
@@ -151,10 +166,37 @@ fn change(spec: &mut DatabaseSpec, described: &Described, base: &DatabaseSetting
         spec.access = Some(Access {
             passwords: described.passwords.iter().map(|it| it.clone().into_bytes()).collect(),
             default_user: settings.default_user,
-            users: Vec::new(),
         });
     }
     spec.data_internode_encryption = settings.data_internode_encryption;
+}
+
+/// Whom certificates of clients may be for.
+fn subjects(settings: &DatabaseSettings) -> ClientSubjects {
+    let rules = &settings.authorized_subjects;
+    match settings.client_cert_subject_validation_type {
+        SubjectValidation::Disabled => ClientSubjects::Anybody,
+        SubjectValidation::SanCn => {
+            ClientSubjects::Named(rules.iter().map(|rule| rule.cn.clone()).collect())
+        }
+        SubjectValidation::FullSubject => {
+            let subject = |rule: &SubjectRule| Subject {
+                common_name: Some(rule.cn.clone()),
+                organization: rule.o.clone(),
+                units: rule.ou.clone(),
+                locality: rule.l.clone(),
+                state: rule.st.clone(),
+                country: rule.c.clone(),
+                alternatives: Vec::new(),
+            };
+            ClientSubjects::Subjects(rules.iter().map(subject).collect())
+        }
+    }
+}
+
+fn in_bytes(users: &[DatabaseUser]) -> Vec<(String, Vec<Vec<u8>>)> {
+    let words = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect();
+    users.iter().map(|(name, it)| (name.clone(), words(it))).collect()
 }
 
 /// A number of bytes; none for `auto`.

@@ -24,10 +24,12 @@ use carnelian_tls::ConfigError;
 use sha2::{Digest, Sha256};
 
 pub use self::remove::Files;
-pub use self::spec::{Access, CertificateFiles, ClientTrust, DatabaseSpec, Persistence, TlsMode};
+pub use self::spec::{
+    Access, CertificateFiles, ClientSubjects, ClientTrust, DatabaseSpec, Persistence, TlsMode,
+};
 
 use crate::acl::Acl;
-use crate::clients::bits;
+use crate::clients::{ClientShared, bits};
 use crate::configure;
 use crate::database::{Database, Stats};
 use crate::encryption::Encryption;
@@ -229,8 +231,8 @@ impl Server {
         Ok((database, change))
     }
 
-    /// Makes a database what is asked for, while it serves. Clients whose way of connecting is not allowed any
-    /// more are disconnected. Its uid stays whatever the description says.
+    /// Makes a database what is asked for, while it serves. Who is connected stays, whatever new clients have to
+    /// speak or to show; unless its user is gone. Its uid stays whatever the description says.
     pub fn change_database(self: &Arc<Self>, spec: DatabaseSpec) -> Result<(), DatabaseError> {
         spec.check()?;
         let making = self.making.lock();
@@ -254,17 +256,13 @@ impl Server {
             // Until there is one, the disk has nothing, or something older.
             database.snapshots.schedule();
         }
-        for client in database.clients.list() {
-            if client.has(bits::PRIMARY) || client.has(bits::REPLICA) {
-                // A link is no client, and has a way of its own.
-                continue;
-            }
-            if !spec.tls.allows(client.tls.load(Ordering::Relaxed)) {
-                client.kill();
-            } else if spec.access.is_some() {
-                // Its user may be gone, or may not hear what it is subscribed to.
-                client.recheck();
-            }
+        if !spec.user_changes(before.as_deref()).is_empty() {
+            let clients = database.clients.list();
+            // A link is no client, and has a way of its own.
+            let is_link =
+                |client: &ClientShared| client.has(bits::PRIMARY) || client.has(bits::REPLICA);
+            // Its user may be gone, or may not hear what it is subscribed to.
+            clients.iter().filter(|client| !is_link(client)).for_each(|client| client.recheck());
         }
         database.spec.store(Some(Arc::new(spec)));
         Ok(())
@@ -331,8 +329,7 @@ fn set_users(
     before: Option<&DatabaseSpec>,
     config: &Config,
 ) -> Result<(), DatabaseError> {
-    let Some(access) = &spec.access else { return Ok(()) };
-    let changes = access.changes(before.and_then(|before| before.access.as_ref()));
+    let changes = spec.user_changes(before);
     acl.replace(&changes, config.acl_pubsub_default == "allchannels").map_err(user_error)
 }
 
@@ -343,8 +340,7 @@ fn check_users(
     before: Option<&DatabaseSpec>,
     config: &Config,
 ) -> Result<(), DatabaseError> {
-    let Some(access) = &spec.access else { return Ok(()) };
-    let changes = access.changes(before.and_then(|before| before.access.as_ref()));
+    let changes = spec.user_changes(before);
     acl.check_replace(&changes, config.acl_pubsub_default == "allchannels").map_err(user_error)
 }
 

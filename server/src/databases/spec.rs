@@ -7,6 +7,8 @@ use carnelian_config::{
     AppendFsync, ClientCertificates, Config, DirectiveId, EvictionPolicy, KeyspaceEvents,
     MemoryLimit, Permission, SavePoint, SetError, TransitEncryption,
 };
+use carnelian_tls::Subject;
+use rustls::pki_types::CertificateDer;
 
 use super::DatabaseError;
 use crate::acl::{DEFAULT, Replacement, has_spaces};
@@ -25,13 +27,20 @@ pub struct DatabaseSpec {
     pub memory_limit: u64,
     pub eviction: EvictionPolicy,
     pub persistence: Persistence,
-    /// Who may come in; none: as it is.
+    /// Who may come in as the default user; none: as it is.
     pub access: Option<Access>,
+    /// Further users, each with its rules in the words of ACL SETUSER. Those who were here before and are not
+    /// any more are deleted; users that clients made stay.
+    pub users: Vec<(String, Vec<Vec<u8>>)>,
     pub tls: TlsMode,
     pub client_certificates: ClientTrust,
+    /// Whom certificates that clients show have to be for.
+    pub client_subjects: ClientSubjects,
     /// What is shown to clients; none: what the process shows.
     pub certificate: Option<CertificateFiles>,
     pub maxclients: u32,
+    /// Whether clients may choose RESP3.
+    pub resp3: bool,
     pub repl_backlog_size: u64,
     pub tracking_table_max_keys: u64,
     pub notify_keyspace_events: String,
@@ -47,16 +56,13 @@ pub enum Persistence {
     Aof(AppendFsync),
 }
 
-/// The users of a database.
+/// The default user of a database.
 #[derive(Clone, PartialEq)]
 pub struct Access {
-    /// Of the default user. None at all: it needs none.
+    /// None at all: it needs none.
     pub passwords: Vec<Vec<u8>>,
     /// Whether there is a default user.
     pub default_user: bool,
-    /// Further users, each with its rules in the words of ACL SETUSER. Those who were here before and are not
-    /// any more are deleted; users that clients made stay.
-    pub users: Vec<(String, Vec<Vec<u8>>)>,
 }
 
 /// What clients may speak.
@@ -80,6 +86,30 @@ pub enum ClientTrust {
     Required(Vec<String>),
 }
 
+/// Whom a client's certificate may be for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientSubjects {
+    Anybody,
+    /// The common name, or another name, is one of these.
+    Named(Vec<String>),
+    /// The subject is one of these in all its parts.
+    Subjects(Vec<Subject>),
+}
+
+impl ClientSubjects {
+    pub fn admit(&self, certificate: &CertificateDer<'_>) -> bool {
+        if *self == Self::Anybody {
+            return true;
+        }
+        let Ok(subject) = Subject::of(certificate) else { return false };
+        match self {
+            Self::Anybody => true,
+            Self::Named(names) => names.iter().any(|name| subject.is_named(name)),
+            Self::Subjects(subjects) => subjects.iter().any(|one| subject.is(one)),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     pub certificate: PathBuf,
@@ -89,11 +119,9 @@ pub struct CertificateFiles {
 /// Without anything secret.
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let users: Vec<&str> = self.users.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("Access")
             .field("passwords", &self.passwords.len())
             .field("default_user", &self.default_user)
-            .field("users", &users)
             .finish()
     }
 }
@@ -101,28 +129,18 @@ impl fmt::Debug for Access {
 impl Access {
     /// Everybody may do everything.
     pub fn open() -> Self {
-        Self { passwords: Vec::new(), default_user: true, users: Vec::new() }
+        Self { passwords: Vec::new(), default_user: true }
     }
 
-    /// What makes these users, each from nothing; those that are to go have no words. `before` is what was
-    /// asked for last.
-    pub fn changes(&self, before: Option<&Self>) -> Vec<Replacement> {
+    /// What makes the default user, from nothing.
+    fn words(&self) -> Vec<Vec<u8>> {
         let mut words: Vec<Vec<u8>> = ["~*", "&*", "+@all"].map(Into::into).into();
         words.push(if self.default_user { "on" } else { "off" }.into());
         if self.passwords.is_empty() {
             words.push("nopass".into());
         }
         words.extend(self.passwords.iter().map(|password| [b">", password.as_slice()].concat()));
-        let mut changes = vec![(DEFAULT.to_vec(), Some(words))];
-        for (name, rules) in &self.users {
-            changes.push((name.clone().into_bytes(), Some(rules.clone())));
-        }
-        for (name, _) in before.iter().flat_map(|before| &before.users) {
-            if !self.users.iter().any(|(other, _)| other == name) {
-                changes.push((name.clone().into_bytes(), None));
-            }
-        }
-        changes
+        words
     }
 }
 
@@ -139,10 +157,13 @@ impl DatabaseSpec {
             eviction: EvictionPolicy::VolatileLru,
             persistence: Persistence::Disabled,
             access: Some(Access::open()),
+            users: Vec::new(),
             tls: TlsMode::Disabled,
             client_certificates: ClientTrust::NotAsked,
+            client_subjects: ClientSubjects::Anybody,
             certificate: None,
             maxclients: built_in.maxclients,
+            resp3: true,
             repl_backlog_size: built_in.repl_backlog_size,
             tracking_table_max_keys: built_in.tracking_table_max_keys,
             notify_keyspace_events: String::new(),
@@ -168,6 +189,7 @@ impl DatabaseSpec {
                 false => Persistence::Snapshot(config.save.clone()),
             },
             access: kept.and_then(|spec| spec.access.clone()),
+            users: kept.map(|spec| spec.users.clone()).unwrap_or_default(),
             tls: match config.transit_encryption_mode {
                 TransitEncryption::Preferred => TlsMode::Preferred,
                 TransitEncryption::Required => TlsMode::Enabled,
@@ -175,8 +197,11 @@ impl DatabaseSpec {
             },
             client_certificates: kept
                 .map_or(ClientTrust::Unchanged, |spec| spec.client_certificates.clone()),
+            client_subjects: kept
+                .map_or(ClientSubjects::Anybody, |spec| spec.client_subjects.clone()),
             certificate: kept.and_then(|spec| spec.certificate.clone()),
             maxclients: config.maxclients,
+            resp3: kept.is_none_or(|spec| spec.resp3),
             repl_backlog_size: config.repl_backlog_size,
             tracking_table_max_keys: config.tracking_table_max_keys,
             notify_keyspace_events: shown(&config, DirectiveId::notify_keyspace_events),
@@ -190,14 +215,26 @@ impl DatabaseSpec {
         if self.uid == 0 || self.uid > u32::MAX >> 1 {
             return Err(DatabaseError::BadUid(self.uid));
         }
-        let users = self.access.iter().flat_map(|access| &access.users);
-        for (name, _) in users {
+        for (name, _) in &self.users {
             if name.is_empty() || has_spaces(name.as_bytes()) || name.as_bytes() == DEFAULT {
                 let reason = "this name cannot be given".to_owned();
                 return Err(DatabaseError::User { name: name.clone(), reason });
             }
         }
         Ok(())
+    }
+
+    /// What makes its users, each from nothing; those that are to go have no words. `before` is what was asked
+    /// for last.
+    pub fn user_changes(&self, before: Option<&Self>) -> Vec<Replacement> {
+        let default = self.access.iter().map(|it| (DEFAULT.to_vec(), Some(it.words())));
+        let users =
+            self.users.iter().map(|(name, words)| (name.clone().into_bytes(), Some(words.clone())));
+        let is_asked_for = |name: &String| self.users.iter().any(|(other, _)| other == name);
+        let gone = before.into_iter().flat_map(|before| &before.users);
+        let gone = gone.filter(|(name, _)| !is_asked_for(name));
+        let gone = gone.map(|(name, _)| (name.clone().into_bytes(), None));
+        default.chain(users).chain(gone).collect()
     }
 
     /// Writes it into a configuration, together with the file of the authorities of clients. Returns which
@@ -374,11 +411,20 @@ mod tests {
     #[test]
     fn users_that_are_not_asked_for_any_more_go() {
         let user = |name: &str| (name.to_owned(), vec![b"on".to_vec()]);
-        let before = Access { users: vec![user("a"), user("b")], ..Access::open() };
-        let after = Access { users: vec![user("b")], default_user: false, ..Access::open() };
-        let changes = after.changes(Some(&before));
-        let names: Vec<_> =
-            changes.iter().map(|(name, words)| (name.as_slice(), words.is_some())).collect();
-        assert_eq!(names, [(&b"default"[..], true), (b"b", true), (b"a", false)]);
+        let before =
+            DatabaseSpec { users: vec![user("a"), user("b")], ..DatabaseSpec::new(2, "", 0) };
+        let after = DatabaseSpec { users: vec![user("b")], ..before.clone() };
+        let shown = |changes: Vec<Replacement>| {
+            let shown = changes
+                .into_iter()
+                .map(|(name, words)| (String::from_utf8(name).unwrap(), words.is_some()));
+            shown.collect::<Vec<_>>()
+        };
+        let owned = |name: &str, stays| (name.to_owned(), stays);
+        let (default, b, a) = (owned("default", true), owned("b", true), owned("a", false));
+        assert_eq!(shown(after.user_changes(Some(&before))), [default, b.clone(), a]);
+        // As it is: nothing is said of the default user.
+        let unsaid = DatabaseSpec { access: None, ..after };
+        assert_eq!(shown(unsaid.user_changes(None)), [b]);
     }
 }

@@ -26,6 +26,7 @@ use crate::blocking::{self, Waiter};
 use crate::clients::CLIENT_BYTES;
 use crate::commands::Context;
 use crate::database::Database;
+use crate::debugger;
 use crate::effects::Unit;
 use crate::eviction;
 use crate::expire;
@@ -73,6 +74,9 @@ pub fn run_batch(
 ) -> Outcome {
     if session.primary.is_some() {
         return apply::run_batch(worker, session, batch, out);
+    }
+    if session.debugging.is_some() && debugger::forward(session, batch) {
+        return Outcome { ran: batch.len(), next: Next::Continue };
     }
     run_commands(worker, session, batch, out)
 }
@@ -182,6 +186,9 @@ pub fn run_commands(
                     settle_reply(worker, session, out, before);
                     features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
+                    if session.debugging.is_some() && debugger::is_running(session) {
+                        return Outcome { ran: index, next: Next::Continue };
+                    }
                 }
             },
         }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use carnelian_config::ClientCertificates;
 use carnelian_tls::internode::{ControlPlane, Frames, Link, NodeUid};
+use carnelian_tls::{ENCRYPTION_REQUIRED, TransitEncryption};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -172,7 +174,26 @@ fn admit(server: &Server, ask: Ask, visitor: &Visitor) -> Result<(Arc<Database>,
         return Err(later("it is being removed"));
     }
     let settings = database.settings.load();
-    let refusal = if settings.clients_max <= database.clients.len() {
+    if settings.transit_encryption == TransitEncryption::Required && !visitor.is_tls {
+        // The other node is yet to hear of that.
+        return Err(Answer::Refused(ENCRYPTION_REQUIRED.to_vec()));
+    }
+    let is_admitted = match &visitor.certificate {
+        Some(certificate) => {
+            let spec = database.spec.load();
+            spec.as_ref().is_none_or(|spec| spec.client_subjects.admit(certificate))
+        }
+        None => {
+            let asked = database.config().tls_auth_clients;
+            if visitor.is_tls && asked == ClientCertificates::Required {
+                return Err(later("its clients have to show certificates"));
+            }
+            true
+        }
+    };
+    let refusal = if !is_admitted {
+        Refusal::Subject
+    } else if settings.clients_max <= database.clients.len() {
         Refusal::TooManyClients
     } else if settings.protected_mode
         && database.acl.default_user().any_password

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use carnelian_config::Config;
+use carnelian_tls::certificates::Certificate;
 use carnelian_tls::internode::{NodeUid, Signal};
-use carnelian_tls::{Admission, TLS_REFUSED, TransitEncryption};
+use carnelian_tls::{Admission, ConfigError, TLS_REFUSED, TransitEncryption};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
@@ -87,13 +88,18 @@ pub enum House {
     /// As the database on this node says, which is a replica.
     Shared(Arc<Database>),
     /// There is none here.
-    Own { spec: Box<DatabaseSpec>, settings: Arc<Settings>, encryption: Encryption },
+    Own {
+        spec: Box<DatabaseSpec>,
+        config: Box<Config>,
+        settings: Arc<Settings>,
+        encryption: Encryption,
+    },
 }
 
 impl House {
-    pub fn own(spec: DatabaseSpec, config: &Config, encryption: Encryption) -> Self {
-        let settings = Arc::new(Settings::new(config));
-        Self::Own { spec: Box::new(spec), settings, encryption }
+    pub fn own(spec: DatabaseSpec, config: Config, encryption: Encryption) -> Self {
+        let settings = Arc::new(Settings::new(&config));
+        Self::Own { spec: Box::new(spec), config: Box::new(config), settings, encryption }
     }
 
     fn settings(&self) -> Arc<Settings> {
@@ -164,6 +170,14 @@ impl Entrance {
     /// Whether clients are met as this says, by no database here.
     pub fn is_furnished_by(&self, wanted: &DatabaseSpec) -> bool {
         matches!(&**self.house.load(), House::Own { spec, .. } if **spec == *wanted)
+    }
+
+    /// Has clients be shown this certificate, if no database here says which.
+    pub fn show(&self, certificate: Option<Arc<Certificate>>) -> Result<(), ConfigError> {
+        match &**self.house.load() {
+            House::Own { config, encryption, .. } => encryption.show(certificate, config),
+            House::Shared(_) => Ok(()),
+        }
     }
 
     /// When its port is to be tried again, if it could not be had.

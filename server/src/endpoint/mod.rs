@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use carnelian_tls::ConfigError;
+use carnelian_tls::certificates::Certificate;
 use carnelian_tls::internode::NodeUid;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -159,6 +161,12 @@ impl Endpoints {
     pub fn close_all(&self) {
         let all = std::mem::take(&mut *self.entrances.lock());
         all.values().for_each(|entrance| entrance.close());
+    }
+
+    /// Has clients be shown this certificate by all entrances that are no database's.
+    pub fn show(&self, certificate: Option<Arc<Certificate>>) -> Result<(), ConfigError> {
+        let all: Vec<_> = self.entrances.lock().values().cloned().collect();
+        all.iter().try_for_each(|entrance| entrance.show(certificate.clone()))
     }
 
     /// A node shows this certificate: links on which it has shown another are to be made anew.

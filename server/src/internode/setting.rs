@@ -202,8 +202,8 @@ pub struct Renewed {
 }
 
 /// Makes anew the links on which this node has shown another certificate than it does now: one at a time, so that a
-/// database lacks one of its replicas at most. Takes as long as that does. Links of the control plane are
-/// marked for their owners to make anew.
+/// database lacks one of its replicas at most. Takes as long as that does. All other links are marked for their
+/// owners to make anew; those that are there still after a while are ended.
 pub fn renew_links(server: &Arc<Server>) -> Renewed {
     let mut renewed = Renewed::default();
     let Some(channel) = server.internode.channel() else { return renewed };
@@ -212,9 +212,20 @@ pub fn renew_links(server: &Arc<Server>) -> Renewed {
         renew_links_of(&channel, database, &mut renewed);
     }
     let node = &channel.node;
-    let serial = node.credential(Plane::Control).serial().clone();
-    for link in node.links().outdated(Plane::Control, &serial) {
+    let outdated = || {
+        Plane::ALL.into_iter().flat_map(|plane| {
+            let serial = node.credential(plane).serial().clone();
+            node.links().outdated(plane, &serial)
+        })
+    };
+    for link in outdated() {
         node.links().remake(link.id);
+    }
+    if !eventually(|| outdated().next().is_none()) {
+        for link in outdated() {
+            log::notice!("Ending a link with an earlier certificate: {}", link.address);
+            node.end_link(link.id);
+        }
     }
     server.internode.figures.renewed.fetch_add(renewed.links as u64, Ordering::Relaxed);
     if renewed != Renewed::default() {

@@ -62,9 +62,10 @@ impl Reactor {
 
     pub(super) fn take_message(&mut self, message: Message) {
         let client = match &message {
-            Message::Kill(client) | Message::Recheck(client) | Message::Deliver(client, _) => {
-                Some(client)
-            }
+            Message::Kill(client)
+            | Message::Recheck(client)
+            | Message::Deliver(client, _)
+            | Message::Dismiss(client, _, _) => Some(client),
             Message::Resume(waiter, _) => Some(&waiter.client),
             _ => None,
         };
@@ -93,6 +94,15 @@ impl Reactor {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
                 if let Some(connection) = self.core.connections.get_mut(token) {
                     self.service.deliver(connection, &bytes);
+                    self.touch(token);
+                }
+            }
+            Message::Dismiss(client, bytes, logged) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.core.connections.get_mut(token) {
+                    connection.session.logged = connection.session.logged.max(logged);
+                    self.service.deliver(connection, &bytes);
+                    connection.close_when_flushed(self.service.worker.clock.monotonic_ms());
                     self.touch(token);
                 }
             }

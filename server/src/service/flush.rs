@@ -108,6 +108,11 @@ impl Service {
         if connection.output.is_empty() && !connection.closing() {
             return After::Wait;
         }
+        if connection.session.database.aof.is_given_up() {
+            // Not a word of what may come to nothing.
+            connection.output.clear();
+            return After::Close;
+        }
         After::Hold
     }
 

@@ -25,6 +25,9 @@ use run::{CLOCK_COMMANDS, Stop};
 /// What is read at once from one connection.
 const READ_BYTES: usize = 64 << 10;
 
+/// Reads of a long argument in one turn.
+const LARGE_READS: usize = 4;
+
 /// A request's beginning up to this size is copied back to the shared buffer to be completed there.
 const TAIL_BYTES_MAX: usize = 16 << 10;
 
@@ -269,6 +272,19 @@ impl Service {
     }
 
     fn receive_plain(&mut self, connection: &mut Connection) -> After {
+        let mut after = self.receive_plain_once(connection);
+        // Of a long argument there is more than one read brings: others should not have to wait for many
+        // turns until they see what it takes.
+        for _ in 1..LARGE_READS {
+            if after != After::Again || connection.flags.unparsed || !is_large(connection) {
+                break;
+            }
+            after = self.receive_plain_once(connection);
+        }
+        after
+    }
+
+    fn receive_plain_once(&mut self, connection: &mut Connection) -> After {
         if is_large(connection) {
             let Connection { input, stream, flags, wanted, .. } = connection;
             return match read(stream, flags, input.room(*wanted)) {
@@ -379,7 +395,11 @@ impl Service {
                 session.group(),
                 connection.session.shared.address
             );
-            acl::log_in_by_certificate(&self.worker, &mut connection.session, &session);
+            if acl::admits_certificate(&connection.session, &session) {
+                acl::log_in_by_certificate(&self.worker, &mut connection.session, &session);
+            } else {
+                connection.refusal = Some(Refusal::Subject);
+            }
             connection.transport = Transport::Tls(session);
             self.worker.counters(&connection.session.database).handshakes.add(1);
             if let Some(refusal) = connection.refusal {

@@ -82,8 +82,11 @@ impl Service {
         }
         let held = connection.input.len() + connection.session.queued_bytes();
         let shared = &connection.session.shared;
-        shared.query_bytes.store(connection.input.len(), Ordering::Relaxed);
-        let room = connection.input.capacity() - connection.input.len();
+        // As Redis counts them: what comes before a long argument is through.
+        let through = connection.parser.long_argument_start().min(connection.input.len());
+        let unread = connection.input.len() - through;
+        shared.query_bytes.store(unread, Ordering::Relaxed);
+        let room = connection.input.capacity() - unread;
         shared.query_room.store(room, Ordering::Relaxed);
         features::account(&self.worker, &connection.session);
         let is_limited = connection.session.primary.is_none();

@@ -10,7 +10,7 @@ use super::source::Broken;
 use crate::listener::reason;
 use crate::log;
 
-/// With `rdb-save-incremental-fsync`, so many bytes are brought to the disk at a time.
+/// With `rdb-save-incremental-fsync` and its like, so many bytes are brought to the disk at a time.
 const SYNC_BYTES: usize = 4 << 20;
 
 /// Where a snapshot goes.
@@ -50,12 +50,11 @@ pub fn write(
         );
         Failed::Disk
     })?;
-    let every = if target.sync_in_steps { SYNC_BYTES } else { usize::MAX };
-    let file = Synced { file, unsynced: 0, every };
+    let file = Synced::new(file, target.sync_in_steps);
     let written = policy.create(file).map_err(Broken::Write).and_then(|mut output| {
         fill(&mut output)?;
         let file = output.finish().map_err(Broken::Write)?;
-        file.file.sync_all().map_err(Broken::Write)
+        file.end().map_err(Broken::Write)
     });
     let result = match written {
         Err(Broken::Cancelled) => Err(Failed::Cancelled),
@@ -91,6 +90,17 @@ pub struct Synced {
     file: File,
     unsynced: usize,
     every: usize,
+}
+
+impl Synced {
+    pub fn new(file: File, in_steps: bool) -> Self {
+        Self { file, unsynced: 0, every: if in_steps { SYNC_BYTES } else { usize::MAX } }
+    }
+
+    /// Brings all of it to the disk.
+    pub fn end(self) -> io::Result<()> {
+        self.file.sync_all()
+    }
 }
 
 impl Write for Synced {

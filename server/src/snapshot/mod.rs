@@ -16,8 +16,7 @@ use carnelian_keyspace::{Access, Busy, Hold};
 use carnelian_persistence::seal::Output;
 use parking_lot::{Condvar, Mutex};
 
-use file::Synced;
-pub use file::{Failed, Target};
+pub use file::{Failed, Synced, Target};
 pub use source::{Aux, Broken, Plan, Progress, Snapshot};
 
 use crate::at_rest;

@@ -2,7 +2,7 @@
 //!
 //! The walk goes slice by slice, each under the lock of one segment and for no longer than `SLICE_NS`; what
 //! it has seen is written out between slices, with no lock held. What writers had to show before they could
-//! go on is kept beside and written out in between.
+//! go on is kept beside and written out in between; but nothing comes between the pieces of a long value.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use carnelian_config::Config;
 use carnelian_keyspace::{Access, AlreadyOpen, EvictionOrder, Hold, SEGMENTS, Sink, Value, Walk};
-use carnelian_persistence::rdb::Form;
 use carnelian_persistence::rdb::file::{self, FileWriter, Records};
+use carnelian_persistence::rdb::{Form, Pieces};
 use carnelian_structs::entry::EntryRef;
 use parking_lot::Mutex;
 
@@ -21,7 +21,7 @@ use crate::clock::{Clock, wall_ms};
 use crate::database::Database;
 use crate::tasks::REDIS_VERSION;
 
-/// The longest a segment is locked at once, but for a single value that takes longer.
+/// The longest a segment is locked at once.
 const SLICE_NS: u64 = 100_000;
 /// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -114,8 +114,7 @@ impl Snapshot {
         let mut hold = Hold::from(access);
         let head = Head::of(database, &hold, plan);
         let records = head.records;
-        let kept =
-            Arc::new(Kept { records, progress: Arc::clone(&progress), runs: Mutex::default() });
+        let kept = Arc::new(Kept::new(records, Arc::clone(&progress)));
         let walk = hold.cut(Arc::clone(&kept) as Arc<dyn Sink>, || {})?;
         let dirty = database.stats.sum(|counters| &counters.dirty);
         let aux = at_cut();
@@ -147,6 +146,8 @@ impl Snapshot {
                 self.writer.write_to(to).map_err(Broken::Write)?;
             }
             self.lag(walked);
+            // A reactor on the same core would else wait for the end of this thread's turn, which is long.
+            std::thread::yield_now();
         }
         self.writer.end();
         self.writer.write_to(to).map_err(Broken::Write)
@@ -164,8 +165,10 @@ impl Snapshot {
         };
         let goes_on = || !is_slowed && clock.elapsed_ns() < end_ns;
         self.is_through = walk.step(&database.keyspace, emit, goes_on);
-        for (db, bytes) in kept.take() {
-            writer.records(db, &bytes);
+        if kept.take_long(writer) {
+            for (db, bytes) in kept.take() {
+                writer.records(db, &bytes);
+            }
         }
         self.progress.keys_done.store(walk.keys_done(), Ordering::Relaxed);
         walked
@@ -296,11 +299,43 @@ struct Kept {
     progress: Arc<Progress>,
     /// Logical databases with the records that came one after the other.
     runs: Mutex<Runs>,
+    /// The record of the long value that the walk is about.
+    long: Mutex<Option<Long>>,
 }
 
 type Runs = Vec<(usize, Vec<u8>)>;
 
+/// A record on its way out.
+struct Long {
+    db: usize,
+    pieces: Pieces,
+    /// What has come since it was last taken.
+    bytes: Vec<u8>,
+    is_through: bool,
+}
+
 impl Kept {
+    fn new(records: Records, progress: Arc<Progress>) -> Self {
+        Self { records, progress, runs: Mutex::default(), long: Mutex::default() }
+    }
+
+    /// Puts in the file what there is of a long value. Whether something else may follow.
+    fn take_long(&self, writer: &mut FileWriter) -> bool {
+        let mut place = self.long.lock();
+        let Some(mut long) = place.take() else { return true };
+        if !long.is_through {
+            writer.records(long.db, &long.bytes);
+            long.bytes.clear();
+            *place = Some(long);
+            return false;
+        }
+        drop(place);
+        let Long { db, pieces, mut bytes, .. } = long;
+        self.records.end(pieces, &mut bytes);
+        writer.records(db, &bytes);
+        true
+    }
+
     fn take(&self) -> Runs {
         let runs = std::mem::take(&mut *self.runs.lock());
         if !runs.is_empty() {
@@ -323,5 +358,25 @@ impl Sink for Kept {
                 runs.push((db, bytes));
             }
         }
+    }
+
+    fn is_long(&self, entry: EntryRef<'_, Value>) -> bool {
+        self.records.is_long(entry)
+    }
+
+    fn piece(
+        &self,
+        db: usize,
+        entry: EntryRef<'_, Value>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> bool {
+        let mut long = self.long.lock();
+        let Long { pieces, bytes, is_through, .. } = long.get_or_insert_with(|| {
+            let mut bytes = Vec::new();
+            let pieces = self.records.begin(entry, &mut bytes);
+            Long { db, pieces, bytes, is_through: false }
+        });
+        *is_through = self.records.go_on(pieces, entry, bytes, goes_on);
+        *is_through
     }
 }

@@ -215,9 +215,10 @@ impl<V: Payload> Table<V> {
         for slot in self.bucket(self.index(hash)).slots.iter().map(Cell::get) {
             if slot & !ADDRESS & !EXPIRES == tag {
                 let address = (slot & ADDRESS) as *const u8;
+                // An entry of the usual size may straddle two lines, and three with a value of 64 bytes.
                 prefetch(address);
-                // An entry of the usual size may straddle two lines.
                 prefetch(address.wrapping_add(56));
+                prefetch(address.wrapping_add(112));
             }
         }
     }
@@ -374,13 +375,14 @@ impl<V: Payload> Table<V> {
         self.version = version;
     }
 
-    /// Visits the stale entries of one bucket (and its overflow), stamps them with the table's version, and
-    /// returns where to go on; `Cursor(0)` at the end. From start to end of such a walk each entry that
-    /// was stale at its start and is not removed or stamped by others is visited exactly once.
+    /// Visits the stale entries of one bucket (and its overflow), stamps those that `visit` is through with,
+    /// and returns where to go on; `Cursor(0)` at the end. From start to end of such a walk each entry that
+    /// was stale at its start and is not removed or stamped by others is visited exactly once, unless `visit`
+    /// said that it was not through: then it stays stale, and is met again by who stays at this cursor.
     pub fn visit_stale(
         &mut self,
         cursor: Cursor,
-        mut visit: impl FnMut(EntryRef<'_, V>),
+        mut visit: impl FnMut(EntryRef<'_, V>) -> bool,
     ) -> Cursor {
         if self.buckets == 0 {
             return Cursor(0);
@@ -395,8 +397,7 @@ impl<V: Payload> Table<V> {
         for word in self.words(index) {
             let entry = self.entry_at(word);
             let block = Block(entry.raw());
-            if block.version() != self.version {
-                visit(entry);
+            if block.version() != self.version && visit(entry) {
                 // The table is borrowed exclusively, and nobody else looks at the entry any more.
                 block.set_version(self.version);
             }

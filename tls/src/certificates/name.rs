@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::CertificateError;
 
 /// A certificate of the cluster, by its use.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CertificateName {
     /// The REST interface.
     Api,
@@ -82,6 +85,11 @@ impl CertificateName {
         }
     }
 
+    /// One leaf for each node, shown to other nodes.
+    pub fn is_internal(self) -> bool {
+        self.kind() == Kind::Internal
+    }
+
     /// Who is at the other end.
     pub const fn plane(self) -> &'static str {
         match self {
@@ -133,12 +141,18 @@ impl FromStr for CertificateName {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::IntoDeserializer;
+
     use super::*;
 
     #[test]
     fn names_are_read_as_they_are_written() {
         for name in CertificateName::ALL {
             assert_eq!(name.as_str().parse::<CertificateName>().unwrap(), name);
+            // In documents too.
+            let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
+                name.as_str().into_deserializer();
+            assert_eq!(CertificateName::deserialize(text).unwrap(), name);
         }
         let error = "API\u{1b}[0m".parse::<CertificateName>().unwrap_err();
         assert_eq!(error.code(), "unknown_certificate");

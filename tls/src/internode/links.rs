@@ -31,8 +31,6 @@ use super::refusal::{Refusal, RefusalKind};
 pub enum DropReason {
     /// The other end's certificate or node was revoked.
     Revoked,
-    /// The other end's node left the cluster.
-    NotAMember,
     /// The authority of the other end's certificate is no longer trusted.
     AuthorityWithdrawn,
     /// This node wanted it to end.
@@ -40,13 +38,11 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 4] =
-        [Self::Revoked, Self::NotAMember, Self::AuthorityWithdrawn, Self::Told];
+    pub const ALL: [Self; 3] = [Self::Revoked, Self::AuthorityWithdrawn, Self::Told];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
-            Self::NotAMember => "not_a_member",
             Self::AuthorityWithdrawn => "authority_withdrawn",
             Self::Told => "told",
         }
@@ -55,7 +51,6 @@ impl DropReason {
     fn of(refusal: &Refusal) -> Self {
         match refusal.kind() {
             RefusalKind::Revoked => Self::Revoked,
-            RefusalKind::Node => Self::NotAMember,
             _ => Self::AuthorityWithdrawn,
         }
     }
@@ -65,7 +60,6 @@ impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Revoked => "the other end has been revoked",
-            Self::NotAMember => "the other end has left the cluster",
             Self::AuthorityWithdrawn => "the other end's authority is no longer trusted",
             Self::Told => "this node has ended it",
         })

@@ -17,7 +17,7 @@ use super::counters::Counters;
 use super::credential::Credential;
 use super::links::{LinkId, LinkInfo, Links};
 use super::peer::{ClusterId, Identity, NodeUid, Plane, Serial};
-use super::policy::{Authority, Revocations, Trust, Versions};
+use super::policy::{Authority, Trust, Versions};
 use super::succession::Report;
 
 /// What can be chosen. Nothing here makes a link weaker than another.
@@ -151,38 +151,12 @@ impl Node {
         Ok(self.links.judge_again(&changed, &self.counters))
     }
 
-    /// Trusts one more authority, or, with one already, makes it the second.
-    pub fn add_authority(&self, authority: Authority) -> Result<(), Error> {
-        self.change_trust(|trust| {
-            let mut authorities = trust.authorities().to_vec();
-            authorities.push(authority);
-            trust.with_authorities(authorities)
-        })?;
-        Ok(())
-    }
-
-    /// No longer trusts all authorities but one, which ends the links of those. This node's own
-    /// certificates must be of the one that stays.
-    pub fn keep_authority(&self, fingerprint: &str) -> Result<Vec<LinkInfo>, Error> {
-        self.change_authorities(|mut authorities| {
-            authorities.retain(|authority| authority.fingerprint() == fingerprint);
-            authorities
-        })
-    }
-
     /// Trusts just these authorities, which ends the links of all others. This node's own
     /// certificates must be of theirs.
     pub fn trust_only(&self, authorities: Vec<Authority>) -> Result<Vec<LinkInfo>, Error> {
-        self.change_authorities(|_| authorities)
-    }
-
-    fn change_authorities(
-        &self,
-        change: impl FnOnce(Vec<Authority>) -> Vec<Authority>,
-    ) -> Result<Vec<LinkInfo>, Error> {
         let now = now_of(&self.settings);
         self.change_trust(|trust| {
-            let changed = trust.with_authorities(change(trust.authorities().to_vec()))?;
+            let changed = trust.with_authorities(authorities)?;
             for plane in Plane::ALL {
                 check(&self.credential(plane), self.identity(plane), &changed, now)?;
             }
@@ -201,30 +175,6 @@ impl Node {
     pub fn revoke_node(&self, node: NodeUid) -> Vec<LinkInfo> {
         self.revoke(|trust| {
             trust.revocations.nodes.insert(node);
-        })
-    }
-
-    /// No longer believes a node that has been removed, nor its certificates. Its links have ended
-    /// when this returns.
-    pub fn remove_member(
-        &self,
-        node: NodeUid,
-        leaves: impl IntoIterator<Item = (Serial, Option<i64>)>,
-    ) -> Vec<LinkInfo> {
-        self.revoke(|trust| {
-            trust.revocations.remove_node(node, leaves);
-            if let Some(members) = &mut trust.members {
-                members.remove(&node);
-            }
-        })
-    }
-
-    /// Believes in what the cluster believes in: the list of its nodes and of the revoked, as a
-    /// whole. The links of whoever is out have ended when this returns.
-    pub fn follow(&self, members: BTreeSet<NodeUid>, revocations: Revocations) -> Vec<LinkInfo> {
-        self.revoke(|trust| {
-            trust.members = Some(members);
-            trust.revocations = revocations;
         })
     }
 

@@ -9,6 +9,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::describe::{hex, unhex};
 
 const SCHEME: &str = "carnelian://";
@@ -103,7 +105,8 @@ impl FromStr for NodeUid {
 }
 
 /// What a link carries. A certificate is good for one of them only.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Plane {
     /// The cluster's management.
     Control,

@@ -179,43 +179,12 @@ pub struct Revocations {
     pub nodes: BTreeSet<NodeUid>,
 }
 
-/// Clocks of nodes differ by less than this.
-const CLOCKS_DIFFER_S: i64 = 86_400;
-
-impl Revocations {
-    /// A node has left for good: neither it nor the certificates it is known to have, whoever may
-    /// have come by them, are believed.
-    pub fn remove_node(
-        &mut self,
-        node: NodeUid,
-        leaves: impl IntoIterator<Item = (Serial, Option<i64>)>,
-    ) {
-        self.nodes.insert(node);
-        self.serials.extend(leaves);
-    }
-
-    /// A new node has the uid of one that was removed. What the old one had stays revoked.
-    pub fn readmit(&mut self, node: NodeUid) {
-        self.nodes.remove(&node);
-    }
-
-    /// Forgets certificates that have ended. Whether there were any.
-    pub fn forget_ended(&mut self, now_s: i64) -> bool {
-        let before = self.serials.len();
-        let is_over = |end: i64| end.saturating_add(CLOCKS_DIFFER_S) < now_s;
-        self.serials.retain(|_, end| !end.is_some_and(is_over));
-        self.serials.len() != before
-    }
-}
-
 /// Whom to believe: complete at any time, replaced as a whole.
 #[derive(Clone, Debug)]
 pub struct Trust {
     cluster: ClusterId,
     authorities: Vec<Authority>,
     pub revocations: Revocations,
-    /// The nodes of the cluster, where they are known; `None` lets in whoever has a certificate.
-    pub members: Option<BTreeSet<NodeUid>>,
 }
 
 impl Trust {
@@ -234,7 +203,7 @@ impl Trust {
             return Err(Error::BadAuthority("both have the same name".into()));
         }
         let cluster = first.cluster;
-        Ok(Self { cluster, authorities, revocations: Revocations::default(), members: None })
+        Ok(Self { cluster, authorities, revocations: Revocations::default() })
     }
 
     pub fn cluster(&self) -> ClusterId {
@@ -254,11 +223,6 @@ impl Trust {
         Ok(Self { authorities: new.authorities, ..self.clone() })
     }
 
-    /// The same with this list of nodes.
-    pub fn with_members(&self, members: Option<BTreeSet<NodeUid>>) -> Self {
-        Self { members, ..self.clone() }
-    }
-
     /// Whether peers that trust the same will take a credential of this node's own. What they
     /// would refuse is better refused here, where somebody can do something about it.
     pub fn vouches_for(&self, credential: &Credential, now: SystemTime) -> Result<(), Error> {
@@ -275,8 +239,7 @@ impl Trust {
     fn judge_own(&self, credential: &Credential, now: SystemTime) -> Result<Peer, Refusal> {
         let identity = credential.identity();
         let meant = Expected { plane: identity.plane, node: Some(identity.node) };
-        // A node need not list itself, and may know that it is about to leave.
-        self.with_members(None).judge(credential.certificate(), &[], meant, unix_time(now))
+        self.judge(credential.certificate(), &[], meant, unix_time(now))
     }
 
     /// Judges what may change while a link lives.
@@ -291,10 +254,7 @@ impl Trust {
         if self.revocations.nodes.contains(&node) {
             return Err(Refusal::RevokedNode(node));
         }
-        match &self.members {
-            Some(members) if !members.contains(&node) => Err(Refusal::NotAMember(node)),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Judges the certificate a peer has shown. What is checked first is what tells most.

@@ -104,8 +104,6 @@ pub enum Refusal {
     WrongNode { found: NodeUid, expected: NodeUid },
     #[error("its certificate is for the {found} plane, not for the {expected} plane")]
     WrongPlane { found: Plane, expected: Plane },
-    #[error("node {0} is not a member of the cluster")]
-    NotAMember(NodeUid),
     #[error("its certificate (serial {0}) has been revoked")]
     RevokedCertificate(Serial),
     #[error("node {0} has been revoked")]
@@ -256,7 +254,7 @@ impl Refusal {
                 Kind::Identity
             }
             Self::WrongCluster { .. } => Kind::Cluster,
-            Self::WrongNode { .. } | Self::NotAMember(_) => Kind::Node,
+            Self::WrongNode { .. } => Kind::Node,
             Self::WrongPlane { .. } => Kind::Plane,
             Self::RevokedCertificate(_) | Self::RevokedNode(_) => Kind::Revoked,
             Self::ByPeer(_) => Kind::ByPeer,
@@ -325,10 +323,9 @@ impl Refusal {
             Self::NotYetValid { .. } => E::NotValidYet,
             Self::RevokedCertificate(_) | Self::RevokedNode(_) => E::Revoked,
             Self::Authority | Self::KeyUsage | Self::ExtendedKeyUsage(_) => E::InvalidPurpose,
-            Self::WrongCluster { .. }
-            | Self::WrongNode { .. }
-            | Self::WrongPlane { .. }
-            | Self::NotAMember(_) => E::ApplicationVerificationFailure,
+            Self::WrongCluster { .. } | Self::WrongNode { .. } | Self::WrongPlane { .. } => {
+                E::ApplicationVerificationFailure
+            }
             other => E::Other(OtherError(Arc::new(other.clone()))),
         })
     }

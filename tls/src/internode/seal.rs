@@ -72,6 +72,12 @@ impl SealKey {
         secret
     }
 
+    /// A key that follows from this one, for much else than it: nonces by chance are good for some billions of
+    /// uses of one key.
+    pub fn for_purpose(&self, purpose: &str) -> Result<Self, Error> {
+        Self::of(&Zeroizing::new(self.derive(purpose)), &self.path)
+    }
+
     /// The key that other nodes know too: a joining node is given it, over a link, and keeps it in a
     /// file of its own. In the place of one that is there.
     pub fn install(path: &Path, bytes: &[u8; KEY_BYTES]) -> Result<Self, Error> {
@@ -94,6 +100,11 @@ impl SealKey {
             .seal_in_place_append_tag(Aad::from(HEADER), &mut body)
             .map_err(|_| ConfigError::NoRandomness)?;
         Ok([HEADER, &nonce.as_ref()[..], &body].concat())
+    }
+
+    /// Whether something looks as if it were sealed.
+    pub fn has_sealed(bytes: &[u8]) -> bool {
+        bytes.starts_with(HEADER)
     }
 
     /// What was sealed into the file `path` with this key, unchanged since.
@@ -151,6 +162,13 @@ mod tests {
         assert_ne!(key.derive("tokens"), key.derive("tickets"));
         let other = SealKey::create(&folder.path().join("other")).unwrap();
         assert_ne!(other.derive("tokens"), key.derive("tokens"));
+
+        let sealed = key.for_purpose("log").unwrap().seal(b"entry").unwrap();
+        assert!(SealKey::has_sealed(&sealed) && !SealKey::has_sealed(b"{}"));
+        let file = Path::new("log");
+        assert_eq!(*copy.for_purpose("log").unwrap().unseal(&sealed, file).unwrap(), b"entry");
+        assert!(copy.unseal(&sealed, file).is_err());
+        assert!(copy.for_purpose("state").unwrap().unseal(&sealed, file).is_err());
     }
 
     #[test]

@@ -8,8 +8,7 @@
 //! | `control.key.pending`, `data.key.pending` | a key whose request has not been granted yet |
 //! | `trust.pem` | the certificates of the authorities that are trusted, one or two |
 //! | `revoked` | lines `serial HEX` (and the end of its life) and `node UID` |
-//! | `authority.sealed` | certificate and key of the authority, sealed; on nodes that sign |
-//! | `authority.next.sealed` | the same of the authority that is to take its place |
+//! | `authority.sealed` | certificate and key of the authority, sealed, unless the cluster's state has it |
 //! | `seal.key` | what it is sealed with, unless that is kept elsewhere |
 
 use std::fmt::Write as _;
@@ -32,7 +31,6 @@ use crate::pem;
 use crate::store::{self, Access};
 
 const AUTHORITY: &str = "authority.sealed";
-const NEXT_AUTHORITY: &str = "authority.next.sealed";
 const TRUST: &str = "trust.pem";
 const REVOKED: &str = "revoked";
 const SEAL_KEY: &str = "seal.key";
@@ -77,37 +75,9 @@ impl Store {
         SigningAuthority::unseal(&store::read(&path)?, key, &path)
     }
 
-    /// Keeps the authority that is to take over, beside the one that signs.
-    pub fn save_next_authority(
-        &self,
-        authority: &SigningAuthority,
-        key: &SealKey,
-    ) -> Result<(), Error> {
-        Ok(store::write(&self.folder.join(NEXT_AUTHORITY), &authority.seal(key)?, Access::Owner)?)
-    }
-
-    /// The authority that is to take over, if there is one.
-    pub fn next_authority(&self, key: &SealKey) -> Result<Option<SigningAuthority>, Error> {
-        let path = self.folder.join(NEXT_AUTHORITY);
-        let sealed = store::read_if_present(&path)?;
-        sealed.map(|sealed| SigningAuthority::unseal(&sealed, key, &path)).transpose()
-    }
-
-    /// The next authority takes the place of the one before, whose key is gone then. Without a
-    /// next one, nothing happens: it has been done.
-    pub fn promote_authority(&self) -> Result<(), Error> {
-        let (next, path) = (self.folder.join(NEXT_AUTHORITY), self.folder.join(AUTHORITY));
-        match fs::rename(&next, &path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(ConfigError::Write { path, source: error }.into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// There will be no next authority.
-    pub fn forget_next_authority(&self) -> Result<(), Error> {
-        remove(self.folder.join(NEXT_AUTHORITY))
+    /// The authority is kept elsewhere from now on.
+    pub fn forget_authority(&self) -> Result<(), Error> {
+        remove(self.folder.join(AUTHORITY))
     }
 
     /// Keeps a key until its request has been granted, in the place of an earlier one.
@@ -158,7 +128,7 @@ impl Store {
         self.folder.join(TRUST).exists()
     }
 
-    /// Authorities and revocations. The members of the cluster are not kept here.
+    /// Authorities and revocations.
     pub fn trust(&self) -> Result<Trust, Error> {
         let path = self.folder.join(TRUST);
         let named = |error: Error| Error::BadFile { path: path.clone(), reason: error.to_string() };

@@ -20,12 +20,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::Error;
-use super::peer::{NodeUid, Plane};
-use super::policy::Authority;
+use serde::{Deserialize, Serialize};
+
+use super::peer::Plane;
 
 /// See the module's table.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     Prepared,
     BothTrusted,
@@ -56,15 +57,10 @@ impl Phase {
             Self::Abandoned => "abandoned",
         }
     }
-
-    /// From what [`as_str`](Self::as_str) gives.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == text)
-    }
 }
 
 /// What a node has, as it keeps it. A report is made of one moment.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Whom it trusts.
     pub trusts: BTreeSet<String>,
@@ -99,7 +95,7 @@ pub enum Waiting {
 }
 
 /// Where the change from one authority to another has got to.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Succession {
     pub old: String,
     pub new: String,
@@ -107,10 +103,9 @@ pub struct Succession {
 }
 
 impl Succession {
-    /// The beginning. Both can be trusted together: the same cluster's, by different names.
-    pub fn begin(old: &Authority, new: &Authority) -> Result<Self, Error> {
-        super::Trust::new(vec![old.clone(), new.clone()])?;
-        Ok(Self { old: old.fingerprint(), new: new.fingerprint(), phase: Phase::Prepared })
+    /// The beginning, of two that [can be trusted together](super::Trust::new).
+    pub fn begin(old: &str, new: &str) -> Self {
+        Self { old: old.to_owned(), new: new.to_owned(), phase: Phase::Prepared }
     }
 
     /// Whom nodes are to trust, newcomers too.
@@ -155,11 +150,11 @@ impl Succession {
     }
 
     /// Which nodes hold the phase up, and how. `members` are all nodes of the cluster.
-    pub fn waiting_for(
+    pub fn waiting_for<N: Copy + Ord>(
         &self,
-        members: &BTreeSet<NodeUid>,
-        reports: &BTreeMap<NodeUid, Report>,
-    ) -> Vec<(NodeUid, Waiting)> {
+        members: &BTreeSet<N>,
+        reports: &BTreeMap<N, Report>,
+    ) -> Vec<(N, Waiting)> {
         let waiting = members.iter().filter_map(|node| match reports.get(node) {
             None => Some((*node, Waiting::Silent)),
             Some(report) => {
@@ -171,17 +166,16 @@ impl Succession {
     }
 
     /// The next phase, if this one may end.
-    pub fn advance(
+    pub fn advance<N: Copy + Ord>(
         &self,
-        members: &BTreeSet<NodeUid>,
-        reports: &BTreeMap<NodeUid, Report>,
+        members: &BTreeSet<N>,
+        reports: &BTreeMap<N, Report>,
     ) -> Option<Self> {
         if members.is_empty() || !self.waiting_for(members, reports).is_empty() {
             return None;
         }
-        let can_sign = |node: &NodeUid| {
-            reports.get(node).is_some_and(|report| report.can_sign.contains(&self.new))
-        };
+        let can_sign =
+            |node: &N| reports.get(node).is_some_and(|report| report.can_sign.contains(&self.new));
         let phase = match self.phase {
             Phase::Prepared => Phase::BothTrusted,
             // Should nobody be able to sign, everybody's leaves would run out.
@@ -207,10 +201,10 @@ impl Succession {
 
     /// Whether there is nothing left to do for nodes that have done their duties: the key of the one
     /// that went can be destroyed.
-    pub fn is_over(
+    pub fn is_over<N: Copy + Ord>(
         &self,
-        members: &BTreeSet<NodeUid>,
-        reports: &BTreeMap<NodeUid, Report>,
+        members: &BTreeSet<N>,
+        reports: &BTreeMap<N, Report>,
     ) -> bool {
         matches!(self.phase, Phase::OldDropped | Phase::Abandoned)
             && self.waiting_for(members, reports).is_empty()
@@ -226,6 +220,7 @@ impl fmt::Display for Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::internode::NodeUid;
 
     fn uid(uid: u32) -> NodeUid {
         NodeUid::new(uid).unwrap()
@@ -309,7 +304,7 @@ mod tests {
         assert_eq!(begun().advance(&members, &reports), None);
         members.remove(&uid(2));
         assert_eq!(begun().advance(&members, &reports).unwrap().phase, Phase::BothTrusted);
-        assert_eq!(begun().advance(&BTreeSet::new(), &BTreeMap::new()), None);
+        assert_eq!(begun().advance(&BTreeSet::<NodeUid>::new(), &BTreeMap::new()), None);
     }
 
     #[test]
@@ -329,7 +324,6 @@ mod tests {
     #[test]
     fn it_can_be_given_up_until_the_new_one_has_signed() {
         for phase in Phase::ALL {
-            assert_eq!(Phase::parse(phase.as_str()), Some(phase));
             let now = Succession { phase, ..begun() };
             let can = matches!(phase, Phase::Prepared | Phase::BothTrusted);
             assert_eq!(now.abandon().is_some(), can);

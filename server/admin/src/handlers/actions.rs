@@ -112,6 +112,7 @@ fn state_machine(action: &Action) -> Value {
 fn version_2(action: &Action) -> Value {
     let (object_type, object_uid) = match action.object {
         Object::Cluster => ("cluster", String::new()),
+        Object::Authority => ("internode_ca", String::new()),
         Object::Node(uid) => ("node", uid.to_string()),
         Object::Database(uid) => ("bdb", uid.to_string()),
     };

@@ -33,6 +33,7 @@ pub const ROUTES: &[Route] = &[
 struct Moment {
     state: Arc<State>,
     figures: BTreeMap<u32, Figures>,
+    failed_checks: BTreeMap<u32, String>,
     ignores_settings: bool,
     raw: bool,
 }
@@ -42,12 +43,20 @@ impl Moment {
         let state = admin.state();
         let figures = admin.all_figures(&state).await;
         let ignores_settings = request.query.flag("ignore_settings");
-        Self { state, figures, ignores_settings, raw: request.query.flag("raw") }
+        let failed_checks = admin.failed_checks.lock().clone();
+        let raw = request.query.flag("raw");
+        Self { state, figures, failed_checks, ignores_settings, raw }
     }
 
-    fn view(&self) -> View<'_> {
-        let (state, figures) = (&*self.state, &self.figures);
-        View { state, figures, now_s: time::now_s(), raw: self.raw }
+    fn view<'a>(&'a self, admin: &'a Admin) -> View<'a> {
+        View {
+            state: &self.state,
+            figures: &self.figures,
+            samples: &admin.samples,
+            failed_checks: &self.failed_checks,
+            now_s: time::now_s(),
+            raw: self.raw,
+        }
     }
 
     fn wire(
@@ -64,7 +73,7 @@ impl Moment {
     fn of_cluster(&self, admin: &Admin) -> Map<String, Value> {
         let settings = settings(&self.state, "cluster_");
         let rows = settings.map(|(name, setting)| {
-            let finding = self.view().cluster(name, setting);
+            let finding = self.view(admin).cluster(name, setting);
             (name.clone(), self.wire(admin, Scope::Cluster, name, setting, finding))
         });
         rows.collect()
@@ -72,7 +81,7 @@ impl Moment {
 
     fn of_node(&self, admin: &Admin, node: &Node) -> Map<String, Value> {
         let rows = settings(&self.state, "node_").map(|(name, setting)| {
-            let finding = self.view().node(name, setting, node);
+            let finding = self.view(admin).node(name, setting, node);
             (name.clone(), self.wire(admin, Scope::Node(node.uid.0), name, setting, finding))
         });
         rows.collect()
@@ -80,7 +89,7 @@ impl Moment {
 
     fn of_database(&self, admin: &Admin, database: &Database) -> Map<String, Value> {
         let rows = database.alert_settings.iter().map(|(name, setting)| {
-            let finding = self.view().database(name, setting, database);
+            let finding = self.view(admin).database(name, setting, database);
             let scope = Scope::Database(database.uid.0);
             (name.clone(), self.wire(admin, scope, name, setting, finding))
         });

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use carnelian_cluster::state::{
-    ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome, SharedCertificate,
-    State, Time,
+    AUTHORITY_NAME, ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome,
+    SharedCertificate, State, Time,
 };
 use carnelian_tls::CertificateInfo;
 use carnelian_tls::certificates::{CertificateError, Kind, Provided, Shared};
+use carnelian_tls::internode::RotationHealth;
 use carnelian_tls::rustls::pki_types::CertificateDer;
 use carnelian_tls::rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
@@ -58,7 +59,7 @@ pub const ROUTES: &[Route] = &[
 fn show(admin: &Admin, request: &Request) -> Reply {
     let table = admin.live.certificates();
     let mut wire = Map::new();
-    for name in carnelian_tls::certificates::CertificateName::ALL {
+    for name in CertificateName::ALL {
         let Some(certificate) = table.get(name).filter(|_| name.kind() != Kind::Internal) else {
             continue;
         };
@@ -174,7 +175,14 @@ pub fn end_of(pem: &str) -> Option<i64> {
 async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
     let name = text(&request.object()?, "name")?;
     let action = action_id()?;
-    let change = Change::RotateCertificates { name, action: action.clone() };
+    let change = match name.as_deref() {
+        // Without a name it is the leaves alone.
+        Some(AUTHORITY_NAME) => {
+            let authority = Box::new(admin.live.new_authority().await?);
+            Change::ReplaceAuthority { authority, action: action.clone() }
+        }
+        _ => Change::RotateCertificates { name, action: action.clone() },
+    };
     let action = match admin.change(change).await? {
         Outcome::Action(begun) => begun,
         _ => action,
@@ -192,7 +200,11 @@ async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
 
 async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
     let name = request.parameter("name");
-    let name = CertificateName::parse(name).ok_or_else(|| {
+    if name == AUTHORITY_NAME {
+        admin.change(Change::KeepAuthority).await?;
+        return Ok(Answer::empty());
+    }
+    let name: CertificateName = name.parse().map_err(|_| {
         Refusal::not_found("unknown_certificate", format!("There is no certificate {name:?}"))
     })?;
     admin.change(Change::DropCertificate(name)).await?;
@@ -207,16 +219,11 @@ fn status(admin: &Admin, _: &Request) -> Reply {
 }
 
 fn row(state: &State, certificate: &Certificate, now_s: i64) -> Value {
-    let plane = certificate
-        .name
-        .name()
-        .parse::<carnelian_tls::certificates::CertificateName>()
-        .map_or("client", |name| name.plane());
     let rotation = Rotation::of(state, certificate, now_s);
     let mut row = json!({
-        "name": certificate.name.name(),
+        "name": certificate.name.as_str(),
         "node_uid": certificate.node_uid.0,
-        "plane": plane,
+        "plane": certificate.name.plane(),
         "managed_by": certificate.managed_by,
         "subject": certificate.subject,
         "issuer": certificate.issuer,
@@ -244,8 +251,7 @@ pub struct Rotation {
     not_after_s: i64,
     /// None for what is not rotated by itself.
     pub next_s: Option<i64>,
-    job_runs: bool,
-    has_failed: bool,
+    health: RotationHealth,
 }
 
 const DAY_S: i64 = 86_400;
@@ -257,13 +263,16 @@ impl Rotation {
             certificate.not_after.since(certificate.not_before).as_secs() / DAY_S as u64;
         let is_rotated =
             certificate.name.is_internal() && certificate.managed_by == ManagedBy::Cluster;
-        let days = state.jobs.days_before_rotation(u32::try_from(life_days).unwrap_or(45));
+        let life_days = u32::try_from(life_days).unwrap_or(u32::MAX);
+        let next_s = state.jobs.renews_at(not_after_s, life_days);
         Self {
             now_s,
             not_after_s,
-            next_s: is_rotated.then(|| not_after_s - i64::from(days) * DAY_S),
-            job_runs: state.jobs.cert_rotation_job_settings.enabled,
-            has_failed: certificate.failure.is_some(),
+            next_s: next_s.filter(|_| is_rotated),
+            health: RotationHealth {
+                job_enabled: state.jobs.cert_rotation_job_settings.enabled,
+                last_attempt_failed: certificate.failure.is_some(),
+            },
         }
     }
 
@@ -274,8 +283,8 @@ impl Rotation {
 
     /// Whether it will be replaced in time without anybody doing anything.
     pub fn is_on_track(&self) -> bool {
-        self.next_s
-            .is_some_and(|next_s| self.job_runs && !self.has_failed && self.now_s < next_s + DAY_S)
+        let in_time = self.next_s.filter(|next_s| *next_s < self.not_after_s);
+        in_time.is_some_and(|next_s| self.health.is_on_track(next_s, self.now_s))
     }
 
     /// Whether an alert about it is due, at so many days.
@@ -298,7 +307,11 @@ mod tests {
     fn at_day(life: i64, day: f64, job_runs: bool, failure: Option<&str>) -> Rotation {
         let mut state = State::default();
         state.jobs.cert_rotation_job_settings.enabled = job_runs;
-        let certificate = Certificate {
+        Rotation::of(&state, &certificate(life, failure), (day * DAY_S as f64) as i64)
+    }
+
+    fn certificate(life: i64, failure: Option<&str>) -> Certificate {
+        Certificate {
             name: CertificateName::DataInternodeEncryption,
             node_uid: NodeUid(1),
             managed_by: ManagedBy::Cluster,
@@ -310,8 +323,7 @@ mod tests {
             not_before: Time(0),
             not_after: Time((life * DAY_S * 1000) as u64),
             failure: failure.map(str::to_owned),
-        };
-        Rotation::of(&state, &certificate, (day * DAY_S as f64) as i64)
+        }
     }
 
     #[test]
@@ -331,6 +343,16 @@ mod tests {
         assert!(at_day(45, 30.0, true, Some("disk full")).is_alarming(45.0));
         assert!(!at_day(90, 44.9, false, None).is_alarming(45.0));
         assert!(at_day(90, 45.1, false, None).is_alarming(45.0));
+    }
+
+    #[test]
+    fn a_job_that_runs_too_late_is_no_comfort() {
+        let mut state = State::default();
+        state.jobs.cert_rotation_job_settings.cron_expression = "0 0 1 3 *".into();
+        let certificate = certificate(45, None);
+        let rotation = Rotation::of(&state, &certificate, DAY_S);
+        assert_eq!(rotation.next_s, Some(59 * DAY_S), "the 1st of March, after its end");
+        assert!(rotation.is_alarming(45.0));
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carnelian_cluster::state::{
-    AlertPatch, CertificateName, Change, ClusterPatch, JobsPatch, NodeStatus, PolicyPatch, State,
+    AlertPatch, CertificateName, Change, ClusterPatch, JobsPatch, NodeStatus, NodeUid, PolicyPatch,
+    SYSTEM_RESERVED_PORTS, State,
 };
 use serde_json::{Map, Value, json};
 
-use crate::admin::{Admin, action_id};
+use crate::admin::Admin;
 use crate::answer::{Answer, Refusal, Reply};
 use crate::auth::Right;
 use crate::bootstrap::small;
@@ -92,7 +93,7 @@ pub fn document(state: &State) -> Result<Value, Refusal> {
         .ok_or_else(|| Refusal::new(503, "not_bootstrapped", "There is no cluster yet"))?;
     let mut wire = serde_json::to_value(&cluster.settings).unwrap_or_default();
     let shared = |name: CertificateName| {
-        let found = state.shared_certificates.get(name.name());
+        let found = state.shared_certificates.get(name.as_str());
         found.map_or(String::new(), |found| found.certificate.clone())
     };
     let suites = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
@@ -107,7 +108,7 @@ pub fn document(state: &State) -> Result<Value, Refusal> {
         "proxy_certificate": shared(CertificateName::Proxy),
         "syncer_certificate": shared(CertificateName::Syncer),
         "rack_aware": state.policy.rack_aware,
-        "system_reserved_ports": SYSTEM_RESERVED_PORTS.as_slice(),
+        "system_reserved_ports": SYSTEM_RESERVED_PORTS,
         "slave_ha": state.policy.slave_ha,
         "slave_ha_grace_period": state.policy.slave_ha_grace_period,
         "slave_ha_cooldown_period": state.policy.slave_ha_cooldown_period,
@@ -123,12 +124,6 @@ pub fn document(state: &State) -> Result<Value, Refusal> {
     }
     Ok(wire)
 }
-
-const SYSTEM_RESERVED_PORTS: [u16; 38] = [
-    1968, 3333, 3334, 3335, 3336, 3339, 3340, 3341, 3342, 3343, 3344, 3345, 3346, 3348, 3349, 3350,
-    3351, 3352, 3353, 3354, 3355, 8000, 8001, 8002, 8004, 8006, 8070, 8071, 8080, 8443, 8444, 9080,
-    9081, 9091, 9125, 9443, 10050, 36379,
-];
 
 async fn change(admin: Arc<Admin>, request: Request) -> Reply {
     let mut body = request.object()?;
@@ -239,7 +234,7 @@ async fn check(admin: Arc<Admin>, _: Request) -> Reply {
     let state = admin.state();
     let mut nodes = Vec::new();
     for node in state.nodes.keys() {
-        nodes.push(examine(&admin, &state, *node).await);
+        nodes.push(checked(*node, examine(&admin, &state, *node).await));
     }
     let is_well = nodes.iter().all(|node| node["result"] == json!(true));
     Ok(json!({"cluster_test_result": is_well, "nodes": nodes}).into())
@@ -251,25 +246,30 @@ async fn check_node(admin: Arc<Admin>, request: Request) -> Reply {
     if !state.is_member(uid.into()) {
         return Err(Refusal::not_found("node_not_found", format!("There is no node {uid}")));
     }
-    Ok(examine(&admin, &state, uid.into()).await.into())
+    Ok(checked(uid.into(), examine(&admin, &state, uid.into()).await).into())
 }
 
-/// A node is well if the cluster has not given it up and it answers over the internode channel.
-async fn examine(admin: &Admin, state: &State, uid: carnelian_cluster::state::NodeUid) -> Value {
-    let failed = |why: String| json!({"node_uid": uid.0, "result": false, "error": why});
+fn checked(uid: NodeUid, result: Result<(), String>) -> Value {
+    match result {
+        Ok(()) => json!({"node_uid": uid.0, "result": true}),
+        Err(error) => json!({"node_uid": uid.0, "result": false, "error": error}),
+    }
+}
+
+/// A node is well if the cluster has not given it up and it answers over the internode channel. Else why not.
+pub async fn examine(admin: &Admin, state: &State, uid: NodeUid) -> Result<(), String> {
     let Some(node) = state.nodes.get(&uid) else {
-        return failed("the node is not a member".into());
+        return Err("the node is not a member".into());
     };
     if node.status == NodeStatus::Down {
-        return failed("process carnelian-server is not running or not responding (down)".into());
+        return Err("process carnelian-server is not running or not responding (down)".into());
     }
     match admin.figures(uid).await {
-        Some(_) => json!({"node_uid": uid.0, "result": true}),
+        Some(_) => Ok(()),
         None => {
-            let port = node.settings.internode_port;
-            failed(format!(
-                "process carnelian-server is not running or not responding ({}:{port})",
-                node.settings.addr
+            let (address, port) = (&node.settings.addr, node.settings.internode_port);
+            Err(format!(
+                "process carnelian-server is not running or not responding ({address}:{port})"
             ))
         }
     }
@@ -302,7 +302,8 @@ async fn change_master(admin: Arc<Admin>, request: Request) -> Reply {
         let why = "The nodes choose the master by vote; it cannot be named";
         return Err(Refusal::not_acceptable("not_supported", why));
     }
-    Ok(json!({"action_uid": action_id()?}).into())
+    // It leads: there is nothing to do.
+    Ok(Answer::empty())
 }
 
 async fn debuginfo(admin: Arc<Admin>, _: Request) -> Reply {

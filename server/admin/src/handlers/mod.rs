@@ -5,7 +5,7 @@ pub mod alerts;
 mod bdbs;
 mod bootstrap;
 pub mod certificates;
-mod cluster;
+pub mod cluster;
 mod databases;
 mod joining;
 mod license;

@@ -270,7 +270,8 @@ async fn move_shards(admin: &Admin, request: &Request, uids: &[u32]) -> Reply {
     if !state.is_member(target) {
         return Err(Refusal::not_found("node_not_found", format!("There is no node {target}")));
     }
-    let mut changes = Vec::new();
+    let mut changes: Vec<(DatabaseUid, Change)> = Vec::new();
+    let action = action_id()?;
     for uid in uids {
         let shard = find(&state, *uid)?;
         let database = &state.databases[&shard.database];
@@ -282,23 +283,31 @@ async fn move_shards(admin: &Admin, request: &Request, uids: &[u32]) -> Reply {
             let why = format!("Node {target} has a shard of database {} already", database.uid);
             return Err(Refusal::new(409, "shards_on_same_node", why));
         }
+        if changes.iter().any(|(other, _)| *other == database.uid) {
+            let why = format!("Shard {uid}: one shard of a database is moved at a time");
+            return Err(Refusal::new(409, "busy", why));
+        }
         let replicas = database.placement.replicas.iter();
         let replicas =
             replicas.map(|node| if *node == shard.node { target } else { *node }).collect();
-        changes.push(Change::SetReplicas {
+        let change = Change::SetReplicas {
             database: database.uid,
             replicas,
             epoch: database.placement.epoch,
-        });
+            // The one that is told of is the first.
+            action: Some(if changes.is_empty() { action.clone() } else { action_id()? }),
+        };
+        changes.push((database.uid, change));
+    }
+    // Before the first is made, all of them could be.
+    for (_, change) in &changes {
+        admin.plane.rehearse(change)?;
     }
     if request.is_dry_run() || body.get("dry_run") == Some(&json!(true)) {
-        for change in &changes {
-            admin.plane.rehearse(change)?;
-        }
         return Ok(json!({}).into());
     }
-    for change in changes {
+    for (_, change) in changes {
         admin.change(change).await?;
     }
-    Ok(json!({"action_uid": action_id()?}).into())
+    Ok(json!({ "action_uid": action }).into())
 }

@@ -175,37 +175,29 @@ async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
 }
 
 async fn set_password(admin: Arc<Admin>, request: Request) -> Reply {
-    let (user, secret) = password_request(&admin, &request, "new_password")?;
-    judge(&admin.state(), &secret, &user.email)?;
-    let kept = user.passwords.clone();
-    let hash = admin
-        .hashed(move || {
-            if kept.iter().any(|kept| password::verify(&secret, kept)) {
-                let why = "The new password is the current one";
-                return Err(Refusal::new(400, "new_password_same_as_current", why));
-            }
-            password::hash(&secret)
-        })
-        .await??;
+    let (user, hash) = new_password(&admin, &request).await?;
     save(&admin, &user, vec![hash], false).await
 }
 
 async fn add_password(admin: Arc<Admin>, request: Request) -> Reply {
-    let (user, secret) = password_request(&admin, &request, "new_password")?;
+    let (user, hash) = new_password(&admin, &request).await?;
+    let passwords = user.passwords.iter().cloned().chain([hash]).collect();
+    save(&admin, &user, passwords, false).await
+}
+
+/// Whose it is, and what is kept of it. It has to be another than those that the user has.
+async fn new_password(admin: &Admin, request: &Request) -> Result<(User, String), Refusal> {
+    let (user, secret) = password_request(admin, request, "new_password")?;
     judge(&admin.state(), &secret, &user.email)?;
     let kept = user.passwords.clone();
-    let hash = admin
-        .hashed(move || {
-            if kept.iter().any(|kept| password::verify(&secret, kept)) {
-                let why = "The user has this password already";
-                return Err(Refusal::new(400, "new_password_same_as_current", why));
-            }
-            password::hash(&secret)
-        })
-        .await??;
-    let mut passwords = user.passwords.clone();
-    passwords.push(hash);
-    save(&admin, &user, passwords, false).await
+    let hash = admin.hashed(move || {
+        if kept.iter().any(|kept| password::verify(&secret, kept)) {
+            let why = "The user has this password already";
+            return Err(Refusal::new(400, "new_password_same_as_current", why));
+        }
+        password::hash(&secret)
+    });
+    Ok((user, hash.await??))
 }
 
 async fn remove_password(admin: Arc<Admin>, request: Request) -> Reply {

@@ -52,6 +52,28 @@ async fn rotation_takes_both_verbs_and_names_only_what_is_internal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_authority_is_replaced_by_its_name_alone_and_answered_for_when_that_is_done() {
+    let rig = Rig::created().await;
+    let answer =
+        rig.post("/v1/cluster/certificates/rotate", &json!({"name": "internode_ca"})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let uid = answer.body["action_uid"].as_str().unwrap();
+    let action = rig.get(&format!("/v2/actions/{uid}")).await.body;
+    assert_eq!(action["status"], "completed", "{action}");
+    assert_eq!(action["additional_info"]["object_type"], "internode_ca", "{action}");
+    let events = rig.get("/v1/logs?order=desc&limit=50").await.body;
+    let is_told =
+        |kind: &str| events.as_array().unwrap().iter().any(|it| it["type"] == json!(kind));
+    assert!(is_told("internode_ca_rotation_started") && is_told("internode_ca_rotated"));
+    // It is what there is now.
+    let answer =
+        rig.post("/v1/cluster/certificates/rotate", &json!({"name": "internode_ca"})).await;
+    answer.refuses(409, "authority_exists");
+    let answer = rig.call("DELETE", "/v1/cluster/certificates/internode_ca", "").await;
+    answer.refuses(409, "no_rotation_running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_fails_is_not_reported_as_done() {
     let rig = Rig::created().await;
     let before = serials(&rig).await;

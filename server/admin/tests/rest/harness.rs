@@ -18,11 +18,12 @@ use carnelian_admin::{
 use carnelian_cluster::state::{
     ActionKind, AddNode, Authority, Certificate, CertificateName, Change, CreateCluster,
     CreateUser, Database, ManagedBy, Management, NodeFacts, NodeSettings, NodeUid, PolicyPatch,
-    Refused, SealedKey, SharedCertificate, State, Time,
+    Refused, Replacement, SealedKey, SharedCertificate, State, Time,
 };
 use carnelian_cluster::{Admission, Control, Dialing, Environment};
 use carnelian_tls::ClientAuthority;
 use carnelian_tls::certificates::{CertificateTable, Names, Shared};
+use carnelian_tls::internode::{Plane as NodePlane, Report};
 use carnelian_tls::rustls::pki_types::pem::PemObject;
 use carnelian_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use carnelian_tls::rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -76,7 +77,7 @@ impl Rig {
 
     pub async fn fresh_with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let control = Control::open(folder.path(), Arc::new(Alone)).await.unwrap();
+        let control = Control::open(folder.path(), Arc::new(Alone), None).await.unwrap();
         let live = Arc::new(Process::new(control.clone(), folder.path()));
         let plane: Arc<dyn Plane> = Arc::new(control.clone());
         let admin = Admin::new(plane, live.clone(), folder.path()).unwrap();
@@ -315,7 +316,7 @@ impl Process {
     fn adopt(&self, state: &State) {
         let shared = state.shared_certificates.iter().map(|(name, shared)| Shared {
             name: name.parse().unwrap(),
-            managed_by: carnelian_tls::certificates::ManagedBy::Customer,
+            managed_by: ManagedBy::Customer,
             certificate: shared.certificate.clone(),
             key: shared.key.as_ref().map(|key| String::from_utf8(key.0.clone()).unwrap().into()),
         });
@@ -336,6 +337,17 @@ impl Process {
             if let Some(node) = self.control.node()
                 && !self.is_busy.load(Ordering::Relaxed)
             {
+                if let Some(Replacement { succession, .. }) = &state.replacement {
+                    let report = Report {
+                        trusts: succession.trusted(),
+                        can_sign: [&succession.old, &succession.new].map(String::clone).into(),
+                        leaves: NodePlane::ALL
+                            .map(|it| (it, succession.signer().to_owned()))
+                            .into(),
+                        old_links: 0,
+                    };
+                    let _ = self.control.change(Change::ReportTrust { node, report }).await;
+                }
                 let error = self.fails.load(Ordering::Relaxed).then(|| "disk full".to_owned());
                 for action in state.awaiting(node) {
                     if action.kind == ActionKind::RotateCertificates && error.is_none() {
@@ -401,7 +413,7 @@ impl Process {
                 role: Some(Management::Admin),
                 email_alerts: true,
             },
-            authority: Authority { certificate, key: SealedKey(CA_SECRET.into()), created: now() },
+            authority: Authority { certificate, ..authority("first") },
             certificates,
             policy: PolicyPatch::parse(&Value::Object(request.policy), false)
                 .map_err(|refused| wrong(refused.description))?,
@@ -412,6 +424,15 @@ impl Process {
         let report = Change::ReportCertificates { node, certificates: self.leaves(node) };
         self.control.change(report).await.map_err(|error| wrong(error.to_string()))?;
         Ok(())
+    }
+}
+
+fn authority(fingerprint: &str) -> Authority {
+    Authority {
+        fingerprint: fingerprint.to_owned(),
+        certificate: CA_SECRET.to_owned(),
+        key: SealedKey(CA_SECRET.into()),
+        created: now(),
     }
 }
 
@@ -439,6 +460,10 @@ impl Live for Process {
         Box::pin(async move {
             self.control.sign(node, &requests).await.map_err(|error| error.refusal())
         })
+    }
+
+    fn new_authority(&self) -> Waiting<'_, Result<Authority, Refused>> {
+        Box::pin(async { Ok(authority("second")) })
     }
 
     fn figures(&self, _: NodeUid) -> Waiting<'_, Option<Figures>> {
@@ -476,6 +501,14 @@ impl Live for Process {
 
     fn certificates(&self) -> Arc<CertificateTable> {
         Arc::clone(&self.table)
+    }
+
+    fn check_rules(&self, rules: &str) -> Result<(), String> {
+        // There is one command that is unknown.
+        match rules.contains("+explode") {
+            true => Err("Unknown command".into()),
+            false => Ok(()),
+        }
     }
 
     fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused> {

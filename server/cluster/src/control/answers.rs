@@ -1,6 +1,8 @@
 //! What this node answers to others.
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 
 use openraft::raft::VoteRequest;
 
@@ -11,13 +13,21 @@ use crate::state::NodeUid;
 
 impl Control {
     /// Answers a node's requests on a stream until that ends. The stream is a link of the control plane, so
-    /// `peer` is what the other end's certificate says.
-    pub async fn serve(&self, mut stream: impl Stream, peer: NodeUid) -> io::Result<()> {
+    /// `peer` is what the other end's certificate says. Once `is_outdated` is true it ends between two requests:
+    /// who has more to ask makes another.
+    pub async fn serve(
+        &self,
+        mut stream: impl Stream,
+        peer: NodeUid,
+        is_outdated: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let mut closed = self.0.closed.subscribe();
+        let mut is_outdated = pin!(is_outdated);
         loop {
             let request = tokio::select! {
                 biased;
                 _ = closed.wait_for(|closed| *closed) => return Ok(()),
+                () = &mut is_outdated => return Ok(()),
                 request = rpc::read(&mut stream) => request?,
             };
             let Some(request) = request else { return Ok(()) };

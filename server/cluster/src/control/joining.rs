@@ -20,7 +20,7 @@ struct ToSign {
 
 impl Control {
     /// From here on this node signs while it leads, with the keys it keeps.
-    pub fn use_keys(&self, keys: Arc<Keys>) {
+    pub(super) fn use_keys(&self, keys: Arc<Keys>) {
         *self.0.keys.lock() = Some(keys);
         let control = self.clone().weak();
         self.answer(
@@ -57,7 +57,11 @@ impl Control {
             node,
             cluster: cluster.id.clone(),
             name: cluster.name.clone(),
-            authorities: state.authorities.iter().map(|it| it.certificate.clone()).collect(),
+            authorities: state
+                .trusted_authorities()
+                .into_iter()
+                .map(|it| it.certificate.clone())
+                .collect(),
             cluster_key: keys.cluster_key().map_err(|error| broken(&error))?,
         })
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
-use redb::Durability;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -49,9 +48,9 @@ impl Machine {
             membership: StoredMembership::default(),
         };
         if let Some(meta) = machine.store.read::<SnapshotMeta>("snapshot")?
-            && let Some(body) = machine.store.read::<Body>("snapshot.body")?
+            && let Some(body) = machine.store.read_sealed("snapshot.body")?
         {
-            machine.replace(&meta, body);
+            machine.replace(&meta, serde_json::from_slice(&body)?);
         }
         Ok(machine)
     }
@@ -151,7 +150,7 @@ impl RaftStateMachine<Types> for Machine {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
         let read = || -> Result<_, StoreError> {
             let Some(meta) = self.store.read("snapshot")? else { return Ok(None) };
-            let body = self.store.read_bytes("snapshot.body")?;
+            let body = self.store.read_sealed("snapshot.body")?;
             Ok(body.map(|body| Snapshot { meta, snapshot: Box::new(body) }))
         };
         read().map_err(|error| StorageIOError::read_snapshot(None, any(&error)).into())
@@ -179,6 +178,5 @@ impl RaftSnapshotBuilder<Types> for Builder {
 }
 
 fn save(store: &Store, meta: &SnapshotMeta, body: &[u8]) -> Result<(), StoreError> {
-    let values = [("snapshot", serde_json::to_vec(meta)?), ("snapshot.body", body.to_vec())];
-    store.write_all(&values, Durability::Immediate)
+    store.write_sealed(("snapshot", serde_json::to_vec(meta)?), ("snapshot.body", body))
 }

@@ -3,12 +3,17 @@
 //! A vote, and the entries of one append, are on the disk before they are acknowledged: one transaction, one
 //! flush. How far the log is known to be committed is written without a flush of its own: it goes along with
 //! the next, and what is lost of it is found again.
+//!
+//! Entries and snapshots are sealed with the cluster's key: databases' passwords are in them, and whatever else
+//! operators have to tell. What only Raft reads (votes, indexes) is not.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 
+use carnelian_tls::internode::SealKey;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
 use redb::backends::FileBackend;
@@ -17,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Entry, LogId, StorageError, Types, Vote};
+use crate::keys::{Keys, KeysError};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -26,6 +32,8 @@ const CACHE_BYTES: usize = 4 << 20;
 
 pub struct Store {
     db: Database,
+    /// Without keys nothing is sealed.
+    keys: Option<Arc<Keys>>,
     /// Flushes take milliseconds: they are left to threads that may wait. A simulation has none.
     threads: bool,
 }
@@ -38,6 +46,8 @@ pub enum StoreError {
     Database(#[from] redb::Error),
     #[error("a record that cannot be read: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("a record that does not open: {0}")]
+    Sealed(#[from] KeysError),
     #[error("the thread that writes ended")]
     Ended,
 }
@@ -63,7 +73,7 @@ from_redb!(
 
 impl Store {
     /// Opens the file, or makes it; nobody but its owner can read it, and no second process open it.
-    pub fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
+    pub fn open(path: &Path, keys: Option<Arc<Keys>>) -> Result<Arc<Self>, StoreError> {
         use std::os::unix::fs::OpenOptionsExt;
 
         let mut options = std::fs::OpenOptions::new();
@@ -71,21 +81,21 @@ impl Store {
             options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let backend = FileBackend::new(file)?;
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
-        Self::over(db, true)
+        Self::over(db, true, keys)
     }
 
     #[cfg(test)]
     pub fn on(backend: impl redb::StorageBackend) -> Result<Arc<Self>, StoreError> {
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
-        Self::over(db, false)
+        Self::over(db, false, None)
     }
 
-    fn over(db: Database, threads: bool) -> Result<Arc<Self>, StoreError> {
+    fn over(db: Database, threads: bool, keys: Option<Arc<Keys>>) -> Result<Arc<Self>, StoreError> {
         let write = db.begin_write()?;
         write.open_table(LOG)?;
         write.open_table(META)?;
         write.commit()?;
-        Ok(Arc::new(Self { db, threads }))
+        Ok(Arc::new(Self { db, keys, threads }))
     }
 
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
@@ -94,9 +104,25 @@ impl Store {
         Ok(found.map(|bytes| serde_json::from_slice(bytes.value())).transpose()?)
     }
 
-    pub fn read_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    /// What [`Self::write_sealed`] wrote.
+    pub fn read_sealed(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let table = self.db.begin_read()?.open_table(META)?;
-        Ok(table.get(name)?.map(|bytes| bytes.value().to_vec()))
+        let Some(found) = table.get(name)? else { return Ok(None) };
+        Ok(Some(self.seal()?.unseal(found.value())?.to_vec()))
+    }
+
+    /// A record and, beside it, one that is sealed: both or none.
+    pub fn write_sealed(
+        &self,
+        (name, plain): (&str, Vec<u8>),
+        (sealed_name, secret): (&str, &[u8]),
+    ) -> Result<(), StoreError> {
+        let sealed = self.seal()?.seal(secret)?.into_owned();
+        self.write_all(&[(name, plain), (sealed_name, sealed)], Durability::Immediate)
+    }
+
+    fn seal(&self) -> Result<Seal, StoreError> {
+        Ok(Seal(self.keys.as_ref().map(|keys| keys.record_key()).transpose()?))
     }
 
     pub fn write(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
@@ -104,7 +130,7 @@ impl Store {
     }
 
     /// All of them or none.
-    pub fn write_all(
+    fn write_all(
         &self,
         values: &[(&str, Vec<u8>)],
         durability: Durability,
@@ -129,11 +155,12 @@ impl Store {
     }
 
     fn append(&self, entries: &[(u64, Vec<u8>)]) -> Result<(), StoreError> {
+        let seal = self.seal()?;
         let write = self.db.begin_write()?;
         {
             let mut table = write.open_table(LOG)?;
             for (index, bytes) in entries {
-                table.insert(*index, bytes.as_slice())?;
+                table.insert(*index, &*seal.seal(bytes)?)?;
             }
         }
         Ok(write.commit()?)
@@ -155,10 +182,11 @@ impl Store {
     }
 
     fn entries(&self, range: (Bound<u64>, Bound<u64>)) -> Result<Vec<Entry>, StoreError> {
+        let seal = self.seal()?;
         let table = self.db.begin_read()?.open_table(LOG)?;
         let mut entries = Vec::new();
         for found in table.range::<u64>(range)? {
-            entries.push(serde_json::from_slice(found?.1.value())?);
+            entries.push(serde_json::from_slice(&seal.unseal(found?.1.value())?)?);
         }
         Ok(entries)
     }
@@ -166,7 +194,31 @@ impl Store {
     fn last(&self) -> Result<Option<LogId>, StoreError> {
         let table = self.db.begin_read()?.open_table(LOG)?;
         let Some((_, bytes)) = table.last()? else { return Ok(None) };
-        Ok(Some(serde_json::from_slice::<Entry>(bytes.value())?.log_id))
+        let entry = self.seal()?.unseal(bytes.value())?;
+        Ok(Some(serde_json::from_slice::<Entry>(&entry)?.log_id))
+    }
+}
+
+/// What seals records, if something does.
+struct Seal(Option<SealKey>);
+
+impl Seal {
+    fn seal<'a>(&self, plain: &'a [u8]) -> Result<Cow<'a, [u8]>, KeysError> {
+        match &self.0 {
+            None => Ok(Cow::Borrowed(plain)),
+            Some(key) => Ok(Cow::Owned(key.seal(plain)?)),
+        }
+    }
+
+    fn unseal<'a>(&self, record: &'a [u8]) -> Result<Cow<'a, [u8]>, KeysError> {
+        match &self.0 {
+            Some(key) if SealKey::has_sealed(record) => {
+                let opened = key.unseal(record, Path::new("the control plane's store"))?;
+                Ok(Cow::Owned(opened.to_vec()))
+            }
+            // From before there was a key.
+            _ => Ok(Cow::Borrowed(record)),
+        }
     }
 }
 

@@ -166,7 +166,7 @@ impl Net {
         let (far_read, far_write) = tokio::io::split(far_wire);
         tokio::spawn(self.clone().carry(near_read, far_write, (from, there)));
         tokio::spawn(self.clone().carry(far_read, near_write, (there, from)));
-        tokio::spawn(async move { control.serve(far, from.0).await });
+        tokio::spawn(async move { control.serve(far, from.0, std::future::pending()).await });
         Ok(Box::new(near))
     }
 }

@@ -640,6 +640,7 @@ fn new_cluster() -> CreateCluster {
             ..CreateUser::default()
         },
         authority: Authority {
+            fingerprint: "first".to_owned(),
             certificate: String::new(),
             key: SealedKey(Vec::new()),
             created: Time(0),

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::authority::AUTHORITY_NAME;
 use super::{DatabaseSettings, DatabaseUid, NodeUid, Time};
 
 /// A UUID, made by whoever asks for the work.
@@ -59,6 +60,8 @@ pub enum ActionKind {
     MaintenanceOff,
     #[serde(rename = "rotate_certificates")]
     RotateCertificates,
+    #[serde(rename = "rotate_internode_ca")]
+    ReplaceAuthority,
 }
 
 impl ActionKind {
@@ -73,6 +76,7 @@ impl ActionKind {
             Self::MaintenanceOn => "maintenance_on",
             Self::MaintenanceOff => "maintenance_off",
             Self::RotateCertificates => "rotate_certificates",
+            Self::ReplaceAuthority => "rotate_internode_ca",
         }
     }
 
@@ -86,6 +90,8 @@ impl ActionKind {
 #[serde(rename_all = "snake_case")]
 pub enum Object {
     Cluster,
+    /// The authority between nodes: certificates are rotated as ever while it is replaced.
+    Authority,
     Node(NodeUid),
     Database(DatabaseUid),
 }
@@ -95,6 +101,7 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cluster => f.write_str("cluster"),
+            Self::Authority => f.write_str(AUTHORITY_NAME),
             Self::Node(uid) => write!(f, "node:{uid}"),
             Self::Database(uid) => write!(f, "bdb:{uid}"),
         }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use carnelian_tls::internode::Report;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -95,6 +96,9 @@ pub enum Change {
         database: DatabaseUid,
         replicas: Vec<NodeUid>,
         epoch: u64,
+        /// An operator's, to be reported as work; None if the leader acts by itself.
+        #[serde(default)]
+        action: Option<ActionId>,
     },
 
     /// A node did its part of an action, or could not.
@@ -166,10 +170,18 @@ pub enum Change {
     /// Certificates that all nodes serve; all of them or none.
     SetCertificates(BTreeMap<String, SharedCertificate>),
     DropCertificate(CertificateName),
-    /// Another authority between nodes, beside the one there is. It signs from now on.
-    AddAuthority(Authority),
-    /// The older of two is trusted no more.
-    DropOldAuthority,
+    /// Another authority between nodes takes the place of the one there is, step by step as nodes report.
+    ReplaceAuthority {
+        authority: Box<Authority>,
+        action: ActionId,
+    },
+    /// There will be no other authority, unless it has signed something already.
+    KeepAuthority,
+    /// Whom a node trusts and what it shows, while the authority is being replaced.
+    ReportTrust {
+        node: NodeUid,
+        report: Report,
+    },
 
     /// Something to remember that is no change.
     Note {

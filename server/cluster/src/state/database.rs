@@ -188,6 +188,43 @@ settings! {
     }
 }
 
+impl DatabaseSettings {
+    /// What is kept and returned for those who expect it, and changes nothing here.
+    pub const WITHOUT_EFFECT: &[&str] = &[
+        "activedefrag",
+        "authentication_admin_pass",
+        "authentication_ssl_crdt_certs",
+        "auto_upgrade",
+        "backup_interval",
+        "conns",
+        "conns_type",
+        "db_conns_auditing",
+        "hash_slots_policy",
+        "implicit_shard_key",
+        "master_persistence",
+        "max_aof_file_size",
+        "max_aof_load_time",
+        "max_client_pipeline",
+        "max_pipelined",
+        "metrics_export_all",
+        "mkms",
+        "mtls_allow_outdated_certs",
+        "mtls_allow_weak_hashing",
+        "recovery_wait_time",
+        "redis_version",
+        "sched_policy",
+        "shard_block_crossslot_keys",
+        "shard_block_foreign_keys",
+        "shard_key_regex",
+        "sharding",
+        "slave_buffer",
+        "slave_ha",
+        "slave_ha_priority",
+        "tags",
+        "wait_command",
+    ];
+}
+
 macro_rules! words {
     ($( $(#[$meta:meta])* $name:ident { $( $variant:ident = $word:literal, )* } )*) => { $(
         $(#[$meta])*

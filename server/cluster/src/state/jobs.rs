@@ -1,8 +1,10 @@
 //! What runs by the clock.
 
+use carnelian_tls::internode::{Lifetime, RenewalPolicy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Cron;
 use super::settings::settings;
 
 /// One job; what it has beside these three is kept as it came.
@@ -31,21 +33,22 @@ pub struct RotationJob {
 }
 
 settings! {
-    /// `GET /v1/job_scheduler`. A patch is a JSON object that is merged into it job by job ([`Jobs::merged`]).
+    /// `GET /v1/job_scheduler`: renewing certificates and checking nodes; the others are there because clients
+    /// expect them, and are off. A patch is a JSON object that is merged into it job by job ([`Jobs::merged`]).
     Jobs, JobsFields {
         cert_rotation_job_settings: RotationJob = RotationJob {
             cron_expression: "0 * * * *".to_owned(),
             enabled: true,
             expiry_days_before_rotation: None,
         },
-        backup_job_settings: Job = Job::new("*/5 * * * *", true, &[]),
-        log_rotation_job_settings: Job = Job::new("*/5 * * * *", true, &[]),
+        backup_job_settings: Job = Job::new("*/5 * * * *", false, &[]),
+        log_rotation_job_settings: Job = Job::new("*/5 * * * *", false, &[]),
         node_checks_job_settings: Job = Job::new("0 * * * *", true, &[]),
         bdb_usage_report_job_settings: Job =
             Job::new("0 */1 * * *", false, &[("file_retention_days", 365.into())]),
         rotate_ccs_job_settings: Job = Job::new(
             "*/5 * * * *",
-            true,
+            false,
             &[("file_suffix", "5min".into()), ("rotate_max_num", 24.into())],
         ),
     }
@@ -59,8 +62,55 @@ pub struct JobsPatch(pub Value);
 impl Jobs {
     /// How many days before its end a certificate of so many days is renewed.
     pub fn days_before_rotation(&self, validity_days: u32) -> u32 {
-        self.cert_rotation_job_settings
-            .expiry_days_before_rotation
-            .unwrap_or_else(|| validity_days.saturating_sub(30).max(1))
+        self.renewal(validity_days).before_days()
+    }
+
+    /// When a certificate that lives so many days and ends then is renewed: with the first run of the job from the
+    /// moment on which it is due. None if that never comes. Seconds since 1970.
+    pub fn renews_at(&self, not_after_s: i64, validity_days: u32) -> Option<i64> {
+        let due_s = self.renewal(validity_days).next_rotation_s(not_after_s);
+        let at_s = self.rotation_runs()?.next(u64::try_from(due_s).unwrap_or(0))?;
+        i64::try_from(at_s).ok()
+    }
+
+    /// When the job that renews certificates runs, whether it is enabled or not.
+    pub fn rotation_runs(&self) -> Option<Cron> {
+        Cron::parse(&self.cert_rotation_job_settings.cron_expression)
+    }
+
+    /// What was asked for was judged with the life that certificates had then; where theirs is another the usual
+    /// days count.
+    fn renewal(&self, validity_days: u32) -> RenewalPolicy {
+        let life = Lifetime::days(validity_days).unwrap_or_default();
+        let before = self.cert_rotation_job_settings.expiry_days_before_rotation;
+        RenewalPolicy::new(life, before)
+            .or_else(|_| RenewalPolicy::new(life, None))
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_S: i64 = 86_400;
+
+    #[test]
+    fn certificates_are_renewed_with_the_first_run_from_the_thirtieth_day_on() {
+        let mut jobs = Jobs::default();
+        for life in [45, 90] {
+            let not_after_s = i64::from(life) * DAY_S;
+            assert_eq!(jobs.renews_at(not_after_s, life), Some(30 * DAY_S), "{life} days");
+            assert_eq!(jobs.renews_at(not_after_s + 1, life), Some(30 * DAY_S + 3600));
+        }
+        // Sundays at half past three: 1970 began with a Thursday, and the 32nd day is the first one.
+        jobs.cert_rotation_job_settings.cron_expression = "30 3 * * 0".to_owned();
+        let sunday_s = 31 * DAY_S + 3 * 3600 + 30 * 60;
+        assert_eq!(jobs.renews_at(45 * DAY_S, 45), Some(sunday_s));
+        jobs.cert_rotation_job_settings.expiry_days_before_rotation = Some(1);
+        assert_eq!(jobs.renews_at(45 * DAY_S, 45), Some(sunday_s + 14 * DAY_S));
+        // Lives too short for thirty days.
+        assert_eq!(Jobs::default().days_before_rotation(30), 10);
+        assert_eq!(Jobs::default().renews_at(30 * DAY_S, 30), Some(20 * DAY_S));
     }
 }

@@ -11,10 +11,12 @@ mod authority;
 mod certificate;
 mod change;
 mod cluster;
+mod cron;
 mod database;
 mod event;
 mod jobs;
 mod node;
+mod permissions;
 mod policy;
 mod settings;
 mod time;
@@ -25,9 +27,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::apply::SYSTEM_RESERVED_PORTS;
 pub use action::{Action, ActionId, ActionKind, ActionStatus, Detail, Object};
-pub use authority::{Authority, SealedKey};
-pub use certificate::{Certificate, CertificateName, ManagedBy, SharedCertificate};
+pub use authority::{AUTHORITY_NAME, Authority, Replacement, SealedKey};
+pub use carnelian_tls::certificates::{CertificateName, ManagedBy};
+pub use certificate::{Certificate, SharedCertificate};
 pub use change::{
     AddNode, Change, CreateCluster, CreateUser, Outcome, PasswordChange, Refused, UserPatch,
 };
@@ -35,6 +39,7 @@ pub use cluster::{
     AlertPatch, AlertSetting, BigstoreDriver, Cluster, ClusterPatch, ClusterSettings, SentinelTls,
     Threshold, TlsVersion, alert_defaults,
 };
+pub use cron::Cron;
 pub use database::{
     AofPolicy, ClientCertificate, ConnsType, Database, DatabaseKind, DatabasePatch,
     DatabaseSettings, DatabaseStatus, EndpointType, Enforce, EvictionPolicy, HashSlots, IpType,
@@ -45,6 +50,7 @@ pub use database::{
 pub use event::{EVENTS_MAX, Event, Severity};
 pub use jobs::{Job, Jobs, JobsPatch, RotationJob};
 pub use node::{Node, NodeFacts, NodePatch, NodeSettings, NodeStatus};
+pub use permissions::DatabaseUser;
 pub use policy::{Policy, PolicyPatch, PubsubDefault, Sensitivity, UpgradePolicy};
 pub use time::Time;
 pub use user::{Management, RedisAcl, Role, User, UserStatus};
@@ -107,8 +113,10 @@ pub struct State {
     pub certificates: Vec<Certificate>,
     /// Certificates that every node serves, with their keys sealed under the cluster's key.
     pub shared_certificates: BTreeMap<String, SharedCertificate>,
-    /// The internode authorities: the one that signs is the last.
+    /// The internode authorities: one, or behind it the one that is to take its place.
     pub authorities: Vec<Authority>,
+    #[serde(default)]
+    pub replacement: Option<Replacement>,
     pub actions: BTreeMap<ActionId, Action>,
     /// The newest last, at most [`EVENTS_MAX`].
     pub events: Vec<Event>,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AclUid, RoleUid, Time, UserUid};
+use super::{AclUid, Refused, RoleUid, Time, UserUid};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct User {
@@ -10,7 +10,8 @@ pub struct User {
     pub email: String,
     pub name: String,
     pub role_uids: Vec<RoleUid>,
-    /// Hashes, made outside, as texts that say how; any of them admits. No interface returns them.
+    /// Hashes, made outside, as texts that say how; any of them admits. No interface returns them. Behind a
+    /// blank stands what databases take the password by ([`User::database_passwords`]).
     pub passwords: Vec<String>,
     pub password_issue_date: Time,
     pub email_alerts: bool,
@@ -21,6 +22,13 @@ pub struct User {
     pub failed_logins: u32,
     pub last_failure: Option<Time>,
     pub locked_until: Option<Time>,
+}
+
+impl User {
+    /// `#` and a SHA-256 for each password, as ACL SETUSER takes it: AUTH has no time for a slow hash.
+    pub fn database_passwords(&self) -> impl Iterator<Item = &str> {
+        self.passwords.iter().filter_map(|kept| kept.split_once(' ')).map(|(_, word)| word)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -116,5 +124,80 @@ impl RedisAcl {
             acl(2, "Read Only", "+@read ~*"),
             acl(3, "Not Dangerous", "+@all -@dangerous ~*"),
         ]
+    }
+
+    /// The shape of rules, as ACL SETUSER takes them; the server knows which commands there are. Who has rules
+    /// by a role has a password, a name and a switch already, so there is nothing of those.
+    pub fn check(rules: &str) -> Result<(), Refused> {
+        let wrong = |rule: &str| {
+            let why = format!("{rule:?} is no rule for commands, keys or channels");
+            Err(Refused::bad("invalid_param", why))
+        };
+        if rules.len() > RULES_MAX || rules.trim().is_empty() || rules.contains(['\r', '\n', '\0'])
+        {
+            return Err(Refused::bad("invalid_param", "these are no rules of an ACL"));
+        }
+        let words =
+            ["allkeys", "allchannels", "allcommands", "nocommands", "resetkeys", "resetchannels"];
+        let mut depth = 0usize;
+        for rule in rules.split_whitespace() {
+            let bare = rule.trim_start_matches('(').trim_end_matches(')');
+            depth += rule.len() - rule.trim_start_matches('(').len();
+            if 1 < depth {
+                return wrong(rule);
+            }
+            let closing = rule.len() - rule.trim_end_matches(')').len();
+            let Some(left) = depth.checked_sub(closing) else { return wrong(rule) };
+            depth = left;
+            let is_rule = match bare.as_bytes() {
+                [] => rule != bare,
+                [b'~' | b'&', ..] => true,
+                [b'+' | b'-', b'@', name @ ..] => is_name(name),
+                [b'+' | b'-', name @ ..] => is_name(name),
+                [b'%', ..] => bare
+                    .split_once('~')
+                    .is_some_and(|(kind, _)| ["%R", "%W", "%RW", "%WR"].contains(&kind)),
+                _ => words.contains(&bare),
+            };
+            if !is_rule {
+                return wrong(rule);
+            }
+        }
+        if depth == 0 { Ok(()) } else { wrong(rules) }
+    }
+}
+
+const RULES_MAX: usize = 4096;
+
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_|.".contains(byte))
+}
+
+#[test]
+fn rules_are_judged() {
+    for good in [
+        "+@all ~*",
+        "+@all -@dangerous ~*",
+        "+get +config|get ~app:* %R~x &news",
+        "(+set ~a:*) (+get ~b:*) allkeys",
+    ] {
+        assert_eq!(RedisAcl::check(good), Ok(()), "{good}");
+    }
+    for bad in [
+        "",
+        "on >secret",
+        "nopass",
+        "+",
+        "+@",
+        "x",
+        "%X~a",
+        "(+get ~a",
+        "+get)",
+        "((+get))",
+        "+a b",
+        "+get\r\n+set",
+    ] {
+        assert_eq!(RedisAcl::check(bad).unwrap_err().code, "invalid_param", "{bad}");
     }
 }

@@ -58,9 +58,7 @@ fn pfdebug(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         }
         Question::Runs | Question::Encoding => false,
     };
-    if changed {
-        place.0.touch();
-    }
+    // To those who watch the key this is no change.
     let bytes = hyperloglog::Place::bytes(&place);
     let encoding = hyperloglog::encoding(bytes);
     match question {

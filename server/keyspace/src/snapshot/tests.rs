@@ -23,17 +23,24 @@ const HASHES: HashLimits = HashLimits { entries: 4, value: 64 };
 type State = BTreeMap<Key, String>;
 type Key = (usize, Vec<u8>);
 
+/// Lists and hashes of more than one element are shown in so many pieces.
+const PIECES: u8 = 4;
+
 #[derive(Default)]
-struct Shown(Mutex<Vec<(Key, String)>>);
+struct Shown {
+    entries: Mutex<Vec<(Key, String)>>,
+    /// The long one that is being shown, and how many pieces are left.
+    long: Mutex<Option<(Key, String, u8)>>,
+}
 
 impl Shown {
     fn add(&self, db: usize, entry: EntryRef<'_, Value>) {
-        self.0.lock().push(((db, entry.key().to_vec()), describe(entry)));
+        self.entries.lock().push(((db, entry.key().to_vec()), describe(entry)));
     }
 
     /// What was shown, if nothing was shown twice.
     fn state(&self) -> State {
-        let shown = std::mem::take(&mut *self.0.lock());
+        let shown = std::mem::take(&mut *self.entries.lock());
         let count = shown.len();
         let state: State = shown.into_iter().collect();
         assert_eq!(state.len(), count, "a key was shown twice");
@@ -44,6 +51,37 @@ impl Shown {
 impl Sink for Shown {
     fn entry(&self, db: usize, entry: EntryRef<'_, Value>) {
         self.add(db, entry);
+    }
+
+    fn is_long(&self, entry: EntryRef<'_, Value>) -> bool {
+        entry.object().is_some_and(|value| match &*value {
+            Value::List(list) => 1 < list.len(),
+            Value::Hash(hash) => 1 < hash.len(),
+            _ => false,
+        })
+    }
+
+    fn piece(
+        &self,
+        db: usize,
+        entry: EntryRef<'_, Value>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> bool {
+        let mut place = self.long.lock();
+        let now = ((db, entry.key().to_vec()), describe(entry));
+        let (key, value, mut left) = place.take().unwrap_or((now.0.clone(), now.1.clone(), PIECES));
+        assert_eq!((&key, &value), (&now.0, &now.1), "it does not change between its pieces");
+        loop {
+            left -= 1;
+            if left == 0 {
+                self.entries.lock().push((key, value));
+                return true;
+            }
+            if !goes_on() {
+                *place = Some((key, value, left));
+                return false;
+            }
+        }
     }
 }
 
@@ -141,6 +179,9 @@ impl Bench {
         let mut bench = Self::new();
         for key in 0..KEYS / 2 {
             for db in 0..2 {
+                if key % 15 == 2 {
+                    bench.run(&Op::Push { db, key });
+                }
                 let op = match key % 5 {
                     0 => Op::Set { db, key, value: 7, expiry: None },
                     1 => Op::Set { db, key, value: 8, expiry: Some(key % 2 == 0) },
@@ -183,7 +224,10 @@ impl Bench {
         let shown = &self.shown;
         let is_finished = walk.step(
             &self.keyspace,
-            |db, entry| shown.add(db, entry),
+            |db, entry| {
+                assert!(shown.long.lock().is_none(), "nothing comes between two pieces");
+                shown.add(db, entry);
+            },
             || {
                 buckets = buckets.saturating_sub(1);
                 buckets != 0
@@ -331,6 +375,7 @@ proptest! {
         if let Some(mut walk) = bench.walk.take() {
             walk.abort();
             bench.shown.state();
+            *bench.shown.long.lock() = None;
             for op in &after {
                 bench.run(op);
                 walk.step(&bench.keyspace, |_, _| panic!("it is silent"), || false);

@@ -221,6 +221,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Mutex;
 
+    use super::super::Span;
     use super::super::reader::tests::{Notes, resp};
     use super::*;
 
@@ -318,5 +319,138 @@ mod tests {
         let mut case = Case::new(&[("1.aof", resp(&["set a 1"]))], TWO);
         let error = case.load(true).unwrap_err().to_string();
         assert!(error.starts_with("Unable to obtain the AOF file 2.aof length. stat: No such"));
+    }
+
+    /// Knows some commands, as a server does.
+    #[derive(Default)]
+    struct Strict(Vec<Vec<Vec<u8>>>);
+
+    impl Strict {
+        fn take(
+            &mut self,
+            bytes: &[u8],
+            words: &[Span],
+            ends: &[usize],
+        ) -> Result<(), (usize, String)> {
+            const KNOWN: [&[u8]; 4] = [b"select", b"set", b"rpush", b"incr"];
+            let mut first = 0;
+            for (place, &end) in ends.iter().enumerate() {
+                let words: Vec<_> = words[first..end].iter().map(|word| word.of(bytes)).collect();
+                if words.len() < 2 || !KNOWN.iter().any(|name| name.eq_ignore_ascii_case(words[0]))
+                {
+                    return Err((place, "unknown".into()));
+                }
+                self.0.push(words.iter().map(|word| word.to_vec()).collect());
+                first = end;
+            }
+            Ok(())
+        }
+    }
+
+    impl Replay for Strict {
+        fn snapshot(&mut self, _: &mut Input) -> Result<u64, String> {
+            Err("none was written".into())
+        }
+
+        fn commands(
+            &mut self,
+            bytes: &[u8],
+            words: &[Span],
+            ends: &[usize],
+        ) -> Result<(), (usize, String)> {
+            self.take(bytes, words, ends)
+        }
+
+        fn judge(
+            &mut self,
+            bytes: &[u8],
+            words: &[Span],
+            ends: &[usize],
+        ) -> Result<(), (usize, String)> {
+            Self::default().take(bytes, words, ends)
+        }
+
+        fn progress(&mut self, _: u64) {}
+    }
+
+    /// Every byte of every file is changed, each bit by itself and all together. What is loaded then is all that
+    /// was written, but for one command with another word in it; or it ends earlier, which is told.
+    #[test]
+    fn no_changed_byte_has_anything_left_out_in_silence() {
+        let stamp = |second: u32| format!("#TS:17000000{second:02}\r\n").into_bytes();
+        let base = [stamp(1), resp(&["SELECT 0", "set a 1", "SELECT 3", "rpush l x y z"])].concat();
+        let first = [stamp(2), resp(&["SELECT 0", "MULTI", "incr a", "set b 22", "EXEC"])].concat();
+        let last = [
+            resp(&["SELECT 0", "set c a-value-of-twenty-", "incr a", "MULTI", "incr a", "incr d"]),
+            resp(&["EXEC"]),
+            stamp(3),
+            resp(&[
+                "rpush l 1 2 3 4 5 6 7 8 9 10",
+                "set e 5",
+                "MULTI",
+                "set f 6",
+                "incr f",
+                "EXEC",
+            ]),
+            resp(&["incr a", "set g 7"]),
+        ]
+        .concat();
+        let manifest = b"file a.1.base.aof seq 1 type b\nfile a.1.incr.aof seq 1 type i\n\
+                         file a.2.incr.aof seq 2 type i\n";
+        let names = ["a.manifest", "a.1.base.aof", "a.1.incr.aof", "a.2.incr.aof"];
+        let files = [&manifest[..], &base, &first, &last];
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("d");
+        fs::create_dir(&folder).unwrap();
+        let load = || {
+            let log = Mutex::new(Vec::new());
+            let tell = |level, text: &str| log.lock().unwrap().push((level, text.to_owned()));
+            let mut replay = Strict::default();
+            let loaded = match Folder::open(parent.path(), "d", "a", &tell) {
+                Ok(folder) => load(&folder, true, &mut replay, &mut |_| {}, &tell).ok(),
+                Err(_) => None,
+            };
+            (loaded, replay.0, log.into_inner().unwrap())
+        };
+        let restore = || {
+            names
+                .iter()
+                .zip(files)
+                .for_each(|(name, file)| fs::write(folder.join(name), file).unwrap());
+        };
+        restore();
+        let (loaded, all, _) = load();
+        assert_eq!((loaded, all.len()), (Some(Loaded::Whole), 17));
+        for (name, file) in names.iter().zip(files) {
+            for at in 0..file.len() {
+                for mask in [1, 2, 4, 8, 16, 32, 64, 128, 255] {
+                    let mut changed = file.to_vec();
+                    changed[at] ^= mask;
+                    fs::write(folder.join(name), &changed).unwrap();
+                    let (loaded, commands, log) = load();
+                    let place = format!("{name} at {at} with {mask}: {loaded:?} {log:?}");
+                    let others = commands.iter().zip(&all).filter(|(a, b)| a != b).count();
+                    match loaded {
+                        Some(Loaded::Whole) => {
+                            assert_eq!(commands.len(), all.len(), "{place}");
+                            assert!(others <= 1, "{place}");
+                        }
+                        Some(Loaded::Truncated) => {
+                            let told = "!!! Truncating the AOF a.2.incr.aof at offset";
+                            assert!(log.iter().any(|(level, line)| {
+                                *level == Level::Warning && line.starts_with(told)
+                            }));
+                            assert_eq!(others, 0, "{place}");
+                            // No more than what a crash may have torn.
+                            assert!(all.len() - 6 <= commands.len(), "{place}");
+                            restore();
+                        }
+                        Some(Loaded::Nothing | Loaded::Empty) => panic!("{place}"),
+                        None => {}
+                    }
+                }
+            }
+            restore();
+        }
     }
 }

@@ -11,6 +11,9 @@ use super::quote;
 /// The longest line, in bytes.
 const LINE_BYTES_MAX: usize = 1024;
 
+/// What the names of incremental files end with.
+const INCR_SUFFIX: &[u8] = b".incr.aof";
+
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -114,7 +117,25 @@ impl Manifest {
                 reason,
             })?;
         }
+        manifest.check_past()?;
         Ok(manifest)
+    }
+
+    /// Incremental files become history when a base does, all those up to some number. Anything else is damage
+    /// that would have a file left out in silence, and deleted.
+    fn check_past(&self) -> Result<(), ManifestError> {
+        let (incr, bases): (Vec<_>, Vec<_>) =
+            self.history.iter().partition(|entry| entry.name.ends_with(INCR_SUFFIX));
+        if self.base.is_some() && bases.is_empty() && !incr.is_empty() {
+            return Err(ManifestError::whole(
+                "Found a file of the past without the base it followed",
+            ));
+        }
+        let first = self.incr.first().map_or(i64::MAX, |first| first.sequence);
+        if incr.iter().any(|entry| first <= entry.sequence) {
+            return Err(ManifestError::whole("Found a file of the past after one of the present"));
+        }
+        Ok(())
     }
 
     fn read_line(&mut self, line: &[u8]) -> Result<(), &'static str> {
@@ -127,6 +148,10 @@ impl Manifest {
         for pair in words.chunks_exact(2) {
             let value = &pair[1];
             if pair[0].eq_ignore_ascii_case(b"file") {
+                if name.is_some() {
+                    // Two lines have become one.
+                    return Err(INVALID);
+                }
                 if value.iter().any(|byte| matches!(byte, b'/' | b'\\')) {
                     return Err("File can't be a path, just a filename");
                 }
@@ -167,7 +192,7 @@ impl Manifest {
 
     /// Sees to it that no new file gets the name of one that waits to be deleted.
     fn skip_number_of(&mut self, old: &Entry) {
-        let used = if old.name.ends_with(b".incr.aof") {
+        let used = if old.name.ends_with(INCR_SUFFIX) {
             &mut self.incr_sequence
         } else {
             &mut self.base_sequence
@@ -305,6 +330,7 @@ mod tests {
     fn a_manifest_of_redis_is_read_and_written_back() {
         let text = "file appendonly.aof.2.base.rdb seq 2 type b\n\
                     file appendonly.aof.1.incr.aof seq 1 type h\n\
+                    file appendonly.aof.1.base.rdb seq 1 type h\n\
                     file appendonly.aof.4.incr.aof seq 4 type i\n\
                     file appendonly.aof.5.incr.aof seq 5 type i\n";
         let manifest = Manifest::parse(text.as_bytes()).unwrap();
@@ -335,6 +361,19 @@ mod tests {
         assert_eq!(refused(twice), "Found duplicate base file information");
         let back = "file a seq 2 type i\nfile b seq 2 type i\n";
         assert_eq!(refused(back), "Found a non-monotonic sequence number");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_of_the_past_is_not_taken_for_one() {
+        let base = "file a.1.base.rdb seq 1 type b\n";
+        let only = "file a.1.incr.aof seq 1 type h\n";
+        let alone = "Found a file of the past without the base it followed";
+        assert_eq!(refused(&format!("{base}{only}")), alone);
+        let next = "file a.2.base.rdb seq 2 type b\nfile a.1.base.rdb seq 1 type h\n";
+        assert!(Manifest::parse(format!("{next}{only}").as_bytes()).is_ok());
+        let last = "file a.2.incr.aof seq 2 type h\nfile a.1.incr.aof seq 1 type i\n";
+        let after = "Found a file of the past after one of the present";
+        assert_eq!(refused(&format!("{next}{last}")), after);
     }
 
     #[test]
@@ -384,7 +423,10 @@ mod tests {
                 match step {
                     0 => drop(manifest.add_base(&stem, BaseFormat::Aof).shown()),
                     1 => drop(manifest.add_incr(&stem).shown()),
-                    _ => manifest.retire_incr_before(manifest.incr_sequence),
+                    _ => {
+                        manifest.add_base(&stem, BaseFormat::Rdb);
+                        manifest.retire_incr_before(manifest.incr_sequence);
+                    }
                 }
             }
             prop_assert_eq!(Manifest::parse(&manifest.to_bytes()).unwrap(), manifest);

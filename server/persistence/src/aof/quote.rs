@@ -1,18 +1,8 @@
 //! Words of a line of the manifest: quoting names with unusual bytes, and splitting lines again.
 //!
-//! The rules are those of redis.conf, which other readers of a manifest use, too.
+//! The rules are those of redis.conf and of inline requests, which other readers of a manifest use, too.
 
-/// The words of a line, or `None` if a quote is unbalanced.
-pub(super) fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut words = Vec::new();
-    let mut rest = trim(line);
-    while !rest.is_empty() {
-        let (word, tail) = take_word(rest)?;
-        words.push(word);
-        rest = trim(tail);
-    }
-    Some(words)
-}
+pub(super) use carnelian_resp::words_of as split;
 
 /// The name as it stands in a line: bare, or in double quotes if it needs them.
 pub(super) fn quoted(name: &[u8]) -> Vec<u8> {
@@ -35,77 +25,6 @@ pub(super) fn quoted(name: &[u8]) -> Vec<u8> {
     }
     out.push(b'"');
     out
-}
-
-fn take_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut word = Vec::new();
-    loop {
-        match rest {
-            [] => return Some((word, rest)),
-            [byte, ..] if is_space(*byte) => return Some((word, rest)),
-            [b'"', tail @ ..] => return take_quoted(tail, b'"', word),
-            [b'\'', tail @ ..] => return take_quoted(tail, b'\'', word),
-            [byte, tail @ ..] => {
-                word.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-}
-
-fn take_quoted(mut rest: &[u8], quote: u8, mut word: Vec<u8>) -> Option<(Vec<u8>, &[u8])> {
-    loop {
-        let (byte, tail) = match rest {
-            [] => return None,
-            [byte, tail @ ..] if *byte == quote => {
-                // Nothing may follow a closing quote but the next word's distance.
-                let ends_word = tail.first().is_none_or(|byte| is_space(*byte));
-                return ends_word.then_some((word, tail));
-            }
-            [b'\\', b'\'', tail @ ..] if quote == b'\'' => (b'\'', tail),
-            [b'\\', b'x', high, low, tail @ ..]
-                if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                (hex(*high) * 16 + hex(*low), tail)
-            }
-            [b'\\', escaped, tail @ ..] if quote == b'"' => (unescaped(*escaped), tail),
-            [byte, tail @ ..] => (*byte, tail),
-        };
-        word.push(byte);
-        rest = tail;
-    }
-}
-
-const fn unescaped(byte: u8) -> u8 {
-    match byte {
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        b'b' => b'\x08',
-        b'a' => b'\x07',
-        other => other,
-    }
-}
-
-const fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit - b'A' + 10,
-    }
-}
-
-fn trim(mut rest: &[u8]) -> &[u8] {
-    while let [byte, tail @ ..] = rest
-        && is_space(*byte)
-    {
-        rest = tail;
-    }
-    rest
-}
-
-const fn is_space(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || byte == b'\x0b'
 }
 
 #[cfg(test)]

@@ -25,6 +25,18 @@ pub trait Replay {
         ends: &[usize],
     ) -> Result<(), (usize, String)>;
 
+    /// Looks at commands that are not to be run, as the end of their transaction is missing: whether it could
+    /// be that one of them is that end, with a damaged name. As for [`Replay::commands`] otherwise.
+    fn judge(
+        &mut self,
+        bytes: &[u8],
+        words: &[Span],
+        ends: &[usize],
+    ) -> Result<(), (usize, String)> {
+        let _ = (bytes, words, ends);
+        Ok(())
+    }
+
     /// That many bytes more were read. Called from time to time.
     fn progress(&mut self, bytes: u64);
 }
@@ -144,7 +156,7 @@ impl Reading<'_> {
                         continue;
                     }
                     match other {
-                        Found::Part(wanted) => self.read_on(from, wanted)?,
+                        Found::Part(wanted) => self.read_on(from, wanted, replay)?,
                         Found::Damage(at, reason) => return Err(self.damage(from + at, reason)),
                         Found::Command(_) | Found::Annotation(_) => {}
                     }
@@ -153,9 +165,23 @@ impl Reading<'_> {
         }
         replay.progress(self.input.offset() - self.reported);
         if self.in_transaction {
-            return Err(Stop::Short { valid: self.valid, within_transaction: true });
+            return Err(self.within_transaction(replay));
         }
         Ok(())
+    }
+
+    /// The file ends within a transaction; but not if that just seems so, as its end is damaged.
+    fn within_transaction(&self, replay: &mut dyn Replay) -> Stop {
+        let held = &self.held;
+        match replay.judge(self.input.buffered(), &held.words, &held.ends) {
+            Ok(()) => Stop::Short { valid: self.valid, within_transaction: true },
+            Err((place, reason)) => self.refusal(place, reason),
+        }
+    }
+
+    fn refusal(&self, place: usize, reason: String) -> Stop {
+        let start = self.held.starts.get(place).copied().unwrap_or_default();
+        Stop::Refused { at: self.input.offset() + start as u64, reason }
     }
 
     /// Takes in a command whose words are the last ones from `known` on.
@@ -194,14 +220,13 @@ impl Reading<'_> {
 
     /// Gives out what is held.
     fn give(&mut self, replay: &mut dyn Replay) -> Result<(), Stop> {
-        let held = &mut self.held;
+        let held = &self.held;
         if !held.ends.is_empty() {
             let bytes = &self.input.buffered()[..held.whole];
-            replay.commands(bytes, &held.words, &held.ends).map_err(|(place, reason)| {
-                let start = held.starts.get(place).copied().unwrap_or_default();
-                Stop::Refused { at: self.input.offset() + start as u64, reason }
-            })?;
+            let given = replay.commands(bytes, &held.words, &held.ends);
+            given.map_err(|(place, reason)| self.refusal(place, reason))?;
         }
+        let held = &mut self.held;
         if held.whole != 0 {
             self.valid = self.input.offset() + held.whole as u64;
         }
@@ -218,7 +243,7 @@ impl Reading<'_> {
     }
 
     /// Fetches the rest of a command that begins at `from`, or says that there is none.
-    fn read_on(&mut self, from: usize, wanted: usize) -> Result<(), Stop> {
+    fn read_on(&mut self, from: usize, wanted: usize, replay: &mut dyn Replay) -> Result<(), Stop> {
         let wanted = from.saturating_add(wanted);
         // Not for what cannot be there: a damaged length would have all the rest read at once.
         if self.input.offset().saturating_add(wanted as u64) <= self.input.length() {
@@ -232,6 +257,9 @@ impl Reading<'_> {
             let reason = "a length beyond the end of the file, but whole commands follow";
             let at = self.input.offset() + from as u64;
             return Err(Stop::Damage { at, reason: reason.into() });
+        }
+        if self.in_transaction {
+            return Err(self.within_transaction(replay));
         }
         Err(Stop::Short { valid: self.valid, within_transaction: false })
     }
@@ -317,6 +345,24 @@ pub(super) mod tests {
                 start = end;
             }
             Ok(())
+        }
+
+        fn judge(
+            &mut self,
+            bytes: &[u8],
+            words: &[Span],
+            ends: &[usize],
+        ) -> Result<(), (usize, String)> {
+            let first = |end: usize| words[..end].last().map(|word| word.of(bytes));
+            // In these tests a command of one word is one without a key, which does not exist.
+            let is_odd = |(place, end): (usize, &usize)| {
+                let start = if place == 0 { 0 } else { ends[place - 1] };
+                (end - start == 1 && first(*end) != Some(b"PING")).then_some(place)
+            };
+            match ends.iter().enumerate().find_map(is_odd) {
+                Some(place) => Err((place, "unknown".into())),
+                None => Ok(()),
+            }
         }
 
         fn progress(&mut self, bytes: u64) {
@@ -414,6 +460,19 @@ pub(super) mod tests {
         let stop = read(&mut Input::open(file.path()).unwrap(), &mut notes, |_| {}).unwrap_err();
         let at = resp(&["incr a", "MULTI"]).len() as u64;
         assert!(matches!(stop, Stop::Refused { at: place, .. } if place == at), "{stop:?}");
+    }
+
+    #[test]
+    fn a_transaction_with_a_damaged_end_is_no_torn_tail() {
+        let mut text = resp(&["set a 1", "MULTI", "set b 2", "EXEC", "set c 3"]);
+        let at = text.len() - resp(&["set c 3"]).len() - 3;
+        assert_eq!(text[at], b'C');
+        text[at] ^= 1;
+        let exec = (at + 3 - resp(&["EXEC"]).len()) as u64;
+        for cut in [text.len(), text.len() - 5] {
+            let stop = read_bytes(&text[..cut]).1.unwrap_err();
+            assert!(matches!(stop, Stop::Refused { at, .. } if at == exec), "{stop:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod dump;
 pub mod file;
 mod groups;
 mod load;
+mod pieces;
 mod reader;
 mod save;
 mod skip;
@@ -27,6 +28,7 @@ use carnelian_structs::stream::{BlockLimits, Stream};
 use std::borrow::Cow;
 
 pub use load::load;
+pub use pieces::{Pieces, is_long};
 pub use reader::Reader;
 pub use save::{save, type_of};
 pub use writer::{write_length, write_string};

@@ -1,8 +1,10 @@
 //! Values written, each in the form that Redis gives it.
 
+use std::ops::Range;
+
 use carnelian_keyspace::{Limits, Value};
 use carnelian_structs::entry::EntryRef;
-use carnelian_structs::hash::Hash;
+use carnelian_structs::hash::{Field, Hash};
 use carnelian_structs::list::{List, StoredNode};
 use carnelian_structs::listpack::Direction;
 use carnelian_structs::set::Set;
@@ -93,7 +95,7 @@ fn save_list(list: &List, out: &mut Sink<'_>) {
     }
 }
 
-fn save_node(node: StoredNode<'_>, out: &mut Sink<'_>) {
+pub(super) fn save_node(node: StoredNode<'_>, out: &mut Sink<'_>) {
     match node {
         StoredNode::Packed(bytes) => {
             out.length(NODE_PACKED);
@@ -129,11 +131,15 @@ fn save_sorted_set(sorted: &SortedSet, kind: Type, out: &mut Sink<'_>) {
         SortedSet::Listpack(_) | SortedSet::Skiplist(_) => {
             out.length(sorted.len() as u64);
             // From the highest, as Redis does: its skip list is built fastest so.
-            for (member, score) in sorted.range(0..sorted.len(), Direction::Backward) {
-                out.element(member);
-                out.raw(&score.to_le_bytes());
-            }
+            save_ranks(sorted, 0..sorted.len(), out);
         }
+    }
+}
+
+pub(super) fn save_ranks(sorted: &SortedSet, ranks: Range<usize>, out: &mut Sink<'_>) {
+    for (member, score) in sorted.range(ranks, Direction::Backward) {
+        out.element(member);
+        out.raw(&score.to_le_bytes());
     }
 }
 
@@ -148,19 +154,27 @@ fn save_hash(hash: &Hash, kind: Type, out: &mut Sink<'_>) {
     }
 }
 
-/// Expiries are written as differences to the first, plus one: 0 is none.
 fn save_fields(hash: &Hash, out: &mut Sink<'_>) {
+    let first = save_field_head(hash, out);
+    hash.iter().for_each(|field| save_field(field, first, out));
+}
+
+/// What comes before the fields. The time at which the first of them expires, if any does.
+pub(super) fn save_field_head(hash: &Hash, out: &mut Sink<'_>) -> Option<u64> {
     let first = hash.next_expiry();
     if let Some(first) = first {
         out.raw(&first.to_le_bytes());
     }
     out.length(hash.len() as u64);
-    for field in hash.iter() {
-        if let Some(first) = first {
-            let after = field.expiry.map_or(0, |at| at.saturating_sub(first).saturating_add(1));
-            out.length(after);
-        }
-        out.element(field.name);
-        out.element(field.value);
+    first
+}
+
+/// Expiries are written as differences to the first, plus one: 0 is none.
+pub(super) fn save_field(field: Field<'_>, first: Option<u64>, out: &mut Sink<'_>) {
+    if let Some(first) = first {
+        let after = field.expiry.map_or(0, |at| at.saturating_sub(first).saturating_add(1));
+        out.length(after);
     }
+    out.element(field.name);
+    out.element(field.value);
 }

@@ -22,34 +22,72 @@ const NODE_BYTES_MAX: usize = 1 << 30;
 const CUT_SHORT: LoadError = LoadError::Malformed("a stream entry that is cut short");
 
 pub(super) fn save(stream: &Stream, limits: BlockLimits, out: &mut Sink<'_>, form: &Form) {
-    let mut nodes = Vec::new();
-    let mut count = 0_u64;
-    let mut node: Option<Node> = None;
-    for entry in stream.range(StreamId::MIN, StreamId::MAX) {
-        if let Some(full) = node.take_if(|node| node.is_full(&entry, limits)) {
-            full.finish(&mut Sink::new(&mut nodes, form));
-        }
-        match &mut node {
-            Some(node) => node.append(&entry),
-            None => {
-                count += 1;
-                node = Some(Node::of(&entry));
+    let mut nodes = Nodes::new();
+    nodes.add_some(stream, limits, form, || true);
+    nodes.finish(stream, out, form);
+}
+
+/// The entries of a stream on their way out. Their number comes before the listpacks and is known when all
+/// are made, so these are kept until then.
+pub(super) struct Nodes {
+    bytes: Vec<u8>,
+    count: u64,
+    open: Option<Node>,
+    /// The next entry has this ID, or a later one.
+    next: StreamId,
+}
+
+/// Entries between two questions whether to go on.
+const ENTRIES_AT_ONCE: usize = 16;
+
+impl Nodes {
+    pub(super) const fn new() -> Self {
+        Self { bytes: Vec::new(), count: 0, open: None, next: StreamId::MIN }
+    }
+
+    /// Adds entries until `goes_on` says no. Whether all were added.
+    pub(super) fn add_some(
+        &mut self,
+        stream: &Stream,
+        limits: BlockLimits,
+        form: &Form,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> bool {
+        for (place, entry) in stream.range(self.next, StreamId::MAX).enumerate() {
+            if place != 0 && place % ENTRIES_AT_ONCE == 0 && !goes_on() {
+                self.next = entry.id;
+                return false;
+            }
+            if let Some(full) = self.open.take_if(|node| node.is_full(&entry, limits)) {
+                full.finish(&mut Sink::new(&mut self.bytes, form));
+            }
+            match &mut self.open {
+                Some(node) => node.append(&entry),
+                None => {
+                    self.count += 1;
+                    self.open = Some(Node::of(&entry));
+                }
             }
         }
+        true
     }
-    if let Some(last) = node {
-        last.finish(&mut Sink::new(&mut nodes, form));
+
+    /// Writes them, and what follows the entries.
+    pub(super) fn finish(&mut self, stream: &Stream, out: &mut Sink<'_>, form: &Form) {
+        if let Some(last) = self.open.take() {
+            last.finish(&mut Sink::new(&mut self.bytes, form));
+        }
+        out.length(self.count);
+        out.raw(&self.bytes);
+        out.length(stream.len());
+        write_id(stream.last_id(), out);
+        if VERSION_STREAM_2 <= out.version {
+            write_id(stream.first_id(), out);
+            write_id(stream.max_deleted_id(), out);
+            out.length(stream.entries_added());
+        }
+        groups::save(stream, out);
     }
-    out.length(count);
-    out.raw(&nodes);
-    out.length(stream.len());
-    write_id(stream.last_id(), out);
-    if VERSION_STREAM_2 <= out.version {
-        write_id(stream.first_id(), out);
-        write_id(stream.max_deleted_id(), out);
-        out.length(stream.entries_added());
-    }
-    groups::save(stream, out);
 }
 
 fn write_id(id: StreamId, out: &mut Sink<'_>) {

@@ -249,6 +249,60 @@ fn with_groups(groups: usize, pending: &[(u64, usize)]) -> Loaded<'static> {
     Loaded::Stream(Box::new(stream))
 }
 
+/// A value of each type that is written in pieces.
+fn long_samples() -> Vec<Loaded<'static>> {
+    let word =
+        |number: usize| format!("a word of some length and its number {number}").into_bytes();
+    let words: Vec<_> = (0..3000).map(word).collect();
+    let score = |(at, word): (usize, &Vec<u8>)| (word.clone(), (at % 100) as f64 / 7.0);
+    let field = |expires: bool| {
+        move |(at, word): (usize, &Vec<u8>)| {
+            let expiry = (expires && at % 3 == 0).then_some(NOW_MS + 1000 + at as u64);
+            (word.clone(), vec![b'v'; at % 300], expiry)
+        }
+    };
+    let entry = |(at, word): (usize, &Vec<u8>)| (1, at as u64, at as u8, word.clone());
+    vec![
+        Loaded::String(words.concat().repeat(4).into()),
+        list(&words),
+        set(&words),
+        sorted_set(&words.iter().enumerate().map(score).collect::<Vec<_>>()),
+        hash(&words.iter().enumerate().map(field(false)).collect::<Vec<_>>()),
+        hash(&words.iter().enumerate().map(field(true)).collect::<Vec<_>>()),
+        stream(&words.iter().enumerate().map(entry).collect::<Vec<_>>(), &[5, 70]),
+    ]
+}
+
+#[test]
+fn long_values_in_pieces_are_the_same_values() {
+    for compress in [true, false] {
+        let form = Form { version: VERSION_MAX, compress };
+        let access = file::Access::Unsaid;
+        let records = file::Records { limits: limits(), form, access, now_ms: NOW_MS };
+        for sample in long_samples() {
+            let mut shelf = Shelf::of(sample);
+            let mut record = Vec::new();
+            let (mut pieces, mut count) = (None, 0);
+            let is_through = |shelf: &mut Shelf, record: &mut Vec<u8>, pieces: &mut Option<_>| {
+                shelf.with(|db| {
+                    let entry = db.look(b"k").expect("the key is there");
+                    assert!(records.is_long(entry));
+                    let pieces = pieces.get_or_insert_with(|| records.begin(entry, record));
+                    records.go_on(pieces, entry, record, &mut || false)
+                })
+            };
+            while !is_through(&mut shelf, &mut record, &mut pieces) {
+                count += 1;
+            }
+            assert!(3 < count, "one piece is no pieces");
+            records.end(pieces.expect("it was begun"), &mut record);
+            let (kind, body) = (record[0], record[1..].strip_prefix(b"\x01k").expect("the key"));
+            let payload = sealed(&[&[kind], body, &(VERSION_MAX).to_le_bytes()].concat());
+            assert_eq!(restored(&payload).expect("our own").describe(), shelf.describe());
+        }
+    }
+}
+
 /// One value of each encoding that is written.
 pub(super) fn samples() -> Vec<Loaded<'static>> {
     let word = |number: usize| format!("word-{number}").into_bytes();

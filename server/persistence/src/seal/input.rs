@@ -26,9 +26,7 @@ impl<R: Read> Input<R> {
             }
         })
     }
-}
 
-impl<R: Read> Input<R> {
     /// How a sealed file ends, once all of it was read.
     pub fn ending(&self) -> Option<Ending> {
         match self {

@@ -52,7 +52,7 @@ enum Answer {
 
 /// # Safety
 /// `state` is one that runs a C function; its arguments are a command's words.
-unsafe fn answer(state: *mut lua_State, raise: bool) -> c_int {
+pub(super) unsafe fn answer(state: *mut lua_State, raise: bool) -> c_int {
     // SAFETY: nothing in this frame has a destructor when something raises: the answer is plain data,
     // and points to what outlives the run.
     unsafe {
@@ -99,12 +99,19 @@ unsafe fn answer(state: *mut lua_State, raise: bool) -> c_int {
 /// The words are the first `count` values of the stack and stay there.
 unsafe fn ask(state: *mut lua_State, count: c_int, slot: Slot<'_>) -> Answer {
     let Slot { host, run } = slot;
-    let RunState { reply, numbers, panic, protocol, killed, .. } = run;
+    let RunState { reply, numbers, panic, protocol, killed, debugger, .. } = run;
     if *killed {
         return Answer::Over;
     }
+    let mut debugger = debugger.as_deref_mut().filter(|debugger| debugger.steps);
+    let mut problem = |text: &'static str| {
+        if let Some(debugger) = &mut debugger {
+            debugger.log_error(text.as_bytes());
+        }
+        Answer::Problem(text)
+    };
     if count == 0 {
-        return Answer::Problem("ERR Please specify at least one argument for this redis lib call");
+        return problem("ERR Please specify at least one argument for this redis lib call");
     }
     numbers.clear();
     let mut words: SmallVec<[&[u8]; 8]> = SmallVec::new();
@@ -124,7 +131,7 @@ unsafe fn ask(state: *mut lua_State, count: c_int, slot: Slot<'_>) -> Answer {
                     slice::from_raw_parts(numbers.as_ptr().add(start), end - start)
                 }
                 _ => {
-                    return Answer::Problem(
+                    return problem(
                         "ERR Lua redis lib command arguments must be strings or integers",
                     );
                 }
@@ -134,12 +141,21 @@ unsafe fn ask(state: *mut lua_State, count: c_int, slot: Slot<'_>) -> Answer {
     reply.clear();
     // Not for the next command, if it was large.
     reply.shrink_to(REPLY_KEPT);
+    if let Some(debugger) = &mut debugger {
+        debugger.log_command(&words);
+    }
     let ran = catch_unwind(AssertUnwindSafe(|| host.call(&words, *protocol, reply)));
     drop(words);
     if let Err(payload) = ran {
         *panic = Some(Panic(payload));
         *killed = true;
         return Answer::Over;
+    }
+    if let Some(debugger) = debugger {
+        match error_text(reply) {
+            Some(text) if host.was_refused() => debugger.log_error(text),
+            _ => debugger.log_reply(reply),
+        }
     }
     match error_text(reply) {
         None => Answer::Reply(reply.as_ptr(), reply.len()),

@@ -135,6 +135,7 @@ fn reset(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     session.protocol = Protocol::Resp2;
     session.reply = ReplyMode::On;
     session.no_touch = false;
+    session.debugging = None;
     session.log_out();
     let (shared, database) = (&session.shared, &session.database);
     shared.protocol.store(Protocol::Resp2.version(), Ordering::Relaxed);
@@ -194,6 +195,7 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
         })?;
         protocol = Some(
             Protocol::from_version(version)
+                .filter(|version| *version != Protocol::Resp3 || allows_resp3(context))
                 .ok_or_else(|| CommandError::text("NOPROTO unsupported protocol version"))?,
         );
     }
@@ -234,6 +236,12 @@ fn hello(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     describe(context);
     Ok(Effect::None)
+}
+
+/// The cluster can keep a database to RESP2.
+fn allows_resp3(context: &Context<'_>) -> bool {
+    let spec = context.session.database.spec.load();
+    spec.as_ref().is_none_or(|spec| spec.resp3)
 }
 
 fn describe(context: &mut Context<'_>) {

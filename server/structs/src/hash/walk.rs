@@ -38,6 +38,16 @@ impl Hash {
     // client is good. What is there from the first step to the last is visited. A small hash is
     // visited whole in one step.
 
+    /// Visits the fields of one bucket of a large hash, those included that have expired, and returns where
+    /// to go on; `Cursor(0)` at the end. Of a hash that does not change meanwhile each is visited once.
+    pub fn visit_bucket(&self, cursor: Cursor, mut visit: impl FnMut(Field<'_>)) -> Cursor {
+        let Self::Table(fields) = self else {
+            self.iter().for_each(visit);
+            return Cursor(0);
+        };
+        fields.table.scan(cursor, |entry| visit(fields::view(entry)))
+    }
+
     /// Where a step of about `count` fields from `cursor` on stops.
     #[must_use]
     pub fn scan_stop(&self, cursor: u64, count: usize) -> u64 {

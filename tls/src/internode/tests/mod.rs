@@ -302,8 +302,10 @@ async fn an_authority_is_replaced_without_a_gap() {
 
     let next = SigningAuthority::create(world().cluster, SystemTime::now()).unwrap();
     for node in [&one, &two] {
-        node.add_authority(next.public().clone()).unwrap();
-        assert!(node.add_authority(next.public().clone()).is_err(), "not a third");
+        let both = [node.trust().authorities(), &[next.public().clone()]].concat();
+        node.trust_only(both.clone()).unwrap();
+        let three = [both, vec![next.public().clone()]].concat();
+        assert!(node.trust_only(three).is_err(), "not a third");
     }
     two.install(world().credential_of(&next, 2)).unwrap();
     let (mut mixed_out, mut mixed_in) = listening.link(&two, Plane::Data).await;
@@ -311,40 +313,21 @@ async fn an_authority_is_replaced_without_a_gap() {
 
     // Not while this node still shows a certificate of the old one.
     let new = next.public().fingerprint();
-    assert!(one.keep_authority(&new).unwrap_err().to_string().contains("no authority"));
-    assert!(one.keep_authority("no such").is_err());
+    let only_new = || one.trust_only(vec![next.public().clone()]);
+    assert!(only_new().unwrap_err().to_string().contains("no authority"));
+    assert!(one.trust_only(Vec::new()).is_err());
     for plane in Plane::ALL {
         one.install(world().credential_by(&next, 1, plane)).unwrap();
         two.install(world().credential_by(&next, 2, plane)).unwrap();
     }
     let (mut last_out, mut last_in) = listening.link(&two, Plane::Data).await;
-    let ended = one.keep_authority(&new).unwrap();
+    let ended = only_new().unwrap();
     assert_eq!(ended.iter().map(|info| info.id).collect::<Vec<_>>(), [first_in.id()]);
     assert_eq!(one.counters().dropped(DropReason::AuthorityWithdrawn), 1);
     assert!(first_in.read_u8().await.is_err() && first_out.read_u8().await.is_err());
     exchange(&mut mixed_out, &mut mixed_in).await;
     exchange(&mut last_out, &mut last_in).await;
     assert_ne!(old, new);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_may_be_listed() {
-    let (one, two) = (world().node(1), world().node(2));
-    let mut listening = Listening::start(one.clone()).await;
-    let (mut out, _in) = listening.link(&two, Plane::Control).await;
-    let members = |uids: &[u32]| {
-        let members = uids.iter().map(|uid| world().uid(*uid)).collect();
-        one.change_trust(|trust| Ok(trust.with_members(Some(members)))).unwrap()
-    };
-    assert!(members(&[1, 2]).is_empty());
-    assert_eq!(members(&[1, 3]).len(), 1);
-    assert!(out.read_u8().await.is_err());
-    assert_eq!(one.counters().dropped(DropReason::NotAMember), 1);
-    let connector = Connector::new(two);
-    let refused = connector.connect(listening.address, one.uid(), Plane::Control).await;
-    let expected = "our certificate is not of the cluster, node or plane it expects";
-    assert!(refused.unwrap_err().to_string().contains(expected));
-    assert_eq!(listening.result().await.unwrap_err(), Refusal::NotAMember(world().uid(2)));
 }
 
 #[test]

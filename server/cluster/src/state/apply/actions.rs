@@ -155,7 +155,7 @@ impl State {
             Object::Cluster if kind == ActionKind::RotateCertificates && !failed => {
                 self.tell(at, "internal_certs_rotated", []);
             }
-            Object::Cluster => {}
+            Object::Cluster | Object::Authority => {}
         }
         Ok(Outcome::Done)
     }

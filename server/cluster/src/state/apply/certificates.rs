@@ -1,14 +1,13 @@
-//! Certificates: those of nodes, those all nodes share, and the authorities between nodes.
+//! Certificates: those of nodes, and those all nodes share.
 
 use std::collections::BTreeMap;
 
-use crate::state::{
-    ActionId, ActionKind, Authority, Certificate, CertificateName, Detail, ManagedBy, NodeStatus,
-    NodeUid, Object, Outcome, Refused, SharedCertificate, State, Time,
-};
+use carnelian_tls::certificates::Kind;
 
-/// As many as links can be made to trust at once.
-const AUTHORITIES_MAX: usize = 2;
+use crate::state::{
+    ActionId, ActionKind, Certificate, CertificateName, Detail, ManagedBy, NodeStatus, NodeUid,
+    Object, Outcome, Refused, SharedCertificate, State, Time,
+};
 
 impl State {
     pub(super) fn rotate_certificates(
@@ -18,7 +17,7 @@ impl State {
         at: Time,
     ) -> Result<Outcome, Refused> {
         if let Some(name) = &name {
-            let internal = CertificateName::parse(name).is_some_and(CertificateName::is_internal);
+            let internal = name.parse().is_ok_and(CertificateName::is_internal);
             if !internal || self.shared_certificates.contains_key(name) {
                 let description = format!("{name} is not made by the cluster for its nodes");
                 return Err(Refused::new(403, "unsupported_rotation", description));
@@ -72,7 +71,7 @@ impl State {
             return Err(Refused::bad("missing_field", "certificates is empty"));
         }
         for (name, new) in &certificates {
-            if CertificateName::parse(name).is_none() {
+            if name.parse::<CertificateName>().is_err() {
                 let description = format!("there is no certificate {name}");
                 return Err(Refused::new(403, "unknown_certificate", description));
             }
@@ -98,16 +97,16 @@ impl State {
         name: CertificateName,
         at: Time,
     ) -> Result<Outcome, Refused> {
-        let found = self.shared_certificates.remove(name.name());
+        let found = self.shared_certificates.remove(name.as_str());
         // A customer's pair between nodes gives way to the cluster's own.
         let own = found.as_ref().is_some_and(|it| it.managed_by == ManagedBy::Customer);
-        let may_go = name.is_optional() || name.is_internal() && own;
+        let may_go = name.kind() == Kind::Optional || name.is_internal() && own;
         if !may_go {
-            let description = format!("{} has to be there", name.name());
+            let description = format!("{} has to be there", name.as_str());
             return Err(Refused::new(403, "required_certificate", description));
         }
         if found.is_none() {
-            let description = format!("there is no {}", name.name());
+            let description = format!("there is no {}", name.as_str());
             return Err(Refused::unknown("certificate_not_exist", description));
         }
         let wants_ca =
@@ -116,34 +115,7 @@ impl State {
             let description = "authentication by certificate is on";
             return Err(Refused::new(403, "required_certificate", description));
         }
-        self.tell(at, "certificate_updated", [("name", name.name().into())]);
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn add_authority(
-        &mut self,
-        authority: Authority,
-        at: Time,
-    ) -> Result<Outcome, Refused> {
-        if self.authorities.iter().any(|it| it.certificate == authority.certificate) {
-            return Ok(Outcome::Unchanged);
-        }
-        if self.authorities.len() >= AUTHORITIES_MAX {
-            let description = "the authority is being replaced already";
-            return Err(Refused::conflict("rotation_running", description));
-        }
-        self.authorities.push(authority);
-        self.tell(at, "internal_ca_rotation_started", []);
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn drop_old_authority(&mut self, at: Time) -> Result<Outcome, Refused> {
-        if self.authorities.len() < 2 {
-            let description = "there is only one authority";
-            return Err(Refused::conflict("no_rotation_running", description));
-        }
-        self.authorities.remove(0);
-        self.tell(at, "internal_ca_rotated", []);
+        self.tell(at, "certificate_updated", [("name", name.as_str().into())]);
         Ok(Outcome::Done)
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use carnelian_tls::CertificateInfo;
+use carnelian_tls::rustls::pki_types::CertificateDer;
+use carnelian_tls::rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
 use super::names;
@@ -9,8 +12,8 @@ use super::settings::merge_alerts;
 use crate::state::{
     ActionId, ActionKind, AlertPatch, AlertSetting, Database, DatabasePatch, DatabaseSettings,
     DatabaseStatus, DatabaseUid, Detail, Enforce, NodeUid, Object, Outcome, PasswordChange,
-    Persistence, Placement, ProxyPolicy, Refused, ShardUid, ShardsPlacement, State, SubjectRule,
-    Time, WirePatch,
+    Persistence, Placement, ProxyPolicy, Refused, ReplicaSync, ShardUid, ShardsPlacement, State,
+    SubjectRule, Time, WirePatch,
 };
 
 /// The alerts that each database has, all off at first.
@@ -386,6 +389,7 @@ impl State {
         uid: DatabaseUid,
         replicas: Vec<NodeUid>,
         epoch: u64,
+        action: Option<ActionId>,
         at: Time,
     ) -> Result<Outcome, Refused> {
         let database = self.database(uid)?;
@@ -407,6 +411,12 @@ impl State {
         }
         let mut shards = vec![database.shards[0]];
         let old_shards = database.shards.clone();
+        if let Some(action) = &action {
+            let mut awaits = self.present();
+            awaits.retain(|it| replicas.contains(it) || before.replicas.contains(it));
+            let (kind, object) = (ActionKind::Migrate, Object::Database(uid));
+            self.begin(action.clone(), kind, object, awaits, Detail::None, at)?;
+        }
         for node in &replicas {
             let kept = before.replicas.iter().position(|it| it == node);
             let kept = kept.and_then(|place| old_shards.get(place + 1).copied());
@@ -419,7 +429,7 @@ impl State {
         database.topology_epoch += 1;
         database.last_changed = at;
         database.revision += 1;
-        Ok(Outcome::Done)
+        Ok(action.map_or(Outcome::Done, Outcome::Action))
     }
 
     /// What a database can be, whoever asks.
@@ -451,6 +461,24 @@ impl State {
         }
         if settings.backup && settings.backup_interval == 0 {
             return invalid("missing_backup_interval", "backups need a backup_interval");
+        }
+        for (is_asked_for, what) in [
+            (settings.backup, "backup: no backups are made"),
+            (settings.email_alerts, "email_alerts: no mail is sent"),
+            (
+                !settings.disabled_commands.is_empty(),
+                "disabled_commands: what users may run is said by redis_acls",
+            ),
+            (
+                settings.replica_sync != ReplicaSync::Disabled
+                    || !settings.replica_sources.is_empty(),
+                "replica_sync: the server is told whom to follow with REPLICAOF",
+            ),
+        ] {
+            // Who asks for protection that is not there has to hear of it.
+            if is_asked_for {
+                return invalid("not_supported", what);
+            }
         }
         let tags = settings.tags.iter().map(|tag| tag.key.as_str()).collect::<BTreeSet<_>>();
         if tags.len() != settings.tags.len()
@@ -597,6 +625,11 @@ fn check_client_certificates(settings: &DatabaseSettings) -> Result<(), Refused>
             return Err(Refused::invalid("duplicated_certs", "a certificate is there twice"));
         }
     }
+    let texts = lists.into_iter().flatten().map(|it| it.client_cert.as_bytes());
+    if !texts.clone().all(holds_certificates) {
+        let description = "a client certificate is not one that can be read";
+        return Err(Refused::invalid("invalid_certificate", description));
+    }
     let enforced = settings.enforce_client_authentication == Some(Enforce::Enabled);
     if enforced && settings.authentication_ssl_client_certs.is_empty() {
         let description = "authentication of clients needs certificates to trust";
@@ -607,6 +640,12 @@ fn check_client_certificates(settings: &DatabaseSettings) -> Result<(), Refused>
         return Err(Refused::schema("authorized_subjects: CN is missing"));
     }
     Ok(())
+}
+
+/// One certificate or several, in PEM, and nothing that is none.
+fn holds_certificates(pem: &[u8]) -> bool {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    all.is_ok_and(|all| !all.is_empty() && all.iter().all(|it| CertificateInfo::of(it).is_ok()))
 }
 
 fn check_epoch(database: &Database, epoch: u64) -> Result<(), Refused> {

@@ -1,6 +1,7 @@
 //! Making a change, or refusing it.
 
 mod actions;
+mod authorities;
 mod certificates;
 mod databases;
 mod names;
@@ -11,6 +12,8 @@ mod tests;
 mod users;
 
 use serde_json::{Map, Value};
+
+pub use names::SYSTEM_RESERVED_PORTS;
 
 use super::{Change, EVENTS_MAX, Event, Outcome, Refused, Severity, State, Time};
 
@@ -69,8 +72,8 @@ impl State {
             Change::Promote { database, node, epoch, action } => {
                 self.promote(database, node, epoch, action, at)
             }
-            Change::SetReplicas { database, replicas, epoch } => {
-                self.set_replicas(database, replicas, epoch, at)
+            Change::SetReplicas { database, replicas, epoch, action } => {
+                self.set_replicas(database, replicas, epoch, action, at)
             }
 
             Change::ConfirmAction { action, node, error } => {
@@ -102,8 +105,11 @@ impl State {
             }
             Change::SetCertificates(certificates) => self.set_certificates(certificates, at),
             Change::DropCertificate(name) => self.drop_certificate(name, at),
-            Change::AddAuthority(authority) => self.add_authority(authority, at),
-            Change::DropOldAuthority => self.drop_old_authority(at),
+            Change::ReplaceAuthority { authority, action } => {
+                self.replace_authority(*authority, action, at)
+            }
+            Change::KeepAuthority => self.keep_authority(at),
+            Change::ReportTrust { node, report } => self.report_trust(node, report, at),
 
             Change::Note { kind, severity, fields } => {
                 self.note(at, &kind, severity, fields);

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use crate::state::{Refused, State};
 
 /// Ports that databases do not get.
-pub const SYSTEM_RESERVED: [u16; 39] = [
+pub const SYSTEM_RESERVED_PORTS: &[u16] = &[
     1968, 3333, 3334, 3335, 3336, 3339, 3340, 3341, 3342, 3343, 3344, 3345, 3346, 3348, 3349, 3350,
     3351, 3352, 3353, 3354, 3355, 8000, 8001, 8002, 8004, 8006, 8070, 8071, 8080, 8443, 8444, 9080,
-    9081, 9091, 9125, 9443, 10050, 36379, 9121,
+    9081, 9091, 9125, 9443, 10050, 36379,
 ];
 
 /// A fully qualified name by RFC 1123.
@@ -78,7 +78,7 @@ impl State {
         let Some(cluster) = &self.cluster else { return false };
         let settings = &cluster.settings;
         let own = [settings.cm_port, settings.cnm_http_port, settings.cnm_https_port];
-        SYSTEM_RESERVED.contains(&port)
+        SYSTEM_RESERVED_PORTS.contains(&port)
             || own.contains(&port)
             || settings.internode_port == port
             || self.nodes.values().any(|node| {

@@ -280,6 +280,7 @@ impl State {
         self.nodes.remove(&uid);
         self.removed_nodes.insert(uid);
         self.certificates.retain(|certificate| certificate.node_uid != uid);
+        self.go_on_replacing(at)?;
         self.tell(at, "node_remove_completed", [("node_uid", uid.0.into())]);
         Ok(())
     }

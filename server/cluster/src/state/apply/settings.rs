@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::names;
 use crate::state::{
-    AlertPatch, AlertSetting, ClusterPatch, ClusterSettings, Jobs, JobsPatch, Outcome, PolicyPatch,
-    Refused, State, Time,
+    AlertPatch, AlertSetting, ClusterPatch, ClusterSettings, Cron, Jobs, JobsPatch, Outcome,
+    PolicyPatch, Refused, State, Time,
 };
 
 impl State {
@@ -65,6 +65,15 @@ impl State {
         let merged = self.jobs.merged(patch)?;
         if merged == self.jobs {
             return Ok(Outcome::Unchanged);
+        }
+        let runs_here = Jobs {
+            cert_rotation_job_settings: merged.cert_rotation_job_settings.clone(),
+            node_checks_job_settings: merged.node_checks_job_settings.clone(),
+            ..self.jobs.clone()
+        };
+        if runs_here != merged {
+            let description = "only certificate rotation and node checks run by the clock here";
+            return Err(Refused::invalid("not_supported", description));
         }
         let validity =
             self.cluster.as_ref().map_or(45, |it| it.settings.internal_cert_validity_days);
@@ -134,8 +143,11 @@ impl Jobs {
                 return Err(Refused::bad("invalid_param", format!("there is no job {name}")));
             };
             for (field, value) in job {
-                if field == "cron_expression" && !value.as_str().is_some_and(is_cron) {
-                    let description = format!("{name}: that is no cron expression");
+                let is_cron = || value.as_str().and_then(Cron::parse).is_some();
+                if field == "cron_expression" && !is_cron() {
+                    let description = format!(
+                        "{name}: cron_expression has five fields of crontab, and comes true some day"
+                    );
                     return Err(Refused::bad("invalid_param", description));
                 }
                 merged.insert(field.clone(), value.clone());
@@ -143,13 +155,6 @@ impl Jobs {
         }
         serde_json::from_value(all).map_err(|error| Refused::schema(error.to_string()))
     }
-}
-
-fn is_cron(text: &str) -> bool {
-    let known = |c: char| c.is_ascii_alphanumeric() || "*/,-".contains(c);
-    text.len() <= 100
-        && text.split_whitespace().count() == 5
-        && text.split_whitespace().all(|field| field.chars().all(known))
 }
 
 pub(super) fn merge_alerts(

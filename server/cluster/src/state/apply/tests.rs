@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use carnelian_tls::internode::{Plane, Report};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -27,7 +28,12 @@ fn certificate() -> SharedCertificate {
 }
 
 fn authority(name: &str) -> Authority {
-    Authority { certificate: name.to_owned(), key: SealedKey(vec![1]), created: AT }
+    Authority {
+        fingerprint: name.to_owned(),
+        certificate: name.to_owned(),
+        key: SealedKey(vec![1]),
+        created: AT,
+    }
 }
 
 fn new_cluster() -> CreateCluster {
@@ -193,6 +199,12 @@ fn databases_that_cannot_be_are_refused_by_their_own_codes() {
     let oss = json!({"oss_cluster": true, "proxy_policy": "single"});
     case(oss, 406, "invalid_oss_cluster_configuration");
     case(json!({"backup": true}), 406, "missing_backup_interval");
+    case(json!({"backup": true, "backup_interval": 60}), 406, "not_supported");
+    case(json!({"disabled_commands": "FLUSHALL"}), 406, "not_supported");
+    case(json!({"replica_sync": "enabled"}), 406, "not_supported");
+    let wrong = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let wrong = json!([{"client_cert": wrong}]);
+    case(json!({"authentication_ssl_client_certs": wrong}), 406, "invalid_certificate");
     let tag = json!({"key": "a", "value": ""});
     case(json!({"tags": [tag, tag]}), 406, "invalid_bdb_tags");
     case(json!({"module_list": ["search"]}), 406, "unsupported_module");
@@ -379,6 +391,7 @@ fn replicas_are_placed_on_nodes_that_take_them() {
     let mut state = with_database(3, json!({"replication": true}));
     let placement = state.databases[&DatabaseUid(1)].placement.clone();
     let set = |replicas: &[u32], epoch| Change::SetReplicas {
+        action: None,
         database: DatabaseUid(1),
         replicas: replicas.iter().map(|uid| NodeUid(*uid)).collect(),
         epoch,
@@ -467,7 +480,12 @@ fn a_node_leaves_when_nothing_is_left_on_it() {
     state.apply(remove(replica.0, "r"), AT).unwrap();
     refused(&state, remove(replica.0, "s"), 409, "action_running");
     refused(&state, finish("r"), 409, "node_not_empty");
-    let empty = Change::SetReplicas { database: DatabaseUid(1), replicas: Vec::new(), epoch: 1 };
+    let empty = Change::SetReplicas {
+        database: DatabaseUid(1),
+        replicas: Vec::new(),
+        epoch: 1,
+        action: None,
+    };
     state.apply(empty, AT).unwrap();
     state.apply(finish("r"), AT).unwrap();
     assert!(!state.is_member(replica) && state.removed_nodes.contains(&replica));
@@ -657,6 +675,12 @@ fn certificates_are_rotated_thirty_days_after_they_were_made() {
     refused(&state, jobs(cron), 400, "invalid_param");
     let wrong = json!({"backup_job_settings": {"enabled": "yes"}});
     refused(&state, jobs(wrong), 400, "invalid_schema");
+    let never = json!({"cert_rotation_job_settings": {"cron_expression": "0 0 31 2 *"}});
+    refused(&state, jobs(never), 400, "invalid_param");
+    let backup = json!({"backup_job_settings": {"enabled": true}});
+    refused(&state, jobs(backup), 406, "not_supported");
+    let sundays = json!({"node_checks_job_settings": {"cron_expression": "0 3 * * sun"}});
+    state.apply(jobs(sundays), AT).unwrap();
     state.apply(jobs(rotation(20)), AT).unwrap();
     assert!(state.jobs.cert_rotation_job_settings.enabled);
     assert_eq!(state.jobs.days_before_rotation(45), 20);
@@ -713,14 +737,84 @@ fn shared_certificates_are_replaced_all_or_none() {
     refused(&state, rotate, 403, "unsupported_rotation");
 }
 
+fn replace_authority(name: &str, id: &str) -> Change {
+    Change::ReplaceAuthority { authority: Box::new(authority(name)), action: action(id) }
+}
+
+/// A node that trusts these and shows certificates of that one.
+fn trust(node: u32, trusts: &[&str], shows: &str) -> Change {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let report = Report {
+        trusts: names(trusts),
+        can_sign: names(&["first", "second"]),
+        leaves: Plane::ALL.map(|plane| (plane, shows.to_owned())).into(),
+        old_links: 0,
+    };
+    Change::ReportTrust { node: NodeUid(node), report }
+}
+
+fn trusted(state: &State) -> Vec<&str> {
+    state.trusted_authorities().into_iter().map(|it| it.fingerprint.as_str()).collect()
+}
+
 #[test]
-fn authorities_overlap_two_at_a_time() {
-    let mut state = cluster(1);
-    refused(&state, Change::DropOldAuthority, 409, "no_rotation_running");
-    state.apply(Change::AddAuthority(authority("second")), AT).unwrap();
-    refused(&state, Change::AddAuthority(authority("third")), 409, "rotation_running");
-    state.apply(Change::DropOldAuthority, AT).unwrap();
+fn another_authority_takes_over_as_nodes_report_and_who_leaves_holds_nobody_up() {
+    let mut state = cluster(3);
+    refused(&state, Change::KeepAuthority, 409, "no_rotation_running");
+    refused(&state, replace_authority("first", "r"), 409, "authority_exists");
+    state.apply(report(3, NodeStatus::Down), AT).unwrap();
+    refused(&state, replace_authority("second", "r"), 400, "not_all_nodes_updated");
+    state.apply(report(3, NodeStatus::Active), AT).unwrap();
+    state.apply(replace_authority("second", "r"), AT).unwrap();
+    refused(&state, replace_authority("third", "s"), 409, "action_running");
+    // Certificates are rotated as ever.
+    let rotate = Change::RotateCertificates { name: None, action: action("leaves") };
+    state.apply(rotate, AT).unwrap();
+
+    let both = ["first", "second"];
+    let signer = |state: &State| state.signing_authority().unwrap().fingerprint.clone();
+    let step = |state: &State| state.actions[&action("r")].step.clone();
+    for node in 1..=3 {
+        assert_eq!((trusted(&state), &*signer(&state)), (both.to_vec(), "first"));
+        state.apply(trust(node, &both, "first"), AT).unwrap();
+    }
+    assert_eq!((&*signer(&state), &*step(&state)), ("second", "new_signs"));
+    refused(&state, Change::KeepAuthority, 409, "rotation_too_far");
+    state.apply(trust(1, &both, "second"), AT).unwrap();
+    state.apply(trust(2, &both, "second"), AT).unwrap();
+    // The third is away. What it shows is trusted for as long as it is a member.
+    state.apply(report(3, NodeStatus::Down), AT).unwrap();
+    assert_eq!((trusted(&state), &*step(&state)), (both.to_vec(), "new_signs"));
+    state.apply(Change::RemoveNode { node: NodeUid(3), action: action("x") }, AT).unwrap();
+    state.apply(Change::FinishAction { action: action("x"), error: None }, AT).unwrap();
+    assert_eq!((trusted(&state), &*step(&state)), (vec!["second"], "leaves_renewed"));
+    // Who joins in between reports too.
+    state.apply(add_node("10.0.0.4"), AT).unwrap();
+    state.apply(trust(1, &["second"], "second"), AT).unwrap();
+    state.apply(trust(2, &["second"], "second"), AT).unwrap();
+    assert_eq!(state.authorities.len(), 2);
+    state.apply(trust(4, &["second"], "second"), AT).unwrap();
     assert_eq!(state.authorities, [authority("second")]);
+    assert!(state.replacement.is_none());
+    assert_eq!(state.actions[&action("r")].status, ActionStatus::Completed);
+    assert_eq!(state.apply(trust(1, &both, "first"), AT), Ok(Outcome::Unchanged));
+}
+
+#[test]
+fn another_authority_can_be_given_up_until_it_signs() {
+    let mut state = cluster(2);
+    state.apply(replace_authority("second", "r"), AT).unwrap();
+    state.apply(trust(1, &["first", "second"], "first"), AT).unwrap();
+    state.apply(Change::KeepAuthority, AT).unwrap();
+    assert_eq!(state.apply(Change::KeepAuthority, AT), Ok(Outcome::Unchanged));
+    assert_eq!(state.actions[&action("r")].status, ActionStatus::Failed);
+    assert_eq!(trusted(&state), ["first"]);
+    refused(&state, replace_authority("third", "s"), 409, "action_running");
+    for node in [1, 2] {
+        state.apply(trust(node, &["first"], "first"), AT).unwrap();
+    }
+    assert_eq!(state.authorities, [authority("first")]);
+    state.apply(replace_authority("third", "s"), AT).unwrap();
 }
 
 #[test]
@@ -803,6 +897,11 @@ fn any_change() -> impl Strategy<Value = Change> {
     let database = || (0..4_u32).prop_map(DatabaseUid);
     let id = || (0..40_u32).prop_map(|number| ActionId(format!("a{number}")));
     let name = || prop::sample::select(vec!["a", "b", "c", "", "no good"]);
+    let subset = || {
+        let names = vec!["first", "a", "b"];
+        prop::sample::subsequence(names, 0..=3)
+            .prop_map(|names| names.into_iter().map(str::to_owned).collect())
+    };
     let wire = || {
         (
             name(),
@@ -846,7 +945,12 @@ fn any_change() -> impl Strategy<Value = Change> {
         4 => (database(), node(), 0..6_u64, prop::option::of(id()))
             .prop_map(|(database, node, epoch, action)| Change::Promote { database, node, epoch, action }),
         4 => (database(), prop::collection::vec(node(), 0..3), 0..6_u64)
-            .prop_map(|(database, replicas, epoch)| Change::SetReplicas { database, replicas, epoch }),
+            .prop_map(|(database, replicas, epoch)| Change::SetReplicas {
+                database,
+                replicas,
+                epoch,
+                action: None,
+            }),
         9 => (id(), node(), prop::option::weighted(0.2, Just("no".to_owned())))
             .prop_map(|(action, node, error)| Change::ConfirmAction { action, node, error }),
         3 => (id(), prop::option::of(Just("no".to_owned())))
@@ -857,7 +961,15 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => id().prop_map(|action| Change::RotateCertificates { name: None, action }),
         1 => (database(), any::<bool>())
             .prop_map(|(database, stopped)| Change::SetTraffic { database, stopped }),
-        1 => Just(Change::DropOldAuthority),
+        1 => (id(), name()).prop_map(|(action, name)| Change::ReplaceAuthority {
+            authority: Box::new(authority(name)),
+            action,
+        }),
+        1 => Just(Change::KeepAuthority),
+        6 => (node(), subset(), subset(), name()).prop_map(|(node, trusts, can_sign, shows)| {
+            let leaves = Plane::ALL.map(|plane| (plane, shows.to_owned())).into();
+            Change::ReportTrust { node, report: Report { trusts, can_sign, leaves, old_links: 0 } }
+        }),
         1 => Just(Change::Tidy),
     ]
 }
@@ -881,7 +993,8 @@ fn check(state: &State) {
     }
     assert!(state.nodes.len() <= NODES_MAX && !state.nodes.is_empty());
     assert!(state.removed_nodes.iter().all(|node| !state.is_member(*node)));
-    assert!(!state.authorities.is_empty());
+    assert!(!state.trusted_authorities().is_empty() && state.signing_authority().is_some());
+    assert_eq!(state.authorities.len(), if state.replacement.is_some() { 2 } else { 1 });
 }
 
 proptest! {

@@ -264,7 +264,7 @@ impl State {
         if self.redis_acls.values().any(|one| one.name == name) {
             return Err(Refused::conflict("name_already_exists", "there is one of this name"));
         }
-        check_rules(&acl)?;
+        RedisAcl::check(&acl)?;
         let uid = AclUid(self.next.acl);
         self.next.acl += 1;
         self.redis_acls.insert(uid, RedisAcl { uid, name, acl });
@@ -286,7 +286,7 @@ impl State {
             }
         }
         if let Some(rules) = &rules {
-            check_rules(rules)?;
+            RedisAcl::check(rules)?;
         }
         let acl = RedisAcl {
             uid,
@@ -327,26 +327,6 @@ fn check_own(uid: AclUid) -> Result<(), Refused> {
         true => Err(Refused::conflict("built_in_acl", "the cluster's own rules stay as they are")),
         false => Ok(()),
     }
-}
-
-/// Whether every word can be a rule; the server knows commands and checks the rest.
-fn check_rules(rules: &str) -> Result<(), Refused> {
-    let word = |word: &str| word.starts_with(['+', '-', '~', '&', '%', '(', '>', '<', '#', '!']);
-    let named =
-        ["allkeys", "allchannels", "allcommands", "resetkeys", "resetchannels", "nocommands"];
-    let good =
-        |one: &str| (word(one) && !one.starts_with(['>', '<', '#', '!'])) || named.contains(&one);
-    let mut depth = 0_i32;
-    let balanced = rules.chars().all(|c| {
-        depth += i32::from(c == '(') - i32::from(c == ')');
-        (0..=1).contains(&depth)
-    }) && depth == 0;
-    let words = rules.split_whitespace().map(|one| one.trim_matches(['(', ')']));
-    let mut words = words.filter(|one| !one.is_empty()).peekable();
-    if rules.len() > 4096 || words.peek().is_none() || !balanced || !words.all(good) {
-        return Err(Refused::bad("invalid_param", "these are no rules of an ACL"));
-    }
-    Ok(())
 }
 
 fn unknown_user() -> Refused {

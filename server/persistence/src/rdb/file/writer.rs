@@ -12,7 +12,7 @@ use carnelian_structs::entry::EntryRef;
 use super::{MAGIC, code};
 use crate::rdb::crc64::crc64;
 use crate::rdb::writer::Sink;
-use crate::rdb::{Form, VERSION_MAX, VERSION_MIN, save, type_of};
+use crate::rdb::{Form, Pieces, VERSION_MAX, VERSION_MIN, is_long, save, type_of};
 
 /// What a record says of the last use of its key, by the policy of `maxmemory-policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,40 @@ impl Records {
     /// Appends the record of a key: expiry, use, type, key and value. It belongs behind the
     /// selection of the key's logical database.
     pub fn append(&self, entry: EntryRef<'_, Value>, out: &mut Vec<u8>) {
+        self.head(entry, out);
+        save(entry, &self.limits, &self.form, out);
+    }
+
+    /// Whether a key is better written by the three that follow than by [`Records::append`].
+    #[must_use]
+    pub fn is_long(&self, entry: EntryRef<'_, Value>) -> bool {
+        is_long(entry, &self.form)
+    }
+
+    /// Appends the beginning of the record of a key with a long value.
+    pub fn begin(&self, entry: EntryRef<'_, Value>, out: &mut Vec<u8>) -> Pieces {
+        self.head(entry, out);
+        Pieces::begin(entry, &self.form, out)
+    }
+
+    /// Appends more of it, until `goes_on` says no. Whether that was all, but for its end.
+    pub fn go_on(
+        &self,
+        pieces: &mut Pieces,
+        entry: EntryRef<'_, Value>,
+        out: &mut Vec<u8>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> bool {
+        pieces.go_on(entry, &self.limits, &self.form, out, goes_on)
+    }
+
+    /// Appends its end, for which the key is not needed any more.
+    pub fn end(&self, pieces: Pieces, out: &mut Vec<u8>) {
+        pieces.end(&self.form, out);
+    }
+
+    /// What comes before the value.
+    fn head(&self, entry: EntryRef<'_, Value>, out: &mut Vec<u8>) {
         if let Some(at) = entry.expiry() {
             out.push(code::EXPIRY_MS);
             out.extend_from_slice(&at.to_le_bytes());
@@ -69,7 +103,6 @@ impl Records {
         }
         out.push(type_of(entry, &self.form) as u8);
         Sink::new(out, &self.form).string(entry.key());
-        save(entry, &self.limits, &self.form, out);
     }
 }
 

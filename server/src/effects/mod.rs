@@ -8,17 +8,21 @@
 //! The log is RESP, as replicas and the append-only file of Redis have it: `SELECT` where the logical database
 //! changes, and `MULTI` and `EXEC` around what one unit made more than one command of.
 
+mod unit;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use carnelian_commands::{Rewrite, write_command};
-use carnelian_keyspace::Changes;
+use carnelian_commands::write_command;
 use carnelian_persistence::aof::Doorbell;
 use carnelian_replication::{Backlog, Trimmed};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::mailbox::{Mailbox, Message};
+
+pub use unit::Unit;
+use unit::{LARGE_BYTES, write_select};
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
@@ -532,181 +536,10 @@ fn bit(reactor: usize) -> u64 {
     1 << (reactor % 64)
 }
 
-/// A unit of this size keeps no memory for the next: it becomes a piece of the log as it is.
-const LARGE_BYTES: usize = 64 << 10;
-
-/// Effects of the units of work that a reactor runs, until they are in the log.
-#[derive(Default)]
-pub struct Unit {
-    bytes: Vec<u8>,
-    /// Where the open unit begins, and how many commands it has so far.
-    begin: usize,
-    commands: u32,
-    /// The logical databases of the first command and of the last.
-    databases: Option<(usize, usize)>,
-    /// Where the bytes come from: see [`EffectLog::set_foreign`].
-    source: u64,
-    /// What is selected behind bytes that come from elsewhere.
-    relayed_db: usize,
-    /// A script does not want its commands logged. What departs is logged all the same.
-    pub is_muted: bool,
-}
-
-impl Unit {
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// What the server that this one follows has sent: whole commands, as they came. They leave the
-    /// logical database `db` selected.
-    pub fn relay(&mut self, source: u64, db: usize, bytes: &[u8]) {
-        (self.source, self.relayed_db) = (source, db);
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// What has been relayed leaves another logical database selected.
-    pub fn note_selected(&mut self, db: usize) {
-        self.relayed_db = db;
-    }
-
-    /// Takes back what has been relayed and is not in the log yet.
-    pub fn take_relayed(&mut self) -> Vec<u8> {
-        self.source = 0;
-        std::mem::take(&mut self.bytes)
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(2 * LARGE_BYTES);
-        (self.begin, self.commands) = (0, 0);
-        (self.databases, self.source) = (None, 0);
-    }
-
-    /// A command as the client sent it.
-    pub fn verbatim(&mut self, db: usize, words: &[&[u8]]) {
-        if !self.is_muted {
-            self.command(db, words);
-        }
-    }
-
-    fn command(&mut self, db: usize, words: &[&[u8]]) {
-        self.select(db);
-        // With the lengths before them. A large word is copied once.
-        self.bytes.reserve(words.iter().map(|word| word.len() + 16).sum());
-        write_command(&mut self.bytes, words.len(), words.iter().copied());
-        self.commands += 1;
-    }
-
-    /// The same where its bytes may be at hand as they came: nearly always they are what would be
-    /// written, and copied at once.
-    #[inline]
-    pub fn as_sent(&mut self, db: usize, words: &[&[u8]], sent: &[u8]) {
-        if is_canonical(words, sent) {
-            self.select(db);
-            self.bytes.extend_from_slice(sent);
-            self.commands += 1;
-        } else {
-            self.verbatim(db, words);
-        }
-    }
-
-    /// Commands that do the same without chance or time.
-    pub fn rewritten(&mut self, db: usize, rewrite: &Rewrite) {
-        if rewrite.commands() != 0 && !self.is_muted {
-            self.select(db);
-            self.bytes.extend_from_slice(rewrite.as_bytes());
-            self.commands += rewrite.commands();
-        }
-    }
-
-    /// What has gone without a command: keys and fields that have expired, and keys that were evicted.
-    #[inline]
-    pub fn departures(&mut self, changes: &mut Changes, is_lazy: bool) {
-        if changes.departed.is_empty() && changes.expired_hash_fields.is_empty() {
-            return;
-        }
-        let name: &[u8] = if is_lazy { b"UNLINK" } else { b"DEL" };
-        for (db, key) in changes.departed.drain(..) {
-            self.command(db, &[name, &key]);
-        }
-        for (db, key, fields) in changes.expired_hash_fields.drain(..) {
-            let (head, fields) = ([b"HDEL".as_slice(), &key], fields.iter().map(Vec::as_slice));
-            self.select(db);
-            write_command(&mut self.bytes, 2 + fields.len(), head.into_iter().chain(fields));
-            self.commands += 1;
-        }
-    }
-
-    /// Ends a unit: what it did is done whole or not at all.
-    #[inline]
-    pub fn close(&mut self) {
-        if 1 < self.commands {
-            self.bytes.splice(self.begin..self.begin, MULTI.iter().copied());
-            self.bytes.extend_from_slice(EXEC);
-        }
-        self.close_apart();
-    }
-
-    /// Ends a unit of what was done to keys that nobody named: each by itself.
-    #[inline]
-    pub fn close_apart(&mut self) {
-        (self.begin, self.commands) = (self.bytes.len(), 0);
-    }
-
-    fn select(&mut self, db: usize) {
-        match &mut self.databases {
-            None => self.databases = Some((db, db)),
-            Some((_, last)) if *last == db => {}
-            Some((_, last)) => {
-                *last = db;
-                write_select(&mut self.bytes, db);
-            }
-        }
-    }
-}
-
-/// Whether a request in which these words were found has nothing in it that need not be there: line
-/// ends that are others, zeros before lengths, or words on a line without lengths.
-///
-/// No header is shorter than the shortest one that says the same; so if all of them are together as long
-/// as these, each is its own. Only of line ends there are others of the same length.
-#[inline]
-fn is_canonical(words: &[&[u8]], sent: &[u8]) -> bool {
-    const END: Option<&[u8]> = Some(b"\r\n");
-    if sent.first() != Some(&b'*') {
-        return false;
-    }
-    let mut at = header_bytes(words.len());
-    let mut are_ends = sent.get(at - 2..at) == END;
-    for word in words {
-        at += header_bytes(word.len());
-        are_ends &= sent.get(at - 2..at) == END;
-        at += word.len() + 2;
-        are_ends &= sent.get(at - 2..at) == END;
-    }
-    are_ends && at == sent.len()
-}
-
-/// How long `$12\r\n` is.
-#[inline]
-fn header_bytes(count: usize) -> usize {
-    3 + match count {
-        0..10 => 1,
-        10..100 => 2,
-        _ => count.ilog10() as usize + 1,
-    }
-}
-
-fn write_select(out: &mut Vec<u8>, db: usize) {
-    let mut buffer = itoa::Buffer::new();
-    let words: [&[u8]; 2] = [b"SELECT", buffer.format(db).as_bytes()];
-    write_command(out, 2, words.into_iter());
-}
-
 #[cfg(test)]
 mod tests {
+    use carnelian_commands::Rewrite;
+
     use super::*;
 
     fn text(log: &EffectLog, from: u64) -> String {
@@ -756,38 +589,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_logged_as_it_came_only_where_that_is_how_it_would_be_written() {
+    fn what_was_sent_is_logged_in_one_way() {
         let value = "v".repeat(120);
         let words: [&[u8]; 4] = [b"SET", b"k", value.as_bytes(), b""];
         let usual = format!("*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$120\r\n{value}\r\n$0\r\n\r\n");
-        let mut canonical = Vec::new();
-        write_command(&mut canonical, words.len(), words.iter().copied());
-        assert_eq!(usual.as_bytes(), canonical);
-        assert!(is_canonical(&words, &canonical));
-        let long = vec![b'x'; 100_000];
-        for length in [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 99_999, 100_000] {
-            let words: Vec<&[u8]> = vec![&long[..length]; 11];
-            let mut sent = Vec::new();
-            write_command(&mut sent, words.len(), words.iter().copied());
-            assert!(is_canonical(&words, &sent), "{length}");
-        }
-        for (from, to) in [
-            ("*4\r\n", "*4\r."),
-            ("*4\r\n", "*04\r\n"),
-            ("$3\r\n", "$3\rx"),
-            ("$3\r\n", "$+3\r\n"),
-            ("\r\nk\r\n", "\r\nk.."),
-            ("$0\r\n\r\n", "$0\r\n\r"),
-            ("$0\r\n\r\n", "$0\r\n.\n"),
-            ("$0\r\n\r\n", "$00\r\n\r\n"),
-        ] {
-            let odd = usual.replacen(from, to, 1);
-            assert_ne!(odd, usual);
-            assert!(!is_canonical(&words, odd.as_bytes()), "{odd:?}");
-        }
-        for odd in ["", "*", "SET k v", "\r\n*1\r\n"] {
-            assert!(!is_canonical(&words, odd.as_bytes()));
-        }
         let log = EffectLog::default();
         log.keep_backlog(Some(1 << 20));
         let mut unit = Unit::default();
