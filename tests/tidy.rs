@@ -20,7 +20,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("scripting", &["persistence", "resp"]),
     ("cluster", &["tls"]),
     ("admin", &["tls", "cluster"]),
-    ("ctl", &[]),
+    ("ctl", &["tls"]),
 ];
 
 /// Crates that stand on top of all others.

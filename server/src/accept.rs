@@ -17,6 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::clients::Origin;
 use crate::connection::{Accepted, Refusal, Stream, Whose};
 use crate::database::Database;
+use crate::endpoint::Incoming;
 use crate::listener::{Acceptor, Kind, Listener, reason};
 use crate::log;
 use crate::reactor::LISTENER_BIT;
@@ -144,7 +145,7 @@ impl Acceptor {
     }
 }
 
-/// Prepares a connection; none if it was turned away at once.
+/// Prepares a connection; none if it was turned away at once, or is served by another node.
 fn admit(
     worker: &Worker,
     listener: &Listener,
@@ -153,6 +154,10 @@ fn admit(
     reactor: usize,
 ) -> Option<Accepted> {
     let database = &listener.database;
+    if let Some(entrance) = &*database.endpoint.entrance() {
+        entrance.welcome(&worker.server, Incoming { stream, kind: listener.kind, peer });
+        return None;
+    }
     let settings = database.settings.load();
     let counters = worker.counters(database);
     counters.connections_received.add(1);

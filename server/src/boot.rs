@@ -292,6 +292,9 @@ impl Running {
         show_banner(&config, in_background);
         process::warn_of_small_backlog(config.tcp_backlog);
         let change = listen(&config, &database)?;
+        if has_control && control::is_first_elsewhere(&server) {
+            control::hold_first(&server, &database);
+        }
         match internode::open(&server, asked_for) {
             // They end by themselves some day, and clients are to be served all the same.
             Err(OpenError::Certificates(error)) => {

@@ -4,12 +4,14 @@ use std::io::{self, IoSlice, Read, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use carnelian_resp::Parser;
 use carnelian_tls::TlsSession;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags};
+use rustls::pki_types::CertificateDer;
 
 use crate::clients::{ClientShared, bits};
 use crate::database::Database;
@@ -38,6 +40,8 @@ pub enum Whose {
     Primary(PrimaryStream),
     /// A node of this one's cluster.
     Node(Box<PeerLink>),
+    /// A client that has come to another node, with the certificate that it has shown there.
+    Visitor(Option<Box<CertificateDer<'static>>>),
     /// The process itself, for an operator who has proved to be that.
     Operator,
 }
@@ -166,6 +170,10 @@ impl Connection {
             }
             Whose::Node(peer) => {
                 session = session.of_peer(peer);
+                transport = Transport::Plain;
+            }
+            Whose::Visitor(_) => {
+                session.tls = session.shared.tls.load(Ordering::Relaxed);
                 transport = Transport::Plain;
             }
             Whose::Operator => {

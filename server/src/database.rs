@@ -20,6 +20,7 @@ use crate::databases::{DatabaseSpec, FIRST, StageCell};
 use crate::dispatch::UNSAVED;
 use crate::effects::EffectLog;
 use crate::encryption::Encryption;
+use crate::endpoint::DatabaseEndpoint;
 use crate::eviction::Room;
 use crate::histogram::Histogram;
 use crate::internode::DatabaseChannel;
@@ -85,6 +86,8 @@ pub struct Database {
     pub replication: Replication,
     /// Its links with other nodes.
     pub internode: DatabaseChannel,
+    /// Where its clients are served, and who has come through other nodes.
+    pub endpoint: DatabaseEndpoint,
 }
 
 impl Database {
@@ -134,6 +137,7 @@ impl Database {
             active_expiry: AtomicBool::new(true),
             replication: Replication::default(),
             internode: DatabaseChannel::default(),
+            endpoint: DatabaseEndpoint::default(),
         }
     }
 

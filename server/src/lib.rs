@@ -27,6 +27,7 @@ pub mod debugger;
 pub mod dispatch;
 pub mod effects;
 pub mod encryption;
+pub mod endpoint;
 pub mod eviction;
 mod expire;
 mod features;

@@ -13,6 +13,7 @@ use crate::blocking::Waiter;
 use crate::clients::ClientIds;
 use crate::clock;
 use crate::database::Database;
+use crate::endpoint::Endpoints;
 use crate::internode::Internode;
 use crate::listener::{Change, Listener};
 use crate::mailbox::{Mailbox, Message};
@@ -40,6 +41,8 @@ pub struct Server {
     pub watch: Watch,
     /// What it has to do with other nodes of its cluster.
     pub internode: Internode,
+    /// Where clients of databases come in whose primary is elsewhere.
+    pub endpoints: Endpoints,
     pub oom_score: OomScore,
     /// `rename-command` lines, for the registry.
     pub renames: Vec<Line>,
@@ -136,6 +139,7 @@ impl Server {
             reclaimer,
             watch: Watch::begin(),
             internode: Internode::default(),
+            endpoints: Endpoints::default(),
             oom_score: OomScore::default(),
             renames,
             changing: ReentrantMutex::default(),

@@ -85,12 +85,11 @@ fn values_are_readable_between_nodes_only_while_encryption_is_off() {
         "name": "wire", "port": port, "memory_size": 0, "replication": true,
         "data_internode_encryption": false,
     });
-    let uid = nodes[0].change("POST", "/v1/bdbs", &spec)["uid"].clone();
+    let uid = nodes[0].change("POST", "/v1/bdbs", &spec)["uid"].as_u64().expect("its uid");
     let path = format!("/v1/bdbs/{uid}");
     nodes[0].eventually(&path, |database| database["status"] == "active");
-    let is_primary = |node: &&Member| node.client(port).info("role") == "master";
-    let primary = nodes.iter().find(is_primary).expect("a primary");
-    let replica = nodes.iter().find(|node| !is_primary(node)).expect("a replica");
+    let places: Vec<_> = nodes[0].shards(uid, "role").iter().map(|(node, _)| node - 1).collect();
+    let (primary, replica) = (&nodes[places[0]], &nodes[places[1]]);
     let own: Vec<u16> =
         nodes.iter().flat_map(|node| [node.internode_port, node.plain_port]).collect();
     let between = |pieces: Vec<Piece>| -> Vec<Piece> {
@@ -103,7 +102,7 @@ fn values_are_readable_between_nodes_only_while_encryption_is_off() {
         nodes[0].change("PUT", &path, &json!({"data_internode_encryption": encrypted}));
         nodes[0].eventually(&path, |database| database["status"] == "active");
         let (mut there, mut here) = (primary.client(port), replica.client(port));
-        eventually_linked(&mut here, how);
+        eventually_linked(&nodes, uid, how);
         let Some(capture) = Capture::begin() else { return };
         for round in 0..20 {
             eventually(&mut there, &format!("SET key-{value}-{round} {value}"), "+OK");

@@ -159,7 +159,7 @@ fn each_node_has_leaves_of_its_own_from_one_authority_and_all_are_replaced_under
     }
     let nodes = three();
     let port = free_port();
-    let (_, [primary, replica]) = make_database(&nodes, port);
+    let (uid, [primary, replica]) = make_database(&nodes, port);
     let leaves = || {
         let all = nodes[0].eventually("/v1/cluster/certificates/status", |all| {
             let internal = all.to_string().matches("internode_encryption\"").count();
@@ -186,7 +186,7 @@ fn each_node_has_leaves_of_its_own_from_one_authority_and_all_are_replaced_under
 
     let (mut there, mut here) = (nodes[primary].client(port), nodes[replica].client(port));
     eventually(&mut there, "SET count 0", "+OK");
-    eventually_linked(&mut here, "link=tls");
+    eventually_linked(&nodes, uid, "link=tls");
     let full = there.info("sync_full");
     let is_over = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {

@@ -25,6 +25,7 @@ mod database_fields;
 mod debug;
 mod dump;
 mod eviction;
+mod forwarding;
 mod frozen_time;
 mod geo;
 mod hashes;

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::certificates::Identity;
 use crate::client::Client;
 use crate::server::{Ready, Server, free_port};
-use crate::transport::Transport;
+use crate::transport::{TlsOptions, Transport};
 
 pub const USER: &str = "boss@cluster.test";
 pub const PASSWORD: &str = "kR7!kpqz-w";
@@ -153,12 +154,42 @@ impl Member {
     /// A client of a database here, as soon as there is one.
     #[track_caller]
     pub fn client(&self, port: u16) -> Client {
+        Client::over(Transport::Tcp(self.socket(port)))
+    }
+
+    /// The same over TLS; the error where that is refused.
+    #[track_caller]
+    pub fn tls_client(&self, port: u16, identity: Option<&Identity>) -> anyhow::Result<Client> {
+        let mut options = TlsOptions::trusting(self.server.folder().join("client-ca.pem"))
+            .server_name("localhost");
+        if let Some(Identity { certificate, key }) = identity {
+            options = options.identity(certificate, key);
+        }
+        Ok(Client::over(Transport::tls_over(self.socket(port), &options)?))
+    }
+
+    /// What the shards of a database say in a field of INFO, the primary first: where they are, and what.
+    #[track_caller]
+    pub fn shards(&self, database: u64, field: &str) -> Vec<(usize, String)> {
+        let shards = self.get(&format!("/v1/bdbs/{database}/shards?extra_info_keys={field}"));
+        let mut shards: Vec<_> = shards.as_array().cloned().unwrap_or_default();
+        shards.sort_by_key(|shard| shard["role"] != "master");
+        let said = |shard: &Value| {
+            let node = shard["node_uid"].as_str().and_then(|node| node.parse().ok());
+            let text = shard["redis_info"][field].as_str().unwrap_or_default();
+            (node.expect("a node's number"), text.to_owned())
+        };
+        shards.iter().map(said).collect()
+    }
+
+    #[track_caller]
+    fn socket(&self, port: u16) -> TcpStream {
         let ends = Instant::now() + PATIENCE;
         loop {
             match TcpStream::connect((self.address.as_str(), port)) {
                 Ok(stream) => {
                     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-                    return Client::over(Transport::Tcp(stream));
+                    return stream;
                 }
                 Err(error) => assert!(Instant::now() < ends, "{}:{port}: {error}", self.address),
             }

@@ -91,8 +91,12 @@ impl Transport {
 
     /// A TLS stream whose handshake is done.
     pub fn tls(port: u16, options: &TlsOptions) -> Result<Self> {
+        Self::tls_over(socket(port)?, options)
+    }
+
+    /// The same over a connection that is there.
+    pub fn tls_over(mut socket: TcpStream, options: &TlsOptions) -> Result<Self> {
         let mut connection = options.connection()?;
-        let mut socket = socket(port)?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket).context("TLS handshake")?;
         }

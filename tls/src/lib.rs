@@ -4,7 +4,7 @@
 //! threads, no async.
 //!
 //! The certificates that a cluster has by name, its own and its customer's, are in [`certificates`];
-//! [`AdminAcceptor`] serves HTTPS with them.
+//! [`AdminAcceptor`] serves HTTPS with them, and [`https`] is the other end of that.
 //!
 //! TLS between nodes is in [`internode`]: its own CA, mutual authentication, and links on tokio.
 //!
@@ -21,6 +21,7 @@ mod der;
 mod describe;
 mod detect;
 mod error;
+pub mod https;
 pub mod internode;
 mod issue;
 mod outgoing;

@@ -2,6 +2,7 @@
 //! `tls-auth-clients-user` which user it is.
 
 use carnelian_tls::TlsSession;
+use rustls::pki_types::CertificateDer;
 
 use super::check::Reason;
 use super::log::Origin;
@@ -20,9 +21,15 @@ pub fn admits(session: &Session, tls: &TlsSession) -> bool {
 /// Makes a connection whose handshake has just finished the user that its certificate names. The
 /// certificate has been verified; one that names nobody leaves the connection as it was.
 pub fn log_in(worker: &Worker, session: &mut Session, tls: &TlsSession) {
+    if let Some([certificate, ..]) = tls.peer_certificates() {
+        log_in_by(worker, session, certificate);
+    }
+}
+
+/// The same for one that another node of the cluster has verified.
+pub fn log_in_by(worker: &Worker, session: &mut Session, certificate: &CertificateDer<'_>) {
     session.refresh_settings();
     let field = session.settings.certificate_user;
-    let Some([certificate, ..]) = tls.peer_certificates() else { return };
     if field == CertificateUser::Off {
         return;
     }

@@ -25,7 +25,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 pub use catalog::Catalog;
-pub use certificate::{admits as admits_certificate, log_in as log_in_by_certificate};
+pub use certificate::{
+    admits as admits_certificate, log_in as log_in_by_certificate, log_in_by as log_in_by_verified,
+};
 pub use check::{Denied, Reason, check, check_sort, may_hear, may_read_every_key, may_use_key};
 pub use file::Users;
 pub use log::{Log, Origin, Record, Refusal};

@@ -108,9 +108,13 @@ impl Live for NodeLive {
     }
 
     fn serves(&self, database: u32) -> bool {
-        self.member.server.database(database).is_ok_and(|database| {
-            database.stage.get() == Stage::Here && !database.listeners.lock().kinds().is_empty()
-        })
+        let server = &self.member.server;
+        let here = server.database(database).ok();
+        let listens = here.as_ref().is_some_and(|it| !it.listeners.lock().kinds().is_empty());
+        match server.endpoints.entrance(database) {
+            Some(entrance) => entrance.route().is_some() && (listens || entrance.is_open()),
+            None => listens && here.is_some_and(|here| here.stage.get() == Stage::Here),
+        }
     }
 
     fn seal(&self, key_pem: &str) -> Result<SealedKey, Refused> {

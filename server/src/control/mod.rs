@@ -5,6 +5,7 @@
 //! - [`join`] makes it a member of the cluster of others.
 //! - [`reconcile`] compares the databases there are with those of the state, and tells when they agree.
 //! - [`duties`] tells how far each database is, and keeps a primary that is cut off from taking writes.
+//! - [`forward`] leads clients to the nodes where databases are served.
 //! - [`leaves`] looks after the certificates between nodes, [`trust`] after whose are believed; [`shared`] after
 //!   those that all nodes show.
 //! - [`live`] is what the REST interface sees of the process.
@@ -14,6 +15,7 @@
 
 mod command;
 mod duties;
+mod forward;
 mod found;
 mod host;
 mod https;
@@ -46,6 +48,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::endpoint;
 use crate::listener::{Acceptor as Socket, Endpoints, Listeners};
 use crate::log;
 use crate::server::Server;
@@ -63,8 +66,11 @@ pub const DIRECTIVES: [DirectiveId; 4] = [
     DirectiveId::cluster_join,
 ];
 
+pub use forward::{hold_first, is_first_elsewhere};
+
 /// The control plane on this node, while the server runs.
 pub struct ControlPlane {
+    server: Arc<Server>,
     runtime: Option<Runtime>,
     local_socket: PathBuf,
     /// Keeps the port.
@@ -125,7 +131,8 @@ pub fn start(server: &Arc<Server>, is_port_asked_for: bool) -> Result<Option<Con
     if server.is_clustered.load(Ordering::SeqCst) {
         let _ = first_look.recv_timeout(FIRST_LOOK);
     }
-    Ok(Some(ControlPlane { runtime: Some(runtime), local_socket, _listeners: listeners }))
+    let server = Arc::clone(server);
+    Ok(Some(ControlPlane { server, runtime: Some(runtime), local_socket, _listeners: listeners }))
 }
 
 impl Drop for ControlPlane {
@@ -133,6 +140,7 @@ impl Drop for ControlPlane {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        self.server.endpoints.close_all();
         let _ = std::fs::remove_file(&self.local_socket);
     }
 }
@@ -197,6 +205,7 @@ async fn run(
     }
     tokio::spawn(duties::watch(Arc::clone(&member), looked));
     live::answer_others(&member);
+    tokio::spawn(forward::keep_links_new(Arc::clone(&member)));
     tokio::spawn(trust::follow(Arc::clone(&member)));
     tokio::spawn(leaves::watch(Arc::clone(&member)));
     tokio::spawn(shared::follow(Arc::clone(&member)));
@@ -218,6 +227,8 @@ impl Member {
             .await
             .context("The control plane's store")?;
         server.internode.register(plane::NAME, Arc::new(plane::Answers(control.clone())));
+        let passes = endpoint::PassPlane(Arc::clone(&server));
+        server.internode.register(endpoint::NAME, Arc::new(passes));
         let store = Store::open(&folder)?;
         let table = Arc::new(CertificateTable::open(&folder)?);
         shared::ensure(&table, &folder, &control.state())?;

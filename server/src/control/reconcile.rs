@@ -14,7 +14,7 @@ use carnelian_cluster::state::{
 };
 use carnelian_tls::internode::NodeUid as NodeName;
 
-use super::{Member, shared, spec};
+use super::{Member, forward, shared, spec};
 use crate::database::Database;
 use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
@@ -56,7 +56,10 @@ pub async fn follow(member: Arc<Member>) {
         let state = Arc::clone(&states.borrow_and_update());
         let is_settled = match member.control.node() {
             Some(node) => step(&member, &state, node, &mut applied).await,
-            None => true,
+            None => {
+                forward::close_others(&member, |_| false);
+                true
+            }
         };
         if is_settled {
             if states.changed().await.is_err() {
@@ -79,6 +82,7 @@ async fn step(
     let mut is_settled = true;
     for described in state.databases.values() {
         let result = put_into_effect(member, state, node, described, applied).await;
+        is_settled &= *result.as_ref().unwrap_or(&true);
         let error = result.err().map(|error| format!("{error:#}"));
         if let Some(error) = &error {
             log::warning!("Database {}: {error}", described.uid);
@@ -92,6 +96,7 @@ async fn step(
             None => error.is_none(),
         };
     }
+    forward::close_others(member, |uid| state.databases.contains_key(&uid));
     let gone: Vec<DatabaseUid> =
         applied.keys().filter(|uid| !state.databases.contains_key(uid)).copied().collect();
     for uid in gone {
@@ -119,29 +124,52 @@ async fn confirm(member: &Member, node: NodeUid, action: ActionId, error: Option
     }
 }
 
+/// False if something has to be tried again which nobody waits for.
 async fn put_into_effect(
     member: &Arc<Member>,
     state: &Arc<State>,
     node: NodeUid,
     described: &Described,
     applied: &mut BTreeMap<DatabaseUid, Applied>,
-) -> Result<()> {
+) -> Result<bool> {
     let uid = described.uid;
+    let is_going = described.status == DatabaseStatus::DeletePending;
+    if is_going || described.status == DatabaseStatus::CreationFailed {
+        forward::close(member, uid);
+    }
     if described.status == DatabaseStatus::CreationFailed {
-        return Ok(());
+        return Ok(true);
     }
-    if !described.is_on(node) || described.status == DatabaseStatus::DeletePending {
-        if applied.contains_key(&uid) {
-            drop_database(member, uid).await?;
-            applied.remove(&uid);
-        }
-        return Ok(());
-    }
-    let before = applied.get(&uid).cloned();
     let (work, wanted) = (Arc::clone(member), described.clone());
     let targets = Arc::clone(state);
-    blocking(move || apply(&work, &targets, node, &wanted, before.as_ref())).await?;
+    if !described.is_on(node) || is_going {
+        if applied.contains_key(&uid) {
+            match uid.0 == FIRST && !is_going {
+                // It goes on as nobody's replica, and nobody's primary.
+                true => blocking(move || leave_first(&work)).await?,
+                false => drop_database(member, uid).await?,
+            }
+            applied.remove(&uid);
+        }
+        if is_going {
+            return Ok(true);
+        }
+        let (work, wanted) = (Arc::clone(member), described.clone());
+        return blocking(move || forward::lead(&work, &targets, &wanted, None)).await;
+    }
+    let before = applied.get(&uid).cloned();
+    let is_settled =
+        blocking(move || apply(&work, &targets, node, &wanted, before.as_ref())).await?;
     applied.insert(uid, Applied::of(state, described));
+    Ok(is_settled)
+}
+
+fn leave_first(member: &Member) -> Result<()> {
+    let database = member.server.database(FIRST)?;
+    let following = database.replication.following.load_full();
+    if following.is_some_and(|following| following.target.is_some()) {
+        internode::follow_nobody(&database);
+    }
     Ok(())
 }
 
@@ -152,20 +180,37 @@ fn apply(
     node: NodeUid,
     described: &Described,
     before: Option<&Applied>,
-) -> Result<()> {
+) -> Result<bool> {
     let server = &member.server;
     let uid = described.uid.0;
     let settings = &described.settings;
     let users = state.users_of(described);
+    let is_primary = described.placement.primary == node;
     let Ok(database) = server.database(uid) else {
-        let made = server.create_database(spec::of(described, &users, &server.config().bind))?;
-        shared::encrypt(member, state, &made)?;
+        // The port is about to be the database's own.
+        forward::vacate(member, described.uid);
+        let prepare = |database: &Arc<Database>| -> Result<()> {
+            shared::encrypt(member, state, database)?;
+            if !is_primary {
+                forward::lead(member, state, described, Some(database))?;
+            }
+            Ok(())
+        };
+        let spec = spec::of(described, &users, &server.config().bind);
+        let made = server.create_database_with(spec, prepare)?;
         take_role(member, state, node, described)?;
-        if described.placement.primary == node && described.status == DatabaseStatus::Pending {
+        if is_primary && described.status == DatabaseStatus::Pending {
             wait_for_lease(&made);
         }
-        return Ok(());
+        return Ok(true);
     };
+    let mut is_settled = true;
+    if !is_primary {
+        is_settled = forward::lead(member, state, described, Some(&database))?;
+    } else if database.endpoint.is_primary() {
+        // Before anybody is disconnected: who comes after that has come after that.
+        forward::tell_primacy(described, &database);
+    }
     let is_as_before = before.is_some_and(|before| {
         before.settings == *settings
             && before.passwords == described.passwords
@@ -197,8 +242,10 @@ fn apply(
     }
     if before.is_none_or(|before| before.placement != described.placement) {
         take_role(member, state, node, described)?;
+    } else if is_primary {
+        forward::tell_primacy(described, &database);
     }
-    Ok(())
+    Ok(is_settled)
 }
 
 /// Who is told that there is a new database may write to it.
@@ -227,6 +274,7 @@ fn take_role(
             log::notice!("Database {} is primary on this node now", described.uid);
             internode::follow_nobody(&database);
         }
+        forward::serve_here(member, described, &database);
         return Ok(());
     }
     let settings = &state.nodes.get(&primary).context("the primary's node is unknown")?.settings;
@@ -238,6 +286,13 @@ fn take_role(
     if target.as_ref() != Some(&wanted) {
         log::notice!("Database {} follows {wanted}", described.uid);
         internode::follow(server, &database, wanted);
+    }
+    if target.is_none() {
+        // They are to be served by the primary, as those who come from now on are.
+        let count = server.disconnect_clients(described.uid.0)?;
+        if count != 0 {
+            log::notice!("Database {}: {count} clients have to go elsewhere", described.uid);
+        }
     }
     Ok(())
 }
@@ -254,6 +309,8 @@ async fn drop_database(member: &Arc<Member>, uid: DatabaseUid) -> Result<()> {
     .await
 }
 
-async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.context("The work ended before it was done")?
 }

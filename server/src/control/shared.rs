@@ -151,22 +151,28 @@ fn put_into_effect(member: &Member, state: &State) -> Result<()> {
     member.table.adopt(&from_state(state, &key)?)?;
     member.acceptor.reload(&settings_of(state))?;
     let databases = member.server.databases.read().clone();
-    databases.iter().try_for_each(|database| encrypt(member, state, database))
+    databases.iter().try_for_each(|database| encrypt(member, state, database))?;
+    let followed = member.server.endpoints.encrypt(&asked(member, state));
+    followed.context("TLS of databases of other nodes")
+}
+
+/// What the cluster asks of the encryption of its databases.
+pub fn asked(member: &Member, state: &State) -> Asked {
+    let proxy = member.table.get(CertificateName::Proxy);
+    let default = ClusterSettings::default();
+    let settings = state.cluster.as_ref().map_or(&default, |cluster| &cluster.settings);
+    let is_default = settings.data_cipher_list == default.data_cipher_list;
+    Asked {
+        certificate: proxy.filter(|it| it.managed_by() == ManagedBy::Customer),
+        only_newest: settings.min_data_tls_version == TlsVersion::V13,
+        ciphers: if is_default { String::new() } else { settings.data_cipher_list.clone() },
+        ciphersuites: settings.data_cipher_suites_tls_1_3.join(":"),
+    }
 }
 
 /// Has a database speak TLS with its clients as the cluster says, and show them what has been provided for that;
 /// without it, each has certificates of this node's own making.
 pub fn encrypt(member: &Member, state: &State, database: &Database) -> Result<()> {
-    let proxy = member.table.get(CertificateName::Proxy);
-    let default = ClusterSettings::default();
-    let settings = state.cluster.as_ref().map_or(&default, |cluster| &cluster.settings);
-    let is_default = settings.data_cipher_list == default.data_cipher_list;
-    let asked = Asked {
-        certificate: proxy.filter(|it| it.managed_by() == ManagedBy::Customer),
-        only_newest: settings.min_data_tls_version == TlsVersion::V13,
-        ciphers: if is_default { String::new() } else { settings.data_cipher_list.clone() },
-        ciphersuites: settings.data_cipher_suites_tls_1_3.join(":"),
-    };
-    let followed = database.tls.follow(asked, &database.config());
+    let followed = database.tls.follow(asked(member, state), &database.config());
     followed.with_context(|| format!("TLS of database {}", database.uid))
 }

@@ -131,18 +131,28 @@ impl Server {
         self: &Arc<Self>,
         spec: DatabaseSpec,
     ) -> Result<Arc<Database>, DatabaseError> {
+        self.create_database_with(spec, |_| Ok(()))
+    }
+
+    /// The same where something is to be done before anybody can come in; the database is not listed then.
+    pub fn create_database_with<E: From<DatabaseError>>(
+        self: &Arc<Self>,
+        spec: DatabaseSpec,
+        prepare: impl FnOnce(&Arc<Database>) -> Result<(), E>,
+    ) -> Result<Arc<Database>, E> {
         spec.check()?;
         let uid = spec.uid;
         let making = self.making.lock();
         if *making == Making::Over {
-            return Err(DatabaseError::Ending);
+            return Err(DatabaseError::Ending.into());
         }
         if self.database(uid).is_ok() {
-            return Err(DatabaseError::UidTaken(uid));
+            return Err(DatabaseError::UidTaken(uid).into());
         }
         let keeps = spec.persistence != Persistence::Disabled;
         let folder = MadeFolder::at(self.folder_of(uid))?;
         let (database, change) = self.build(spec, &folder.path)?;
+        prepare(&database)?;
         self.list(|databases| databases.push(Arc::clone(&database)));
         drop(making);
 
@@ -157,20 +167,38 @@ impl Server {
         }
         match load::when_made(self, &database, open_doors) {
             Ok(load::Start::Ready) => {}
-            Ok(load::Start::Ended) => return Err(DatabaseError::Ending),
+            Ok(load::Start::Ended) => return Err(DatabaseError::Ending.into()),
             Err(error) => {
                 let reason = error.to_string();
                 self.drop_database(uid, Files::Keep)?;
-                return Err(DatabaseError::Data { uid, reason });
+                return Err(DatabaseError::Data { uid, reason }.into());
             }
         }
         let _making = self.making.lock();
         if database.stage.get() == Stage::Gone {
-            return Err(DatabaseError::Unknown(uid));
+            return Err(DatabaseError::Unknown(uid).into());
         }
         database.stage.set(Stage::Here);
         log::notice!("Database {uid} is ready to accept connections");
         Ok(database)
+    }
+
+    /// The configuration of a database, and how it speaks TLS, without the database. The folder is made where
+    /// there is something to be kept in it.
+    pub(crate) fn outline(
+        &self,
+        spec: &DatabaseSpec,
+        folder: &Path,
+    ) -> Result<(Config, Encryption), DatabaseError> {
+        let mut config = spec::template(&self.config(), &self.folder, folder.to_owned());
+        if let ClientTrust::Required(_) = spec.client_certificates {
+            MadeFolder::at(folder.to_owned())?.keep();
+        }
+        let authorities = write_authorities(spec, folder)?;
+        spec.write_into(&mut config, authorities.as_deref()).map_err(DatabaseError::Setting)?;
+        let encryption =
+            Encryption::in_folder(&config, &self.folder).map_err(DatabaseError::Tls)?;
+        Ok((config, encryption))
     }
 
     /// All that can be refused, before anybody can see the database.
@@ -179,13 +207,9 @@ impl Server {
         spec: DatabaseSpec,
         folder: &Path,
     ) -> Result<(Arc<Database>, Change), DatabaseError> {
-        let mut config = spec::template(&self.config(), &self.folder, folder.to_owned());
-        let authorities = write_authorities(&spec, folder)?;
-        spec.write_into(&mut config, authorities.as_deref()).map_err(DatabaseError::Setting)?;
+        let (config, encryption) = self.outline(&spec, folder)?;
         let acl = Acl::new(&self.registry);
         set_users(&acl, &spec, None, &config)?;
-        let encryption =
-            Encryption::in_folder(&config, &self.folder).map_err(DatabaseError::Tls)?;
         // Who comes when there are no descriptors left waits.
         let clients = self.clients_of_others(spec.uid).saturating_add(config.maxclients);
         process::raise_descriptor_limit(clients);

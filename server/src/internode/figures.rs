@@ -8,6 +8,7 @@ use carnelian_tls::internode::{Direction, Plane};
 
 use super::tickets::BadTicket;
 use crate::database::Database;
+use crate::endpoint::Totals;
 use crate::server::Server;
 
 /// Why a link that has been made is not let in.
@@ -33,13 +34,15 @@ pub enum NotLetIn {
     NoTicket,
     #[error(transparent)]
     BadTicket(#[from] BadTicket),
+    #[error("the pass it showed was never handed out, or has been used, or is another's")]
+    BadPass,
     #[error("the database {0} has too many links")]
     TooMany(u32),
     #[error("nobody here speaks '{0}'")]
     UnknownPlane(String),
 }
 
-const REASONS: [&str; 15] = [
+const REASONS: [&str; 16] = [
     "busy",
     "slow",
     "lost",
@@ -55,6 +58,7 @@ const REASONS: [&str; 15] = [
     "too_many",
     "unknown_plane",
     "not_primary",
+    "bad_pass",
 ];
 
 impl NotLetIn {
@@ -76,6 +80,7 @@ impl NotLetIn {
             Self::TooMany(_) => 12,
             Self::UnknownPlane(_) => 13,
             Self::NotPrimary(_) => 14,
+            Self::BadPass => 15,
         }
     }
 }
@@ -161,6 +166,18 @@ pub fn write(server: &Server, database: &Arc<Database>, mut field: impl FnMut(&s
             format!("node={},host={},port={},link={how}", target.node, target.host, target.port);
         field("internode_primary", &text);
     }
+    for (place, (node, (clients, tls))) in database.endpoint.hosted().into_iter().enumerate() {
+        let text = format!("node={node},clients={clients},tls={tls}");
+        field(&format!("endpoint_from{place}"), &text);
+    }
+    if let Some(entrance) = server.endpoints.entrance(database.uid) {
+        let to = entrance.route().map_or_else(|| "none".into(), |it| it.target.node.to_string());
+        field("endpoint_to", &format!("node={to},clients={}", entrance.inside()));
+    }
+    let Totals { sent_on, moved, unreached } = server.endpoints.totals();
+    field("endpoint_clients_sent_on", &sent_on);
+    field("endpoint_clients_unreached", &unreached);
+    field("endpoint_links_moved", &moved);
     field("internode_tickets", &internode.tickets.count());
     field("internode_incoming_plain", &plain.load(Relaxed));
     for (door, counts) in ["tls", "plain"].into_iter().zip(not_let_in) {
@@ -195,6 +212,7 @@ mod tests {
             BadTicket::Foreign.into(),
             NotLetIn::TooMany(1),
             NotLetIn::UnknownPlane("x".into()),
+            NotLetIn::BadPass,
         ];
         let figures = Figures::default();
         for reason in &all {

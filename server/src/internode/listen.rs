@@ -19,6 +19,7 @@ use super::figures::{Door, NotLetIn};
 use super::greeting::{self, Greeting};
 use super::{GREETING_LIMIT, GREETINGS_MAX, control};
 use crate::database::Database;
+use crate::endpoint::{self, Opening};
 use crate::log;
 use crate::server::Server;
 
@@ -90,8 +91,11 @@ async fn welcome_data(
     turn: OwnedSemaphorePermit,
 ) -> Result<(), NotLetIn> {
     let node = link.peer().identity.node;
-    let greeting = within_limit(greeting::read_line(&mut link)).await?;
-    let greeting = greeting.as_deref().and_then(Greeting::parse).ok_or(NotLetIn::Garbage)?;
+    let line = within_limit(greeting::read_line(&mut link)).await?.unwrap_or_default();
+    if let Some(opening) = Opening::parse(&line) {
+        return endpoint::arrival::arrive(server, link, opening, turn).await;
+    }
+    let greeting = Greeting::parse(&line).ok_or(NotLetIn::Garbage)?;
     if greeting.node != node {
         let (proven, claimed) = (node.get(), greeting.node.get());
         return Err(NotLetIn::NotItself { proven, claimed });
@@ -116,8 +120,12 @@ async fn welcome_plain(
     turn: OwnedSemaphorePermit,
 ) -> Result<(), NotLetIn> {
     let _ = socket.set_nodelay(true);
-    let greeting = within_limit(greeting::read_line(&mut socket)).await?;
-    let greeting = greeting.as_deref().and_then(Greeting::parse).ok_or(NotLetIn::Garbage)?;
+    let line = within_limit(greeting::read_line(&mut socket)).await?.unwrap_or_default();
+    if let Some(opening) = Opening::parse(&line) {
+        server.internode.figures.count_plain();
+        return endpoint::arrival::arrive_plain(server, socket, opening, turn).await;
+    }
+    let greeting = Greeting::parse(&line).ok_or(NotLetIn::Garbage)?;
     let ticket = greeting.ticket.ok_or(NotLetIn::NoTicket)?;
     // First of all: whatever is shown is used up.
     let (uid, node) = (greeting.database, greeting.node);

@@ -43,12 +43,15 @@ use tokio::sync::Semaphore;
 pub use attach::{NOT_A_CLIENT, PeerLink, may_run};
 pub use control::connect as connect_control;
 pub use dial::{Dialled, Socket as DialledSocket, dial};
-pub use figures::write as write_figures;
+pub use figures::{NotLetIn, write as write_figures};
+pub use greeting::{hex, unhex};
+pub use listen::within_limit;
 pub use setting::{
     DatabaseChannel, Renewed, follow, follow_nobody, heed, renew_links,
     set_data_internode_encryption,
 };
 pub use target::{NodeTarget, configured};
+pub use tickets::Ticket;
 
 use crate::listener::{Acceptor as Socket, Endpoints, ListenError, Listeners};
 use crate::log;

@@ -161,6 +161,7 @@ pub fn set_data_internode_encryption(
     figures.switches.fetch_add(1, Ordering::Relaxed);
     if on {
         server.internode.tickets.void(database.uid);
+        server.endpoints.void_passes(database.uid);
     }
     let peers = channel.list();
     let moving = peers.iter().filter(|peer| peer.own_serial.is_some() != on);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Reactor;
-use crate::connection::{Accepted, Connection, Transport};
+use crate::acl;
+use crate::connection::{Accepted, Connection, Transport, Whose};
 use crate::log;
 use crate::mailbox::Message;
 use crate::service::{After, Service};
@@ -28,9 +29,13 @@ impl Reactor {
     }
 
     /// Takes a connection in.
-    pub(super) fn welcome(&mut self, accepted: Accepted) {
+    pub(super) fn welcome(&mut self, mut accepted: Accepted) {
         let is_refused = accepted.refusal.is_some();
         let shared = Arc::clone(&accepted.shared);
+        let (is_visitor, certificate) = match &mut accepted.whose {
+            Whose::Visitor(certificate) => (true, certificate.take()),
+            _ => (false, None),
+        };
         let token = self.core.connections.insert(Box::new(Connection::new(accepted)));
         shared.place.store(token.0 as u64, Ordering::Relaxed);
         let connection = self.core.connections.get_mut(token).expect("it was just put there");
@@ -38,6 +43,13 @@ impl Reactor {
             log::warning!("Could not watch a client's connection: {error}");
             self.close(token);
             return;
+        }
+        if is_visitor {
+            let database = &connection.session.database;
+            self.service.worker.counters(database).connections_received.add(1);
+        }
+        if let Some(certificate) = certificate {
+            acl::log_in_by_verified(&self.service.worker, &mut connection.session, &certificate);
         }
         if is_refused {
             let deadline_ms = self.service.worker.clock.monotonic_ms() + REFUSAL_MS;

@@ -292,6 +292,11 @@ impl Link {
         self.suite
     }
 
+    /// For options of its socket.
+    pub fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self.stream.get_ref().0)
+    }
+
     /// What its owner is to do. Changes from [`Signal::Keep`] to [`Signal::Remake`], and from
     /// either to [`Signal::Dropped`].
     pub fn signal(&self) -> watch::Receiver<Signal> {

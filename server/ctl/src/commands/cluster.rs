@@ -159,7 +159,7 @@ impl Bootstrap {
             if answer.status == 401 {
                 return Ok(());
             }
-            let document: Value = serde_json::from_slice(&answer.bytes)?;
+            let document: Value = serde_json::from_slice(&answer.body)?;
             let status = &document["bootstrap_status"];
             match status["state"].as_str() {
                 Some("completed") => return Ok(()),
@@ -336,7 +336,7 @@ fn debug_info(client: &Client, mut words: Words) -> anyhow::Result<()> {
         bail!("status {}", answer.status);
     }
     let file = format!("{folder}/debuginfo.tar.gz");
-    fs::write(&file, answer.bytes).with_context(|| file.clone())?;
+    fs::write(&file, answer.body).with_context(|| file.clone())?;
     println!("Preparing the debug info files package");
     println!("Downloading complete. File {file} is saved.");
     Ok(())

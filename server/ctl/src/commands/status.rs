@@ -99,7 +99,7 @@ pub fn run(client: &Client, words: Words) -> anyhow::Result<()> {
     }
     let shards = client.get("/v1/shards?extra_info_keys=used_memory")?;
     if options.shows(Section::Endpoints) {
-        sections.push(("ENDPOINTS:", endpoints_table(&databases, &shards, &options)));
+        sections.push(("ENDPOINTS:", endpoints_table(&databases, &nodes, &shards, &options)));
     }
     if options.shows(Section::Shards) {
         sections.push(("SHARDS:", shards_table(&databases, &shards, &options)));
@@ -261,7 +261,9 @@ fn databases_table(databases: &Value, options: &Options) -> String {
     options.table(&columns, rows)
 }
 
-fn endpoints_table(databases: &Value, shards: &Value, options: &Options) -> String {
+/// Every node's port of a database is its endpoint. The primary's node comes first, under the policy; others
+/// send clients on to it.
+fn endpoints_table(databases: &Value, nodes: &Value, shards: &Value, options: &Options) -> String {
     let columns = ["DB:ID", "NAME", "ID", "NODE", "ROLE", "SSL"];
     let mut rows = Vec::new();
     for database in list(databases) {
@@ -271,17 +273,24 @@ fn endpoints_table(databases: &Value, shards: &Value, options: &Options) -> Stri
         }
         let is_primary =
             |shard: &&Value| shard["bdb_uid"] == *uid && shard["role"] == json!("master");
-        for shard in list(shards).filter(is_primary) {
-            let node = text(&shard["node_uid"]);
+        let primary = list(shards).find(is_primary).map(|shard| text(&shard["node_uid"]));
+        let is_up = |node: &&Value| node["status"] == json!("active");
+        let others = list(nodes).filter(is_up).map(|node| text(&node["uid"]));
+        let others = others.filter(|node| Some(node) != primary.as_ref());
+        for node in primary.iter().cloned().chain(others) {
             if !options.wants_node(&node) {
                 continue;
             }
+            let role = match Some(&node) == primary.as_ref() {
+                true => text(&database["proxy_policy"]),
+                false => "forwarding".to_owned(),
+            };
             rows.push(vec![
                 format!("db:{uid}"),
                 text(&database["name"]),
                 format!("endpoint:{uid}:1"),
                 format!("node:{node}"),
-                text(&database["proxy_policy"]),
+                role,
                 if database["ssl"] == json!(true) { "Yes" } else { "No" }.to_owned(),
             ]);
         }
@@ -352,8 +361,14 @@ mod tests {
         let table = databases_table(&databases, &options);
         assert!(table.lines().next().unwrap().ends_with("DATA_INTERNODE"), "{table}");
         assert!(table.contains("redis-11103.c.local:11103 enabled"), "{table}");
-        let table = endpoints_table(&databases, &shards, &options);
-        assert!(table.contains("endpoint:3:1 node:1 single Yes"), "{table}");
+        let nodes = json!([{"uid": 2, "status": "active"}, {"uid": 1, "status": "active"},
+            {"uid": 3, "status": "down"}]);
+        let table = endpoints_table(&databases, &nodes, &shards, &options);
+        let rows: Vec<Vec<&str>> =
+            table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows.len(), 2, "{table}");
+        assert_eq!(rows[0][2..], ["endpoint:3:1", "node:1", "single", "Yes"]);
+        assert_eq!(rows[1][2..], ["endpoint:3:1", "node:2", "forwarding", "Yes"]);
         let table = shards_table(&databases, &shards, &options);
         assert!(table.contains("redis:4 node:1 master 0-16383 1MB         OK"), "{table}");
         let issues = Options { issues_only: true, ..Options::default() };

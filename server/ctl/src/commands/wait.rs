@@ -31,7 +31,7 @@ pub fn finished(
         if sent.status == 404 {
             return Ok(());
         }
-        let action: Value = serde_json::from_slice(&sent.bytes)?;
+        let action: Value = serde_json::from_slice(&sent.body)?;
         seen(&action);
         match progress(&action).0 {
             "completed" => return Ok(()),
