@@ -31,8 +31,6 @@ const ARGS: [&str; 4] = ["--repl-diskless-sync-delay", "0", "--repl-diskless-loa
 enum Link {
     Plain,
     Tls,
-    /// Between nodes, over TLS with certificates on both sides.
-    Internode,
 }
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
