@@ -136,7 +136,12 @@ mod tests {
                 ..DatabaseSettings::default()
             },
             port: 12_000,
-            placement: Placement { epoch: 1, primary: NodeUid(1), replicas: Vec::new() },
+            placement: Placement {
+                epoch: 1,
+                primary: NodeUid(1),
+                replicas: Vec::new(),
+                holder: None,
+            },
             shards: vec![ShardUid(1)],
             passwords: Vec::new(),
             alert_settings: BTreeMap::new(),
