@@ -35,7 +35,7 @@ struct Database {
 fn make(nodes: &[Member], more: &Value) -> Database {
     let port = free_port();
     let mut spec = json!({"name": format!("db-{port}"), "memory_size": 200 << 20, "port": port});
-    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     let uid = nodes[0].change("POST", "/v1/bdbs", &spec)["uid"].as_u64().expect("its uid");
     let path = format!("/v1/bdbs/{uid}");
     nodes[0].eventually(&path, |database| database["status"] == "active");
@@ -60,7 +60,7 @@ impl Database {
 /// Where a client's own end is.
 fn own_address(client: &Client) -> String {
     let Transport::Tcp(socket) = client.transport() else { panic!("over TCP") };
-    socket.local_addr().unwrap().to_string()
+    socket.local_addr().expect("it is connected").to_string()
 }
 
 /// All that clients do to a database, from all nodes.
@@ -373,7 +373,7 @@ fn eventually(node: &Member, port: u16, command: &str) {
     while Instant::now() < ends {
         let mut client = node.client(port);
         let mut frame = Vec::new();
-        encode(&words(command).unwrap(), &mut frame);
+        encode(&words(command).expect("a command"), &mut frame);
         match client.try_send(&frame).map_err(Into::into).and_then(|()| client.try_read()) {
             Ok(reply) if reply.to_string() == "+OK" => return,
             Ok(reply) => last = reply.to_string(),
@@ -386,9 +386,10 @@ fn eventually(node: &Member, port: u16, command: &str) {
 
 /// In KiB.
 fn resident(node: &Member) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", node.server.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 #[test]

@@ -162,7 +162,8 @@ impl World {
     /// Where a node is: those that join at the same time get their numbers as it happens.
     fn place(&self, uid: &str) -> Option<u8> {
         let nodes = self.ask("/v1/nodes")?;
-        let node = nodes.as_array()?.iter().find(|node| node["uid"].to_string() == uid)?;
+        let uid: u64 = uid.parse().ok()?;
+        let node = nodes.as_array()?.iter().find(|node| node["uid"] == uid)?;
         let address = node["addr"].as_str()?;
         (0..COUNT).find(|place| Net::address(*place) == address)
     }
