@@ -212,6 +212,7 @@ mod tests {
             BadTicket::Foreign.into(),
             NotLetIn::TooMany(1),
             NotLetIn::UnknownPlane("x".into()),
+            NotLetIn::NotPrimary(1),
             NotLetIn::BadPass,
         ];
         let figures = Figures::default();
