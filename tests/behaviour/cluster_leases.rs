@@ -1,26 +1,51 @@
 //! What a primary may say when its lease is over, and what it may do when it was started anew.
 
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use carnelian_tests::cluster::{Member, PATIENCE};
 use carnelian_tests::server::{Signal, free_port};
-use carnelian_tests::{Client, is_carnelian};
-use serde_json::json;
+use carnelian_tests::{Client, encode, is_carnelian, words};
+use serde_json::{Value, json};
 
 use crate::cluster::{eventually, make_database, three};
 
-/// Which of these nodes takes writes.
-fn writer(nodes: &[Member], places: [usize; 2], port: u16) -> usize {
+/// Which node is the primary's.
+fn primary_of(nodes: &[Member], database: u64) -> usize {
+    nodes[0].shards(database, "role")[0].0 - 1
+}
+
+/// The same as the others than one see it.
+fn primary_of_others(nodes: &[Member], database: u64, without: usize) -> Option<usize> {
+    let other = usize::from(without == 0);
+    let path = format!("/v1/bdbs/{database}/shards");
+    let (_, shards) = nodes[other].try_ask("GET", &path, &Value::Null)?;
+    let shard = shards.as_array()?.iter().find(|shard| shard["role"] == "master")?;
+    Some(shard["node_uid"].as_str()?.parse::<usize>().ok()? - 1)
+}
+
+/// The reply to a command over a connection of its own; none where it is closed instead.
+fn ask(node: &Member, port: u16, command: &str) -> Option<String> {
+    let mut client = node.client(port);
+    let mut frame = Vec::new();
+    encode(&words(command).expect("a command"), &mut frame);
+    client.try_send(&frame).ok()?;
+    client.try_read().ok().map(|reply| reply.to_string())
+}
+
+/// Until that reply comes; all others are errors, or closed connections.
+#[track_caller]
+fn nothing_but(node: &Member, port: u16, command: &str, expected: &str) {
     let ends = Instant::now() + PATIENCE;
     loop {
-        for place in places {
-            if nodes[place].client(port).call("SET who is-it").to_string() == "+OK" {
-                return place;
-            }
+        match ask(node, port, command) {
+            Some(reply) if reply == expected => return,
+            Some(reply) => assert!(reply.starts_with('-'), "{command}: {reply}"),
+            None => {}
         }
-        assert!(Instant::now() < ends, "nobody takes writes");
-        sleep(Duration::from_millis(20));
+        assert!(Instant::now() < ends, "{command} does not come to {expected}");
+        sleep(Duration::from_millis(10));
     }
 }
 
@@ -42,13 +67,21 @@ fn wait_until_stopped(process: u32) {
     panic!("process {process} does not stop");
 }
 
-/// Whatever comes of requests that must not have been made: an error, or nothing.
-fn expect_no_success(client: &mut Client, replies: usize) {
-    for _ in 0..replies {
-        match client.try_read() {
-            Ok(reply) => assert!(reply.to_string().starts_with('-'), "{reply}"),
-            Err(_) => return,
-        }
+/// What became of a write that a primary may have no say in any longer.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    /// Whoever says so is to have it.
+    Acknowledged,
+    Refused,
+    /// The connection ended without a word.
+    Untold,
+}
+
+fn fate(client: &mut Client) -> Fate {
+    match client.try_read() {
+        Ok(reply) if reply.to_string().starts_with('-') => Fate::Refused,
+        Ok(_) => Fate::Acknowledged,
+        Err(_) => Fate::Untold,
     }
 }
 
@@ -59,44 +92,58 @@ fn a_primary_that_was_stopped_acknowledges_nothing_when_it_goes_on() {
     }
     let nodes = three();
     let port = free_port();
-    let (_, [mut primary, mut replica]) = make_database(&nodes, port);
+    let (uid, places) = make_database(&nodes, port);
     for round in 0..3 {
+        let primary = primary_of(&nodes, uid);
+        let replica = places[usize::from(places[0] == primary)];
+        nothing_but(&nodes[primary], port, "SET kept 1", "+OK");
         let mut there = nodes[primary].client(port);
-        eventually(&mut there, "SET kept 1", "+OK");
         eventually(&mut there, "WAIT 1 1000", ":1");
         // One is in the middle of its work when the process is stopped, the others come meanwhile.
         let mut busy = nodes[primary].client(port);
         let script = "redis.call('SET', KEYS[1], 1) for i = 1, 2e7 do end return 1";
-        busy.send_words(&["EVAL", script, "1", "lost-0"]);
+        busy.send_words(&["EVAL", script, "1", &format!("busy-{round}")]);
         sleep(Duration::from_millis(60));
         nodes[primary].server.signal(Signal::STOP);
         wait_until_stopped(nodes[primary].server.pid());
         let was_done = busy.read_within(Duration::from_millis(1)).is_some();
-        let mut late: Vec<Client> = (0..4)
+        let mut late: Vec<(String, Client)> = (0..4)
             .map(|number| {
                 let mut client = nodes[primary].client(port);
-                client.send_words(&["SET", &format!("lost-{number}"), "1"]);
-                client
+                let key = format!("late-{round}-{number}");
+                client.send_words(&["SET", &key, "1"]);
+                (key, client)
             })
             .collect();
-        let mut new = nodes[replica].client(port);
-        eventually(&mut new, "SET now 1", "+OK");
+        // The other node may lead clients to the one that is stopped until it is primary itself.
+        let ends = Instant::now() + PATIENCE;
+        while primary_of_others(&nodes, uid, primary) != Some(replica) {
+            assert!(Instant::now() < ends, "nobody else becomes primary");
+            sleep(Duration::from_millis(20));
+        }
+        nothing_but(&nodes[replica], port, &format!("SET now {round}"), "+OK");
         nodes[primary].server.signal(Signal::CONT);
+        let new = &nodes[replica];
         if !was_done {
-            expect_no_success(&mut busy, 1);
+            assert!(fate(&mut busy) != Fate::Acknowledged, "what is lost is acknowledged");
+            nothing_but(new, port, &format!("GET busy-{round}"), "nil");
         }
-        for client in &mut late {
-            expect_no_success(client, 1);
+        for (key, client) in &mut late {
+            // They may have been led to the new primary: then it has what it acknowledged, and nobody else does.
+            match fate(client) {
+                Fate::Acknowledged => nothing_but(new, port, &format!("GET {key}"), "1"),
+                Fate::Refused => nothing_but(new, port, &format!("GET {key}"), "nil"),
+                Fate::Untold => {}
+            }
         }
-        if !was_done {
-            new.expect("GET lost-0", "nil");
+        nothing_but(new, port, "GET kept", "1");
+        // What was primary may show what it has until it hears of the other, and then that.
+        let ends = Instant::now() + PATIENCE;
+        while ask(&nodes[primary], port, "GET now").as_deref() != Some(&*round.to_string()) {
+            assert!(Instant::now() < ends, "it does not hear of the new primary");
+            sleep(Duration::from_millis(10));
         }
-        new.expect("GET kept", "1");
-        let mut old = nodes[primary].client(port);
-        eventually(&mut old, "GET now", "1");
-        eventually(&mut old, "GET lost-1", "nil");
-        new.expect(&format!("SET round {round}"), "+OK");
-        (primary, replica) = (replica, primary);
+        nothing_but(new, port, &format!("SET round {round}"), "+OK");
     }
 }
 
@@ -107,9 +154,9 @@ fn a_primary_that_comes_back_without_data_does_not_empty_its_replica() {
     }
     let mut nodes = three();
     let port = free_port();
-    let (_, places) = make_database(&nodes, port);
+    let (uid, places) = make_database(&nodes, port);
     for round in 0..3 {
-        let primary = writer(&nodes, places, port);
+        let primary = primary_of(&nodes, uid);
         let mut there = nodes[primary].client(port);
         for key in 0..100 {
             there.expect(&format!("SET {round}-{key} {key}"), "+OK");
@@ -117,14 +164,29 @@ fn a_primary_that_comes_back_without_data_does_not_empty_its_replica() {
         eventually(&mut there, "WAIT 1 1000", ":1");
         nodes[primary].server.kill();
         nodes[primary].server.start_again().expect("it starts again");
-        let now = writer(&nodes, places, port);
-        let mut there = nodes[now].client(port);
-        for round in 0..=round {
-            for key in 0..100 {
-                there.expect(&format!("GET {round}-{key}"), &key.to_string());
+        // Wherever clients come, nobody is ever shown that there is nothing.
+        let ends = Instant::now() + PATIENCE;
+        let mut writable = BTreeSet::new();
+        while writable.len() < places.len() {
+            assert!(Instant::now() < ends, "writes are taken at {writable:?} only");
+            for place in places {
+                let reply = ask(&nodes[place], port, &format!("GET {round}-99"));
+                let reply = reply.unwrap_or_else(|| "-closed".into());
+                assert!(reply == "99" || reply.starts_with('-'), "at {place}: {reply}");
+                if ask(&nodes[place], port, "SET who is-it").as_deref() == Some("+OK") {
+                    writable.insert(place);
+                }
             }
         }
-        eventually(&mut there, "WAIT 1 1000", ":1");
+        for place in places {
+            let mut there = nodes[place].client(port);
+            for round in 0..=round {
+                for key in 0..100 {
+                    there.expect(&format!("GET {round}-{key}"), &key.to_string());
+                }
+            }
+            eventually(&mut there, "WAIT 1 1000", ":1");
+        }
     }
 }
 
@@ -143,19 +205,19 @@ fn a_primary_that_comes_back_with_all_its_data_goes_on_alone() {
         &json!({"data_persistence": "aof", "aof_policy": "appendfsync-always"}),
     );
     nodes[0].eventually(&path, |database| database["status"] == "active");
-    let primary = writer(&nodes, places, port);
+    let primary = primary_of(&nodes, uid);
+    nothing_but(&nodes[primary], port, "SET kept 1", "+OK");
     let mut there = nodes[primary].client(port);
-    there.expect("SET kept 1", "+OK");
     eventually(&mut there, "WAIT 1 1000", ":1");
     let replica = places[usize::from(places[0] == primary)];
     // Nobody else has the data any longer: the replica's node is down.
     nodes[replica].server.kill();
     nodes[primary].server.kill();
     nodes[primary].server.start_again().expect("it starts again");
-    let mut there = nodes[primary].client(port);
-    eventually(&mut there, "SET more 1", "+OK");
-    there.expect("GET kept", "1");
+    nothing_but(&nodes[primary], port, "GET kept", "1");
+    nothing_but(&nodes[primary], port, "SET more 1", "+OK");
     nodes[replica].server.start_again().expect("it starts again");
-    let mut here = nodes[replica].client(port);
-    eventually(&mut here, "GET more", "1");
+    nothing_but(&nodes[replica], port, "GET more", "1");
+    let mut there = nodes[primary].client(port);
+    eventually(&mut there, "WAIT 1 1000", ":1");
 }

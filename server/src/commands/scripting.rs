@@ -7,7 +7,7 @@ use carnelian_scripting::{Flags as ScriptFlags, Outcome, Run};
 use crate::commands::{Context, help};
 use crate::database::Database;
 use crate::debugger::{self, Debugging, Mode};
-use crate::dispatch::{FENCED, MASTERDOWN, NOREPLICAS, Nesting};
+use crate::dispatch::{FENCED, MASTERDOWN, NOREPLICAS, Nesting, UNCONFIRMED};
 use crate::registry::{ServerCommand, ServerRun};
 use crate::replication::gate;
 use crate::scripting::ScriptHost;
@@ -317,6 +317,9 @@ pub(crate) fn check_state(
                  'allow-stale' flag is not set on the script."
             }
         }));
+    }
+    if gate & gate::UNCONFIRMED != 0 && !flags.contains(ScriptFlags::ALLOW_STALE) {
+        return Err(CommandError::text(UNCONFIRMED));
     }
     if !flags.may_write() {
         return Ok(());

@@ -76,9 +76,12 @@ fn look(member: &Member, node: NodeUid, synced: &mut Synced) {
             }
             continue;
         };
+        let last = database.replication.tenure.epoch();
         judge(member, &state, node, database, described);
         if !database.loading.is_on() {
-            reports.push(report(database, described, node, synced));
+            // A link that came and went since the last look was of the placement that was known then.
+            let is_known = last == 0 || last == described.placement.epoch;
+            reports.push(report(database, described, node, is_known, synced));
         }
     }
     let tenures = databases.iter().map(|database| &database.replication.tenure.deadline);
@@ -110,6 +113,11 @@ pub fn judge(
     if is_confirmed {
         tenure.note_data();
     }
+    // With no replica there is nobody who could have more.
+    let is_alone = is_primary && placement.replicas.is_empty() && tenure.has_data();
+    if is_confirmed || is_alone {
+        replication.confirm();
+    }
     // Whoever was relieved of it has nothing more to confirm.
     database.internode.dismiss(|node| tenure.admits(node.get()));
     if matches!(writable, Writable::Until(_)) && !log.keeps_backlog() {
@@ -126,6 +134,7 @@ fn open(database: &Database) {
     tenure.deadline.open();
     tenure.set_followers(None);
     tenure.set_epoch(0);
+    database.replication.confirm();
     fence(database, false, false);
 }
 
@@ -161,6 +170,7 @@ fn report(
     database: &Database,
     described: &Described,
     node: NodeUid,
+    is_known: bool,
     synced: &mut Synced,
 ) -> ShardReport {
     let uid = described.uid;
@@ -171,8 +181,11 @@ fn report(
         Some(following) => {
             let target = following.target.as_ref();
             let is_primary = target.is_some_and(|target| target.node.get() == primary.0);
-            if is_primary && following.is_up() {
+            // WAIT may have counted on a link that was there for less than a look.
+            let was_up = following.was_up();
+            if is_primary && was_up && (is_known || following.is_up()) {
                 database.replication.tenure.note_data();
+                database.replication.confirm();
                 synced.insert(uid, epoch);
             }
             // It stays so when the link is lost, but not when a snapshot begins to replace what was there.

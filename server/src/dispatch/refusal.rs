@@ -152,6 +152,9 @@ pub fn gated(
     if needs_link && gate & gate::STALE != 0 {
         return Some(MASTERDOWN);
     }
+    if needs_link && gate & gate::UNCONFIRMED != 0 {
+        return Some(UNCONFIRMED);
+    }
     if gate & gate::LOADING_BESIDE != 0 && entry.flags.contains(Flags::NO_ASYNC_LOADING) {
         return Some(LOADING);
     }
@@ -165,6 +168,9 @@ pub const NOREPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";
 pub const READONLY: &str = "READONLY You can't write against a read only replica.";
 /// With the word that tells clients to look for the primary elsewhere.
 pub const FENCED: &str = "READONLY This node is cut off from its cluster; another may be primary.";
+/// With the word that tells clients that data cannot be had for now.
+pub const UNCONFIRMED: &str =
+    "MASTERDOWN This node was started and has yet to hear whether it is primary.";
 pub const MASTERDOWN: &str =
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 

@@ -52,10 +52,13 @@ pub mod gate {
     pub const LOADING_BESIDE: u32 = 1 << 6;
     /// It is a primary that may not be it any longer: it does not hear from the cluster.
     pub const FENCED: u32 = 1 << 7;
+    /// It was started, and has yet to be confirmed as the primary, or to get data from one: what it has may be
+    /// less than what another has, or nothing.
+    pub const UNCONFIRMED: u32 = 1 << 8;
     /// Bits for which clients may not write.
     pub const CLOSED: u32 = READ_ONLY | FENCED;
     /// Bits for which a command may be refused.
-    pub const REFUSING: u32 = CLOSED | STALE | LACKING | LOADING | LOADING_BESIDE;
+    pub const REFUSING: u32 = CLOSED | UNCONFIRMED | STALE | LACKING | LOADING | LOADING_BESIDE;
 }
 
 /// What a database knows of replication.
@@ -102,11 +105,19 @@ impl Replication {
         self.gate() & gate::REPLICA != 0
     }
 
-    /// Takes no writes and has no followers until the cluster says what it is here.
+    /// Takes no writes, shows no data and has no followers until the cluster says what it is here.
     pub fn close(&self) {
+        const BITS: u32 = gate::FENCED | gate::UNCONFIRMED;
         self.tenure.close();
-        if self.gate() & gate::FENCED == 0 {
-            self.set_gate(gate::FENCED, true);
+        if self.gate() & BITS != BITS {
+            self.set_gate(BITS, true);
+        }
+    }
+
+    /// What it has is what there is.
+    pub fn confirm(&self) {
+        if self.gate() & gate::UNCONFIRMED != 0 {
+            self.set_gate(gate::UNCONFIRMED, false);
         }
     }
 

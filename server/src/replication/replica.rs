@@ -61,6 +61,8 @@ pub struct Following {
     /// It is a node of this one's cluster, and is reached as such.
     pub target: Option<NodeTarget>,
     stage: AtomicU8,
+    /// There was a link since that was last asked.
+    was_up: AtomicBool,
     /// There is a history that a primary may go on with.
     has_past: AtomicBool,
     /// Nothing more is to come of it.
@@ -112,6 +114,7 @@ impl Following {
             port,
             target,
             stage: AtomicU8::new(Stage::Connect as u8),
+            was_up: AtomicBool::new(false),
             has_past: AtomicBool::new(has_past),
             is_stopped: AtomicBool::new(false),
             down_since_ms: AtomicU64::new(clock::wall_ms()),
@@ -131,6 +134,7 @@ impl Following {
         self.stage.store(stage as u8, Ordering::SeqCst);
         let is_up = stage == Stage::Connected;
         if is_up {
+            self.was_up.store(true, Ordering::SeqCst);
             self.down_since_ms.store(0, Ordering::SeqCst);
         } else if self.down_since_ms.load(Ordering::SeqCst) == 0 {
             self.down_since_ms.store(clock::wall_ms(), Ordering::SeqCst);
@@ -139,6 +143,11 @@ impl Following {
 
     pub fn is_up(&self) -> bool {
         self.stage() == Stage::Connected
+    }
+
+    /// Whether there is a link, or was one since this was last asked.
+    pub fn was_up(&self) -> bool {
+        self.was_up.swap(false, Ordering::SeqCst) || self.is_up()
     }
 
     /// For how many seconds there has been no link.

@@ -81,6 +81,7 @@ impl Control {
                         now < since + REUNION && !(is_down && has_data)
                     };
                     let is_late = since + LOADING < now;
+                    let reports = told_since(&reports, ledger, placement.primary, since);
                     match restarted(database, &reports, ledger, is_late, may_tell) {
                         Succession::Same => {
                             let (database, epoch) = (database.uid, placement.epoch);
@@ -169,6 +170,16 @@ impl Control {
         way.promoted = false;
         Err(Refused::conflict("replica_not_ready", "the replica does not have everything yet"))
     }
+}
+
+/// What replicas have said since a primary's process was heard of, and so after the one before it had ended: what
+/// they said earlier may be from before they were given what WAIT has confirmed.
+fn told_since(reports: &Reports, ledger: &Ledger, primary: NodeUid, since: Duration) -> Reports {
+    let is_new = |node: NodeUid| {
+        node == primary || ledger.heard_at(node).is_some_and(|at| since + 2 * BEAT < at)
+    };
+    let told = reports.iter().filter(|(node, _)| is_new(**node));
+    told.map(|(node, reports)| (*node, reports.clone())).collect()
 }
 
 /// Who goes on with a database whose primary's process is not the one that was.
