@@ -31,6 +31,10 @@ pub trait Plane: Send + Sync + 'static {
     /// The member that leads, if there is one that a quorum follows.
     fn leader(&self) -> Option<NodeUid>;
 
+    /// Whether changes can be made, as far as this node knows: a leader that most of the nodes do not answer is
+    /// still one.
+    fn has_quorum(&self) -> bool;
+
     /// What would come of a change. Nothing is changed.
     fn rehearse(&self, change: &Change) -> Result<State, Refused>;
 }
@@ -51,6 +55,10 @@ impl Plane for Control {
 
     fn leader(&self) -> Option<NodeUid> {
         Self::leader(self)
+    }
+
+    fn has_quorum(&self) -> bool {
+        Self::has_quorum(self)
     }
 
     fn rehearse(&self, change: &Change) -> Result<State, Refused> {

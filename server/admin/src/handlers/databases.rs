@@ -80,7 +80,7 @@ async fn availability(admin: Arc<Admin>, request: Request) -> Reply {
     let Some(database) = state.databases.get(&uid.into()) else {
         return Err(Refusal::not_found("db_not_found", format!("There is no database {uid}")));
     };
-    if admin.plane.leader().is_none() {
+    if !admin.plane.has_quorum() {
         return Err(Refusal::new(503, "no_quorum", "There is no quorum of the nodes"));
     }
     if is_reachable(&state, database) {
