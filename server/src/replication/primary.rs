@@ -129,6 +129,7 @@ impl Primary {
             return;
         }
         self.backlog_bytes.store(bytes, Ordering::Relaxed);
+        self.alone_since_ms.store(clock::wall_ms(), Ordering::Relaxed);
         database.log.keep_backlog(Some(bytes));
         if !database.replication.is_replica() {
             let mut history = database.replication.history.lock();
@@ -260,11 +261,15 @@ impl Primary {
 
     /// Keeps nothing any longer for replicas that have been gone for long.
     fn forget_backlog(&self, database: &Database, config: &Config, now_ms: u64) {
+        if database.replication.is_replica() {
+            // Who is promoted has everything that those need who followed the same primary.
+            self.alone_since_ms.store(now_ms, Ordering::Relaxed);
+            return;
+        }
         let since_ms = self.alone_since_ms.load(Ordering::Relaxed);
         let ttl_ms = config.repl_backlog_ttl.saturating_mul(1000);
         if ttl_ms == 0
             || now_ms.saturating_sub(since_ms) <= ttl_ms
-            || database.replication.is_replica()
             || !database.log.keeps_backlog()
         {
             return;
