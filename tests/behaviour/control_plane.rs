@@ -117,6 +117,21 @@ fn databases_come_change_and_go() {
 }
 
 #[test]
+fn a_node_that_is_alone_takes_writes_from_its_first_client_on() {
+    if !is_carnelian() {
+        return;
+    }
+    let mut member = Member::create(1);
+    let (uid, port) = make(&member, &json!({}));
+    member.client(port).expect("SET k v", "+OK");
+    for _ in 0..5 {
+        member.server.restart();
+        member.client(port).expect("SET k v", "+OK");
+    }
+    member.get(&format!("/v1/bdbs/{uid}/availability"));
+}
+
+#[test]
 fn certificates_between_nodes_are_rotated_by_either_verb() {
     if !is_carnelian() {
         return;

@@ -14,7 +14,7 @@ use carnelian_cluster::state::{
 };
 use carnelian_tls::internode::NodeUid as NodeName;
 
-use super::{Member, forward, shared, spec};
+use super::{Member, duties, forward, shared, spec};
 use crate::database::Database;
 use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
@@ -193,6 +193,9 @@ fn apply(
             shared::encrypt(member, state, database)?;
             if !is_primary {
                 forward::lead(member, state, described, Some(database))?;
+            } else if member.control.state().nodes.len() == 1 {
+                // Before anybody can come: nobody has to be asked.
+                duties::judge(member, state, node, database, described);
             }
             Ok(())
         };
