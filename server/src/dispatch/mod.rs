@@ -44,7 +44,8 @@ use crate::waiters::Key;
 
 pub use nest::{Nest, Nesting};
 pub use refusal::{
-    BUSY, BUSY_FUNCTION, FENCED, LOADING, MASTERDOWN, NOREPLICAS, READONLY, UNCONFIRMED, UNSAVED, gated,
+    BUSY, BUSY_FUNCTION, FENCED, LOADING, MASTERDOWN, NOREPLICAS, READONLY, UNCONFIRMED, UNSAVED,
+    gated,
 };
 use refusal::{Refusal, admit, refuse};
 pub use scratch::{Scratch, Vectors};
