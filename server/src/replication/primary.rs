@@ -268,9 +268,7 @@ impl Primary {
         }
         let since_ms = self.alone_since_ms.load(Ordering::Relaxed);
         let ttl_ms = config.repl_backlog_ttl.saturating_mul(1000);
-        if ttl_ms == 0
-            || now_ms.saturating_sub(since_ms) <= ttl_ms
-            || !database.log.keeps_backlog()
+        if ttl_ms == 0 || now_ms.saturating_sub(since_ms) <= ttl_ms || !database.log.keeps_backlog()
         {
             return;
         }
