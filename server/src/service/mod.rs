@@ -195,7 +195,9 @@ impl Service {
             self.received.resize(READ_BYTES, 0);
             After::Close
         });
-        connection.staged.end = self.replies.len();
+        // Where nothing was said, nothing is kept of the place: it may not exist when this is next asked for.
+        let end = self.replies.len();
+        connection.staged = if start < end { start..end } else { 0..0 };
         after
     }
 
