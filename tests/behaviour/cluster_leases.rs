@@ -49,24 +49,6 @@ fn nothing_but(node: &Member, port: u16, command: &str, expected: &str) {
     }
 }
 
-/// Until no thread of a process runs.
-fn wait_until_stopped(process: u32) {
-    let ends = Instant::now() + PATIENCE;
-    let is_stopped = |status: String| status.lines().any(|line| line.starts_with("State:\tT"));
-    while Instant::now() < ends {
-        let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("its threads");
-        let mut states = threads.map(|thread| {
-            let file = thread.expect("a thread").path().join("status");
-            is_stopped(std::fs::read_to_string(file).unwrap_or_default())
-        });
-        if states.all(|is_stopped| is_stopped) {
-            return;
-        }
-        sleep(Duration::from_millis(1));
-    }
-    panic!("process {process} does not stop");
-}
-
 /// What became of a write that a primary may have no say in any longer.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
@@ -105,7 +87,7 @@ fn a_primary_that_was_stopped_acknowledges_nothing_when_it_goes_on() {
         busy.send_words(&["EVAL", script, "1", &format!("busy-{round}")]);
         sleep(Duration::from_millis(60));
         nodes[primary].server.signal(Signal::STOP);
-        wait_until_stopped(nodes[primary].server.pid());
+        nodes[primary].server.wait_until_stopped();
         let was_done = busy.read_within(Duration::from_millis(1)).is_some();
         let mut late: Vec<(String, Client)> = (0..4)
             .map(|number| {

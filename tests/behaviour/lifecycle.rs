@@ -54,6 +54,7 @@ fn other_signals_do_not_end_it() {
     server.signal(Signal::HUP);
     server.signal(Signal::PIPE);
     server.signal(Signal::STOP);
+    server.wait_until_stopped();
     client.send(b"PING\r\n");
     assert!(client.read_within(Duration::from_millis(200)).is_none());
     server.signal(Signal::CONT);

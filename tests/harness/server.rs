@@ -189,6 +189,25 @@ impl Server {
         kill_process(self.process(), signal).expect("a running process");
     }
 
+    /// After SIGSTOP: until none of its threads runs.
+    #[track_caller]
+    pub fn wait_until_stopped(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let is_stopped = |status: String| status.lines().any(|line| line.starts_with("State:\tT"));
+        while Instant::now() < deadline {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("its threads");
+            let mut states = threads.map(|thread| {
+                let file = thread.expect("a thread").path().join("status");
+                is_stopped(fs::read_to_string(file).unwrap_or_default())
+            });
+            if states.all(|is_stopped| is_stopped) {
+                return;
+            }
+            sleep(Duration::from_millis(1));
+        }
+        panic!("the server does not stop");
+    }
+
     /// Waits for the process to end by itself.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
