@@ -207,3 +207,23 @@ fn a_lower_limit_holds_at_once_and_a_request_counts_before_it_runs() {
     control.expect("EXISTS k", ":0");
     assert_eq!(control.info("evicted_clients"), "2");
 }
+
+#[test]
+fn who_was_told_nothing_in_one_turn_is_told_much_in_another() {
+    let server = Server::start(&["--io-threads", "1"]);
+    let (mut quiet, mut loud, mut other) = (server.connect(), server.connect(), server.connect());
+    quiet.hello3();
+    quiet.call("SUBSCRIBE news");
+    quiet.send(b"CLIENT REPLY OFF\r\n");
+    let long = "y".repeat(20_000);
+    for _ in 0..20 {
+        // Both are read in one turn, the one that gets a reply first.
+        other.send(b"DEBUG SLEEP 0.02\r\n");
+        loud.send(b"ECHO something\r\n");
+        quiet.send(b"SET k v\r\n");
+        other.expect_next("+OK");
+        loud.expect_next("something");
+        other.expect(&format!("PUBLISH news {long}"), ":1");
+        quiet.expect_next(&format!(">[message news {long}]"));
+    }
+}

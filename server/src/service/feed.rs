@@ -16,10 +16,6 @@ impl Service {
         if connection.closing() {
             return Fed::All;
         }
-        if connection.staged.is_empty() {
-            // It says where, in replies that may have left.
-            connection.staged = 0..0;
-        }
         let mut pieces: Vec<Bytes> = Vec::new();
         let mut fed = Fed::More;
         while fed == Fed::More && connection.output.len() < FEED_BYTES {
