@@ -7,7 +7,8 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use carnelian_tests::forge::{DNS, Forge, PublicOnly, Shown, URI, Visitor};
+use carnelian_tests::der::{DNS, PublicOnly, URI};
+use carnelian_tests::forge::{Forge, Shown, Visitor};
 use carnelian_tests::greetings::{Names, rows};
 use carnelian_tests::is_carnelian;
 use carnelian_tests::nodes::{Node, Nodes, cluster_tool};

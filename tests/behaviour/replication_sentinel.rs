@@ -119,9 +119,11 @@ fn a_sentinel_fails_over_three_times_in_a_row_under_load() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let port = free_port();
+    // A second is how often the sentinel asks, and tries again to connect: less than three are a failover
+    // too many, now and then.
     let config = format!(
         "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor ours 127.0.0.1 {} 1\n\
-         sentinel down-after-milliseconds ours 1000\nsentinel failover-timeout ours 6000\n\
+         sentinel down-after-milliseconds ours 3000\nsentinel failover-timeout ours 6000\n\
          sentinel parallel-syncs ours 2\n",
         folder.path().display(),
         servers[0].port()

@@ -8,22 +8,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carnelian_tls::https::Anybody;
 use carnelian_tls::internode::{SealKey, Store};
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize, SanType,
-    SignatureAlgorithm,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned,
-    SupportedCipherSuite, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, StreamOwned, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
+use crate::der::names;
 use crate::nodes::Nodes;
 
 /// What a node that lets somebody in sends first.
@@ -39,10 +38,6 @@ pub struct Forge {
     pub key: KeyPair,
     pub other_key: KeyPair,
 }
-
-/// A tag of a subject alternative name.
-pub const URI: u8 = 0x86;
-pub const DNS: u8 = 0x82;
 
 impl Forge {
     /// With the key of the cluster's own authority.
@@ -110,51 +105,11 @@ impl Forge {
 
     /// With these names, of any bytes, and no others.
     pub fn named(&self, all: &[(u8, &[u8])]) -> Shown {
-        let each: Vec<u8> = all.iter().flat_map(|(tag, name)| der(*tag, name)).collect();
-        let extension = CustomExtension::from_oid_content(&[2, 5, 29, 17], der(0x30, &each));
         self.forged(|params| {
             params.subject_alt_names.clear();
-            params.custom_extensions.push(extension);
+            params.custom_extensions.push(names(all));
         })
     }
-}
-
-/// A public key of RSA to which nobody has the private one.
-pub struct PublicOnly {
-    der: Vec<u8>,
-}
-
-impl PublicOnly {
-    /// With a modulus of so many bits, a multiple of 8.
-    pub fn rsa(bits: usize) -> Self {
-        let mut modulus = vec![0xa5; bits / 8 + 1];
-        (modulus[0], modulus[1]) = (0, 0xff);
-        Self { der: der(0x30, &[der(2, &modulus), der(2, &[1, 0, 1])].concat()) }
-    }
-}
-
-impl PublicKeyData for PublicOnly {
-    fn der_bytes(&self) -> &[u8] {
-        &self.der
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_RSA_SHA256
-    }
-}
-
-/// A value of DER.
-pub fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
-    let mut whole = vec![tag];
-    match contents.len() {
-        length @ 0..=0x7f => whole.push(length as u8),
-        length => {
-            whole.push(0x82);
-            whole.extend((length as u16).to_be_bytes());
-        }
-    }
-    whole.extend(contents);
-    whole
 }
 
 /// Certificates, and the key that is signed with, which need not be theirs.
@@ -213,7 +168,7 @@ impl Visitor {
             .with_protocol_versions(&self.versions)
             .expect("versions with suites")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(BelievesAll));
+            .with_custom_certificate_verifier(Arc::new(Anybody));
         let mut config = match &self.shown {
             Some(Shown { chain, key }) => {
                 let shown = CertifiedKey::new(chain.clone(), key.clone());
@@ -223,43 +178,5 @@ impl Visitor {
         };
         config.alpn_protocols.clone_from(&self.protocols);
         config
-    }
-}
-
-#[derive(Debug)]
-struct BelievesAll;
-
-impl ServerCertVerifier for BelievesAll {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }

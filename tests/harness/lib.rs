@@ -8,6 +8,7 @@
 pub mod certificates;
 pub mod client;
 pub mod cluster;
+pub mod der;
 pub mod expect;
 pub mod forge;
 pub mod greetings;

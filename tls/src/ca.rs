@@ -2,9 +2,10 @@
 //! that signs what a server shows them.
 //!
 //! Made once, in the data folder, and never replaced behind the operator's back: clients trust this
-//! very certificate. (What follows it long before its end is in [`overlap`](crate::overlap).) Damage is an error that names the file. The server's own leaves beside it are
-//! another matter: nothing outside depends on them, so whatever is wrong with them, or missing from
-//! their names, is cured by making them anew.
+//! very certificate. (What follows it long before its end is in [`overlap`](crate::overlap).) Damage
+//! is an error that names the file. The server's own leaves beside it are another matter: nothing
+//! outside depends on them, so whatever is wrong with them, or missing from their names, is cured by
+//! making them anew.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

@@ -29,7 +29,7 @@ use crate::provider::provider;
 use crate::session::Received;
 use crate::settings::{Identity, Settings};
 use crate::store;
-use crate::trust::{Anchors, Trusted, by_anchors};
+use crate::trust::{Anchors, Trusted, all_schemes, checks_signatures};
 
 /// Starts sessions in which we are the client.
 pub struct Connector {
@@ -207,7 +207,7 @@ impl ServerCertVerifier for ServerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    by_anchors!();
+    checks_signatures!(all_schemes());
 }
 
 #[cfg(test)]

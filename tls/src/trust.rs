@@ -16,10 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{
-    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
-};
+use rustls::crypto::{self, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -135,16 +132,17 @@ pub(crate) fn verifier(
     Ok(Arc::new(ClientVerifier { web, anchors }))
 }
 
-/// What judges of clients and of servers both leave to their `anchors`.
-macro_rules! by_anchors {
-    () => {
+/// How every verifier of certificates checks that handshakes are signed with their keys: by these schemes, and with
+/// what [`verify_tls12_signature`] and [`verify_tls13_signature`] find.
+macro_rules! checks_signatures {
+    ($schemes:expr) => {
         fn verify_tls12_signature(
             &self,
             message: &[u8],
             leaf: &rustls::pki_types::CertificateDer<'_>,
             signed: &rustls::DigitallySignedStruct,
         ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-            self.anchors.verify_tls12_signature(message, leaf, signed)
+            crate::trust::verify_tls12_signature(message, leaf, signed)
         }
 
         fn verify_tls13_signature(
@@ -153,16 +151,16 @@ macro_rules! by_anchors {
             leaf: &rustls::pki_types::CertificateDer<'_>,
             signed: &rustls::DigitallySignedStruct,
         ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-            self.anchors.verify_tls13_signature(message, leaf, signed)
+            crate::trust::verify_tls13_signature(message, leaf, signed)
         }
 
         fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            self.anchors.schemes()
+            $schemes
         }
     };
 }
 
-pub(crate) use by_anchors;
+pub(crate) use checks_signatures;
 
 #[derive(Debug)]
 struct ClientVerifier {
@@ -194,7 +192,7 @@ impl ClientCertVerifier for ClientVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    by_anchors!();
+    checks_signatures!(all_schemes());
 }
 
 /// The authorities in force, and what is the same in judging clients and servers by them.
@@ -237,37 +235,40 @@ impl Anchors {
             verdict => verdict,
         }
     }
+}
 
-    pub(crate) fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        match VersionOne::parse(leaf) {
-            Some(plain) => plain.verify_tls12_signature(message, signed, self.algorithms),
-            None => verify_tls12_signature(message, leaf, signed, &self.algorithms),
+/// Whether it is signed with the certificate's key, which may be of version 1.
+pub(crate) fn verify_tls12_signature(
+    message: &[u8],
+    leaf: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &provider().signature_verification_algorithms;
+    match VersionOne::parse(leaf) {
+        Some(plain) => plain.verify_tls12_signature(message, signed, *algorithms),
+        None => crypto::verify_tls12_signature(message, leaf, signed, algorithms),
+    }
+}
+
+/// The same of TLS 1.3.
+pub(crate) fn verify_tls13_signature(
+    message: &[u8],
+    leaf: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &provider().signature_verification_algorithms;
+    match VersionOne::parse(leaf) {
+        Some(plain) => {
+            let key = SubjectPublicKeyInfoDer::from(plain.key_whole);
+            crypto::verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
         }
+        None => crypto::verify_tls13_signature(message, leaf, signed, algorithms),
     }
+}
 
-    pub(crate) fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        match VersionOne::parse(leaf) {
-            Some(plain) => {
-                let key = SubjectPublicKeyInfoDer::from(plain.key_whole);
-                verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
-            }
-            None => verify_tls13_signature(message, leaf, signed, &self.algorithms),
-        }
-    }
-
-    pub(crate) fn schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+/// All in which a signature can be checked.
+pub(crate) fn all_schemes() -> Vec<SignatureScheme> {
+    provider().signature_verification_algorithms.supported_schemes()
 }
 
 /// The parts of a version 1 certificate, as slices of it. Names and keys are the contents of their

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::Result;
 use carnelian_config::Config;
 use carnelian_keyspace::{Present, Segments};
-use carnelian_persistence::aof::{self, Input, LoadError, Loaded, Replay, Span};
+use carnelian_persistence::aof::{self, Commands, Input, LoadError, Loaded, Replay};
 use carnelian_persistence::rdb::file::Progress;
 use carnelian_scripting::Loading;
 
@@ -242,33 +242,20 @@ impl Replay for Replayer<'_> {
         Ok(loaded.summary.bytes)
     }
 
-    fn commands(
-        &mut self,
-        bytes: &[u8],
-        words: &[Span],
-        ends: &[usize],
-    ) -> Result<(), (usize, String)> {
+    fn commands(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)> {
         if self.progress.stop.load(Ordering::Relaxed) {
             return Err((0, "The server is to end: not".into()));
         }
         let mut slices = recycle(std::mem::take(&mut self.slices));
-        slices.extend(words.iter().map(|word| word.of(bytes)));
-        let result = self.run(&slices, ends);
+        slices.extend(commands.words.iter().map(|word| word.of(commands.bytes)));
+        let result = self.run(&slices, commands.ends);
         self.slices = recycle(slices);
         result
     }
 
-    fn judge(
-        &mut self,
-        bytes: &[u8],
-        words: &[Span],
-        ends: &[usize],
-    ) -> Result<(), (usize, String)> {
-        let mut first = 0;
-        for (place, &end) in ends.iter().enumerate() {
-            let words: Vec<&[u8]> = words[first..end].iter().map(|word| word.of(bytes)).collect();
+    fn judge(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)> {
+        for (place, words) in commands.iter().enumerate() {
             find(&self.worker.server, &words).map_err(|reason| (place, reason))?;
-            first = end;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use carnelian_tls::internode::{
     SigningAuthority, Trust,
 };
 
-use super::{Member, host, join, shared, spec};
+use super::{Member, blocking, host, join, shared, spec};
 use crate::clock;
 use crate::databases::FIRST;
 use crate::internode::{self, AskedFor};
@@ -90,8 +90,7 @@ pub async fn found(member: &Arc<Member>, founding: Founding) -> Result<()> {
     let address = node.addr.parse().ok();
     let work = Arc::clone(member);
     let cluster_name = name.clone();
-    let made = tokio::task::spawn_blocking(move || make(&work, &cluster_name, address, &password));
-    let made = made.await.context("The work ended before it was done")??;
+    let made = blocking(move || make(&work, &cluster_name, address, &password)).await?;
     let request = CreateCluster {
         id: made.cluster.to_string(),
         name: name.clone(),
@@ -185,9 +184,7 @@ async fn add_first_database(member: &Arc<Member>, own: NodeUid) -> Result<()> {
 /// Opens the ports for other nodes, now that there are certificates for them.
 pub async fn open_channel(member: &Arc<Member>) -> Result<()> {
     let server = Arc::clone(&member.server);
-    tokio::task::spawn_blocking(move || internode::open(&server, AskedFor::default()))
-        .await
-        .context("The work ended before it was done")??;
+    blocking(move || Ok(internode::open(&server, AskedFor::default())?)).await?;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use carnelian_tls::internode::SealKey;
 use serde_json::{Value, json};
 
 use super::https::{Failure, Remote};
-use super::{Member, found, host, live};
+use super::{Member, blocking, found, host, live};
 use crate::internode;
 use crate::log;
 
@@ -217,10 +217,4 @@ fn empty(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("The work ended before it was done")?
 }

@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, sleep};
 
-use super::{Member, found, trust};
+use super::{Member, blocking, found, trust};
 use crate::internode::{self, Channel};
 use crate::log;
 
@@ -216,12 +216,6 @@ async fn renew_links(member: &Arc<Member>) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("The work ended before it was done")?
 }
 
 /// Tells the cluster which certificates this node uses.

@@ -14,7 +14,7 @@ use carnelian_cluster::state::{
 };
 use carnelian_tls::internode::NodeUid as NodeName;
 
-use super::{Member, duties, forward, shared, spec};
+use super::{Member, blocking, duties, forward, shared, spec};
 use crate::database::Database;
 use crate::databases::{DatabaseSpec, FIRST, Files};
 use crate::internode::{self, NodeTarget};
@@ -310,10 +310,4 @@ async fn drop_database(member: &Arc<Member>, uid: DatabaseUid) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("The work ended before it was done")?
 }

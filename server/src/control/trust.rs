@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use carnelian_cluster::state::{Change, NodeUid, State};
 use carnelian_tls::internode::{Authority, LinkInfo, NodeUid as NodeName, Report};
 
-use super::Member;
+use super::{Member, blocking};
 use crate::internode::Channel;
 use crate::log;
 
@@ -40,9 +40,7 @@ pub async fn follow(member: Arc<Member>) {
 
 async fn step(member: &Arc<Member>, node: NodeUid, state: &Arc<State>) -> Result<()> {
     let (work, of) = (Arc::clone(member), Arc::clone(state));
-    tokio::task::spawn_blocking(move || believe(&work, &of))
-        .await
-        .context("The work ended before it was done")??;
+    blocking(move || believe(&work, &of)).await?;
     tell(member, node).await
 }
 

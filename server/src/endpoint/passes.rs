@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use carnelian_tls::internode::NodeUid;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 
 use super::visitor::{Ask, Visitor};
-use crate::internode::Ticket;
+use crate::internode::{Ticket, tickets};
 
 pub const LIFE: Duration = Duration::from_secs(20);
 
@@ -30,15 +29,13 @@ pub struct Passes(Mutex<HashMap<[u8; 32], Pass>>);
 impl Passes {
     /// A new one; none if the node has too many, or there are no random numbers to be had.
     pub fn hand_out(&self, ask: Ask, visitor: Visitor, now: Instant) -> Option<Ticket> {
-        let mut ticket = [0; 32];
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        provider.secure_random.fill(&mut ticket).ok()?;
+        let ticket = tickets::random()?;
         let mut passes = self.0.lock();
         passes.retain(|_, pass| now < pass.until);
         if OF_NODE_MAX <= passes.values().filter(|pass| pass.ask.node == ask.node).count() {
             return None;
         }
-        passes.insert(Sha256::digest(ticket).into(), Pass { ask, visitor, until: now + LIFE });
+        passes.insert(tickets::hash(&ticket), Pass { ask, visitor, until: now + LIFE });
         Some(ticket)
     }
 
@@ -51,8 +48,7 @@ impl Passes {
         now: Instant,
     ) -> Option<(Ask, Visitor)> {
         // Who does not have the pass knows nothing of its hash, so the time this takes tells nothing.
-        let hash: [u8; 32] = Sha256::digest(ticket).into();
-        let pass = self.0.lock().remove(&hash)?;
+        let pass = self.0.lock().remove(&tickets::hash(ticket))?;
         let is_good = pass.ask.database == database && pass.ask.node == node && now < pass.until;
         is_good.then_some((pass.ask, pass.visitor))
     }

@@ -23,7 +23,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod throttle;
-mod tickets;
+pub mod tickets;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -55,9 +55,7 @@ pub struct Tickets {
 impl Tickets {
     /// A new one; none if there are no random numbers to be had.
     pub fn hand_out(&self, database: u32, node: NodeUid, now: Instant) -> Option<Ticket> {
-        let mut ticket = [0; TICKET_BYTES];
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        provider.secure_random.fill(&mut ticket).ok()?;
+        let ticket = random()?;
         let mut handed = self.handed.lock();
         // For as long again it is known why one is refused.
         handed.retain(|one| now < one.until + LIFE);
@@ -119,7 +117,15 @@ impl Tickets {
     }
 }
 
-fn hash(ticket: &Ticket) -> [u8; 32] {
+/// Nobody can guess it. None if there are no random numbers to be had.
+pub fn random() -> Option<Ticket> {
+    let mut ticket = [0; TICKET_BYTES];
+    carnelian_tls::provider().secure_random.fill(&mut ticket).ok()?;
+    Some(ticket)
+}
+
+/// What is kept of one.
+pub fn hash(ticket: &Ticket) -> [u8; 32] {
     Sha256::digest(ticket).into()
 }
 

@@ -27,9 +27,6 @@ use run::{CLOCK_COMMANDS, Stop};
 /// What is read at once from one connection.
 const READ_BYTES: usize = 64 << 10;
 
-/// Reads of a long argument in one turn.
-const LARGE_READS: usize = 4;
-
 /// A request's beginning up to this size is copied back to the shared buffer to be completed there.
 const TAIL_BYTES_MAX: usize = 16 << 10;
 
@@ -288,19 +285,6 @@ impl Service {
     }
 
     fn receive_plain(&mut self, connection: &mut Connection) -> After {
-        let mut after = self.receive_plain_once(connection);
-        // Of a long argument there is more than one read brings: others should not have to wait for many
-        // turns until they see what it takes.
-        for _ in 1..LARGE_READS {
-            if after != After::Again || connection.flags.unparsed || !is_large(connection) {
-                break;
-            }
-            after = self.receive_plain_once(connection);
-        }
-        after
-    }
-
-    fn receive_plain_once(&mut self, connection: &mut Connection) -> After {
         if is_large(connection) {
             let Connection { input, stream, flags, wanted, .. } = connection;
             return match read(stream, flags, input.room(*wanted)) {

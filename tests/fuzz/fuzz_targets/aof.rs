@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use carnelian_keyspace::{AccessPolicy, Keyspace, Limits, Present};
-use carnelian_persistence::aof::{Folder, Input, LoadError, Loaded, Replay, Span, check, load};
+use carnelian_persistence::aof::{Commands, Folder, Input, LoadError, Loaded, Replay, check, load};
 use carnelian_persistence::rdb::file::{FileReader, Progress, Rules, Trust, load_held};
 use libfuzzer_sys::fuzz_target;
 
@@ -119,21 +119,17 @@ impl Replay for Notes {
         Ok(summary.bytes)
     }
 
-    fn commands(
-        &mut self,
-        bytes: &[u8],
-        words: &[Span],
-        ends: &[usize],
-    ) -> Result<(), (usize, String)> {
-        let mut first = 0;
-        for (place, &end) in ends.iter().enumerate() {
-            if words[first].of(bytes).starts_with(b"?") {
-                return Err((place, "no such command".into()));
-            }
-            first = end;
-        }
-        self.words.extend(words.iter().map(|word| word.of(bytes).to_vec()));
+    fn commands(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)> {
+        self.judge(commands)?;
+        self.words.extend(commands.words.iter().map(|word| word.of(commands.bytes).to_vec()));
         Ok(())
+    }
+
+    fn judge(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)> {
+        match commands.iter().position(|words| words[0].starts_with(b"?")) {
+            Some(place) => Err((place, "no such command".into())),
+            None => Ok(()),
+        }
     }
 
     fn progress(&mut self, _: u64) {}

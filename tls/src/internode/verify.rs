@@ -4,16 +4,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error as EngineError, SignatureScheme};
+use rustls::{DistinguishedName, Error as EngineError, SignatureScheme};
 
 use super::peer::Peer;
 use super::policy::{Expected, Trust};
 use super::refusal::Refusal;
-use crate::provider::provider;
+use crate::trust::checks_signatures;
 
 /// What keys of nodes sign handshakes with.
 const SCHEMES: [SignatureScheme; 6] = [
@@ -66,29 +65,7 @@ impl ServerCertVerifier for Judge {
         self.judge(leaf, others, now).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, EngineError> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls12_signature(message, leaf, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, EngineError> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
+    checks_signatures!(SCHEMES.to_vec());
 }
 
 impl ClientCertVerifier for Judge {
@@ -110,25 +87,5 @@ impl ClientCertVerifier for Judge {
         self.judge(leaf, others, now).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, EngineError> {
-        ServerCertVerifier::verify_tls12_signature(self, message, leaf, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, EngineError> {
-        ServerCertVerifier::verify_tls13_signature(self, message, leaf, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
+    checks_signatures!(SCHEMES.to_vec());
 }

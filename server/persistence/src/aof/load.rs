@@ -221,7 +221,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Mutex;
 
-    use super::super::Span;
+    use super::super::Commands;
     use super::super::reader::tests::{Notes, resp};
     use super::*;
 
@@ -326,24 +326,9 @@ mod tests {
     struct Strict(Vec<Vec<Vec<u8>>>);
 
     impl Strict {
-        fn take(
-            &mut self,
-            bytes: &[u8],
-            words: &[Span],
-            ends: &[usize],
-        ) -> Result<(), (usize, String)> {
+        fn is_known(words: &[&[u8]]) -> bool {
             const KNOWN: [&[u8]; 4] = [b"select", b"set", b"rpush", b"incr"];
-            let mut first = 0;
-            for (place, &end) in ends.iter().enumerate() {
-                let words: Vec<_> = words[first..end].iter().map(|word| word.of(bytes)).collect();
-                if words.len() < 2 || !KNOWN.iter().any(|name| name.eq_ignore_ascii_case(words[0]))
-                {
-                    return Err((place, "unknown".into()));
-                }
-                self.0.push(words.iter().map(|word| word.to_vec()).collect());
-                first = end;
-            }
-            Ok(())
+            2 <= words.len() && KNOWN.iter().any(|name| name.eq_ignore_ascii_case(words[0]))
         }
     }
 
@@ -352,22 +337,18 @@ mod tests {
             Err("none was written".into())
         }
 
-        fn commands(
-            &mut self,
-            bytes: &[u8],
-            words: &[Span],
-            ends: &[usize],
-        ) -> Result<(), (usize, String)> {
-            self.take(bytes, words, ends)
+        fn commands(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)> {
+            self.judge(commands)?;
+            let owned = |words: Vec<&[u8]>| words.iter().map(|word| word.to_vec()).collect();
+            self.0.extend(commands.iter().map(owned));
+            Ok(())
         }
 
-        fn judge(
-            &mut self,
-            bytes: &[u8],
-            words: &[Span],
-            ends: &[usize],
-        ) -> Result<(), (usize, String)> {
-            Self::default().take(bytes, words, ends)
+        fn judge(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)> {
+            match commands.iter().position(|words| !Self::is_known(&words)) {
+                Some(place) => Err((place, "unknown".into())),
+                None => Ok(()),
+            }
         }
 
         fn progress(&mut self, _: u64) {}

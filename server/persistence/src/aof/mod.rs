@@ -27,7 +27,7 @@ pub use load::{LoadError, Loaded, load};
 pub use manifest::{BaseFormat, Entry, Kind, Manifest, ManifestError};
 pub use medium::Medium;
 pub use parse::Span;
-pub use reader::{Replay, Stop};
+pub use reader::{Commands, Replay, Stop};
 pub use writer::{Events, Figures, Fsync, Lot, Rotated, Rotation, Source, Writer, WriterSettings};
 
 use std::io;

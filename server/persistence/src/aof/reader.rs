@@ -14,31 +14,37 @@ pub trait Replay {
     /// Reads the snapshot that begins here, and may read further. Where it ends.
     fn snapshot(&mut self, input: &mut Input) -> Result<u64, String>;
 
-    /// Runs commands, in order. `bytes` holds them, `words` are the places of all their words in
-    /// there, and `ends` says for each how many words there are up to its end.
-    ///
-    /// An error ends the loading, and is logged; the number is that of the command.
-    fn commands(
-        &mut self,
-        bytes: &[u8],
-        words: &[Span],
-        ends: &[usize],
-    ) -> Result<(), (usize, String)>;
+    /// Runs commands, in order. An error ends the loading, and is logged; the number is that of the command.
+    fn commands(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)>;
 
     /// Looks at commands that are not to be run, as the end of their transaction is missing: whether it could
     /// be that one of them is that end, with a damaged name. As for [`Replay::commands`] otherwise.
-    fn judge(
-        &mut self,
-        bytes: &[u8],
-        words: &[Span],
-        ends: &[usize],
-    ) -> Result<(), (usize, String)> {
-        let _ = (bytes, words, ends);
-        Ok(())
-    }
+    fn judge(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)>;
 
     /// That many bytes more were read. Called from time to time.
     fn progress(&mut self, bytes: u64);
+}
+
+/// Commands where they lie.
+#[derive(Clone, Copy)]
+pub struct Commands<'a> {
+    /// They are in here,
+    pub bytes: &'a [u8],
+    /// with all their words in these places,
+    pub words: &'a [Span],
+    /// of which there are so many up to the end of each.
+    pub ends: &'a [usize],
+}
+
+impl<'a> Commands<'a> {
+    /// The words of each.
+    pub fn iter(self) -> impl Iterator<Item = Vec<&'a [u8]>> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let words = &self.words[std::mem::replace(&mut start, end)..end];
+            words.iter().map(|word| word.of(self.bytes)).collect()
+        })
+    }
 }
 
 /// Why the reading of a file ended before its end.
@@ -125,6 +131,12 @@ struct Held {
     length: usize,
 }
 
+impl Held {
+    fn commands<'a>(&'a self, bytes: &'a [u8]) -> Commands<'a> {
+        Commands { bytes, words: &self.words, ends: &self.ends }
+    }
+}
+
 impl Reading<'_> {
     fn run(mut self, replay: &mut dyn Replay) -> Result<(), Stop> {
         loop {
@@ -157,7 +169,9 @@ impl Reading<'_> {
                     }
                     match other {
                         Found::Part(wanted) => self.read_on(from, wanted, replay)?,
-                        Found::Damage(at, reason) => return Err(self.damage(from + at, reason)),
+                        Found::Damage(at, reason) => {
+                            return Err(self.damage(from + at, reason, replay));
+                        }
                         Found::Command(_) | Found::Annotation(_) => {}
                     }
                 }
@@ -165,18 +179,19 @@ impl Reading<'_> {
         }
         replay.progress(self.input.offset() - self.reported);
         if self.in_transaction {
-            return Err(self.within_transaction(replay));
+            return Err(self.short(replay));
         }
         Ok(())
     }
 
-    /// The file ends within a transaction; but not if that just seems so, as its end is damaged.
-    fn within_transaction(&self, replay: &mut dyn Replay) -> Stop {
-        let held = &self.held;
-        match replay.judge(self.input.buffered(), &held.words, &held.ends) {
-            Ok(()) => Stop::Short { valid: self.valid, within_transaction: true },
-            Err((place, reason)) => self.refusal(place, reason),
+    /// The file ends too early; but not if that just seems so, as the end of a transaction is damaged.
+    fn short(&self, replay: &mut dyn Replay) -> Stop {
+        if self.in_transaction
+            && let Err((place, reason)) = replay.judge(self.held.commands(self.input.buffered()))
+        {
+            return self.refusal(place, reason);
         }
+        Stop::Short { valid: self.valid, within_transaction: self.in_transaction }
     }
 
     fn refusal(&self, place: usize, reason: String) -> Stop {
@@ -222,8 +237,7 @@ impl Reading<'_> {
     fn give(&mut self, replay: &mut dyn Replay) -> Result<(), Stop> {
         let held = &self.held;
         if !held.ends.is_empty() {
-            let bytes = &self.input.buffered()[..held.whole];
-            let given = replay.commands(bytes, &held.words, &held.ends);
+            let given = replay.commands(held.commands(&self.input.buffered()[..held.whole]));
             given.map_err(|(place, reason)| self.refusal(place, reason))?;
         }
         let held = &mut self.held;
@@ -258,14 +272,13 @@ impl Reading<'_> {
             let at = self.input.offset() + from as u64;
             return Err(Stop::Damage { at, reason: reason.into() });
         }
-        if self.in_transaction {
-            return Err(self.within_transaction(replay));
-        }
-        Err(Stop::Short { valid: self.valid, within_transaction: false })
+        Err(self.short(replay))
     }
 
-    fn damage(&mut self, at: usize, reason: String) -> Stop {
+    fn damage(&mut self, at: usize, reason: String, replay: &mut dyn Replay) -> Stop {
         let place = self.input.offset() + at as u64;
+        // While what it looks at is in the buffer.
+        let short = self.short(replay);
         // A power cut may leave a file long enough, but with zeros where nothing had been written.
         let mut at = at;
         loop {
@@ -278,7 +291,7 @@ impl Reading<'_> {
                 return Stop::Unreadable(error);
             }
             if self.input.buffered().is_empty() {
-                return Stop::Short { valid: self.valid, within_transaction: false };
+                return short;
             }
         }
     }
@@ -327,39 +340,20 @@ pub(super) mod tests {
             Ok(9)
         }
 
-        fn commands(
-            &mut self,
-            bytes: &[u8],
-            words: &[Span],
-            ends: &[usize],
-        ) -> Result<(), (usize, String)> {
-            let mut start = 0;
-            for (place, &end) in ends.iter().enumerate() {
-                let words = words[start..end].iter();
-                let words = words.map(|word| String::from_utf8_lossy(word.of(bytes)));
-                let command = words.collect::<Vec<_>>().join(" ");
+        fn commands(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)> {
+            for (place, words) in commands.iter().enumerate() {
+                let command = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
                 if self.refuses == Some(&command) {
                     return Err((place, "refused".into()));
                 }
                 self.commands.push(command);
-                start = end;
             }
             Ok(())
         }
 
-        fn judge(
-            &mut self,
-            bytes: &[u8],
-            words: &[Span],
-            ends: &[usize],
-        ) -> Result<(), (usize, String)> {
-            let first = |end: usize| words[..end].last().map(|word| word.of(bytes));
+        fn judge(&mut self, commands: Commands<'_>) -> Result<(), (usize, String)> {
             // In these tests a command of one word is one without a key, which does not exist.
-            let is_odd = |(place, end): (usize, &usize)| {
-                let start = if place == 0 { 0 } else { ends[place - 1] };
-                (end - start == 1 && first(*end) != Some(b"PING")).then_some(place)
-            };
-            match ends.iter().enumerate().find_map(is_odd) {
+            match commands.iter().position(|words| words.len() == 1) {
                 Some(place) => Err((place, "unknown".into())),
                 None => Ok(()),
             }
@@ -470,8 +464,10 @@ pub(super) mod tests {
         text[at] ^= 1;
         let exec = (at + 3 - resp(&["EXEC"]).len()) as u64;
         for cut in [text.len(), text.len() - 5] {
-            let stop = read_bytes(&text[..cut]).1.unwrap_err();
-            assert!(matches!(stop, Stop::Refused { at, .. } if at == exec), "{stop:?}");
+            for zeros in [0, 700] {
+                let stop = read_bytes(&[&text[..cut], &vec![0; zeros]].concat()).1.unwrap_err();
+                assert!(matches!(stop, Stop::Refused { at, .. } if at == exec), "{stop:?}");
+            }
         }
     }
 

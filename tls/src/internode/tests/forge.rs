@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -16,6 +16,11 @@ use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, SupportedProtocol
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+#[path = "../../../../tests/harness/der.rs"]
+mod der;
+
+pub(super) use der::{DNS, EMAIL, IP, PublicOnly, URI, der, names};
 
 use super::super::acceptor::WELCOME;
 use super::super::issue::leaf;
@@ -167,57 +172,6 @@ pub(super) fn authority_params(name: &str) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
-}
-
-/// A public key to which nobody has the private one.
-pub(super) struct PublicOnly {
-    der: Vec<u8>,
-}
-
-impl PublicOnly {
-    pub(super) fn rsa(bits: usize) -> Self {
-        let mut modulus = vec![0xa5; bits.div_ceil(8)];
-        modulus[0] = 0xff >> (8 * modulus.len() - bits);
-        let sign: &[u8] = if bits.is_multiple_of(8) { &[0] } else { &[] };
-        let integer = [sign, &modulus].concat();
-        let der = der(0x30, &[der(2, &integer), der(2, &[1, 0, 1])].concat());
-        Self { der }
-    }
-}
-
-impl PublicKeyData for PublicOnly {
-    fn der_bytes(&self) -> &[u8] {
-        &self.der
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &rcgen::PKCS_RSA_SHA256
-    }
-}
-
-/// A value of DER.
-pub(super) fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
-    let mut whole = vec![tag];
-    match contents.len() {
-        length @ 0..=0x7f => whole.push(length as u8),
-        length => {
-            whole.push(0x82);
-            whole.extend((length as u16).to_be_bytes());
-        }
-    }
-    whole.extend(contents);
-    whole
-}
-
-pub(super) const URI: u8 = 0x86;
-pub(super) const DNS: u8 = 0x82;
-pub(super) const EMAIL: u8 = 0x81;
-pub(super) const IP: u8 = 0x87;
-
-/// Subject alternative names of any bytes.
-pub(super) fn names(names: &[(u8, &[u8])]) -> CustomExtension {
-    let all: Vec<u8> = names.iter().flat_map(|(tag, name)| der(*tag, name)).collect();
-    CustomExtension::from_oid_content(&[2, 5, 29, 17], der(0x30, &all))
 }
 
 /// The same certificate under another signature algorithm, which makes its signature wrong too.
