@@ -28,6 +28,9 @@ use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
 use crate::transaction::{Transaction, Watched};
 
+/// In the place of a client's last command: there was none, or none of that name.
+pub const NO_COMMAND: u32 = u32::MAX;
+
 /// What commands may know and change of the client they run for.
 pub struct Session {
     pub shared: Arc<ClientShared>,
@@ -57,7 +60,7 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// Set by a command: CLIENT REPLY does not silence its reply.
     pub keeps_reply: bool,
-    /// Place of the last command in the registry; `u32::MAX` before the first.
+    /// Place of the last command in the registry, or [`NO_COMMAND`].
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
@@ -113,7 +116,7 @@ impl Session {
             class: ClientClass::Normal,
             subscriptions: None,
             keeps_reply: false,
-            last_command: u32::MAX,
+            last_command: NO_COMMAND,
             close_after_reply: false,
             is_out_of_memory: false,
             loopback,

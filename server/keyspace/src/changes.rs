@@ -105,6 +105,11 @@ impl Changes {
         self.watching && self.interest.as_ref().is_none_or(|it| it.is_awake())
     }
 
+    /// Whether one of those who want to hear watches keys, and does not only wait for them.
+    pub(crate) fn has_watches(&self) -> bool {
+        self.watching && self.interest.as_ref().is_none_or(|it| it.has_watches())
+    }
+
     /// Forgets what was collected, and keeps who listens.
     pub fn clear(&mut self) {
         (self.dirty, self.hits, self.misses) = (0, 0, 0);

@@ -246,6 +246,7 @@ fn is_held(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]]) -
 
 /// Puts a command behind MULTI.
 fn enqueue(session: &mut Session, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) {
+    session.last_command = entry.id as u32;
     session.enqueue(entry, words);
     out.extend_from_slice(b"+QUEUED\r\n");
 }
