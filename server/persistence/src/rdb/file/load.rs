@@ -34,9 +34,9 @@ pub struct Rules<'r> {
     pub limits: Limits,
     pub policy: AccessPolicy,
     pub now_ms: u64,
-    /// Whether keys whose time has come are left out. A replica keeps them: its primary says when
-    /// they go.
-    pub drops_expired: bool,
+    /// Told the logical database and the name of each key that is left out since its time has come;
+    /// none: all are kept. A replica keeps them: its primary says when they go.
+    pub on_expired: Option<&'r (dyn Fn(usize, &[u8]) + Sync)>,
     pub present: Present,
     /// How many threads make values.
     pub threads: usize,
@@ -301,7 +301,10 @@ impl<'r> Hand<'r> {
                 continue;
             };
             let now_ms = self.rules.now_ms;
-            if self.rules.drops_expired && found.expiry.is_some_and(|expiry| expiry < now_ms) {
+            if let Some(on_expired) = self.rules.on_expired
+                && found.expiry.is_some_and(|expiry| expiry < now_ms)
+            {
+                on_expired(found.db, &key);
                 self.tally.expired += 1;
                 continue;
             }
