@@ -22,7 +22,10 @@ const SETTINGS: &str = "/sys/kernel/mm/transparent_hugepage";
 const PAUSE_GROWING: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// An exchange keeps the process from getting new pages for as long as it takes: others come in between.
+/// An exchange keeps the process from getting new pages for as long as it takes. So while it gets many there is
+/// none, for so long at the most,
+const GROWTH_MAX: Duration = Duration::from_secs(10);
+/// and others come in between.
 const PAUSE_BETWEEN: Duration = Duration::from_millis(1);
 
 /// After this time all is looked at again: what was given back and taken anew is in small pages.
@@ -72,22 +75,27 @@ impl Keeper {
     }
 
     fn run(mut self) -> io::Result<()> {
-        let mut seen = 0;
+        // What there was when it was all looked at, what there was a moment ago, and since when more has come.
+        let (mut seen, mut before, mut growing_since) = (0, 0, None);
         loop {
-            let resident = self.resident()?;
+            let (now, resident) = (Instant::now(), self.resident()?);
             let has_grown = seen + self.huge <= resident;
-            let is_due = self.forget_at <= Instant::now();
-            if is_due {
+            let since = *growing_since.get_or_insert(now);
+            let is_at_rest = resident < before + self.huge || since + GROWTH_MAX <= now;
+            before = resident;
+            if self.forget_at <= now {
                 self.done.clear();
-                self.forget_at = Instant::now() + LIFE;
-            }
-            if has_grown || is_due {
+                self.forget_at = now + LIFE;
                 self.exchange()?;
-            }
-            // What it shrinks by may come again.
-            if has_grown || resident < seen {
+            } else if has_grown && is_at_rest {
+                self.exchange()?;
                 seen = resident;
             }
+            if seen == resident || !has_grown {
+                growing_since = None;
+            }
+            // What it shrinks by may come again.
+            seen = seen.min(resident);
             sleep(if has_grown { PAUSE_GROWING } else { PAUSE });
         }
     }
