@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
-use carnelian_tests::server::program;
+use carnelian_tests::server::{Signal, program};
 use carnelian_tests::{Client, Server, is_carnelian, peers};
 
 use super::replication_primary::{Traffic, compare, wait_for, write_something};
@@ -284,6 +284,25 @@ fn a_primary_believes_nothing_of_connections_that_do_not_belong_together() {
     client.eventually_info("replicas_waiting_psync", "0");
     let again = Odd::new(&primary).ask(&format!("REPLCONF set-rdb-client-id {own}"));
     assert!(again.starts_with("-ERR Unrecognized"), "{again}");
+}
+
+#[test]
+fn a_replica_is_in_its_handshake_until_the_snapshot_begins() {
+    if !is_carnelian() {
+        return;
+    }
+    let args = ["--save", "", "--repl-diskless-sync-delay", "1000"];
+    let primary = Server::starter().args(&args).start();
+    let replica = Server::starter().args(&["--save", ""]).start();
+    follow(&replica, &primary);
+    eventually_logged(&primary, "dedicated rdb channel");
+    let mut client = replica.connect();
+    assert_eq!(client.call("ROLE").elements()[3].text(), "handshake");
+    assert_eq!(client.info("master_sync_in_progress"), "0");
+    client.expect("CONFIG SET repl-timeout 1", "+OK");
+    primary.signal(Signal::STOP);
+    eventually_logged(&replica, "Timeout connecting to the MASTER");
+    primary.signal(Signal::CONT);
 }
 
 #[test]
