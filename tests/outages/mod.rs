@@ -186,6 +186,18 @@ impl World {
         self.place(nodes.as_object()?.iter().find(leads)?.0)
     }
 
+    /// Right after a fault one may have yet to be chosen.
+    fn eventual_leader(&self) -> Result<u8> {
+        let ends = Instant::now() + HEALING;
+        loop {
+            if let Some(leader) = self.leader() {
+                return Ok(leader);
+            }
+            ensure!(Instant::now() < ends, "nobody leads");
+            sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Until all nodes are there and a replica has everything.
     fn settle(&mut self) -> Result<()> {
         let ends = Instant::now() + HEALING;
@@ -236,7 +248,7 @@ impl World {
         let (whom, place) = match self.random.u8(..3) {
             0 => ("primary", primary),
             1 => ("replica", replica),
-            _ => ("leader", self.leader().context("nobody leads")?),
+            _ => ("leader", self.eventual_leader()?),
         };
         let lasts = Duration::from_millis(self.random.u64(200..=self.settings.longest_ms));
         let kind = self.random.u8(..3);
