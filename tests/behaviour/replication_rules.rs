@@ -352,6 +352,25 @@ fn a_server_that_waits_for_replicas_says_for_how_long_and_can_be_told_to_stay() 
 }
 
 #[test]
+fn what_a_pause_holds_back_has_been_read() {
+    let primary = Server::start(&PRIMARY);
+    let replica = replica_of(&primary, &[]);
+    let (mut there, mut here) = (primary.connect(), replica.connect());
+    there.expect("SET k 1", "+OK");
+    catch_up(&mut there, &mut here);
+    let before = here.info("slave_repl_offset");
+    here.expect("CLIENT PAUSE 1000000 WRITE", "+OK");
+    there.expect("SET k 2", "+OK");
+    let end = there.info("master_repl_offset");
+    here.eventually_info("slave_read_repl_offset", &end);
+    assert_eq!(here.info("slave_repl_offset"), before);
+    here.expect("GET k", "1");
+    here.expect("CLIENT UNPAUSE", "+OK");
+    here.eventually_info("slave_repl_offset", &end);
+    assert_eq!(here.info("slave_read_repl_offset"), end);
+}
+
+#[test]
 fn a_slow_replica_costs_no_keys() {
     let primary = Server::starter()
         .args(&PRIMARY)
