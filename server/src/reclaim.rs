@@ -45,11 +45,9 @@ impl Reclaimer {
                 // Who sees that they wait no more sees that they are free.
                 counted.pending_bytes.fetch_sub(bytes, Ordering::Release);
                 counted.pending.fetch_sub(objects, Ordering::Relaxed);
-                match then {
-                    Some((waiter, reply)) => waiter.finish(reply),
-                    None => {
-                        counted.freed.fetch_add(objects, Ordering::Relaxed);
-                    }
+                counted.freed.fetch_add(objects, Ordering::Relaxed);
+                if let Some((waiter, reply)) = then {
+                    waiter.finish(reply);
                 }
             }
         })?;
