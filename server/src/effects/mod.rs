@@ -214,6 +214,14 @@ impl EffectLog {
         (keepers.backlog_bytes.is_some(), backlog.start(), backlog.end())
     }
 
+    /// Bytes that are kept beyond what is kept for replicas that may come back: until those that are
+    /// attached have read them, or the file has.
+    pub fn beyond_backlog(&self) -> usize {
+        let sequence = self.sequence.lock();
+        let Sequence { backlog, keepers, .. } = &*sequence;
+        backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) as usize
+    }
+
     fn settle(&self, sequence: &Sequence) {
         let Keepers { files, backlog_bytes, .. } = sequence.keepers;
         let is_followed = (files != 0 || backlog_bytes.is_some()) && self.is_source(0);
@@ -643,6 +651,22 @@ mod tests {
         (0..3).for_each(|_| assert!(log.expects_more() && append() != 0));
         assert!(!log.expects_more());
         assert_eq!(log.range().1, taken, "what was taken is not kept");
+    }
+
+    #[test]
+    fn what_a_slow_replica_has_yet_to_read_is_beyond_the_backlog() {
+        let log = EffectLog::default();
+        log.keep_backlog(Some(100));
+        log.attach(7, 0, &[]).unwrap();
+        let value = vec![b'x'; 1000];
+        for _ in 0..1000 {
+            log.append_aside(&[b"SET", b"k", &value]);
+        }
+        assert_eq!(log.beyond_backlog() as u64, log.end() - 100);
+        log.feed(7, usize::MAX, 0, &mut Vec::new()).unwrap();
+        assert_eq!(log.lag(7), 0);
+        log.detach(7);
+        assert!(log.beyond_backlog() < 64 << 10, "{}", log.beyond_backlog());
     }
 
     #[test]
