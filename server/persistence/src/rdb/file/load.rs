@@ -28,6 +28,9 @@ const DELAYED_KEYS: usize = 16;
 /// Who waits looks this often whether it is to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// Is told the logical database and the name of a key.
+pub type Told<'t> = dyn Fn(usize, &[u8]) + Sync + 't;
+
 /// How loading is done.
 #[derive(Clone, Copy)]
 pub struct Rules<'r> {
@@ -36,7 +39,7 @@ pub struct Rules<'r> {
     pub now_ms: u64,
     /// Told the logical database and the name of each key that is left out since its time has come;
     /// none: all are kept. A replica keeps them: its primary says when they go.
-    pub on_expired: Option<&'r (dyn Fn(usize, &[u8]) + Sync)>,
+    pub on_expired: Option<&'r Told<'r>>,
     pub present: Present,
     /// How many threads make values.
     pub threads: usize,
