@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use carnelian_resp::Protocol;
@@ -313,10 +314,10 @@ impl<'a> Raw<'a> {
         &self.data[start..self.commands[index + count - 1].1]
     }
 
-    /// The bytes of the command at `index` alone; nothing where they are not known.
+    /// Where the bytes of the command at `index` alone are; nothing where they are not known.
     #[inline]
-    pub fn command(&self, index: usize) -> &'a [u8] {
-        self.commands.get(index).map_or(&[], |&(start, end)| &self.data[start..end])
+    pub fn place(&self, index: usize) -> Range<usize> {
+        self.commands.get(index).map_or(0..0, |&(start, end)| start..end)
     }
 }
 
@@ -544,6 +545,7 @@ mod tests {
         let batch = Batch { arguments: &arguments, ends: &[1, 3], raw };
         assert_eq!(batch.raw.of(1, 1), b"\n\nECHO x\n");
         assert_eq!(batch.raw.of(0, 2), raw.data);
+        assert_eq!([0, 1, 2].map(|index| batch.raw.place(index)), [0..5, 7..14, 0..0]);
         assert_eq!(batch.len(), 2);
         assert_eq!(batch.command(0), [b"PING"]);
         assert_eq!(batch.command(1), [b"ECHO".as_slice(), b"x"]);

@@ -319,6 +319,11 @@ impl EffectLog {
 
     /// Appends what a unit did. Called with the unit's locks held. The offset behind it.
     pub fn append(&self, unit: &mut Unit) -> u64 {
+        self.append_of(unit, &[])
+    }
+
+    /// The same of what may still be among the bytes of a batch.
+    pub fn append_of(&self, unit: &mut Unit, batch: &[u8]) -> u64 {
         let mut sequence = self.sequence.lock();
         if !self.is_source(unit.source) {
             unit.clear();
@@ -342,6 +347,7 @@ impl EffectLog {
             sequence.selected = Some(last);
         }
         let end = match unit.bytes.len() {
+            0 => sequence.append(&batch[unit.sent.clone()]),
             // Given away rather than copied.
             LARGE_BYTES.. => {
                 let bytes = Bytes::from(std::mem::take(&mut unit.bytes));
@@ -611,6 +617,38 @@ mod tests {
         }
         let expected = format!("SELECT 0{}", format!(" SET k {value} ").repeat(3));
         assert_eq!(text(&log, 0).trim(), expected.trim());
+    }
+
+    #[test]
+    fn what_lies_in_the_batch_in_a_row_is_one_piece_until_something_else_comes() {
+        let batch =
+            b"\r\n*1\r\n$1\r\na\r\n*1\r\n$1\r\nb\r\n\r\n*1\r\n$1\r\nc\r\n*1\r\n$01\r\nd\r\n";
+        let [a, b, c, d] = [2..13, 13..24, 26..37, 37..49];
+        let log = EffectLog::default();
+        log.keep_backlog(Some(1 << 20));
+        let mut unit = Unit::default();
+        for (name, place, db, is_piece) in [
+            (b"a", &a, 0, true),
+            (b"b", &b, 0, true),
+            (b"b", &b, 0, false),
+            (b"c", &c, 0, false),
+            (b"d", &d, 0, false),
+            (b"a", &a, 1, false),
+        ] {
+            if !unit.unit_as_sent(db, &[name], batch, place) {
+                assert!(!is_piece);
+                unit.gather(batch);
+                unit.as_sent(db, &[name], &batch[place.clone()]);
+                unit.close();
+            }
+            assert!(!unit.is_empty());
+        }
+        let end = log.append_of(&mut unit, batch);
+        assert!(unit.is_empty());
+        assert_eq!(text(&log, 0).trim(), "SELECT 0 a b b c d SELECT 1 a");
+        assert!(unit.unit_as_sent(0, &[b"c"], batch, &c));
+        log.append_of(&mut unit, batch);
+        assert_eq!(text(&log, end).trim(), "SELECT 0 c");
     }
 
     #[test]
