@@ -32,6 +32,7 @@ use crate::raft::{
     Chance, Log, Machine, Network, Proposal, Raft, Reply, Store, StoreError, config, id_of, uid_of,
 };
 use crate::rpc::{Request, Response};
+use crate::signal::Signal;
 use crate::state::{
     Change, CreateCluster, DatabaseUid, NodeFacts, NodeStatus, NodeUid, Outcome, Placement,
     Refused, State,
@@ -74,7 +75,9 @@ struct Inner {
     /// A primary waits for its lease.
     is_eager: AtomicBool,
     last_beat: Mutex<Option<Duration>>,
-    closed: watch::Sender<bool>,
+    /// How far this node has applied the log.
+    applied: Arc<Signal<u64>>,
+    closed: Arc<Signal<bool>>,
 }
 
 type Opener = Box<dyn Fn() -> Result<Arc<Store>, StoreError> + Send + Sync>;
@@ -179,7 +182,8 @@ impl Control {
             without_quorum: Mutex::new(0),
             is_eager: AtomicBool::new(false),
             last_beat: Mutex::default(),
-            closed: watch::Sender::new(false),
+            applied: Arc::new(Signal::new(0)),
+            closed: Arc::new(Signal::new(false)),
         }));
         if let Some(node) = store.read("node")? {
             control.take_part(&store, node).await?;
@@ -195,7 +199,8 @@ impl Control {
 
     /// Begins to be this node: with what it knows from before, or with nothing, waiting for a leader.
     async fn take_part(&self, store: &Arc<Store>, node: NodeUid) -> Result<Member, ControlError> {
-        let machine = Machine::open(Arc::clone(store), self.0.states.clone())?;
+        let (states, applied) = (self.0.states.clone(), Arc::clone(&self.0.applied));
+        let machine = Machine::open(Arc::clone(store), states, applied)?;
         let (network, log) = (Network(Arc::clone(&self.0.peers)), Log(Arc::clone(store)));
         let raft = Raft::new(id_of(node), config(), network, log, machine).await;
         let raft = raft.map_err(|error| ControlError::Store(error.to_string()))?;
@@ -421,7 +426,7 @@ impl Control {
             let ask = if promotes { left } else { left.min(ASK_TIME) };
             match self.propose(&member, &proposal, ask).await {
                 Asked::Reply(reply, index) => {
-                    self.catch_up(&member, index).await;
+                    self.catch_up(index).await;
                     let result = reply.0.unwrap_or(Ok(Outcome::Done));
                     return Ok(result?);
                 }
@@ -479,10 +484,8 @@ impl Control {
     }
 
     /// Waits until this node has applied an entry that was committed.
-    async fn catch_up(&self, member: &Member, index: u64) {
-        let mut metrics = member.raft.metrics();
-        let applied = metrics
-            .wait_for(|metrics| metrics.last_applied.is_some_and(|last| last.index >= index));
+    async fn catch_up(&self, index: u64) {
+        let applied = self.0.applied.wait_for(|applied| index <= applied);
         // A node that is cut off right now answers from what it has.
         let _ = tokio::time::timeout(Duration::from_secs(1), applied).await;
     }
@@ -547,13 +550,14 @@ impl Control {
         self.store()?.clear()?;
         *self.0.ledger.lock() = Ledger::new(0, self.steady());
         self.0.leases.clear();
+        self.0.applied.set(0);
         self.0.states.send_replace(Arc::default());
         Ok(())
     }
 
     /// Ends Raft and all tasks. What was acknowledged is on the disk.
     pub async fn close(&self) {
-        self.0.closed.send_replace(true);
+        self.0.closed.set(true);
         let engine = {
             let mut engine = self.0.engine.write();
             std::mem::replace(&mut *engine, Engine { store: None, member: None })
@@ -595,12 +599,12 @@ impl Control {
         F: Future<Output = ()> + Send + 'static,
     {
         let inner = Arc::downgrade(&self.0);
-        let mut closed = self.0.closed.subscribe();
+        let closed = Arc::clone(&self.0.closed);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     biased;
-                    _ = closed.wait_for(|closed| *closed) => return,
+                    () = closed.wait_for(|closed| closed) => return,
                     () = tokio::time::sleep(pause) => {}
                 }
                 let Some(inner) = inner.upgrade() else { return };

@@ -8,7 +8,7 @@ use carnelian_cluster::state::{
     ActionId, Certificate, CertificateName, Change, Detail, Jobs, ManagedBy, NodeUid, State, Time,
 };
 use carnelian_tls::CertificateInfo;
-use carnelian_tls::internode::{Credential, Duty, Plane};
+use carnelian_tls::internode::{Credential, Duty, LinkInfo, Plane};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, sleep};
@@ -57,6 +57,7 @@ pub async fn watch(member: Arc<Member>) {
         if look_at <= Instant::now() {
             look_at = Instant::now() + LOOK;
             renew_what_is_due(&member, &mut tried_s).await;
+            end_expired(&member);
         }
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
@@ -127,6 +128,17 @@ async fn renew_what_is_due(member: &Arc<Member>, tried_s: &mut i64) {
     if let Err(error) = renew(member, node, &due).await {
         log::warning!("Certificates between nodes were not renewed: {error:#}");
         let _ = tell(member, node, Some(format!("{error:#}"))).await;
+    }
+}
+
+/// Links of others whose certificates have expired end, although they were in order when the links began.
+fn end_expired(member: &Member) {
+    let Some(channel) = member.server.internode.channel() else { return };
+    for LinkInfo { peer, address, .. } in channel.node.end_expired() {
+        log::warning!(
+            "Ended a link with {}, whose certificate has expired: {address}",
+            peer.identity
+        );
     }
 }
 

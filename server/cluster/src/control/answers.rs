@@ -21,12 +21,12 @@ impl Control {
         peer: NodeUid,
         is_outdated: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let mut closed = self.0.closed.subscribe();
+        let mut closed = pin!(self.0.closed.wait_for(|closed| closed));
         let mut is_outdated = pin!(is_outdated);
         loop {
             let request = tokio::select! {
                 biased;
-                _ = closed.wait_for(|closed| *closed) => return Ok(()),
+                () = &mut closed => return Ok(()),
                 () = &mut is_outdated => return Ok(()),
                 request = rpc::read(&mut stream) => request?,
             };

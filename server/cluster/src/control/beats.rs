@@ -132,7 +132,7 @@ impl Control {
         tokio::time::sleep(Duration::from_secs(1)).await;
         // Until it can be, the node is in its cluster but cannot take part: a member of nothing.
         loop {
-            if *self.0.closed.borrow() {
+            if self.0.closed.now() {
                 return;
             }
             match (self.0.opener)() {

@@ -12,6 +12,7 @@ use super::{
     Entry, LogId, Recent, Reply, Snapshot, SnapshotMeta, StorageError, Store, StoredMembership,
     Types,
 };
+use crate::signal::Signal;
 use crate::state::State;
 
 /// How many replies are remembered, for changes that are asked for again.
@@ -26,6 +27,8 @@ pub struct Machine {
     states: watch::Sender<Arc<State>>,
     recent: Recent,
     applied: Option<LogId>,
+    /// Tells how far it is, once readers see what has come of it.
+    told: Arc<Signal<u64>>,
     membership: StoredMembership,
 }
 
@@ -38,13 +41,18 @@ struct Body {
 
 impl Machine {
     /// As of the last snapshot; Raft applies again what is committed beyond it.
-    pub fn open(store: Arc<Store>, states: watch::Sender<Arc<State>>) -> Result<Self, StoreError> {
+    pub fn open(
+        store: Arc<Store>,
+        states: watch::Sender<Arc<State>>,
+        told: Arc<Signal<u64>>,
+    ) -> Result<Self, StoreError> {
         let mut machine = Self {
             store,
             state: Arc::default(),
             states,
             recent: Recent::new(),
             applied: None,
+            told,
             membership: StoredMembership::default(),
         };
         if let Some(meta) = machine.store.read::<SnapshotMeta>("snapshot")?
@@ -71,6 +79,7 @@ impl Machine {
             }
             newer
         });
+        self.told.set(self.applied.map_or(0, |id| id.index));
     }
 }
 

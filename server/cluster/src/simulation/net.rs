@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::trace;
 use crate::control::Control;
 use crate::peers::{Dialing, Environment};
 use crate::rpc::Stream;
@@ -22,7 +23,7 @@ struct Inner {
     began: Instant,
     state: Mutex<NetState>,
     /// Tells streams to look again at whether they may go on.
-    changed: watch::Sender<()>,
+    changed: Notify,
 }
 
 struct NetState {
@@ -57,7 +58,7 @@ impl Net {
                 clocks: BTreeMap::new(),
                 rates: BTreeMap::new(),
             }),
-            changed: watch::Sender::new(()),
+            changed: Notify::new(),
         }))
     }
 
@@ -80,12 +81,12 @@ impl Net {
         state.nodes.remove(&node);
         *state.lives.entry(node).or_insert(0) += 1;
         drop(state);
-        self.0.changed.send_replace(());
+        self.0.changed.notify_waiters();
     }
 
     pub fn set_cuts(&self, cuts: BTreeSet<(NodeUid, NodeUid)>) {
         self.0.state.lock().cuts = cuts;
-        self.0.changed.send_replace(());
+        self.0.changed.notify_waiters();
     }
 
     pub fn set_weather(&self, loss: u16, delay_max_ms: u64) {
@@ -125,17 +126,15 @@ impl Net {
 
     /// Waits until something gets through; false if an end is gone.
     async fn pass(&self, from: (NodeUid, u64), to: (NodeUid, u64)) -> bool {
-        let mut changed = self.0.changed.subscribe();
         loop {
+            let changed = self.0.changed.notified();
             if !self.lives(from.0, from.1) || !self.lives(to.0, to.1) {
                 return false;
             }
             if !self.0.state.lock().cuts.contains(&(from.0, to.0)) {
                 return true;
             }
-            if changed.changed().await.is_err() {
-                return false;
-            }
+            changed.await;
         }
     }
 
@@ -151,6 +150,8 @@ impl Net {
             if self.breaks() || !self.pass(ends.0, ends.1).await {
                 return;
             }
+            let sum = trace::hash(&buffer[..length]);
+            trace::note(format_args!("{ends:?} {length} bytes {sum:x}"));
             if to.write_all(&buffer[..length]).await.is_err() {
                 return;
             }
@@ -168,6 +169,7 @@ impl Net {
         if self.breaks() || !self.pass(from, there).await || !self.pass(there, from).await {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
+        trace::note(format_args!("{from:?} has a stream to {there:?}"));
         let (near, near_wire) = tokio::io::duplex(64 << 10);
         let (far_wire, far) = tokio::io::duplex(64 << 10);
         let (near_read, near_write) = tokio::io::split(near_wire);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::disk::Disk;
 use super::net::Net;
+use super::trace;
 use crate::control::Control;
 use crate::placement::ShardReport;
 use crate::raft::Store;
@@ -40,6 +41,8 @@ pub struct Figures {
     pub all_lost: u64,
     pub joins: u64,
     pub removals: u64,
+    /// The sum of all that happened.
+    pub trace: u64,
 }
 
 impl Figures {
@@ -57,6 +60,7 @@ impl Figures {
         self.all_lost += other.all_lost;
         self.joins += other.joins;
         self.removals += other.removals;
+        self.trace ^= other.trace;
     }
 }
 
@@ -144,6 +148,7 @@ impl World {
         world.figures.joins = promised.joined.len() as u64;
         world.figures.removals = promised.removed.len() as u64;
         world.figures.confirmed = world.confirmed.values().map(|it| it.len() as u64).sum();
+        world.figures.trace = trace::sum();
         world.figures.clone()
     }
 
@@ -243,6 +248,9 @@ impl World {
 
     /// The shards, and what has to hold at any time.
     fn tick(&mut self) {
+        if let Some(violation) = trace::take_violation() {
+            self.fail(&violation);
+        }
         let running = self.running();
         let states: BTreeMap<NodeUid, Arc<State>> =
             running.iter().filter_map(|uid| Some((*uid, self.control(*uid)?.state()))).collect();
@@ -254,6 +262,7 @@ impl World {
             self.replicate(database, &running, &states);
         }
         for (uid, state) in &states {
+            trace::note(format_args!("node {uid} knows {}", state.revision));
             let control = self.control(*uid).expect("it runs");
             let shards = &self.machines[uid].shards;
             let reports = state.databases.values().filter(|it| it.is_on(*uid)).map(|it| {

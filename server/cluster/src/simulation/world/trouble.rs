@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{STRANGER, World};
 use crate::lease::Beat;
 use crate::rpc::{self, Request, Response};
+use crate::simulation::trace;
 use crate::state::{
     ActionId, AddNode, AlertPatch, Authority, Change, CreateCluster, CreateUser, DatabasePatch,
     Management, NodeFacts, NodeSettings, NodeUid, Outcome, PolicyPatch, SealedKey, Time, WirePatch,
@@ -16,7 +17,9 @@ impl World {
         let running = self.running();
         let all: Vec<NodeUid> = self.machines.keys().copied().collect();
         let down: Vec<NodeUid> = all.iter().filter(|uid| !running.contains(uid)).copied().collect();
-        match self.chance.u8(..16) {
+        let kind = self.chance.u8(..16);
+        trace::note(format_args!("fault {kind}"));
+        match kind {
             0..=2 => {
                 if let Some(uid) = self.any_of(&running) {
                     self.crash(uid).await;
@@ -167,9 +170,11 @@ impl World {
                 return;
             }
         };
+        trace::note(format_args!("request {kind} to node {uid}"));
         let promised = Arc::clone(&self.promised);
         tokio::spawn(async move {
             let asked = control.change(change.clone()).await;
+            trace::note(format_args!("request {kind}: {asked:?}"));
             let mut promised = promised.lock();
             match asked {
                 Ok(outcome) => {
@@ -190,8 +195,7 @@ impl World {
 
     /// Somebody who is no member asks for a change and says that it is alive.
     fn intrude(&self, stranger: NodeUid, to: NodeUid, number: u32) {
-        let (net, seed) = (self.net.clone(), self.seed);
-        let place = net.environment(stranger);
+        let place = self.net.environment(stranger);
         tokio::spawn(async move {
             let Ok(mut stream) = place.dial(to, "").await else { return };
             let proposal = crate::raft::Proposal {
@@ -203,7 +207,7 @@ impl World {
                 return;
             }
             if let Ok(Some(Response::Change(..))) = rpc::read(&mut stream).await {
-                panic!("seed {seed}: a change was taken from node {stranger}, which is no member");
+                trace::violation(format!("a change was taken from node {stranger}, no member"));
             }
             let Ok(mut stream) = place.dial(to, "").await else { return };
             let beat =
@@ -216,7 +220,7 @@ impl World {
                 if let Ok(Some(Response::Beat(_) | Response::Other(_))) =
                     rpc::read(&mut stream).await
                 {
-                    panic!("seed {seed}: node {stranger}, which is no member, was answered");
+                    trace::violation(format!("node {stranger}, no member, was answered"));
                 }
             }
         });
