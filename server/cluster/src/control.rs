@@ -8,6 +8,8 @@ mod membership;
 mod quorum;
 mod work;
 
+pub(crate) use joining::Signer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
@@ -47,6 +49,8 @@ const PROMOTE_TIME: Duration = Duration::from_secs(10);
 /// What a node is asked for that may have another node's earlier certificate on its links.
 const RENEW_LINKS: &str = "renew links";
 
+const STORE_FAILED: &str = "it has failed, and is about to be opened again";
+
 /// How long one node is asked before somebody else is.
 const ASK_TIME: Duration = Duration::from_secs(2);
 
@@ -69,7 +73,7 @@ struct Inner {
     reports: Mutex<BTreeMap<DatabaseUid, ShardReport>>,
     facts: Mutex<Option<NodeFacts>>,
     handlers: RwLock<BTreeMap<String, Handler>>,
-    keys: Mutex<Option<Arc<Keys>>>,
+    signer: Mutex<Option<Signer>>,
     /// For how many looks this node has led nobody.
     without_quorum: Mutex<u32>,
     /// A primary waits for its lease.
@@ -101,6 +105,7 @@ struct Engine {
 struct Member {
     node: NodeUid,
     raft: Raft,
+    ended: Arc<Signal<bool>>,
 }
 
 /// Why a change was not made, or may not have been.
@@ -152,7 +157,7 @@ impl Control {
         let opener: Opener = Box::new(move || Store::open(&path, own.clone()));
         let control = Self::start(opener, environment).await.map_err(io::Error::other)?;
         if let Some(keys) = keys {
-            control.use_keys(keys);
+            control.sign_with(Signer::Keys(keys));
         }
         Ok(control)
     }
@@ -178,7 +183,7 @@ impl Control {
             reports: Mutex::default(),
             facts: Mutex::default(),
             handlers: RwLock::default(),
-            keys: Mutex::default(),
+            signer: Mutex::default(),
             without_quorum: Mutex::new(0),
             is_eager: AtomicBool::new(false),
             last_beat: Mutex::default(),
@@ -204,7 +209,8 @@ impl Control {
         let (network, log) = (Network(Arc::clone(&self.0.peers)), Log(Arc::clone(store)));
         let raft = Raft::new(id_of(node), config(), network, log, machine).await;
         let raft = raft.map_err(|error| ControlError::Store(error.to_string()))?;
-        let member = Member { node, raft };
+        store.ended.set(false);
+        let member = Member { node, raft, ended: Arc::clone(&store.ended) };
         self.0.peers.begin();
         self.0.engine.write().member = Some(member.clone());
         Ok(member)
@@ -471,7 +477,8 @@ impl Control {
             _ => None,
         };
         proposal.at = self.0.environment.now();
-        let written = member.raft.client_write(proposal).await;
+        let written = member.answered(member.raft.client_write(proposal)).await;
+        let Some(written) = written else { return Asked::Failed(STORE_FAILED.to_owned()) };
         let asked = match written {
             Ok(written) => Asked::Reply(written.data, written.log_id.index),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Asked::Elsewhere,
@@ -545,7 +552,7 @@ impl Control {
     pub async fn leave(&self) -> Result<(), ControlError> {
         let member = self.0.engine.write().member.take();
         if let Some(member) = member {
-            let _ = member.raft.shutdown().await;
+            member.end().await;
         }
         self.store()?.clear()?;
         *self.0.ledger.lock() = Ledger::new(0, self.steady());
@@ -563,7 +570,7 @@ impl Control {
             std::mem::replace(&mut *engine, Engine { store: None, member: None })
         };
         if let Some(member) = engine.member {
-            let _ = member.raft.shutdown().await;
+            member.end().await;
         }
     }
 
@@ -587,7 +594,9 @@ impl Control {
         let metrics = member.raft.metrics();
         let term = {
             let metrics = metrics.borrow();
-            let leads = metrics.running_state.is_ok() && metrics.current_leader == Some(metrics.id);
+            let leads = metrics.running_state.is_ok()
+                && metrics.current_leader == Some(metrics.id)
+                && !member.ended.now();
             leads.then_some(metrics.current_term)?
         };
         Some((member, term))
@@ -617,9 +626,9 @@ impl Control {
     async fn decide(&self, member: &Member, change: Change) -> Option<Result<Outcome, Refused>> {
         let id = (Chance.next_u64(), Chance.next_u64());
         let proposal = Proposal { id, at: self.0.environment.now(), change };
-        let written = member.raft.client_write(proposal);
+        let written = member.answered(member.raft.client_write(proposal));
         match tokio::time::timeout(Duration::from_secs(1), written).await {
-            Ok(Ok(written)) => written.data.0,
+            Ok(Some(Ok(written))) => written.data.0,
             _ => None,
         }
     }
@@ -634,12 +643,36 @@ impl Weak {
 }
 
 impl Member {
+    /// What Raft answers; none if it has ended, or is about to.
+    async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.ended.wait_for(|ended| ended) => None,
+            answer = answer => Some(answer),
+        }
+    }
+
+    async fn end(&self) {
+        self.ended.set(true);
+        let _ = self.raft.shutdown().await;
+    }
+
+    /// Whether a node votes, by Raft's membership as this node knows it.
+    fn votes(&self, node: NodeUid) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.membership_config.membership().voter_ids().any(|id| id == id_of(node))
+    }
+
     /// Who leads, and where it is by Raft's membership; an error if Raft has ended.
     fn leader(&self) -> Result<Option<(NodeUid, String)>, String> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         if let Err(error) = &metrics.running_state {
             return Err(error.to_string());
+        }
+        if self.ended.now() {
+            return Err(STORE_FAILED.to_owned());
         }
         Ok(metrics.current_leader.map(|leader| {
             let node = metrics.membership_config.membership().get_node(&leader);

@@ -7,7 +7,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::store::{StoreError, any};
+use super::store::StoreError;
 use super::{
     Entry, LogId, Recent, Reply, Snapshot, SnapshotMeta, StorageError, Store, StoredMembership,
     Types,
@@ -152,7 +152,7 @@ impl RaftStateMachine<Types> for Machine {
             Ok(())
         };
         install().map_err(|error| {
-            StorageIOError::write_snapshot(Some(meta.signature()), any(&error)).into()
+            StorageIOError::write_snapshot(Some(meta.signature()), self.store.fault(&error)).into()
         })
     }
 
@@ -162,7 +162,7 @@ impl RaftStateMachine<Types> for Machine {
             let body = self.store.read_sealed("snapshot.body")?;
             Ok(body.map(|body| Snapshot { meta, snapshot: Box::new(body) }))
         };
-        read().map_err(|error| StorageIOError::read_snapshot(None, any(&error)).into())
+        read().map_err(|error| StorageIOError::read_snapshot(None, self.store.fault(&error)).into())
     }
 }
 
@@ -181,7 +181,8 @@ impl RaftSnapshotBuilder<Types> for Builder {
             Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(bytes) })
         };
         build().map_err(|error| {
-            StorageIOError::write_snapshot(Some(self.meta.signature()), any(&error)).into()
+            StorageIOError::write_snapshot(Some(self.meta.signature()), self.store.fault(&error))
+                .into()
         })
     }
 }

@@ -3,9 +3,10 @@
 //! lists of writes.
 //!
 //! What has to hold at any time: at most one node may take writes for a database; nothing that a replica
-//! has confirmed is missing from the next primary; nobody changes anything who is no member. And in the
-//! end, when all faults are over: all nodes agree, everything that was acknowledged is there, and changes
-//! are made again.
+//! has confirmed is missing from the next primary; nobody changes anything who is no member; no link is on a
+//! certificate that has expired, of a node that was removed or by an authority that is not trusted. And in the
+//! end, when all faults are over: all nodes agree, everything that was acknowledged is there, all show
+//! certificates of the one authority, and changes are made again.
 //!
 //! A seed runs the same way each time: nothing is left to the system's clock, its chance or its threads. Tokio's own
 //! chance (the order in which branches of `select!` are looked at, and in which those who wait for one `watch` go
@@ -14,7 +15,9 @@
 //! `SIMULATION_SEED` runs one seed again, `SIMULATION_SEEDS=first..last` many, `SIMULATION_TWICE=first..last` many
 //! twice. With `SIMULATION_TRACE=file` all that happens is written to `file.1`, `file.2` and so on, a file a run.
 
+mod certificates;
 mod disk;
+mod links;
 mod net;
 mod trace;
 mod world;
@@ -97,7 +100,11 @@ fn nothing_that_was_promised_is_broken_by_faults() {
     }
     println!("{} failed; {sum:?}", failed.len());
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
-    let is_tried = 0 < sum.acknowledged && 0 < sum.failovers && 0 < sum.confirmed;
+    let is_tried = 0 < sum.acknowledged
+        && 0 < sum.failovers
+        && 0 < sum.confirmed
+        && 0 < sum.links.refused
+        && 0 < sum.authorities;
     assert!(is_tried || sum.seeds < 10, "{sum:?}");
 }
 
