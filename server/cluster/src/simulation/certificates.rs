@@ -203,10 +203,10 @@ pub fn seconds(now: Time) -> i64 {
 }
 
 fn bytes_of(fingerprint: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
+    let mut bytes = [0xff; 32];
     for (place, byte) in bytes.iter_mut().enumerate() {
         let digits = fingerprint.get(2 * place..2 * place + 2);
-        *byte = digits.and_then(|it| u8::from_str_radix(it, 16).ok()).unwrap_or(0);
+        *byte = digits.and_then(|it| u8::from_str_radix(it, 16).ok()).unwrap_or(0xff);
     }
     bytes
 }

@@ -235,13 +235,15 @@ impl World {
     /// Somebody who is no member asks for a change and says that it is alive.
     fn intrude(&self, stranger: NodeUid, to: NodeUid, state: &State, number: u32) {
         let net = self.net.clone();
-        let authority = state.trusted_authorities().first().map(|it| it.fingerprint.clone());
+        // A node that knows no cluster yet has nobody to believe.
+        let trusted = state.trusted_authorities();
+        let Some(authority) = trusted.first() else { return };
         let now = net.true_time();
         // Certified, as if it had been about to be admitted.
         let leaf = certificates::leaf(
             stranger,
             Plane::Control,
-            &authority.unwrap_or_default(),
+            &authority.fingerprint,
             Default::default(),
             now,
         );
