@@ -7,10 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, ControlError};
 use crate::keys::{Admission, Keys};
-use crate::state::{AddNode, Change, NodeStatus, NodeUid, Outcome, Refused};
+use crate::state::{AddNode, Change, NodeStatus, NodeUid, Outcome, Refused, State, Time};
+
+const NO_KEYS: &str = "this node has no keys";
 
 /// How long the leader may take to sign.
 const SIGN_TIME: Duration = Duration::from_secs(5);
+
+/// What a node that leads signs with.
+#[derive(Clone)]
+pub enum Signer {
+    Keys(Arc<Keys>),
+    /// Without keys, and without a thread to compute in.
+    #[cfg_attr(not(test), expect(dead_code))]
+    Simulated(fn(&State, NodeUid, &str, Time) -> Result<Vec<String>, String>),
+}
 
 #[derive(Serialize, Deserialize)]
 struct ToSign {
@@ -19,9 +30,9 @@ struct ToSign {
 }
 
 impl Control {
-    /// From here on this node signs while it leads, with the keys it keeps.
-    pub(super) fn use_keys(&self, keys: Arc<Keys>) {
-        *self.0.keys.lock() = Some(keys);
+    /// From here on this node signs while it leads.
+    pub(crate) fn sign_with(&self, signer: Signer) {
+        *self.0.signer.lock() = Some(signer);
         let control = self.clone().weak();
         self.answer(
             "sign",
@@ -87,16 +98,24 @@ impl Control {
         if !state.is_member(to_sign.node) {
             return Err(format!("node {} is no member", to_sign.node));
         }
-        let (keys, now) = (self.keys().map_err(|error| error.to_string())?, self.now());
-        let signed = tokio::task::spawn_blocking(move || {
-            keys.sign(&state, to_sign.node, to_sign.requests.as_bytes(), now)
-        });
-        signed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        let (signer, now) = (self.0.signer.lock().clone(), self.now());
+        match signer {
+            Some(Signer::Keys(keys)) => {
+                let signed = tokio::task::spawn_blocking(move || {
+                    keys.sign(&state, to_sign.node, to_sign.requests.as_bytes(), now)
+                });
+                signed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+            }
+            Some(Signer::Simulated(sign)) => sign(&state, to_sign.node, &to_sign.requests, now),
+            None => Err(NO_KEYS.to_owned()),
+        }
     }
 
     fn keys(&self) -> Result<Arc<Keys>, ControlError> {
-        let none = || ControlError::Store("this node has no keys".to_owned());
-        self.0.keys.lock().clone().ok_or_else(none)
+        match self.0.signer.lock().clone() {
+            Some(Signer::Keys(keys)) => Ok(keys),
+            _ => Err(ControlError::Store(NO_KEYS.to_owned())),
+        }
     }
 }
 
