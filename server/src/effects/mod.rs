@@ -217,6 +217,10 @@ impl EffectLog {
     /// Bytes that are kept beyond what is kept for replicas that may come back: until those that are
     /// attached have read them, or the file has.
     pub fn beyond_backlog(&self) -> usize {
+        // Asked for each key that is evicted.
+        if !self.is_followed() && self.is_source(0) {
+            return 0;
+        }
         let sequence = self.sequence.lock();
         let Sequence { backlog, keepers, .. } = &*sequence;
         backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) as usize
@@ -501,7 +505,7 @@ impl EffectLog {
         let Some(mailboxes) = self.mailboxes.get() else { return };
         for (reactor, mailbox) in mailboxes.iter().enumerate() {
             if waiting & bit(reactor) != 0 {
-                mailbox.post(Message::Feed);
+                mailbox.post(Message::Logged);
             }
         }
     }
