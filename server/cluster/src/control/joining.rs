@@ -14,13 +14,16 @@ const NO_KEYS: &str = "this node has no keys";
 /// How long the leader may take to sign.
 const SIGN_TIME: Duration = Duration::from_secs(5);
 
+/// Certificates for what a node asks for, or why not.
+type Simulated = fn(&State, NodeUid, &str, Time) -> Result<Vec<String>, String>;
+
 /// What a node that leads signs with.
 #[derive(Clone)]
 pub enum Signer {
     Keys(Arc<Keys>),
     /// Without keys, and without a thread to compute in.
     #[cfg_attr(not(test), expect(dead_code))]
-    Simulated(fn(&State, NodeUid, &str, Time) -> Result<Vec<String>, String>),
+    Simulated(Simulated),
 }
 
 #[derive(Serialize, Deserialize)]
