@@ -43,13 +43,6 @@ impl State {
         self.authorities.iter().filter(is_trusted).collect()
     }
 
-    /// Whether a node that trusts these has seen a later state than this one. After a start its state may be from
-    /// before it was stopped, and would have it refuse the very nodes that have the newer: one authority goes only
-    /// after every node has told that it does not trust it any more, so what is trusted and not known is yet to come.
-    pub fn is_behind<'t>(&self, mut trusted: impl Iterator<Item = &'t str>) -> bool {
-        trusted.any(|fingerprint| self.authority(fingerprint).is_none())
-    }
-
     /// The authority that signs now.
     pub fn signing_authority(&self) -> Option<&Authority> {
         match &self.replacement {

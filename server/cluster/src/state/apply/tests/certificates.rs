@@ -105,18 +105,6 @@ fn trusted(state: &State) -> Vec<&str> {
 }
 
 #[test]
-fn a_state_from_before_what_a_node_trusts_is_told_by_that() {
-    let before = cluster(3);
-    let mut state = before.clone();
-    state.apply(replace_authority("second", "r"), AT).unwrap();
-    for trusts in [&["first", "second"][..], &["second"]] {
-        assert!(before.is_behind(trusts.iter().copied()));
-        assert!(!state.is_behind(trusts.iter().copied()));
-    }
-    assert!(!before.is_behind(["first"].into_iter()));
-}
-
-#[test]
 fn another_authority_takes_over_as_nodes_report_and_who_leaves_holds_nobody_up() {
     let mut state = cluster(3);
     refused(&state, Change::KeepAuthority, 409, "no_rotation_running");
