@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `control.pem`, `data.pem` | the node's certificate for the plane and its key |
 //! | `control.key.pending`, `data.key.pending` | a key whose request has not been granted yet |
-//! | `trust.pem` | `Revision: N` of the cluster's state that named them, if one did; the certificates of the authorities that are trusted, one or two |
+//! | `trust.pem` | `Revision: N` of the state that named them, if one did; the authorities that are trusted, one or two |
 //! | `revoked` | lines `serial HEX` (and the end of its life) and `node UID` |
 //! | `authority.sealed` | certificate and key of the authority, sealed, unless the cluster's state has it |
 //! | `seal.key` | what it is sealed with, unless that is kept elsewhere |

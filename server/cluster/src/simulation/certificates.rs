@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use carnelian_tls::internode::{
-    ClusterId, Expected, Identity, Lifetime, NodeUid as NodeName, Peer, Plane, Refusal, Report,
-    Revocations, Serial, still_believes,
+    BACKDATED, ClusterId, Expected, Identity, Lifetime, NodeUid as NodeName, Peer, Plane, Refusal,
+    Report, Revocations, Serial, still_believes,
 };
 use carnelian_tls::rustls::pki_types::UnixTime;
 use rand::RngCore;
@@ -17,9 +17,6 @@ use crate::state::{Authority, NodeUid, SealedKey, State, Time};
 
 pub const CLUSTER: &str = "0123456789abcdef0123456789abcdef";
 const FOREIGN: &str = "fedcba9876543210fedcba9876543210";
-
-/// Clocks differ.
-const BACKDATED_S: i64 = 600;
 
 /// What the certificate of a node says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,7 +172,7 @@ pub fn sign(
 
 /// A new certificate.
 pub fn leaf(node: NodeUid, plane: Plane, authority: &str, life: Lifetime, now: Time) -> Leaf {
-    let not_before = seconds(now) - BACKDATED_S;
+    let not_before = seconds(now) - BACKDATED.as_secs() as i64;
     Leaf {
         node,
         plane,
