@@ -178,7 +178,7 @@ async fn begin_anew(member: &Arc<Member>, node: NodeUid) -> Result<()> {
     let certificates = signed(member, node, &pending.requests).await?;
     let authorities: Vec<String> =
         state.trusted_authorities().into_iter().map(|it| it.certificate.clone()).collect();
-    member.keys.accept(&pending, &certificates, &authorities)?;
+    member.keys.accept(&pending, &certificates, &authorities, state.revision)?;
     found::open_channel(member).await?;
     tell(member, node, None).await
 }

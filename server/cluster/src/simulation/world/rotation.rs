@@ -126,14 +126,13 @@ impl World {
         if !state.is_member(node) || !self.promised.lock().admitted.insert(node) {
             return;
         }
-        let trusts: Vec<String> =
-            state.trusted_authorities().into_iter().map(|it| it.fingerprint.clone()).collect();
+        let trusting = Papers::trusting(&state);
         let promised = Arc::clone(&self.promised);
         tokio::spawn(async move {
             let signed = member.sign(node, &certificates::request(&Plane::ALL)).await;
             let mut promised = promised.lock();
             match signed {
-                Ok(signed) => promised.signed.push((node, signed, trusts)),
+                Ok(signed) => promised.signed.push((node, signed, trusting)),
                 Err(_) => {
                     promised.admitted.remove(&node);
                 }
@@ -145,9 +144,9 @@ impl World {
     pub(super) fn newcomers(&mut self) -> Vec<(NodeUid, Papers)> {
         let signed = std::mem::take(&mut self.promised.lock().signed);
         let mut newcomers = Vec::new();
-        for (node, signed, trusts) in signed {
+        for (node, signed, trusting) in signed {
             let now = self.net.state().now(node);
-            match Papers::new(&signed, trusts, now) {
+            match Papers::new(&signed, trusting, now) {
                 Ok(papers) => newcomers.push((node, papers)),
                 Err(reason) => {
                     trace::note(format_args!("node {node} does not join: {reason}"));
