@@ -316,17 +316,57 @@ fn saves_begin_by_themselves_and_can_be_put_off_or_given_up() {
 }
 
 #[test]
-fn after_all_is_flushed_the_file_is_empty_too() {
+fn who_has_flushed_all_finds_the_file_empty_too() {
+    let server = Server::start(&["--save", "3600 1000"]);
+    let mut client = server.connect();
+    let file = server.folder().join("dump.rdb");
+    let len = || fs::metadata(&file).expect("a snapshot").len();
+    for command in ["FLUSHALL", "FLUSHALL SYNC", "FLUSHALL ASYNC"] {
+        client.expect("DEBUG POPULATE 100", "+OK");
+        client.expect("SAVE", "+OK");
+        let full = len();
+        client.expect("SET another 1", "+OK");
+        // What is being saved is given up.
+        if is_carnelian() {
+            client.expect("CONFIG SET rdb-key-save-delay 10000000", "+OK");
+            client.expect("BGSAVE", "+Background saving started");
+        }
+        client.expect(command, "+OK");
+        assert!(len() < full / 2, "{command}: {}", server.log());
+        assert_eq!(client.info("rdb_changes_since_last_save"), "0");
+        client.expect("CONFIG SET rdb-key-save-delay 0", "+OK");
+    }
+    let saves = client.info("rdb_saves");
+
+    // Nothing is flushed, so nothing is given up or written.
+    client.expect("FLUSHALL NOW", "-ERR syntax error");
+    client.expect("SET a 1", "+OK");
+    client.expect("FLUSHDB", "+OK");
+    assert_eq!(client.info("rdb_saves"), saves);
+
+    // Nor without save points.
+    client.expect("CONFIG SET save ''", "+OK");
+    client.expect("SET a 1", "+OK");
+    client.expect("FLUSHALL", "+OK");
+    assert_ne!(client.info("rdb_changes_since_last_save"), "0");
+    assert_eq!(client.info("rdb_saves"), saves);
+}
+
+#[test]
+fn a_flush_within_a_transaction_is_saved_after_it() {
     let server = Server::start(&["--save", "3600 1000"]);
     let mut client = server.connect();
     client.expect("DEBUG POPULATE 100", "+OK");
     client.expect("SAVE", "+OK");
-    let full = fs::metadata(server.folder().join("dump.rdb")).expect("a snapshot").len();
-    client.expect("CONFIG SET rdb-key-save-delay 10000000", "+OK");
-    client.expect("BGSAVE", "+Background saving started");
-    client.expect("FLUSHALL", "+OK");
+    let file = server.folder().join("dump.rdb");
+    let full = fs::metadata(&file).expect("a snapshot").len();
+    client.expect("MULTI", "+OK");
+    client.expect("FLUSHALL", "+QUEUED");
+    client.expect("SET a 1", "+QUEUED");
+    client.expect("EXEC", "[+OK +OK]");
+    client.expect("GET a", "1");
     for _ in 0..1000 {
-        if fs::metadata(server.folder().join("dump.rdb")).expect("a snapshot").len() < full / 2 {
+        if fs::metadata(&file).expect("a snapshot").len() < full / 2 {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));

@@ -59,9 +59,6 @@ const RUN_KEYS: usize = 64;
 /// segments and wait for each other; two of 8 do so one time in five, and not for long.
 const RUN_KEYS_SHARED: usize = 8;
 
-/// Data of this size takes noticeable time to free.
-const LARGE_BYTES: usize = 1 << 20;
-
 /// Clients that are looked at in a tick, at least.
 const CLIENTS_SURVEYED: usize = 50;
 
@@ -486,8 +483,8 @@ fn run_alone(
     }
     drop(call);
     let waiter = waiter.or_else(|| {
-        let start = (session.reply == ReplyMode::On).then_some(before)?;
-        wait_for_space(worker, session, entry, words, &mut scratch.aftermath, out, start)
+        let start = (session.reply == ReplyMode::On).then_some(before);
+        end_flush(worker, session, entry, words, &mut scratch.aftermath, out, start)
     });
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
@@ -501,24 +498,42 @@ fn run_alone(
     }
 }
 
-/// Has the client wait until all that was dropped is freed, where the reply has to come after that and
-/// it takes long, so that others need not wait for it.
+/// After a flush, has the client wait for what its reply has to come after: all that was dropped is free, and the
+/// file of snapshots is empty too. Others need not wait for that. `start`: where the reply is, if there is one.
 #[inline]
-fn wait_for_space(
+fn end_flush(
     worker: &Worker,
     session: &Session,
     entry: &Entry,
     words: &[&[u8]],
     aftermath: &mut Aftermath,
     out: &mut Vec<u8>,
-    start: usize,
+    start: Option<usize>,
 ) -> Option<Arc<Waiter>> {
-    if !aftermath.changes.frees_now || aftermath.dropped.heap_bytes() < LARGE_BYTES {
+    if entry.scope != Scope::Everything {
         return None;
     }
+    let database = &session.database;
+    let frees = aftermath.changes.frees_now && !aftermath.dropped.is_empty();
+    let saves = features::flushes_all(entry, words) && snapshot::is_outdated_by_flush(database);
+    let saves_now = saves && start.is_some() && snapshot::can_begin(database);
+    if saves && !saves_now {
+        database.snapshots.schedule();
+    }
+    let start = start.filter(|_| frees || saves_now)?;
     let waiter = Waiter::enter(session, entry.id, words, Wait::default());
-    let (reply, dropped) = (out.split_off(start), std::mem::take(&mut aftermath.dropped));
-    worker.server.reclaimer.free_for(Arc::clone(&waiter), reply, dropped);
+    let reply = out.split_off(start);
+    let ended = Arc::clone(&waiter);
+    let finish = move || match saves_now {
+        true => snapshot::save_flushed(&Arc::clone(&ended.database), move || ended.finish(reply)),
+        false => ended.finish(reply),
+    };
+    if frees {
+        let dropped = std::mem::take(&mut aftermath.dropped);
+        worker.server.reclaimer.free_before(dropped, finish);
+    } else {
+        finish();
+    }
     Some(waiter)
 }
 

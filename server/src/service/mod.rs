@@ -1,7 +1,7 @@
 //! Serving one connection for one turn: read, decrypt, parse, run, and leave the replies to be flushed.
 //!
-//! Rules that the speed rests on: one read a turn into a buffer that all connections share, no copy of a whole
-//! request, no allocation for a command, and one write, at the end of the turn.
+//! Rules that the speed rests on: one read a turn into a buffer that all connections share (but of a long
+//! request), no copy of a whole request, no allocation for a command, and one write, at the end of the turn.
 
 mod feed;
 mod flush;
@@ -29,6 +29,9 @@ const READ_BYTES: usize = 64 << 10;
 
 /// A request's beginning up to this size is copied back to the shared buffer to be completed there.
 const TAIL_BYTES_MAX: usize = 16 << 10;
+
+/// Of a request that is long, so much may come in one turn.
+const LARGE_TURN_BYTES: usize = 1 << 20;
 
 /// What the shared buffers keep of their size after a turn that needed more.
 const SCRATCH_BYTES_KEPT: usize = 1 << 20;
@@ -218,11 +221,20 @@ impl Service {
         if !connection.flags.readable {
             return After::Wait;
         }
-        match connection.transport {
-            Transport::Sniff => self.sniff(connection),
-            Transport::Plain => self.receive_plain(connection),
-            Transport::Handshake(_) => After::Handshake,
-            Transport::Tls(_) => self.receive_tls(connection),
+        let enough = connection.input.len() + LARGE_TURN_BYTES;
+        loop {
+            let after = match connection.transport {
+                Transport::Sniff => self.sniff(connection),
+                Transport::Plain => self.receive_plain(connection),
+                Transport::Handshake(_) => After::Handshake,
+                Transport::Tls(_) => self.receive_tls(connection),
+            };
+            // Of a large request all is read that has come, so that its client has it counted.
+            let is_over = !is_large(connection) || enough <= connection.input.len();
+            let Flags { readable, unparsed, .. } = connection.flags;
+            if after != After::Again || is_over || !readable || unparsed {
+                return after;
+            }
         }
     }
 
