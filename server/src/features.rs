@@ -102,8 +102,9 @@ pub fn after_nested(
     if session.tracks {
         tracking::remember(session, entry, words);
     }
-    if flushes_all(entry, words) && snapshot::is_outdated_by_flush(&session.database) {
-        session.database.snapshots.schedule();
+    // What is read back from a file is in a file.
+    if flushes_all(entry, words) && !worker.is_timeless {
+        worker.has_flushed.set(snapshot::is_outdated_by_flush(&session.database));
     }
     let attention = session.database.attention.load(Ordering::Relaxed);
     if attention & attention::MONITORED != 0 {

@@ -173,6 +173,9 @@ pub fn run_commands(
                     let before = out.len();
                     features::before_command(worker, session, entry, words, attention);
                     run_server(worker, session, registry, entry, command.run, words, out, None);
+                    if worker.has_flushed.take() {
+                        end_nested_flush(session, entry, words, out, before);
+                    }
                     settle_reply(worker, session, out, before);
                     features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
@@ -515,16 +518,14 @@ fn end_flush(
     }
     let database = &session.database;
     let frees = aftermath.changes.frees_now && !aftermath.dropped.is_empty();
-    let saves = features::flushes_all(entry, words) && snapshot::is_outdated_by_flush(database);
-    let saves_now = saves && start.is_some() && snapshot::can_begin(database);
-    if saves && !saves_now {
-        database.snapshots.schedule();
-    }
-    let start = start.filter(|_| frees || saves_now)?;
+    let saves = features::flushes_all(entry, words)
+        && snapshot::is_outdated_by_flush(database)
+        && is_saved_now(session);
+    let start = start.filter(|_| frees || saves)?;
     let waiter = Waiter::enter(session, entry.id, words, Wait::default());
     let reply = out.split_off(start);
     let ended = Arc::clone(&waiter);
-    let finish = move || match saves_now {
+    let finish = move || match saves {
         true => snapshot::save_flushed(&Arc::clone(&ended.database), move || ended.finish(reply)),
         false => ended.finish(reply),
     };
@@ -535,6 +536,34 @@ fn end_flush(
         finish();
     }
     Some(waiter)
+}
+
+/// After FLUSHALL with save points: whether the client is to wait for the new file. Else that is made when it can be.
+fn is_saved_now(session: &Session) -> bool {
+    let database = &session.database;
+    let is_awaited = session.reply == ReplyMode::On && session.waiter.is_none();
+    let saves = is_awaited && snapshot::can_begin(database);
+    if !saves {
+        database.snapshots.schedule();
+    }
+    saves
+}
+
+/// The same where a transaction or a script has flushed everything: its reply comes after the file is written.
+#[cold]
+fn end_nested_flush(
+    session: &mut Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+    start: usize,
+) {
+    if is_saved_now(session) {
+        let waiter = Waiter::enter(session, entry.id, words, Wait::default());
+        let (ended, reply) = (Arc::clone(&waiter), out.split_off(start));
+        snapshot::save_flushed(&session.database, move || ended.finish(reply));
+        session.waiter = Some(waiter);
+    }
 }
 
 /// The type of a live key, under locks that are held. What has expired goes, and is heard of.

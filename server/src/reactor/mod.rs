@@ -42,7 +42,7 @@ const MAILBOX: Token = Token(usize::MAX);
 const EVENTS_PER_WAIT: usize = 1024;
 
 /// Replies are flushed before the end of the turn when they come to this.
-const REPLY_BYTES_PER_TURN: usize = 1 << 20;
+const REPLY_BYTES_PER_TURN: usize = 256 << 10;
 
 /// A poll and its mailbox, made before the thread that will use them.
 pub struct Seat {

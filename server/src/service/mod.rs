@@ -33,8 +33,11 @@ const TAIL_BYTES_MAX: usize = 16 << 10;
 /// Of a request that is long, so much may come in one turn.
 const LARGE_TURN_BYTES: usize = 1 << 20;
 
+/// The first byte of a TLS connection: a record of the handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// What the shared buffers keep of their size after a turn that needed more.
-const SCRATCH_BYTES_KEPT: usize = 1 << 20;
+const SCRATCH_BYTES_KEPT: usize = 512 << 10;
 const SCRATCH_ARGUMENTS_KEPT: usize = 1 << 13;
 
 /// One reactor's buffers for the connection that is being served, and the context its commands run in.
@@ -121,6 +124,7 @@ impl Service {
     pub fn end_turn(&mut self) {
         debug_assert!(self.replies.is_empty());
         self.worker.send_published();
+        self.worker.to_flush.clear();
         for buffer in [&mut self.replies, &mut self.records, &mut self.decrypted] {
             buffer.clear();
             buffer.shrink_to(SCRATCH_BYTES_KEPT);
@@ -255,6 +259,7 @@ impl Service {
 
     fn admit(&mut self, connection: &mut Connection, received: &mut [u8]) -> After {
         let admission = match connection.kind {
+            Kind::Tls if received[0] != TLS_HANDSHAKE => return self.refuse_stranger(connection),
             Kind::Tls => Admission::Tls,
             Kind::Tcp => {
                 let settings = connection.session.database.settings.load();
@@ -287,6 +292,19 @@ impl Service {
             },
             Admission::Refuse(text) => self.turn_back(connection, text),
         }
+    }
+
+    /// Closes a connection to a port of TLS alone that speaks something else, which would not understand an alert.
+    #[cold]
+    fn refuse_stranger(&mut self, connection: &mut Connection) -> After {
+        let shared = &connection.session.shared;
+        self.worker.counters(&connection.session.database).handshakes_failed.add(1);
+        log::verbose!(
+            "Error accepting a client connection: it does not begin with TLS (addr={} laddr={})",
+            shared.address,
+            shared.local_address
+        );
+        After::Close
     }
 
     /// Answers a connection that may not come in with bytes that are not encrypted.
