@@ -23,6 +23,7 @@ use crate::allocator;
 use crate::blocking;
 use crate::database::Database;
 use crate::dispatch::{self, Vectors};
+use crate::mailbox::Message;
 use crate::pubsub;
 use crate::reclaim::Reclaimer;
 use crate::session::Worker;
@@ -84,7 +85,9 @@ pub struct OnTheWay {
 }
 
 impl OnTheWay {
-    pub fn new(database: &Arc<Database>, bytes: usize) -> Self {
+    pub fn new(database: &Arc<Database>, len: usize) -> Self {
+        // With what the allocator and the mailbox take.
+        let bytes = len + len / 4 + 2 * size_of::<Message>();
         database.room.on_the_way.fetch_add(bytes, Ordering::Relaxed);
         Self { database: Arc::clone(database), bytes }
     }
@@ -209,15 +212,13 @@ pub fn counted(reclaimer: &Reclaimer, database: &Database) -> usize {
 }
 
 /// What the log keeps for slow replicas and for the append-only file: no key goes because one of them is slow. And
-/// what clients are about to be told of keys that are gone.
+/// what clients are about to be told of keys that are gone, and the buffers in which replies are made.
 pub fn uncounted(database: &Database) -> usize {
-    match database.room.is_shared() {
-        true => 0,
-        false => {
-            let on_the_way = database.room.on_the_way.load(Ordering::Relaxed);
-            database.log.beyond_backlog_memory() + on_the_way
-        }
+    if database.room.is_shared() {
+        return 0;
     }
+    let on_the_way = database.room.on_the_way.load(Ordering::Relaxed);
+    database.log.beyond_backlog_memory() + on_the_way + allocator::passing_memory()
 }
 
 /// All but what is about to be freed.

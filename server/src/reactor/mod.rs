@@ -549,6 +549,7 @@ impl Reactor {
         if REPLY_BYTES_PER_TURN < self.service.replies.len() {
             self.flush();
         }
+        self.service.note_buffers();
     }
 
     /// Ends a connection now: what it was owed and has not taken is lost, but it is told that this is the end.

@@ -16,6 +16,7 @@ use carnelian_resp::Span;
 use carnelian_tls::{Admission, TLS_REFUSED, TlsError};
 
 use crate::acl;
+use crate::allocator;
 use crate::clock;
 use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::listener::Kind;
@@ -63,6 +64,8 @@ pub struct Service {
     pub ahead: Option<Piece>,
     /// The clock that leases go by, if it was read since commands were last run.
     moment: Option<Duration>,
+    /// What was last noted of the shared buffers.
+    beyond: usize,
 }
 
 /// What a connection needs after having been served.
@@ -106,6 +109,7 @@ impl Service {
             commands_until_clock: CLOCK_COMMANDS,
             ahead: None,
             moment: None,
+            beyond: 0,
         }
     }
 
@@ -129,10 +133,22 @@ impl Service {
             buffer.clear();
             buffer.shrink_to(SCRATCH_BYTES_KEPT);
         }
+        self.note_buffers();
         self.arguments.shrink_to(SCRATCH_ARGUMENTS_KEPT);
         self.spans.clear();
         self.spans.shrink_to(SCRATCH_ARGUMENTS_KEPT);
         self.worker.scratch.shrink_to(SCRATCH_ARGUMENTS_KEPT);
+    }
+
+    /// What the shared buffers take beyond their usual size makes no keys go.
+    #[inline]
+    pub fn note_buffers(&mut self) {
+        let buffers = [&self.replies, &self.records, &self.decrypted];
+        let beyond = buffers.iter().map(|it| it.capacity().saturating_sub(READ_BYTES)).sum();
+        if beyond != self.beyond {
+            allocator::note_passing(self.beyond, beyond);
+            self.beyond = beyond;
+        }
     }
 
     /// Reads once from the connection and runs what is there.
@@ -212,7 +228,10 @@ impl Service {
             let after = self.run_received(connection, piece.bytes());
             piece.clear();
             self.ahead = Some(piece);
-            return after;
+            let goes_on = after == After::Again && !connection.flags.unparsed;
+            if !goes_on || !is_large(connection) {
+                return after;
+            }
         }
         if connection.flags.unparsed {
             connection.flags.unparsed = false;
@@ -225,7 +244,8 @@ impl Service {
         if !connection.flags.readable {
             return After::Wait;
         }
-        let enough = connection.input.len() + LARGE_TURN_BYTES;
+        let mut len = connection.input.len();
+        let enough = len + LARGE_TURN_BYTES;
         loop {
             let after = match connection.transport {
                 Transport::Sniff => self.sniff(connection),
@@ -233,12 +253,15 @@ impl Service {
                 Transport::Handshake(_) => After::Handshake,
                 Transport::Tls(_) => self.receive_tls(connection),
             };
-            // Of a large request all is read that has come, so that its client has it counted.
-            let is_over = !is_large(connection) || enough <= connection.input.len();
-            let Flags { readable, unparsed, .. } = connection.flags;
-            if after != After::Again || is_over || !readable || unparsed {
+            // Of a large request all is read that has come, so that its client has it counted. Reading makes
+            // room for what the peer's side still holds.
+            let more = connection.input.len();
+            let goes_on = matches!(after, After::Again | After::Wait) && !connection.flags.unparsed;
+            if !goes_on || more <= len || enough <= more || !is_large(connection) {
                 return after;
             }
+            len = more;
+            connection.flags.readable = true;
         }
     }
 
