@@ -226,6 +226,16 @@ impl EffectLog {
         backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) as usize
     }
 
+    /// The memory that takes.
+    pub fn beyond_backlog_memory(&self) -> usize {
+        let sequence = self.sequence.lock();
+        let Sequence { backlog, keepers, .. } = &*sequence;
+        match backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) {
+            0 => 0,
+            beyond => beyond as usize + backlog.overhead(),
+        }
+    }
+
     fn settle(&self, sequence: &Sequence) {
         let Keepers { files, backlog_bytes, .. } = sequence.keepers;
         let is_followed = (files != 0 || backlog_bytes.is_some()) && self.is_source(0);
@@ -705,6 +715,8 @@ mod tests {
             log.append_aside(&[b"SET", b"k", &value]);
         }
         assert_eq!(log.beyond_backlog() as u64, log.end() - 100);
+        let memory = log.beyond_backlog_memory() as u64;
+        assert!(log.end() < memory && memory < log.end() + log.end() / 10, "{memory}");
         log.feed(7, usize::MAX, 0, &mut Vec::new()).unwrap();
         assert_eq!(log.lag(7), 0);
         log.detach(7);

@@ -65,6 +65,7 @@ impl Reactor {
             Message::Kill(client)
             | Message::Recheck(client)
             | Message::Deliver(client, _)
+            | Message::Invalidate(client, _, _)
             | Message::Dismiss(client, _, _) => Some(client),
             Message::Resume(waiter, _) => Some(&waiter.client),
             _ => None,
@@ -95,6 +96,14 @@ impl Reactor {
                 if let Some(connection) = self.core.connections.get_mut(token) {
                     self.service.deliver(connection, &bytes);
                     self.touch(token);
+                }
+            }
+            Message::Invalidate(client, bytes, on_the_way) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.core.connections.get_mut(token) {
+                    self.service.deliver(connection, &bytes);
+                    self.touch(token);
+                    self.service.worker.to_flush.push(on_the_way);
                 }
             }
             Message::Dismiss(client, bytes, logged) => {

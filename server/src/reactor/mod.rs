@@ -42,7 +42,7 @@ const MAILBOX: Token = Token(usize::MAX);
 const EVENTS_PER_WAIT: usize = 1024;
 
 /// Replies are flushed before the end of the turn when they come to this.
-const REPLY_BYTES_PER_TURN: usize = 1 << 20;
+const REPLY_BYTES_PER_TURN: usize = 256 << 10;
 
 /// What is written within this time goes to replicas in one piece, unless somebody waits for it: each
 /// piece costs as much as serving a request. A write that nothing was sent before goes at once.
@@ -577,6 +577,7 @@ impl Reactor {
         if REPLY_BYTES_PER_TURN < self.service.replies.len() {
             self.flush();
         }
+        self.service.note_buffers();
     }
 
     /// Ends a connection now: what it was owed and has not taken is lost, but it is told that this is the end.
