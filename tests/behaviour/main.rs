@@ -18,6 +18,7 @@ mod clients;
 mod cluster;
 mod cluster_leases;
 mod cluster_refusals;
+mod command_docs;
 mod config;
 mod control_plane;
 mod crash;
