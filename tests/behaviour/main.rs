@@ -51,6 +51,7 @@ mod replication_primary;
 mod replication_replica;
 mod replication_rules;
 mod replication_sentinel;
+mod replication_targets;
 mod replication_tls;
 mod roles;
 mod same_port;
