@@ -204,6 +204,11 @@ EVAL "redis.call('set','e','1'); redis.call('incr','e'); redis.call('get','e')" 
 EVAL "return redis.call('get','e')" 0
 EVAL "redis.call('set','e','1'); error('x')" 0
 EVAL "redis.call('sadd','es','1'); redis.call('spop','es')" 0
+EVAL "redis.set_repl(redis.REPL_AOF); redis.call('set','e','2'); redis.call('incr','e')" 0
+EVAL "redis.set_repl(redis.REPL_REPLICA); redis.call('set','e','3')" 0
+EVAL "redis.set_repl(redis.REPL_NONE); redis.call('set','e','4')" 0
+PUBLISH channel message
+EVAL "redis.call('publish','channel','message'); redis.call('set','e','5')" 0
 EVAL "redis.call('select', 4); redis.call('set', 'e4', '1')" 0
 SET after 1
 MULTI

@@ -71,6 +71,43 @@ fn scripts_are_refused_as_a_whole_where_replication_keeps_them_from_running() {
 }
 
 #[test]
+fn hello_tells_the_role_and_the_zone() {
+    let primary = Server::start(&PRIMARY);
+    let replica = replica_of(&primary, &[]);
+    let field = |client: &mut Client, name: &str| {
+        let fields = client.call("HELLO").elements();
+        let found = fields.chunks_exact(2).find(|pair| pair[0].text() == name);
+        found.map(|pair| pair[1].text())
+    };
+    let (mut there, mut here) = (primary.connect(), replica.connect());
+    assert_eq!(field(&mut there, "role").as_deref(), Some("master"));
+    assert_eq!(field(&mut here, "role").as_deref(), Some("replica"));
+    if !is_carnelian() {
+        return;
+    }
+    assert_eq!(field(&mut there, "availability_zone"), None);
+    there.expect("CONFIG SET availability-zone north-1", "+OK");
+    assert_eq!(field(&mut there, "availability_zone").as_deref(), Some("north-1"));
+    assert_eq!(there.info("availability_zone"), "north-1");
+}
+
+#[test]
+fn the_file_that_a_snapshot_came_in_is_deleted_where_nothing_is_saved() {
+    let primary = Server::start(&PRIMARY);
+    primary.connect().expect("SET k v", "+OK");
+    for (args, remains) in [
+        (["--save", "", "--rdb-del-sync-files", "yes"], false),
+        (["--save", "", "--rdb-del-sync-files", "no"], true),
+        (["--save", "3600 1", "--rdb-del-sync-files", "yes"], true),
+    ] {
+        let more = ["--repl-diskless-load", "disabled", "--repl-disable-tcp-nodelay", "yes"];
+        let replica = replica_of(&primary, &[&args[..], &more].concat());
+        replica.connect().expect("GET k", "v");
+        assert_eq!(replica.folder().join("dump.rdb").exists(), remains, "{args:?}");
+    }
+}
+
+#[test]
 fn what_is_written_to_a_replica_expires_there() {
     let primary = Server::start(&PRIMARY);
     let replica = replica_of(&primary, &["--replica-read-only", "no"]);

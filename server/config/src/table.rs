@@ -135,7 +135,7 @@ directives! {
         Kind::Flags(ShutdownFlags::WORDS), AnyTime, Obeyed;
     shutdown_timeout: u32 = "10", int(0, I32_MAX), AnyTime, Obeyed;
     extended_redis_compatibility: bool = "no", Kind::Bool, AnyTime, Later;
-    availability_zone: String = "", TEXT, AnyTime, Later;
+    availability_zone: String = "", TEXT, AnyTime, Obeyed;
     ignore_warnings: String = "", TEXT, AnyTime, Later;
     disable_thp: bool = "no", Kind::Bool, StartOnly, Obeyed;
     server_cpulist: String = "", TEXT, StartOnly, Later, "server_cpulist";
@@ -225,7 +225,7 @@ directives! {
     dbfilename: String = "dump.rdb", Kind::Text(check::dump_name), AnyTime + PROTECTED, Obeyed;
     rdbcompression: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     rdbchecksum: bool = "yes", Kind::Bool, StartOnly, Obeyed;
-    rdb_del_sync_files: bool = "no", Kind::Bool, AnyTime, Later;
+    rdb_del_sync_files: bool = "no", Kind::Bool, AnyTime, Obeyed;
     rdb_save_incremental_fsync: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     rdb_version: u16 = "11", int(9, 12), AnyTime, Obeyed;
     rdb_version_check: &'static str = "strict", Kind::Word(&["strict", "relaxed"]), AnyTime, Obeyed;
@@ -273,7 +273,7 @@ directives! {
     repl_ping_replica_period: u32 = "10",
         int(1, I32_MAX), AnyTime, Obeyed, "repl-ping-slave-period";
     repl_timeout: u32 = "60", int(1, I32_MAX), AnyTime, Obeyed;
-    repl_disable_tcp_nodelay: bool = "no", Kind::Bool, AnyTime, Later;
+    repl_disable_tcp_nodelay: bool = "no", Kind::Bool, AnyTime, Obeyed;
     repl_backlog_size: u64 = "1mb", memory(1, SIZE_MAX), AnyTime, Obeyed;
     repl_backlog_ttl: u64 = "3600", int(0, I64_MAX), AnyTime, Obeyed;
     min_replicas_to_write: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-to-write";

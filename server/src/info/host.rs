@@ -23,6 +23,9 @@ pub(super) fn server(view: &View<'_>, page: &mut Page) {
     page.field("redis_git_dirty", 0);
     page.field("redis_build_id", CARNELIAN_VERSION);
     page.field("redis_mode", "standalone");
+    if !config.availability_zone.is_empty() {
+        page.field("availability_zone", &config.availability_zone);
+    }
     page.field(
         "os",
         format_args!(

@@ -415,6 +415,12 @@ impl Link {
         let loaded = snapshot::load(database, &self.following, input, length);
         wire.end_payload();
         let mut loaded = loaded.map_err(failed)?;
+        if config.rdb_del_sync_files && config.save.is_empty() && !config.appendonly {
+            log::notice!(
+                "Removing the RDB file obtained from the master. This replica has persistence disabled"
+            );
+            on_disk.remove(&config.dir.join(&config.dbfilename));
+        }
         loaded.behind = std::mem::take(&mut on_disk.behind);
         Ok(loaded)
     }

@@ -20,6 +20,7 @@ use super::wire::Wire;
 use crate::clock::{self, Clock};
 use crate::database::Database;
 use crate::dispatch::{self, Vectors};
+use crate::log;
 use crate::scripting::LoadHost;
 use crate::session::Worker;
 
@@ -258,6 +259,13 @@ impl OnDisk {
         })?;
         self.is_kept = true;
         Ok(())
+    }
+
+    /// It has been read, and nobody is to find it.
+    pub fn remove(&mut self, path: &Path) {
+        if self.is_kept && fs::remove_file(path).is_err() {
+            log::warning!("Could not remove {}", path.display());
+        }
     }
 }
 

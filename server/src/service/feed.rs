@@ -3,12 +3,23 @@
 use bytes::Bytes;
 
 use super::{After, Service};
-use crate::connection::{Connection, Transport};
+use crate::connection::{Connection, Stream, Transport};
+use crate::database::Database;
 use crate::log;
 use crate::replication::feed::Fed;
 
 /// No more than this waits for the socket of a replica; the rest stays where it is for all.
 const FEED_BYTES: usize = 256 << 10;
+
+/// A client has become a replica: `repl-disable-tcp-nodelay`.
+#[cold]
+fn begin(stream: &Stream, database: &Database) {
+    if let Stream::Tcp(stream) = stream
+        && database.config().repl_disable_tcp_nodelay
+    {
+        let _ = stream.set_nodelay(false);
+    }
+}
 
 impl Service {
     /// Gives a replica more of what it is to be sent.
@@ -22,7 +33,9 @@ impl Service {
             let room = FEED_BYTES - connection.output.len();
             let session = &mut connection.session;
             let Some(attached) = &mut session.attached else { return Fed::All };
-            attached.is_fresh = false;
+            if std::mem::take(&mut attached.is_fresh) {
+                begin(&connection.stream, &session.database);
+            }
             fed = attached.next(&session.database, room, self.worker.reactor, &mut pieces);
             for piece in pieces.drain(..) {
                 if !self.send_piece(connection, piece) {

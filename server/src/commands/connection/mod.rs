@@ -246,7 +246,9 @@ fn allows_resp3(context: &Context<'_>) -> bool {
 
 fn describe(context: &mut Context<'_>) {
     let Context { session, reply, .. } = context;
-    reply.map(7);
+    let config = session.database.config();
+    let zone = &config.availability_zone;
+    reply.map(7 + usize::from(!zone.is_empty()));
     // What clients switch features on by, with the level of the commands on offer.
     for (field, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
         reply.bulk(field.as_bytes());
@@ -256,10 +258,15 @@ fn describe(context: &mut Context<'_>) {
     reply.integer(i64::from(session.protocol.version()));
     reply.bulk(b"id");
     reply.integer(session.shared.id as i64);
-    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+    let role = if session.database.replication.is_replica() { "replica" } else { "master" };
+    for (field, value) in [("mode", "standalone"), ("role", role)] {
         reply.bulk(field.as_bytes());
         reply.bulk(value.as_bytes());
     }
     reply.bulk(b"modules");
     reply.array(0);
+    if !zone.is_empty() {
+        reply.bulk(b"availability_zone");
+        reply.bulk(zone.as_bytes());
+    }
 }
