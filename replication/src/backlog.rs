@@ -119,6 +119,17 @@ impl Backlog {
         most: usize,
         into: &mut Vec<Bytes>,
     ) -> Result<u64, Trimmed> {
+        self.read_to(offset, self.end, most, into)
+    }
+
+    /// The same, but nothing from `limit` on.
+    pub fn read_to(
+        &mut self,
+        offset: u64,
+        limit: u64,
+        most: usize,
+        into: &mut Vec<Bytes>,
+    ) -> Result<u64, Trimmed> {
         if offset < self.start || self.end < offset {
             return Err(Trimmed);
         }
@@ -126,12 +137,13 @@ impl Backlog {
         let first = self.pieces.partition_point(|piece| piece.end() <= offset);
         let mut next = offset;
         for piece in self.pieces.range(first..) {
-            if most as u64 <= next - offset {
+            if most as u64 <= next - offset || limit <= next {
                 break;
             }
             let skipped = (next - piece.start) as usize;
-            into.push(piece.bytes.slice(skipped..));
-            next = piece.end();
+            let end = piece.end().min(limit);
+            into.push(piece.bytes.slice(skipped..(end - piece.start) as usize));
+            next = end;
         }
         Ok(next)
     }
@@ -196,6 +208,10 @@ mod tests {
         assert_eq!(read_all(&mut backlog, 100, 1), Ok(b"abc".to_vec()));
         backlog.append(b"def");
         assert_eq!(read_all(&mut backlog, 102, 1), Ok(b"cdef".to_vec()));
+        let mut pieces = Vec::new();
+        assert_eq!(backlog.read_to(101, 104, 9, &mut pieces), Ok(104));
+        assert_eq!(pieces.concat(), b"bcd");
+        assert_eq!(backlog.read_to(101, 101, 9, &mut pieces), Ok(101));
         assert_eq!(read_all(&mut backlog, 99, 1), Err(Trimmed));
         assert_eq!(read_all(&mut backlog, 107, 1), Err(Trimmed));
         assert_eq!(read_all(&mut backlog, 106, 1), Ok(Vec::new()));

@@ -47,6 +47,8 @@ pub enum Message {
     /// More of the log is on disk: look at those whose replies wait for that.
     Synced,
     /// There is more in the log for the replicas of this reactor.
+    Logged,
+    /// Give its replicas at once what there is for them.
     Feed,
     /// Do this.
     Run(Box<dyn FnOnce(&mut Worker) + Send>),

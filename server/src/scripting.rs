@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::database::Database;
 use crate::debugger::Debuggers;
 use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
+use crate::effects::Audience;
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
@@ -208,8 +209,8 @@ pub struct ScriptHost<'a, 'n> {
     wrote: bool,
     /// The last command was refused before it ran; taken back by who asks.
     pub is_refused: bool,
-    /// `redis.set_repl`: what it does is for followers too.
-    is_logged: bool,
+    /// `redis.set_repl`: for whom what it does is.
+    audience: Audience,
     start_ns: u64,
     published: Option<Arc<Running>>,
     /// Replies of this turn that are yet to be flushed.
@@ -239,7 +240,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             function,
             wrote: false,
             is_refused: false,
-            is_logged: true,
+            audience: Audience::All,
             start_ns,
             published: None,
             staged,
@@ -384,9 +385,9 @@ impl Host for ScriptHost<'_, '_> {
             }
         }
         let before = std::mem::replace(&mut self.nest.session.protocol, protocol);
-        self.nest.worker.scratch.unit.is_muted = !self.is_logged;
+        self.nest.worker.scratch.unit.audience = self.audience;
         self.nest.run(self.registry, entry, words, reply);
-        self.nest.worker.scratch.unit.is_muted = false;
+        self.nest.worker.scratch.unit.audience = Audience::All;
         self.nest.session.protocol = before;
     }
 
@@ -405,12 +406,13 @@ impl Host for ScriptHost<'_, '_> {
         Some(may)
     }
 
-    /// There is one log for the file and for replicas: what is for one that there is goes to both.
     fn set_repl(&mut self, targets: u8) {
-        let has_file = self.database.aof.is_on();
-        let has_replicas = self.database.log.keeps_backlog();
-        self.is_logged =
-            targets == 3 || (targets & 1 != 0 && has_file) || (targets & 2 != 0 && has_replicas);
+        self.audience = match (targets & 1 != 0, targets & 2 != 0) {
+            (true, true) => Audience::All,
+            (true, false) => Audience::File,
+            (false, true) => Audience::Replicas,
+            (false, false) => Audience::Nobody,
+        };
     }
 
     fn tick(&mut self) -> Tick {

@@ -200,6 +200,26 @@ fn a_background_save_is_the_state_when_it_was_asked_for() {
 }
 
 #[test]
+fn keys_that_are_overwritten_are_saved_as_slowly_as_others() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.expect("DEBUG POPULATE 1000", "+OK");
+    client.expect("CONFIG SET rdb-key-save-delay 1000000", "+OK");
+    client.expect("BGSAVE", "+Background saving started");
+    client.expect("DEBUG POPULATE 1000 other", "+OK");
+    for n in 0..1000 {
+        client.expect(&format!("SET key:{n} x"), "+OK");
+    }
+    // That of the first key is over then, and it would be the only one.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(client.info("rdb_bgsave_in_progress"), "1");
+    client.expect("CONFIG SET rdb-key-save-delay 0", "+OK");
+    if is_carnelian() {
+        wait_for_idle(&mut client);
+    }
+}
+
+#[test]
 fn a_save_that_fails_keeps_the_old_file_and_stops_writes() {
     let server = Server::start(&["--save", "3600 1"]);
     let mut client = server.connect();

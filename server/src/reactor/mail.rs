@@ -122,7 +122,8 @@ impl Reactor {
             // The turn looks at those who wait, now that it has begun.
             Message::PauseOver => {}
             // So it does with its replicas.
-            Message::Feed => {}
+            Message::Logged => {}
+            Message::Feed => self.core.is_feed_urgent = true,
             Message::Synced => {
                 for token in std::mem::take(&mut self.core.held) {
                     self.touch(token);
