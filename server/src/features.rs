@@ -17,6 +17,7 @@ use crate::mailbox::Message;
 use crate::monitor::Source;
 use crate::pause::attention;
 use crate::registry::Entry;
+use crate::service::READ_BYTES;
 use crate::session::{Session, Worker};
 use crate::snapshot;
 use crate::tracking::{self, Invalidations};
@@ -164,11 +165,11 @@ pub fn account_all(worker: &Worker, database: &Database) {
     }
 }
 
-/// Before the commands in `waiting` bytes of requests run: what they take counts already. Whether the
-/// client has to go because of it.
+/// Before the commands in `waiting` bytes of requests run: what they take counts already, unless they lie in the
+/// buffer that all share. Whether the client has to go because of it.
 #[inline]
 pub fn is_too_large(worker: &Worker, session: &Session, waiting: usize) -> bool {
-    session.settings.clients_memory_max != 0 && {
+    session.settings.clients_memory_max != 0 && READ_BYTES < waiting && {
         session.shared.query_bytes.store(waiting, Ordering::Relaxed);
         session.shared.query_room.store(0, Ordering::Relaxed);
         account(worker, session);

@@ -232,6 +232,48 @@ fn a_lower_limit_holds_at_once_and_a_request_counts_before_it_runs() {
 }
 
 #[test]
+fn no_more_clients_go_than_have_to() {
+    let server = Server::start(&[]);
+    let mut control = named(&server, "control");
+    control.expect("CLIENT NO-EVICT ON", "+OK");
+    let sizes = [128 << 10, 1 << 20, 3 << 20];
+    let mut clients = Vec::new();
+    for size in sizes {
+        for _ in 0..3 {
+            let mut client = named(&server, &format!("of-{size}"));
+            client.send(format!("*2\r\n${size}\r\n{}", "x".repeat(size)).as_bytes());
+            clients.push(client);
+        }
+    }
+    // How many there are of a size that have sent everything, and what each takes.
+    let look = |control: &mut Client, size: usize| {
+        let list = control.call("CLIENT LIST").text();
+        let of_size = |line: &&str| line.contains(&format!(" name=of-{size} "));
+        let lines = list.lines().filter(of_size);
+        let is_whole = |line: &&str| field(line, "qbuf") == size.to_string();
+        let memory = |line: &str| field(line, "tot-mem").parse::<usize>().expect("a number");
+        let taken: Vec<usize> = lines.filter(is_whole).map(memory).collect();
+        (taken.len(), taken.iter().sum::<usize>())
+    };
+    let mut total = 0;
+    for size in sizes {
+        while look(&mut control, size).0 < 3 {}
+        total += look(&mut control, size).1;
+    }
+    for place in [2, 1] {
+        total -= look(&mut control, sizes[place]).1;
+        let list = control.call("CLIENT LIST").text();
+        let own = list.lines().find(|line| line.contains(" name=control ")).expect("it asks");
+        let own: usize = field(own, "tot-mem").parse().expect("a number");
+        control.expect(&format!("CONFIG SET maxmemory-clients {}", total + own), "+OK");
+        for (index, size) in sizes.into_iter().enumerate() {
+            let count = if index < place { 3 } else { 0 };
+            assert_eq!(look(&mut control, size).0, count, "{size} of {sizes:?} below {place}");
+        }
+    }
+}
+
+#[test]
 fn who_was_told_nothing_in_one_turn_is_told_much_in_another() {
     let server = Server::start(&["--io-threads", "1"]);
     let (mut quiet, mut loud, mut other) = (server.connect(), server.connect(), server.connect());

@@ -26,7 +26,7 @@ use crate::session::{BATCH_COMMANDS, Session, Worker};
 use run::{CLOCK_COMMANDS, Stop};
 
 /// What is read at once from one connection.
-const READ_BYTES: usize = 64 << 10;
+pub const READ_BYTES: usize = 64 << 10;
 
 /// A request's beginning up to this size is copied back to the shared buffer to be completed there.
 const TAIL_BYTES_MAX: usize = 16 << 10;
