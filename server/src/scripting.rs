@@ -2,7 +2,7 @@
 //! do here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use carnelian_commands::{CommandError, Flags};
@@ -40,6 +40,8 @@ pub struct Scripting {
     running: Mutex<Option<Arc<Running>>>,
     /// As of the last look.
     figures: Mutex<Figures>,
+    /// Scripts that had been evicted at the last CONFIG RESETSTAT.
+    evicted_before: AtomicU64,
     /// Scripts that are debugged.
     pub debuggers: Debuggers,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may run what they may not run otherwise.
@@ -143,7 +145,9 @@ impl Scripting {
             let (libraries, functions) = engine.libraries_len();
             *self.figures.lock() = Figures {
                 scripts: engine.scripts_len(),
-                evicted: engine.scripts_evicted(),
+                evicted: engine
+                    .scripts_evicted()
+                    .saturating_sub(self.evicted_before.load(Ordering::Relaxed)),
                 libraries,
                 functions,
                 scripts_bytes,
@@ -152,6 +156,13 @@ impl Scripting {
             };
         }
         *self.figures.lock()
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset(&self) {
+        let evicted = self.figures().evicted;
+        self.evicted_before.fetch_add(evicted, Ordering::Relaxed);
+        self.figures.lock().evicted = 0;
     }
 
     /// Ends a script that has run for too long, whatever it has done: its data are of no use to anybody any more.

@@ -231,6 +231,20 @@ impl EffectLog {
         backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) as usize
     }
 
+    /// The memory that takes.
+    pub fn beyond_backlog_memory(&self) -> usize {
+        // Asked for each key that is evicted.
+        if !self.is_followed() && self.is_source(0) {
+            return 0;
+        }
+        let sequence = self.sequence.lock();
+        let Sequence { backlog, keepers, .. } = &*sequence;
+        match backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) {
+            0 => 0,
+            beyond => beyond as usize + backlog.overhead(),
+        }
+    }
+
     fn settle(&self, sequence: &Sequence) {
         let Keepers { files, backlog_bytes, .. } = sequence.keepers;
         let is_followed = (files != 0 || backlog_bytes.is_some()) && self.is_source(0);
@@ -550,7 +564,7 @@ impl EffectLog {
         let Some(mailboxes) = self.mailboxes.get() else { return };
         for (reactor, mailbox) in mailboxes.iter().enumerate() {
             if waiting & bit(reactor) != 0 {
-                mailbox.post(Message::Feed);
+                mailbox.post(Message::Logged);
             }
         }
     }
@@ -765,6 +779,8 @@ mod tests {
             log.append_aside(&[b"SET", b"k", &value]);
         }
         assert_eq!(log.beyond_backlog() as u64, log.end() - 100);
+        let memory = log.beyond_backlog_memory() as u64;
+        assert!(log.end() < memory && memory < log.end() + log.end() / 10, "{memory}");
         log.feed(7, usize::MAX, 0, &mut Vec::new()).unwrap();
         assert_eq!(log.lag(7), 0);
         log.detach(7);

@@ -165,12 +165,16 @@ impl Node {
         Ok(self.links.judge_again(&changed, unix_time(now_of(&self.settings)), &self.counters))
     }
 
-    /// Trusts just these authorities, which ends the links of all others. This node's own
-    /// certificates must be of theirs.
-    pub fn trust_only(&self, authorities: Vec<Authority>) -> Result<Vec<LinkInfo>, Error> {
+    /// Trusts just these authorities, which a revision of the cluster's state names. It ends the links of all
+    /// others. This node's own certificates must be of theirs.
+    pub fn trust_only(
+        &self,
+        authorities: Vec<Authority>,
+        revision: u64,
+    ) -> Result<Vec<LinkInfo>, Error> {
         let now = now_of(&self.settings);
         self.change_trust(|trust| {
-            let changed = trust.with_authorities(authorities)?;
+            let changed = trust.with_authorities(authorities)?.as_of(revision);
             for plane in Plane::ALL {
                 check(&self.credential(plane), self.identity(plane), &changed, now)?;
             }
