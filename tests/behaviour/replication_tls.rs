@@ -65,7 +65,7 @@ fn follows(name: &str, primary: &Server, replica: &Server) {
 
 #[test]
 fn a_link_starts_from_the_address_that_is_set() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let certificates = Certificates::made_in(folder.path());
     let primary = Server::starter().certificates(&certificates).args(&PRIMARY).start();
     let mut there = primary.connect();
