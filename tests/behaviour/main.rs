@@ -14,6 +14,7 @@ mod blocking;
 mod blocking_many;
 mod busy;
 mod capture;
+mod client_authority;
 mod clients;
 mod cluster;
 mod cluster_leases;

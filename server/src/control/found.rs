@@ -20,7 +20,7 @@ use carnelian_tls::internode::{
     SigningAuthority, Trust,
 };
 
-use super::{Member, blocking, host, join, shared, spec};
+use super::{Member, blocking, clients, host, join, shared, spec};
 use crate::clock;
 use crate::databases::FIRST;
 use crate::internode::{self, AskedFor};
@@ -108,6 +108,10 @@ pub async fn found(member: &Arc<Member>, founding: Founding) -> Result<()> {
     };
     let outcome = member.control.change(Change::CreateCluster(Box::new(request))).await?;
     let Outcome::Node(own) = outcome else { anyhow::bail!("the cluster has no node") };
+    if let Err(error) = clients::guide(member, &member.control.state()).await {
+        // It is tried again.
+        log::warning!("The cluster has no client CA yet: {error:#}");
+    }
     add_first_database(member, own).await?;
     open_channel(member).await?;
     log::notice!("This node is number {own} of the cluster {name}");

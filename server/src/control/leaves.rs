@@ -219,7 +219,7 @@ async fn renew_links(member: &Arc<Member>) -> Result<()> {
 }
 
 /// Tells the cluster which certificates this node uses.
-async fn tell(member: &Arc<Member>, node: NodeUid, failure: Option<String>) -> Result<()> {
+pub async fn tell(member: &Arc<Member>, node: NodeUid, failure: Option<String>) -> Result<()> {
     let mut certificates = Vec::new();
     for plane in Plane::ALL {
         certificates.push(described(&member.store.credential(plane)?, node, failure.clone())?);
@@ -275,7 +275,7 @@ fn time(seconds: i64) -> Time {
     Time(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
 }
 
-fn seconds(now: SystemTime) -> i64 {
+pub fn seconds(now: SystemTime) -> i64 {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

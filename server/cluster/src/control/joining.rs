@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use carnelian_tls::LeafRequest;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, ControlError};
-use crate::keys::{Admission, Keys};
-use crate::state::{AddNode, Change, NodeStatus, NodeUid, Outcome, Refused};
+use crate::keys::{Admission, Keys, KeysError};
+use crate::state::{AddNode, Change, NodeStatus, NodeUid, Outcome, Refused, State, Time};
+
+/// What a node asks the leader for that needs certificates for its clients.
+const SIGN_FOR_CLIENTS: &str = "sign for clients";
 
 /// How long the leader may take to sign.
 const SIGN_TIME: Duration = Duration::from_secs(5);
@@ -39,6 +43,22 @@ impl Control {
                     }
                     let signed = control.sign_here(to_sign).await?;
                     serde_json::to_vec(&signed).map_err(|error| error.to_string())
+                })
+            }),
+        );
+        let control = self.clone().weak();
+        self.answer(
+            SIGN_FOR_CLIENTS,
+            Arc::new(move |peer, body| {
+                let control = control.upgrade();
+                Box::pin(async move {
+                    let control = control.ok_or("it is being closed")?;
+                    let requests: Vec<LeafRequest> =
+                        serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+                    let signed = control.sign_with(peer, move |keys, state, now| {
+                        keys.sign_for_clients(state, &requests, now)
+                    });
+                    serde_json::to_vec(&signed.await?).map_err(|error| error.to_string())
                 })
             }),
         );
@@ -79,18 +99,40 @@ impl Control {
         serde_json::from_slice(&answer).map_err(|error| broken(&error))
     }
 
+    /// The same for what this node shows to clients.
+    pub async fn sign_for_clients(
+        &self,
+        requests: &[LeafRequest],
+    ) -> Result<Vec<String>, ControlError> {
+        let leader = self.leader().ok_or(ControlError::NoQuorum)?;
+        let bad = |reason: String| Refused::bad("invalid_request", reason);
+        let body = serde_json::to_vec(requests).map_err(|error| broken(&error))?;
+        let answer = self.ask(leader, SIGN_FOR_CLIENTS, body, SIGN_TIME).await.map_err(bad)?;
+        serde_json::from_slice(&answer).map_err(|error| broken(&error))
+    }
+
     async fn sign_here(&self, to_sign: ToSign) -> Result<Vec<String>, String> {
+        self.sign_with(to_sign.node, move |keys, state, now| {
+            keys.sign(state, to_sign.node, to_sign.requests.as_bytes(), now)
+        })
+        .await
+    }
+
+    /// Signs for a node, if this one leads and that one is a member still.
+    async fn sign_with(
+        &self,
+        node: NodeUid,
+        sign: impl FnOnce(&Keys, &State, Time) -> Result<Vec<String>, KeysError> + Send + 'static,
+    ) -> Result<Vec<String>, String> {
         if !self.is_leader() {
             return Err("this node does not lead".to_owned());
         }
         let state = self.state();
-        if !state.is_member(to_sign.node) {
-            return Err(format!("node {} is no member", to_sign.node));
+        if !state.is_member(node) {
+            return Err(format!("node {node} is no member"));
         }
         let (keys, now) = (self.keys().map_err(|error| error.to_string())?, self.now());
-        let signed = tokio::task::spawn_blocking(move || {
-            keys.sign(&state, to_sign.node, to_sign.requests.as_bytes(), now)
-        });
+        let signed = tokio::task::spawn_blocking(move || sign(&keys, &state, now));
         signed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 

@@ -101,6 +101,18 @@ pub enum Change {
         epoch: u64,
         holder: u64,
     },
+    /// An operator has the primary go on with what it has, whatever a replica that does not tell may have.
+    Recover {
+        database: DatabaseUid,
+        epoch: u64,
+    },
+    /// The replica of a node that has been down for long is made on another too.
+    MoveReplica {
+        database: DatabaseUid,
+        from: NodeUid,
+        to: NodeUid,
+        epoch: u64,
+    },
     /// Says where the replicas are to be.
     SetReplicas {
         database: DatabaseUid,
@@ -191,6 +203,21 @@ pub enum Change {
     ReportTrust {
         node: NodeUid,
         report: Report,
+    },
+
+    /// The authority that clients are to know the nodes by, or its successor: `after` names the one there is.
+    AddClientAuthority {
+        authority: Box<Authority>,
+        after: Option<String>,
+    },
+    /// The successor of this one signs from now on. With `complete` this one goes when nobody shows anything of it.
+    SwitchClientAuthority {
+        from: String,
+        complete: bool,
+    },
+    /// This one, which does not sign any longer, is not listed any more.
+    DropClientAuthority {
+        fingerprint: String,
     },
 
     /// Something to remember that is no change.
