@@ -276,6 +276,8 @@ pub struct Ledger {
     /// No more grants of this epoch.
     revoked: BTreeMap<DatabaseUid, Revocation>,
     revocations: u64,
+    /// Of which process of which database's primary it is known that it waits for replicas.
+    waits: BTreeMap<DatabaseUid, u64>,
 }
 
 /// A node's last beat.
@@ -297,7 +299,13 @@ impl Ledger {
             granted: BTreeMap::new(),
             revoked: BTreeMap::new(),
             revocations: 0,
+            waits: BTreeMap::new(),
         }
+    }
+
+    /// A primary's process waits for replicas; true if that is new.
+    pub fn note_wait(&mut self, database: DatabaseUid, process: u64) -> bool {
+        self.waits.insert(database, process) != Some(process)
     }
 
     /// Begins anew if the term is another: who led between may have granted what this node knows nothing of.

@@ -201,7 +201,7 @@ fn spec_of(server: &Server, here: Option<&Arc<Database>>, described: &Described)
     match here.filter(|here| here.is_first()) {
         // Its own configuration, and what has been said of it through the control plane.
         Some(first) => spec::of_first_again(first, described, &[], &DatabaseSettings::default()),
-        None => spec::of(described, &[], &server.config().bind),
+        None => spec::of(described, &[], &server.config()),
     }
 }
 
