@@ -421,7 +421,7 @@ mod tests {
             certificate: theirs.certificate_pem(),
             key: theirs.key_pem().map(|key| key.to_owned().into()),
         };
-        node.table.replace(&[provided], now).unwrap();
+        node.table.replace(&[provided], now + 310 * DAY).unwrap();
         assert_eq!(node.renew(&both[0], &listed, now), 6);
     }
 

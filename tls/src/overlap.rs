@@ -390,8 +390,11 @@ mod tests {
         assert_eq!(given.len(), 2);
         let texts: Vec<&str> = given.iter().map(|one| one.certificate.as_str()).collect();
         let trust = ClientTrust::new(&texts, 0).unwrap();
-        assert!(leave_to_cluster(folder.path(), &trust).unwrap());
+        // What clients are given is what they were given before.
         assert!(!leave_to_cluster(folder.path(), &trust).unwrap());
+        let first = ClientTrust::new(&texts[..1], 0).unwrap();
+        assert!(leave_to_cluster(folder.path(), &first).unwrap());
+        assert!(leave_to_cluster(folder.path(), &trust).unwrap());
         let names: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(names.len(), 1, "the list alone: {names:?}");
         assert_eq!(held(folder.path()).unwrap().unwrap(), trust.certificates());
