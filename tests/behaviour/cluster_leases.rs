@@ -205,65 +205,6 @@ fn a_primary_that_comes_back_with_all_its_data_goes_on_alone() {
 }
 
 #[test]
-fn a_primary_without_its_data_waits_for_a_replica_that_is_down() {
-    if !is_carnelian() {
-        return;
-    }
-    let mut nodes = three();
-    let port = free_port();
-    let (uid, places) = make_database(&nodes, port);
-    let primary = primary_of(&nodes, uid);
-    let replica = places[usize::from(places[0] == primary)];
-    let witness = (0..3).find(|place| !places.contains(place)).expect("there are three");
-    nothing_but(&nodes[primary], port, "SET kept 1", "+OK");
-    let mut there = nodes[primary].client(port);
-    eventually(&mut there, "WAIT 1 1000", ":1");
-    let status = format!("/v1/nodes/{}", replica + 1);
-    nodes[replica].server.signal(Signal::STOP);
-    nodes[replica].server.wait_until_stopped();
-    nodes[witness].eventually(&status, |node| node["status"] == "down");
-    nodes[primary].server.kill();
-    nodes[primary].server.start_again().expect("it starts again");
-    nodes[primary].eventually_sees_other_than(replica);
-    // Nothing is shown or taken, and the replica is not emptied, for as long as it is away.
-    let ends = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < ends {
-        for command in ["GET kept", "SET other 1"] {
-            let reply = ask(&nodes[primary], port, command);
-            assert!(reply.is_none_or(|reply| reply.starts_with('-')), "{command}");
-        }
-        sleep(Duration::from_millis(50));
-    }
-    nodes[replica].server.signal(Signal::CONT);
-    nothing_but(&nodes[primary], port, "GET kept", "1");
-    nothing_but(&nodes[replica], port, "GET kept", "1");
-    nothing_but(&nodes[replica], port, "SET other 1", "+OK");
-
-    // An operator can give up what the other may have.
-    let primary = primary_of(&nodes, uid);
-    let replica = places[usize::from(places[0] == primary)];
-    let mut there = nodes[primary].client(port);
-    eventually(&mut there, "WAIT 1 1000", ":1");
-    let status = format!("/v1/nodes/{}", replica + 1);
-    nodes[replica].server.signal(Signal::STOP);
-    nodes[replica].server.wait_until_stopped();
-    nodes[witness].eventually(&status, |node| node["status"] == "down");
-    nodes[primary].server.kill();
-    nodes[primary].server.start_again().expect("it starts again");
-    nodes[primary].eventually_sees_other_than(replica);
-    let path = format!("/v1/bdbs/{uid}/actions/recover");
-    let (status, answer) = nodes[witness].ask("POST", &path, &json!({}));
-    assert_eq!((status, &answer["error_code"]), (406, &json!("data_loss_not_allowed")));
-    nodes[witness].change("POST", &path, &json!({"allow_data_loss": true}));
-    nothing_but(&nodes[primary], port, "GET kept", "nil");
-    nothing_but(&nodes[primary], port, "SET new 1", "+OK");
-    nodes[replica].server.signal(Signal::CONT);
-    nothing_but(&nodes[replica], port, "GET new", "1");
-    let mut there = nodes[primary].client(port);
-    eventually(&mut there, "WAIT 1 1000", ":1");
-}
-
-#[test]
 fn a_database_can_be_told_how_long_to_wait_for_its_data() {
     if !is_carnelian() {
         return;
