@@ -10,6 +10,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::c_int;
+use std::io;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -23,14 +24,6 @@ const ALIGNMENT_OF_MALLOC: usize = 8;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Jemalloc;
-
-/// What jemalloc reads when it begins, under the name that it looks for: memory is asked for in huge
-/// pages wherever the kernel has them (`madvise` or `always`). With millions of keys nearly every
-/// look-up misses the TLB otherwise. Redis advises against them because a snapshot's `fork` would copy
-/// whole huge pages; there is no fork here. `disable-thp` turns them off for the process.
-#[used]
-#[unsafe(export_name = "_rjem_malloc_conf")]
-static CONF: &[u8; 11] = b"thp:always\0";
 
 /// Bytes that the program holds: what Redis calls `used_memory`.
 ///
@@ -177,6 +170,31 @@ pub fn purge() {
     unsafe {
         jemalloc_sys::mallctl(c"arena.4096.purge".as_ptr(), null_mut(), null_mut(), null_mut(), 0)
     };
+}
+
+/// What became of small pages that were to be a huge one.
+pub enum Collapse {
+    Done,
+    /// There is no huge page to be had now, or these pages are needed where they are.
+    Later,
+    Impossible(io::Error),
+}
+
+/// Exchanges the small pages of so many bytes for huge ones; what is in them stays. A kernel before 6.1 is asked to
+/// do that when it finds the time.
+pub fn collapse(at: usize, bytes: usize) -> Collapse {
+    let place = std::ptr::with_exposed_provenance_mut(at);
+    // SAFETY: this advice changes neither what memory holds nor what may be done with it, and where nothing is
+    // mapped (any longer) it is refused.
+    let advise = |advice| match unsafe { libc::madvise(place, bytes, advice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let Err(error) = advise(libc::MADV_COLLAPSE) else { return Collapse::Done };
+    if error.raw_os_error() != Some(libc::EINVAL) {
+        return Collapse::Later;
+    }
+    advise(libc::MADV_HUGEPAGE).map_or_else(Collapse::Impossible, |()| Collapse::Done)
 }
 
 /// jemalloc's own report.

@@ -480,7 +480,7 @@ impl Running {
         let mut saved = databases.clone();
         saved.retain(|database| is_saved(database, flags));
         if saved.is_empty() {
-            leave_primaries(&databases);
+            leave(&databases);
             for mailbox in &self.server.mailboxes {
                 mailbox.post(Message::Shutdown);
             }
@@ -501,7 +501,7 @@ impl Running {
             }
             log::warning!("Error trying to save the DB. Exit anyway.");
         }
-        leave_primaries(&databases);
+        leave(&databases);
         halt.end();
         true
     }
@@ -530,10 +530,12 @@ fn is_saved(database: &Database, flags: ShutdownFlags) -> bool {
     !flags.nosave && (has_points || flags.save && database.is_first())
 }
 
-/// The reactors are about to close the links to primaries: their threads are not to make them again.
-fn leave_primaries(databases: &[Arc<Database>]) {
+/// The reactors are about to close all connections: nobody is to come again, and the threads of links to
+/// primaries are not to make them again.
+fn leave(databases: &[Arc<Database>]) {
     for database in databases {
         database.replication.is_ending.store(true, Ordering::SeqCst);
+        database.listeners.lock().close();
     }
 }
 

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::blocking::Waiter;
 use crate::connection::Connection;
 use crate::mailbox::{Mailbox, Message};
+use crate::session::NO_COMMAND;
 
 /// Bits of `ClientShared::flags`.
 pub mod bits {
@@ -75,7 +76,7 @@ pub struct ClientShared {
     pub db: AtomicU32,
     /// 2 or 3.
     pub protocol: AtomicU8,
-    /// Place of the last command in the registry; `u32::MAX` before the first.
+    /// Place of the last command in the registry, or [`NO_COMMAND`].
     pub last_command: AtomicU32,
     /// Bits that dispatch gives a meaning to.
     pub flags: AtomicU32,
@@ -285,7 +286,7 @@ impl Clients {
             last_interaction_ms: AtomicU64::new(origin.now_ms),
             db: AtomicU32::new(0),
             protocol: AtomicU8::new(2),
-            last_command: AtomicU32::new(u32::MAX),
+            last_command: AtomicU32::new(NO_COMMAND),
             flags: AtomicU32::new(0),
             query_bytes: AtomicUsize::new(0),
             query_room: AtomicUsize::new(0),

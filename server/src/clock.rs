@@ -3,21 +3,22 @@
 //! Only the monotonic clock is read on the hot path. The time of day is that plus an offset, which
 //! is measured anew at every tick, so that a clock that was set is followed within a tenth of a second.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// A cached reading of both clocks. Its monotonic side never goes back.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    origin: Instant,
+    /// When it was made, by the monotonic clock.
+    origin_ns: u64,
     monotonic_us: u64,
     wall_offset_us: u64,
 }
 
 impl Clock {
     pub fn new() -> Self {
-        let mut clock = Self { origin: Instant::now(), monotonic_us: 0, wall_offset_us: 0 };
+        let mut clock = Self { origin_ns: monotonic_ns(), monotonic_us: 0, wall_offset_us: 0 };
         clock.synchronize();
         clock
     }
@@ -68,13 +69,13 @@ impl Clock {
     /// Nanoseconds since this clock was made, read now: to time commands.
     #[inline]
     pub fn elapsed_ns(&self) -> u64 {
-        self.origin.elapsed().as_nanos() as u64
+        monotonic_ns().saturating_sub(self.origin_ns)
     }
 
     /// Microseconds since this clock was made, read now: to time a single command.
     #[inline]
     pub fn elapsed_us(&self) -> u64 {
-        self.origin.elapsed().as_micros() as u64
+        self.elapsed_ns() / 1000
     }
 }
 
@@ -82,6 +83,13 @@ impl Default for Clock {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What the standard library's `Instant` reads too, but takes apart and puts together again.
+#[inline]
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Milliseconds since 1970, read now: for what happens rarely and has no reactor's clock at hand.

@@ -181,13 +181,22 @@ pub fn mark(worker: &Worker, database: &Database) -> i64 {
     }
 }
 
-/// What counts against the limit: all but what is about to be freed.
+/// What counts against the limit: all that is in use, but what the log keeps for slow replicas and for
+/// the append-only file. No key goes because one of them is slow.
 pub fn counted(reclaimer: &Reclaimer, database: &Database) -> usize {
+    let uncounted = if database.room.is_shared() { 0 } else { database.log.beyond_backlog() };
+    in_use(reclaimer, database).saturating_sub(uncounted)
+}
+
+/// All but what is about to be freed.
+pub fn in_use(reclaimer: &Reclaimer, database: &Database) -> usize {
     if database.room.is_shared() {
         return held_by(database);
     }
+    // Read first: what is freed between the two must not seem to be still there, and cost another key.
+    let pending = reclaimer.pending_bytes();
     let used = allocator::used_memory() + database.room.foreign();
-    used.saturating_sub(reclaimer.pending_bytes())
+    used.saturating_sub(pending)
 }
 
 /// What a database holds itself. Where its locks are held, by the caller even, its data as of the last look.

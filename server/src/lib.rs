@@ -33,6 +33,7 @@ mod expire;
 mod features;
 mod halt;
 mod histogram;
+mod huge_pages;
 mod info;
 mod input;
 pub mod internode;

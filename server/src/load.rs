@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use carnelian_config::Config;
-use carnelian_keyspace::{Present, Segments};
+use carnelian_keyspace::{Changes, Present, Segments};
 use carnelian_persistence::aof::reason;
 use carnelian_persistence::rdb::file::{
     self, Fault, FileError, FileReader, Observer, Progress, Rules, Summary, Trust,
@@ -27,6 +27,7 @@ use crate::aof;
 use crate::at_rest;
 use crate::clock::{self, Clock};
 use crate::database::Database;
+use crate::dispatch;
 use crate::internode;
 use crate::log;
 use crate::replication::replica;
@@ -35,6 +36,9 @@ use crate::server::{Request, Server};
 
 /// More threads than this do not make loading quicker.
 const THREADS_MAX: usize = 8;
+
+/// So that what is trimmed from the log is trimmed in small pieces.
+const KEYS_LOGGED_AT_ONCE: usize = 256;
 
 /// Whether a database is being loaded, and how far.
 #[derive(Default)]
@@ -213,12 +217,24 @@ fn whole(
         tell(&loaded.summary);
         if let Origin { replication_id: Some(id), offset: Some(offset), db } = &loaded.origin {
             replica::resume(database, &config, id.as_bytes(), *offset, *db);
+            log_expired(database, &config, &loaded.expired);
         }
         database.replication.tenure.note_data();
         log::notice!("DB loaded from disk: {:.3} seconds", began.elapsed().as_secs_f64());
         Ok(())
     };
     ended(run(progress, Box::new(load))?)
+}
+
+/// Replicas that go on from where they were still have what was left out here.
+fn log_expired(database: &Database, config: &Config, expired: &[(usize, Box<[u8]>)]) {
+    let is_lazy = database.settings.load().lazy_expire;
+    for some in expired.chunks(KEYS_LOGGED_AT_ONCE) {
+        let mut changes = Changes { departed: some.to_vec(), ..Changes::default() };
+        dispatch::log_departures(database, &mut changes, is_lazy);
+    }
+    // No more is kept of it than of anything else.
+    database.log.keep_backlog(Some(config.repl_backlog_size));
 }
 
 fn ended((loaded, is_broken_off): (Result<()>, bool)) -> Result<Start> {
@@ -303,6 +319,8 @@ pub struct Loaded {
     pub summary: Summary,
     /// Where in a sequence of effects it was taken.
     pub origin: Origin,
+    /// What was left out of that sequence's data, since its time had come: by logical database.
+    pub expired: Vec<(usize, Box<[u8]>)>,
 }
 
 /// Where a snapshot stands in the effects of the server that took it.
@@ -346,11 +364,18 @@ pub fn snapshot(
         expanded_bytes_max: limits.max_string,
         input_bytes: input.bytes,
     };
+    // Nobody has to hear of it where there is no sequence of effects that goes on.
+    let (goes_on, expired) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let note_expired = |db, key: &[u8]| {
+        if goes_on.load(Relaxed) {
+            expired.lock().push((db, key.into()));
+        }
+    };
     let rules = Rules {
         limits,
         policy: environment.policy,
         now_ms: clock::wall_ms(),
-        drops_expired: input.drops_expired,
+        on_expired: input.drops_expired.then_some(&note_expired),
         present: input.present,
         threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
         after_chunk: &allocator::publish,
@@ -361,13 +386,15 @@ pub fn snapshot(
         libraries: input.libraries,
         clock: Clock::new(),
         origin: Origin::default(),
+        goes_on: &goes_on,
     };
     let summary = match held {
         Some(held) => file::load_held(&mut reader, held, &rules, progress, &mut teller)?,
         None => file::load(&mut reader, &database.keyspace, &rules, progress, &mut teller)?,
     };
     database.scripting.figures();
-    Ok(Loaded { summary, origin: teller.origin })
+    let origin = teller.origin;
+    Ok(Loaded { summary, origin, expired: expired.into_inner() })
 }
 
 /// Loads the file of the last snapshot under locks that are held, for DEBUG RELOAD. Whether that went well;
@@ -456,6 +483,8 @@ struct Teller<'d> {
     libraries: LibraryLoading,
     clock: Clock,
     origin: Origin,
+    /// Set as soon as it is known that the snapshot has an origin.
+    goes_on: &'d AtomicBool,
 }
 
 impl Observer for Teller<'_> {
@@ -481,6 +510,7 @@ impl Observer for Teller<'_> {
             b"repl-id" => {
                 let is_id = value.len() == 40 && value.iter().all(u8::is_ascii_hexdigit);
                 self.origin.replication_id = is_id.then(|| shown.into_owned());
+                self.goes_on.store(is_id, Relaxed);
             }
             b"repl-offset" => self.origin.offset = number(),
             b"repl-stream-db" => {

@@ -27,7 +27,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// `used`: as `eviction::counted` gave it before anything was made ready for the answer;
+    /// `used`: as `eviction::in_use` gave it before anything was made ready for the answer;
     /// `databases`: the census of its keys.
     pub fn take(
         server: &Server,

@@ -42,13 +42,12 @@ impl Reclaimer {
                 let (objects, bytes) = (dropped.len(), dropped.heap_bytes());
                 drop(dropped);
                 allocator::publish();
-                counted.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                // Who sees that they wait no more sees that they are free.
+                counted.pending_bytes.fetch_sub(bytes, Ordering::Release);
                 counted.pending.fetch_sub(objects, Ordering::Relaxed);
-                match then {
-                    Some((waiter, reply)) => waiter.finish(reply),
-                    None => {
-                        counted.freed.fetch_add(objects, Ordering::Relaxed);
-                    }
+                counted.freed.fetch_add(objects, Ordering::Relaxed);
+                if let Some((waiter, reply)) = then {
+                    waiter.finish(reply);
                 }
             }
         })?;
@@ -79,7 +78,7 @@ impl Reclaimer {
 
     /// Bytes that wait: as good as free, though still in use.
     pub fn pending_bytes(&self) -> usize {
-        self.figures.pending_bytes.load(Ordering::Relaxed)
+        self.figures.pending_bytes.load(Ordering::Acquire)
     }
 
     /// Keys and values freed so far (`lazyfreed_objects`).

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use carnelian_resp::Protocol;
@@ -27,6 +28,9 @@ use crate::server::Server;
 use crate::settings::Settings;
 use crate::tracking::{Broadcasts, Invalidations};
 use crate::transaction::{Transaction, Watched};
+
+/// In the place of a client's last command: there was none, or none of that name.
+pub const NO_COMMAND: u32 = u32::MAX;
 
 /// What commands may know and change of the client they run for.
 pub struct Session {
@@ -57,7 +61,7 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// Set by a command: CLIENT REPLY does not silence its reply.
     pub keeps_reply: bool,
-    /// Place of the last command in the registry; `u32::MAX` before the first.
+    /// Place of the last command in the registry, or [`NO_COMMAND`].
     pub last_command: u32,
     /// Set by a command: what has been replied is sent, then the connection ends.
     pub close_after_reply: bool,
@@ -113,7 +117,7 @@ impl Session {
             class: ClientClass::Normal,
             subscriptions: None,
             keeps_reply: false,
-            last_command: u32::MAX,
+            last_command: NO_COMMAND,
             close_after_reply: false,
             is_out_of_memory: false,
             loopback,
@@ -310,10 +314,10 @@ impl<'a> Raw<'a> {
         &self.data[start..self.commands[index + count - 1].1]
     }
 
-    /// The bytes of the command at `index` alone; nothing where they are not known.
+    /// Where the bytes of the command at `index` alone are; nothing where they are not known.
     #[inline]
-    pub fn command(&self, index: usize) -> &'a [u8] {
-        self.commands.get(index).map_or(&[], |&(start, end)| &self.data[start..end])
+    pub fn place(&self, index: usize) -> Range<usize> {
+        self.commands.get(index).map_or(0..0, |&(start, end)| start..end)
     }
 }
 
@@ -541,6 +545,7 @@ mod tests {
         let batch = Batch { arguments: &arguments, ends: &[1, 3], raw };
         assert_eq!(batch.raw.of(1, 1), b"\n\nECHO x\n");
         assert_eq!(batch.raw.of(0, 2), raw.data);
+        assert_eq!([0, 1, 2].map(|index| batch.raw.place(index)), [0..5, 7..14, 0..0]);
         assert_eq!(batch.len(), 2);
         assert_eq!(batch.command(0), [b"PING"]);
         assert_eq!(batch.command(1), [b"ECHO".as_slice(), b"x"]);

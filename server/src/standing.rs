@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use carnelian_config::{Config, OomScoreMode, expand_title};
 use parking_lot::Mutex;
 
-use crate::log;
 use crate::settings::given;
+use crate::{huge_pages, log};
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 /// The kernel takes none beyond.
@@ -61,11 +61,11 @@ fn write_score(score: i32) -> io::Result<()> {
     fs::write(OOM_SCORE, format!("{}\n", score.clamp(-OOM_SCORE_MAX, OOM_SCORE_MAX)))
 }
 
-/// `disable-thp`: no memory that is touched from now on lies in huge pages.
+/// `disable-thp`: whether memory may come to lie in huge pages.
 pub fn heed_huge_pages(config: &Config) {
-    if config.disable_thp
-        && let Err(error) = rustix::thread::disable_transparent_huge_pages(true)
-    {
+    if !config.disable_thp {
+        huge_pages::start();
+    } else if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         log::warning!("Could not turn transparent huge pages off: {error}");
     }
 }

@@ -94,7 +94,7 @@ impl Waiters {
         let line = line(&mut keys, db, key);
         let is_new = line.watches.insert(client, Arc::clone(watch)).is_none();
         if is_new {
-            self.interest.add(db, key);
+            self.interest.add_watch(db, key);
             self.watched_keys.fetch_add(1, Ordering::Relaxed);
         }
         is_new
@@ -105,7 +105,7 @@ impl Waiters {
         for (db, key) in watched {
             let gone = with_line(&mut keys, *db, key, |line| line.watches.remove(&client));
             if gone.flatten().is_some() {
-                self.interest.remove(*db, key);
+                self.interest.remove_watch(*db, key);
                 self.watched_keys.fetch_sub(1, Ordering::Relaxed);
             }
         }

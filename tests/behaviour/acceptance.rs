@@ -87,14 +87,12 @@ const CHECKS: &[(&str, &[Place])] = &[
         "By the clock: day 29 and day 30, lives of 45 and 90 days, and the alert",
         &[
             (
-                "server/src/control",
-                "leaves.rs",
-                &["a_leaf_is_renewed_on_its_thirtieth_day_by_a_run_of_the_job"],
-            ),
-            (
                 "server/cluster/src/state",
                 "jobs.rs",
-                &["certificates_are_renewed_with_the_first_run_from_the_thirtieth_day_on"],
+                &[
+                    "a_leaf_is_renewed_on_its_thirtieth_day_by_a_run_of_the_job",
+                    "certificates_are_renewed_with_the_first_run_from_the_thirtieth_day_on",
+                ],
             ),
             (
                 "tls/src/internode",

@@ -88,6 +88,22 @@ fn what_is_not_allowed_is_refused_counted_and_logged() {
 }
 
 #[test]
+fn the_log_tells_what_the_client_asked_for() {
+    each_way(|client| {
+        client.script(
+            r#"
+            ACL SETUSER bob reset on nopass -@all +ping +acl => +OK
+            AUTH bob any => +OK
+            PING => +PONG
+            GET k => -NOPERM User bob has no permissions to run the 'get' command
+            "#,
+        );
+        let log = client.call("ACL LOG 1").to_string();
+        assert!(log.contains(" cmd=get "), "{log}");
+    });
+}
+
+#[test]
 fn sort_follows_patterns_only_for_who_may_read_every_key() {
     each_way(|client| {
         client.script(

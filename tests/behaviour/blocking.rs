@@ -195,6 +195,29 @@ fn a_list_can_appear_in_many_ways() {
 }
 
 #[test]
+fn an_expired_list_that_comes_with_a_swap_serves_nobody() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let (mut client, mut observer) = (server.connect(), server.connect());
+    observer.script(
+        r#"
+        DEBUG SET-ACTIVE-EXPIRE 0 => +OK
+        SELECT 1 => +OK
+        RPUSH k a => :1
+        PEXPIRE k 1 => :1
+        SELECT 0 => +OK
+        "#,
+    );
+    block(&mut client, "BLPOP k 0", &mut observer, 1);
+    observer.expect("DEBUG SLEEP 0.002", "+OK");
+    observer.expect("SWAPDB 0 1", "+OK");
+    // It came, and goes when it is looked at.
+    observer.expect("DBSIZE", ":1");
+    assert_eq!(observer.info("blocked_clients"), "1");
+    observer.script("EXISTS k => :0\nDBSIZE => :0\nRPUSH k b => :1");
+    client.expect_next("[k b]");
+}
+
+#[test]
 fn sorted_sets_serve_those_who_wait() {
     let server = Server::start(&["--io-threads", "2"]);
     let mut observer = server.connect();

@@ -63,6 +63,29 @@ fn a_line_tells_what_the_client_does() {
 }
 
 #[test]
+fn the_last_command_is_what_was_asked_for() {
+    let server = Server::start(&[]);
+    let (mut client, mut other) = (named(&server, "me"), server.connect());
+    for (request, command) in [
+        ("GET k", "get"),
+        ("SET", "set"),
+        ("NOSUCH", "NULL"),
+        ("CONFIG NOSUCH", "NULL"),
+        ("MULTI", "multi"),
+        ("GET k", "get"),
+        ("NOSUCH", "NULL"),
+        ("SET k v", "set"),
+        ("EXEC", "exec"),
+        ("AUTH nobody x", "auth"),
+    ] {
+        client.call(request);
+        let list = other.call("CLIENT LIST").text();
+        let line = list.lines().find(|line| line.contains(" name=me ")).expect("it is there");
+        assert_eq!(field(line, "cmd"), command, "{request}");
+    }
+}
+
+#[test]
 fn clients_are_killed_by_what_they_are() {
     let server = Server::start(&[]);
     let mut control = named(&server, "control");

@@ -1,6 +1,6 @@
 //! Clusters that make themselves: joining, databases on several nodes, certificates, and a primary that is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::read_to_string;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -362,9 +362,27 @@ fn the_authority_between_nodes_is_replaced_under_writes_with_a_node_away_in_the_
     eventually(&mut there, "WAIT 1 1000", ":1");
     written.check(&mut nodes[replica].client(port)).expect("all is on the replica");
     assert_eq!(there.info("sync_full"), full, "{}", nodes[primary].server.log());
-    for node in &nodes {
-        eventually_on_new_certificates(&mut node.client(node.server.port()), node);
+    for client in clients_of_each(&nodes).values_mut() {
+        eventually_on_new_certificates(client, &nodes[0]);
     }
+}
+
+/// A client that each node serves itself: every port leads to a primary, so each node is made the primary of
+/// something. By their numbers.
+fn clients_of_each(nodes: &[Member]) -> BTreeMap<String, Client> {
+    let mut clients = BTreeMap::new();
+    for _ in 0..4 * nodes.len() {
+        if clients.len() == nodes.len() {
+            return clients;
+        }
+        let port = free_port();
+        let spec = json!({"name": format!("own{port}"), "port": port, "memory_size": 10 << 20});
+        let made = nodes[0].change("POST", "/v1/bdbs", &spec);
+        nodes[0].eventually(&format!("/v1/bdbs/{}", made["uid"]), |it| it["status"] == "active");
+        let mut client = nodes[0].client(port);
+        clients.insert(client.info("internode_node"), client);
+    }
+    panic!("some nodes get no database: {:?}", clients.keys());
 }
 
 /// Until a node shows on all of its links what it would show on a new one.

@@ -1,7 +1,7 @@
 //! Starting and ending, as launchers of redis-server rely on it.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -42,6 +42,8 @@ fn shutdown_command() {
         let words = carnelian_tests::words(command).expect("words");
         client.send_words(&words);
         client.expect_closed();
+        // Whoever comes back now must not be let in for the last moment.
+        assert!(TcpStream::connect(("127.0.0.1", server.port())).is_err(), "{command}");
         other.expect_closed();
         assert_eq!(server.wait().code(), Some(0), "{command}");
     }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
-use carnelian_tests::server::program;
+use carnelian_tests::server::{Signal, program};
 use carnelian_tests::{Client, Server, is_carnelian, peers};
 
 use super::replication_primary::{Traffic, compare, wait_for, write_something};
@@ -287,6 +287,25 @@ fn a_primary_believes_nothing_of_connections_that_do_not_belong_together() {
 }
 
 #[test]
+fn a_replica_is_in_its_handshake_until_the_snapshot_begins() {
+    if !is_carnelian() {
+        return;
+    }
+    let args = ["--save", "", "--repl-diskless-sync-delay", "1000"];
+    let primary = Server::starter().args(&args).start();
+    let replica = Server::starter().args(&["--save", ""]).start();
+    follow(&replica, &primary);
+    eventually_logged(&primary, "dedicated rdb channel");
+    let mut client = replica.connect();
+    assert_eq!(client.call("ROLE").elements()[3].text(), "handshake");
+    assert_eq!(client.info("master_sync_in_progress"), "0");
+    client.expect("CONFIG SET repl-timeout 1", "+OK");
+    primary.signal(Signal::STOP);
+    eventually_logged(&replica, "Timeout connecting to the MASTER");
+    primary.signal(Signal::CONT);
+}
+
+#[test]
 fn a_primary_that_promises_a_snapshot_beside_and_brings_none_changes_nothing() {
     if !is_carnelian() {
         return;
@@ -301,7 +320,7 @@ fn a_primary_that_promises_a_snapshot_beside_and_brings_none_changes_nothing() {
         ("+RDBCHANNELSYNC\r\n", "", "wrong syntax"),
         ("+RDBCHANNELSYNC 7\r\n", "-ERR no\r\n", "over a second connection: -ERR no"),
         ("+RDBCHANNELSYNC 7\r\n", "+OK\r\n+CONTINUE\r\n", "over a second connection: +CONTINUE"),
-        ("+RDBCHANNELSYNC 7\r\n", "", "did not respond to command during rdb channel handshake"),
+        ("+RDBCHANNELSYNC 7\r\n", "", "Timeout connecting to the MASTER"),
         ("+RDBCHANNELSYNC 7\r\n", &full, "I/O error trying to sync with MASTER"),
         ("+DUALCHANNELSYNC\r\n", &named, "Main channel was not let in"),
     ];

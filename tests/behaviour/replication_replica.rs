@@ -524,6 +524,39 @@ fn a_restarted_replica_goes_on_from_its_snapshot_or_file() {
 }
 
 #[test]
+fn what_expired_while_the_primary_was_away_goes_from_its_replicas_too() {
+    if !is_carnelian() {
+        return;
+    }
+    let args = ["--repl-diskless-sync-delay", "0", "--save", "100 100"];
+    let mut primary = Server::start(&args);
+    let replica = replica_of(&primary, &[]);
+    let (mut there, mut here) = (primary.connect(), replica.connect());
+    there.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    for number in 0..600 {
+        there.expect(&format!("SELECT {}", number % 3), "+OK");
+        there.expect(&format!("SET gone{number} v PX 20"), "+OK");
+    }
+    there.expect("SET stays v", "+OK");
+    catch_up(&mut there, &mut here);
+    // A replica keeps what it was not told about.
+    here.expect("DBSIZE", ":200");
+    sleep(Duration::from_millis(20));
+    primary.restart();
+    there = primary.connect();
+    here.eventually_info("master_replid", &there.info("master_replid"));
+    catch_up(&mut there, &mut here);
+    assert_eq!(there.info("rdb_last_load_keys_expired"), "600");
+    assert_eq!((&*there.info("sync_full"), &*there.info("sync_partial_ok")), ("0", "1"));
+    for (db, size) in [(0, ":0"), (1, ":0"), (2, ":1")] {
+        here.expect(&format!("SELECT {db}"), "+OK");
+        here.expect("DBSIZE", size);
+    }
+    there.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!(there.info("sync_partial_ok"), "0");
+}
+
+#[test]
 fn all_who_asked_for_the_end_hear_that_it_was_called_off() {
     let primary = Server::starter().args(&["--save", "", "--shutdown-timeout", "600"]).start();
     let replica = replica_of(&primary, &[]);

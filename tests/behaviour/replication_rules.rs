@@ -352,6 +352,54 @@ fn a_server_that_waits_for_replicas_says_for_how_long_and_can_be_told_to_stay() 
 }
 
 #[test]
+fn what_a_pause_holds_back_has_been_read() {
+    let primary = Server::start(&PRIMARY);
+    let replica = replica_of(&primary, &[]);
+    let (mut there, mut here) = (primary.connect(), replica.connect());
+    there.expect("SET k 1", "+OK");
+    catch_up(&mut there, &mut here);
+    let before = here.info("slave_repl_offset");
+    here.expect("CLIENT PAUSE 1000000 WRITE", "+OK");
+    there.expect("SET k 2", "+OK");
+    let end = there.info("master_repl_offset");
+    here.eventually_info("slave_read_repl_offset", &end);
+    assert_eq!(here.info("slave_repl_offset"), before);
+    here.expect("GET k", "1");
+    here.expect("CLIENT UNPAUSE", "+OK");
+    here.eventually_info("slave_repl_offset", &end);
+    assert_eq!(here.info("slave_read_repl_offset"), end);
+}
+
+#[test]
+fn a_slow_replica_costs_no_keys() {
+    let primary = Server::starter()
+        .args(&PRIMARY)
+        .args(&["--maxmemory-policy", "allkeys-random", "--repl-backlog-size", "16kb"])
+        .args(&["--client-output-buffer-limit", "replica 0 0 0"])
+        .start();
+    let replica = replica_of(&primary, &[]);
+    let mut there = primary.connect();
+    for n in 0..100 {
+        there.expect(&format!("SETRANGE k{n} 9999 x"), ":10000");
+    }
+    catch_up(&mut there, &mut replica.connect());
+    let figure = |client: &mut Client, name| client.info(name).parse::<u64>().expect("a number");
+    let room = figure(&mut there, "used_memory") + (8 << 20);
+    there.expect(&format!("CONFIG SET maxmemory {room}"), "+OK");
+    replica.signal(Signal::STOP);
+    // Sockets take some of it.
+    let change = format!("SETRANGE k0 0 {}", "x".repeat(100_000));
+    while figure(&mut there, "mem_clients_slaves") < 24 << 20 {
+        there.expect(&change, ":100000");
+    }
+    assert!(16 << 20 < figure(&mut there, "mem_not_counted_for_evict"));
+    there.expect("DBSIZE", ":100");
+    assert_eq!(there.info("evicted_keys"), "0");
+    replica.signal(Signal::CONT);
+    catch_up(&mut there, &mut replica.connect());
+}
+
+#[test]
 fn reload_forgets_functions_that_are_not_in_the_file() {
     let server = Server::start(&[]);
     let mut client = server.connect();

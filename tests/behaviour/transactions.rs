@@ -44,7 +44,7 @@ fn what_changes_nothing_breaks_no_transaction() {
         ZADD z 1 a|ZADD z NX 5 a|ZADD z XX 5 none|ZADD z GT 0 a|ZINCRBY z 0 a|ZREM z none|\
         ZPOPMIN z 0|ZREMRANGEBYSCORE z 8 9|ZREMRANGEBYRANK z 8 9|ZREMRANGEBYLEX z [x [y|\
         GEOADD g XX 1 1 none|SADD s a|SREM s none|LREM l 0 none|LPOP l 0|PFADD p a|\
-        PFDEBUG GETREG p|PFDEBUG TODENSE p|XDEL x 9-9|PERSIST z|EXPIRE z 100 XX";
+        PFDEBUG GETREG p|PFDEBUG TODENSE p|XDEL x 9-9|XSETID x 7-7|PERSIST z|EXPIRE z 100 XX";
     each_way(|client| {
         client.script(
             r#"

@@ -127,6 +127,9 @@ fn connect(shared: &Arc<Shared>, near: TcpStream) -> Result<()> {
             // The other direction ends too.
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
+            // What has ended must not use up descriptors for as long as nobody cuts.
+            let mut streams = shared.streams.lock().expect("no panic");
+            streams.retain(|stream| stream.peer_addr().is_ok());
         });
     }
     Ok(())

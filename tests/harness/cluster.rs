@@ -119,12 +119,19 @@ impl Member {
         answer
     }
 
-    /// Asks for a change, which has to be made.
+    /// Asks for a change, which has to be made; behind the one that is being made, if there is one.
     #[track_caller]
     pub fn change(&self, method: &str, path: &str, body: &Value) -> Value {
-        let (status, answer) = self.ask(method, path, body);
-        assert_eq!(status, 200, "{method} {path}: {answer}\n{}", self.server.log());
-        answer
+        let ends = Instant::now() + PATIENCE;
+        loop {
+            let (status, answer) = self.ask(method, path, body);
+            if status == 200 {
+                return answer;
+            }
+            let is_busy = answer["error_code"] == "busy" && Instant::now() < ends;
+            assert!(is_busy, "{method} {path}: {status} {answer}\n{}", self.server.log());
+            sleep(Duration::from_millis(20));
+        }
     }
 
     /// Asks until the answer is as wanted.

@@ -37,6 +37,7 @@ struct Plan {
     /// Certificates given to the server; without them Carnelian makes its own.
     tls: Option<Certificates>,
     ready: Ready,
+    patience: Duration,
 }
 
 /// How a start is known to have succeeded.
@@ -65,6 +66,7 @@ pub struct Starter {
     tls: bool,
     certificates: Option<Certificates>,
     ready: Ready,
+    patience: Duration,
 }
 
 /// A start that failed: what the process said and how it ended.
@@ -131,6 +133,7 @@ impl Server {
             tls: false,
             certificates: None,
             ready: Ready::Answer,
+            patience: Duration::from_secs(20),
         }
     }
 
@@ -299,6 +302,12 @@ impl Starter {
         self
     }
 
+    /// How long a start may take, with all that is to be loaded.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     #[track_caller]
     pub fn start(self) -> Server {
         match self.try_start() {
@@ -308,7 +317,7 @@ impl Starter {
     }
 
     pub fn try_start(self) -> Result<Server, StartFailure> {
-        let ready = self.ready;
+        let (ready, patience) = (self.ready, self.patience);
         let folder = TempDir::with_prefix("carnelian-test-").expect("a temporary folder");
         let port = free_port();
         let mut tls_port = port;
@@ -333,6 +342,7 @@ impl Starter {
             folder,
             tls,
             ready,
+            patience,
         };
         plan.args = plan.arguments();
         let (child, outcome) = plan.launch();
@@ -399,7 +409,7 @@ impl Plan {
     }
 
     fn wait_for_answer(&self, child: &mut Child) -> Result<(), StartFailure> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + self.patience;
         loop {
             let failure = |status| StartFailure { status, output: read_log(self.folder.path()) };
             if let Some(status) = child.try_wait().expect("a child of ours") {

@@ -17,6 +17,16 @@ use crate::transport::Transport;
 const KEYS: u64 = 200;
 const PATIENCE: Duration = Duration::from_millis(700);
 
+/// What was given up may still be on its way through a node that is cut off: it must not undo what came after it.
+const SET_IF_NEWER: &str = "\
+    if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then \
+        return redis.call('SET', KEYS[1], ARGV[1]) \
+    end \
+    redis.call('INCR', KEYS[2]) \
+    return redis.status_reply('OK')";
+/// How many came late.
+pub const LATE: &str = "late";
+
 /// What all writers have seen.
 #[derive(Default)]
 pub struct Seen {
@@ -118,7 +128,7 @@ struct Taken {
 fn one(client: &mut Client, key: &str, value: u64) -> Result<Taken> {
     let (mut request, value) = (Vec::new(), value.to_string());
     encode(&["INFO", "internode"], &mut request);
-    encode(&["SET", key, &value], &mut request);
+    encode(&["EVAL", SET_IF_NEWER, "2", key, LATE, &value], &mut request);
     encode(&["INFO", "internode"], &mut request);
     encode(&["WAIT", "1", "300"], &mut request);
     client.try_send(&request)?;

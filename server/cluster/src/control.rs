@@ -8,6 +8,8 @@ mod membership;
 mod quorum;
 mod work;
 
+pub(crate) use joining::Signer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
@@ -32,6 +34,7 @@ use crate::raft::{
     Chance, Log, Machine, Network, Proposal, Raft, Reply, Store, StoreError, config, id_of, uid_of,
 };
 use crate::rpc::{Request, Response};
+use crate::signal::Signal;
 use crate::state::{
     Change, CreateCluster, DatabaseUid, NodeFacts, NodeStatus, NodeUid, Outcome, Placement,
     Refused, State,
@@ -45,6 +48,8 @@ const PROMOTE_TIME: Duration = Duration::from_secs(10);
 
 /// What a node is asked for that may have another node's earlier certificate on its links.
 const RENEW_LINKS: &str = "renew links";
+
+const STORE_FAILED: &str = "it has failed, and is about to be opened again";
 
 /// How long one node is asked before somebody else is.
 const ASK_TIME: Duration = Duration::from_secs(2);
@@ -68,13 +73,15 @@ struct Inner {
     reports: Mutex<BTreeMap<DatabaseUid, ShardReport>>,
     facts: Mutex<Option<NodeFacts>>,
     handlers: RwLock<BTreeMap<String, Handler>>,
-    keys: Mutex<Option<Arc<Keys>>>,
+    signer: Mutex<Option<Signer>>,
     /// For how many looks this node has led nobody.
     without_quorum: Mutex<u32>,
     /// A primary waits for its lease.
     is_eager: AtomicBool,
     last_beat: Mutex<Option<Duration>>,
-    closed: watch::Sender<bool>,
+    /// How far this node has applied the log.
+    applied: Arc<Signal<u64>>,
+    closed: Arc<Signal<bool>>,
 }
 
 type Opener = Box<dyn Fn() -> Result<Arc<Store>, StoreError> + Send + Sync>;
@@ -98,6 +105,7 @@ struct Engine {
 struct Member {
     node: NodeUid,
     raft: Raft,
+    ended: Arc<Signal<bool>>,
 }
 
 /// Why a change was not made, or may not have been.
@@ -149,7 +157,7 @@ impl Control {
         let opener: Opener = Box::new(move || Store::open(&path, own.clone()));
         let control = Self::start(opener, environment).await.map_err(io::Error::other)?;
         if let Some(keys) = keys {
-            control.use_keys(keys);
+            control.sign_with(Signer::Keys(keys));
         }
         Ok(control)
     }
@@ -175,11 +183,12 @@ impl Control {
             reports: Mutex::default(),
             facts: Mutex::default(),
             handlers: RwLock::default(),
-            keys: Mutex::default(),
+            signer: Mutex::default(),
             without_quorum: Mutex::new(0),
             is_eager: AtomicBool::new(false),
             last_beat: Mutex::default(),
-            closed: watch::Sender::new(false),
+            applied: Arc::new(Signal::new(0)),
+            closed: Arc::new(Signal::new(false)),
         }));
         if let Some(node) = store.read("node")? {
             control.take_part(&store, node).await?;
@@ -195,11 +204,13 @@ impl Control {
 
     /// Begins to be this node: with what it knows from before, or with nothing, waiting for a leader.
     async fn take_part(&self, store: &Arc<Store>, node: NodeUid) -> Result<Member, ControlError> {
-        let machine = Machine::open(Arc::clone(store), self.0.states.clone())?;
+        let (states, applied) = (self.0.states.clone(), Arc::clone(&self.0.applied));
+        let machine = Machine::open(Arc::clone(store), states, applied)?;
         let (network, log) = (Network(Arc::clone(&self.0.peers)), Log(Arc::clone(store)));
         let raft = Raft::new(id_of(node), config(), network, log, machine).await;
         let raft = raft.map_err(|error| ControlError::Store(error.to_string()))?;
-        let member = Member { node, raft };
+        store.ended.set(false);
+        let member = Member { node, raft, ended: Arc::clone(&store.ended) };
         self.0.peers.begin();
         self.0.engine.write().member = Some(member.clone());
         Ok(member)
@@ -421,7 +432,7 @@ impl Control {
             let ask = if promotes { left } else { left.min(ASK_TIME) };
             match self.propose(&member, &proposal, ask).await {
                 Asked::Reply(reply, index) => {
-                    self.catch_up(&member, index).await;
+                    self.catch_up(index).await;
                     let result = reply.0.unwrap_or(Ok(Outcome::Done));
                     return Ok(result?);
                 }
@@ -466,7 +477,8 @@ impl Control {
             _ => None,
         };
         proposal.at = self.0.environment.now();
-        let written = member.raft.client_write(proposal).await;
+        let written = member.answered(member.raft.client_write(proposal)).await;
+        let Some(written) = written else { return Asked::Failed(STORE_FAILED.to_owned()) };
         let asked = match written {
             Ok(written) => Asked::Reply(written.data, written.log_id.index),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Asked::Elsewhere,
@@ -479,10 +491,8 @@ impl Control {
     }
 
     /// Waits until this node has applied an entry that was committed.
-    async fn catch_up(&self, member: &Member, index: u64) {
-        let mut metrics = member.raft.metrics();
-        let applied = metrics
-            .wait_for(|metrics| metrics.last_applied.is_some_and(|last| last.index >= index));
+    async fn catch_up(&self, index: u64) {
+        let applied = self.0.applied.wait_for(|applied| index <= applied);
         // A node that is cut off right now answers from what it has.
         let _ = tokio::time::timeout(Duration::from_secs(1), applied).await;
     }
@@ -542,24 +552,25 @@ impl Control {
     pub async fn leave(&self) -> Result<(), ControlError> {
         let member = self.0.engine.write().member.take();
         if let Some(member) = member {
-            let _ = member.raft.shutdown().await;
+            member.end().await;
         }
         self.store()?.clear()?;
         *self.0.ledger.lock() = Ledger::new(0, self.steady());
         self.0.leases.clear();
+        self.0.applied.set(0);
         self.0.states.send_replace(Arc::default());
         Ok(())
     }
 
     /// Ends Raft and all tasks. What was acknowledged is on the disk.
     pub async fn close(&self) {
-        self.0.closed.send_replace(true);
+        self.0.closed.set(true);
         let engine = {
             let mut engine = self.0.engine.write();
             std::mem::replace(&mut *engine, Engine { store: None, member: None })
         };
         if let Some(member) = engine.member {
-            let _ = member.raft.shutdown().await;
+            member.end().await;
         }
     }
 
@@ -583,7 +594,9 @@ impl Control {
         let metrics = member.raft.metrics();
         let term = {
             let metrics = metrics.borrow();
-            let leads = metrics.running_state.is_ok() && metrics.current_leader == Some(metrics.id);
+            let leads = metrics.running_state.is_ok()
+                && metrics.current_leader == Some(metrics.id)
+                && !member.ended.now();
             leads.then_some(metrics.current_term)?
         };
         Some((member, term))
@@ -595,12 +608,12 @@ impl Control {
         F: Future<Output = ()> + Send + 'static,
     {
         let inner = Arc::downgrade(&self.0);
-        let mut closed = self.0.closed.subscribe();
+        let closed = Arc::clone(&self.0.closed);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     biased;
-                    _ = closed.wait_for(|closed| *closed) => return,
+                    () = closed.wait_for(|closed| closed) => return,
                     () = tokio::time::sleep(pause) => {}
                 }
                 let Some(inner) = inner.upgrade() else { return };
@@ -613,9 +626,9 @@ impl Control {
     async fn decide(&self, member: &Member, change: Change) -> Option<Result<Outcome, Refused>> {
         let id = (Chance.next_u64(), Chance.next_u64());
         let proposal = Proposal { id, at: self.0.environment.now(), change };
-        let written = member.raft.client_write(proposal);
+        let written = member.answered(member.raft.client_write(proposal));
         match tokio::time::timeout(Duration::from_secs(1), written).await {
-            Ok(Ok(written)) => written.data.0,
+            Ok(Some(Ok(written))) => written.data.0,
             _ => None,
         }
     }
@@ -630,12 +643,36 @@ impl Weak {
 }
 
 impl Member {
+    /// What Raft answers; none if it has ended, or is about to.
+    async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.ended.wait_for(|ended| ended) => None,
+            answer = answer => Some(answer),
+        }
+    }
+
+    async fn end(&self) {
+        self.ended.set(true);
+        let _ = self.raft.shutdown().await;
+    }
+
+    /// Whether a node votes, by Raft's membership as this node knows it.
+    fn votes(&self, node: NodeUid) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.membership_config.membership().voter_ids().any(|id| id == id_of(node))
+    }
+
     /// Who leads, and where it is by Raft's membership; an error if Raft has ended.
     fn leader(&self) -> Result<Option<(NodeUid, String)>, String> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         if let Err(error) = &metrics.running_state {
             return Err(error.to_string());
+        }
+        if self.ended.now() {
+            return Err(STORE_FAILED.to_owned());
         }
         Ok(metrics.current_leader.map(|leader| {
             let node = metrics.membership_config.membership().get_node(&leader);

@@ -15,6 +15,7 @@ mod peers;
 pub mod placement;
 mod raft;
 mod rpc;
+mod signal;
 #[cfg(test)]
 mod simulation;
 pub mod state;

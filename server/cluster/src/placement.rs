@@ -103,13 +103,15 @@ pub fn after_restart(
 }
 
 /// Who is to vote, given who does: members only, no more than five, those who are there first, and nobody
-/// exchanged without need.
+/// exchanged without need. Who is on the way out gives its vote back first: once it is out nobody speaks with it,
+/// and a majority that it counts for could be one that is never reached again.
 pub fn voters(state: &State, voting: &BTreeSet<NodeUid>) -> BTreeSet<NodeUid> {
     let rank = |node: &NodeUid| {
         let here = state.nodes[node].status != NodeStatus::Down;
         (!here, !voting.contains(node), *node)
     };
-    let mut members: Vec<NodeUid> = state.nodes.keys().copied().collect();
+    let mut members: Vec<NodeUid> =
+        state.nodes.keys().copied().filter(|node| !state.is_leaving(*node)).collect();
     members.sort_by_key(rank);
     members.truncate(VOTERS_MAX);
     members.into_iter().collect()

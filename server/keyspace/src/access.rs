@@ -4,7 +4,8 @@
 //! before it sees any of them. A batch of commands locks the union of theirs, once. What may touch
 //! anything takes every lock, in the same order: while it runs, nobody else is inside.
 
-use std::time::Duration;
+use std::hint::spin_loop;
+use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
@@ -59,6 +60,13 @@ const PATIENCE: Duration = Duration::from_micros(200);
 
 /// How long a wait goes on before it looks whether the keyspace is busy.
 pub(crate) const BUSY_CHECK: Duration = Duration::from_millis(1);
+
+/// How often a lock that somebody has is tried for before the thread rests: for a few microseconds,
+/// more than most hold one.
+const TRIES: u32 = 40;
+
+/// How long a thread rests that a walk is about to let in.
+const REST: Duration = Duration::from_micros(20);
 
 /// The segments a batch has locked, until it is dropped.
 ///
@@ -135,10 +143,11 @@ impl<'k> Access<'k> {
             all.lock_rest();
             return Ok(all);
         }
+        let _asks = keyspace.ask();
         loop {
             for segment in wanted.iter().skip(access.guards.len()) {
                 let patience = if access.guards.is_empty() { BUSY_CHECK } else { PATIENCE };
-                let Some(guard) = keyspace.segment(segment).try_lock_for(patience) else { break };
+                let Some(guard) = claim(keyspace, segment, patience) else { break };
                 access.guards.push(guard);
             }
             if access.guards.len() == wanted.iter().count() {
@@ -173,7 +182,7 @@ impl<'k> Access<'k> {
     fn add(&mut self, segment: usize) -> usize {
         assert!(self.token.is_some(), "a command touches only the keys it declares");
         let place = self.segments.partition_point(|&held| usize::from(held) < segment);
-        self.guards.insert(place, self.keyspace.segment(segment).lock());
+        self.guards.insert(place, lock_one(self.keyspace, segment));
         self.segments.insert(place, segment as u8);
         place
     }
@@ -203,7 +212,7 @@ impl<'k> Access<'k> {
             return visit(self.segment_mut(segment));
         }
         assert!(self.guards.is_empty(), "a walk starts with no lock held, or with all");
-        visit(&mut self.keyspace.segment(segment).lock())
+        visit(&mut lock_one(self.keyspace, segment))
     }
 
     /// Locks what is left, for what may touch anything. Needs the token, unless all is held.
@@ -217,6 +226,49 @@ impl<'k> Access<'k> {
     pub fn holds_all(&self) -> bool {
         self.guards.len() == SEGMENTS
     }
+}
+
+fn lock_one(keyspace: &Keyspace, segment: usize) -> MutexGuard<'_, Segment> {
+    keyspace.segment(segment).try_lock().unwrap_or_else(|| {
+        let _asks = keyspace.ask();
+        loop {
+            if let Some(guard) = claim(keyspace, segment, BUSY_CHECK) {
+                break guard;
+            }
+        }
+    })
+}
+
+/// Takes a lock that somebody has, if that can be had within this time. To be called by who asks for it.
+///
+/// The lock's own way to wait yields the processor a few times first. A thread that yields loses its
+/// turn to all who compute, for milliseconds if one of them is the walk of a snapshot. So it is not
+/// asked to wait for that.
+#[cold]
+fn claim(
+    keyspace: &Keyspace,
+    segment: usize,
+    patience: Duration,
+) -> Option<MutexGuard<'_, Segment>> {
+    let lock = keyspace.segment(segment);
+    for _ in 0..TRIES {
+        if let Some(guard) = lock.try_lock() {
+            return Some(guard);
+        }
+        (0..8).for_each(|_| spin_loop());
+    }
+    let begin = Instant::now();
+    while keyspace.is_cut_open() {
+        // Who has it, most likely the walk, has to be given the processor.
+        std::thread::sleep(REST);
+        if let Some(guard) = lock.try_lock() {
+            return Some(guard);
+        }
+        if patience <= begin.elapsed() {
+            return None;
+        }
+    }
+    lock.try_lock_for(patience)
 }
 
 /// What holds segments for a [`crate::Db`]: its own [`Access`], or one that outlives it.

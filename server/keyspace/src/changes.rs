@@ -105,6 +105,18 @@ impl Changes {
         self.watching && self.interest.as_ref().is_none_or(|it| it.is_awake())
     }
 
+    /// Whether one of those who want to hear watches keys, and does not only wait for them.
+    pub(crate) fn has_watches(&self) -> bool {
+        self.watching && self.interest.as_ref().is_none_or(|it| it.has_watches())
+    }
+
+    /// Whether anything has gone that no command has removed.
+    #[inline]
+    #[must_use]
+    pub fn has_departures(&self) -> bool {
+        !(self.departed.is_empty() && self.expired_hash_fields.is_empty())
+    }
+
     /// Forgets what was collected, and keeps who listens.
     pub fn clear(&mut self) {
         (self.dirty, self.hits, self.misses) = (0, 0, 0);

@@ -18,6 +18,8 @@ pub struct Interest {
     askers: AtomicUsize,
     /// Those who want to hear of every key.
     of_all: AtomicUsize,
+    /// Those of the askers to whom a key that comes or goes is a change, whatever they wait for.
+    watches: AtomicUsize,
     hasher: RandomState,
 }
 
@@ -27,6 +29,7 @@ impl Default for Interest {
             counters: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
             askers: AtomicUsize::new(0),
             of_all: AtomicUsize::new(0),
+            watches: AtomicUsize::new(0),
             hasher: RandomState::new(),
         }
     }
@@ -50,6 +53,24 @@ impl Interest {
     pub fn remove(&self, db: usize, key: &[u8]) {
         self.counter(db, key).fetch_sub(1, Ordering::Relaxed);
         self.askers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Asks for a key that is watched: it must not come, not even expired, unless that is told.
+    pub fn add_watch(&self, db: usize, key: &[u8]) {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+        self.add(db, key);
+    }
+
+    /// Takes back one [`Interest::add_watch`].
+    pub fn remove_watch(&self, db: usize, key: &[u8]) {
+        self.remove(db, key);
+        self.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether any key is watched.
+    #[must_use]
+    pub fn has_watches(&self) -> bool {
+        self.watches.load(Ordering::Relaxed) != 0
     }
 
     /// Asks to hear of changes to any key.
@@ -93,6 +114,10 @@ mod tests {
         assert!(!interest.cares(1, b"a"), "the same key of another logical database");
         interest.remove(0, b"a");
         assert!(!interest.is_awake() && !interest.cares(0, b"a"));
+        interest.add_watch(0, b"a");
+        assert!(interest.cares(0, b"a") && interest.has_watches());
+        interest.remove_watch(0, b"a");
+        assert!(!interest.is_awake() && !interest.has_watches());
         interest.add_all();
         assert!(interest.cares(3, b"any"));
         interest.remove_all();

@@ -192,8 +192,10 @@ impl Db<'_> {
         }
         for segment in 0..SEGMENTS {
             if self.changes.is_anything_watched() {
-                // A key of either database appears, goes or changes in both. What has expired goes before:
-                // nobody sees it come.
+                // A key of either database appears, goes or changes in both. Nobody sees one come that
+                // has expired; where keys are watched it goes before the swap, lest its going be taken
+                // for a change later.
+                let goes = self.changes.has_watches();
                 let segment = self.access.segment_mut(segment);
                 for db in [a, b] {
                     let mut due = Vec::new();
@@ -201,8 +203,10 @@ impl Db<'_> {
                         if entry.expiry().is_none_or(|at| self.due_ms < at) {
                             self.changes.touch(a, entry.key());
                             self.changes.touch(b, entry.key());
-                        } else {
+                        } else if goes {
                             due.push(entry.key().to_vec());
+                        } else {
+                            self.changes.rouse(db, entry.key());
                         }
                     }
                     for key in due {

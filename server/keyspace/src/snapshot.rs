@@ -21,6 +21,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use carnelian_structs::entry::EntryRef;
 use carnelian_structs::table::{Cursor, EntryMut, Table};
@@ -57,6 +58,9 @@ pub trait Sink: Send + Sync {
         true
     }
 }
+
+/// How long a walk lets others have their locks first.
+const COURTESY: Duration = Duration::from_micros(200);
 
 /// There can be but one snapshot at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,8 +228,8 @@ pub struct Walk {
 
 impl Walk {
     /// Shows the next stale entries with the logical database they were in at the cut, under the lock
-    /// of one segment, and asks `goes_on` after each bucket. Whether the walk has come to its end: then
-    /// all has been shown, by it or by the sink.
+    /// of one segment, and asks `goes_on` after each bucket; somebody else who wants a lock is let in at
+    /// once. Whether the walk has come to its end: then all has been shown, by it or by the sink.
     ///
     /// A long entry comes by steps of its own, in which nothing is emitted but the sink gets a piece. So whoever
     /// looks at the sink between two steps can put it all in one order.
@@ -235,6 +239,7 @@ impl Walk {
         mut emit: impl FnMut(usize, EntryRef<'_, Value>),
         mut goes_on: impl FnMut() -> bool,
     ) -> bool {
+        let mut goes_on = || goes_on() && !keyspace.is_asked();
         let is_silent = self.cut.is_silent.load(Ordering::Relaxed);
         let walked = &mut self.walked;
         let mut show = |db: usize, entry: EntryRef<'_, Value>| {
@@ -252,6 +257,7 @@ impl Walk {
             return false;
         }
         if self.segment < SEGMENTS {
+            let_in(keyspace);
             let mut segment = keyspace.segment(self.segment).lock();
             if self.is_in_long {
                 let left = go_on_with_long(&mut segment, is_silent, &mut goes_on);
@@ -309,6 +315,16 @@ impl Walk {
     #[must_use]
     pub fn keys_done(&self) -> u64 {
         self.walked + self.cut.preserved.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits for a moment while others wait for locks.
+fn let_in(keyspace: &Keyspace) {
+    if keyspace.is_asked() {
+        let begin = Instant::now();
+        while keyspace.is_asked() && begin.elapsed() < COURTESY {
+            std::thread::yield_now();
+        }
     }
 }
 

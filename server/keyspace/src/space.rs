@@ -5,7 +5,7 @@ use carnelian_structs::entry::{Entry, Payload};
 use carnelian_structs::table::{Table, hash_key, prefetch_value};
 use carnelian_structs::value::Value;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::access::{Access, Busy, SegmentSet};
@@ -27,6 +27,17 @@ pub struct Keyspace {
     busy: AtomicBool,
     /// Whether a snapshot is being taken.
     cut: AtomicBool,
+    /// How many wait for the lock of a segment.
+    askers: AtomicUsize,
+}
+
+/// Somebody waits for a lock.
+pub(crate) struct Asker<'k>(&'k AtomicUsize);
+
+impl Drop for Asker<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Keys of one logical database.
@@ -97,6 +108,7 @@ impl Keyspace {
             token: Mutex::new(()),
             busy: AtomicBool::new(false),
             cut: AtomicBool::new(false),
+            askers: AtomicUsize::new(0),
         }
     }
 
@@ -170,6 +182,17 @@ impl Keyspace {
     /// Says whether a snapshot is being taken from now on; returns what was said before.
     pub(crate) fn set_cut_open(&self, is_open: bool) -> bool {
         self.cut.swap(is_open, Ordering::AcqRel)
+    }
+
+    /// Has a walk give back the lock it holds, until this is dropped.
+    pub(crate) fn ask(&self) -> Asker<'_> {
+        self.askers.fetch_add(1, Ordering::Relaxed);
+        Asker(&self.askers)
+    }
+
+    /// Whether somebody waits for a lock: who can do without it for a while gives it back.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.askers.load(Ordering::Relaxed) != 0
     }
 
     /// Locks the segments of some keys.

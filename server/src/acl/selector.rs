@@ -311,6 +311,8 @@ impl Selector {
         }
         let show = |key: &KeyPattern| {
             let sign: &[u8] = match (key.read, key.write) {
+                // `~*` would be read as all keys, after which no pattern may come.
+                (true, true) if *key.pattern == *b"*" => b"%RW~",
                 (true, true) => b"~",
                 (true, false) => b"%R~",
                 _ => b"%W~",

@@ -161,7 +161,7 @@ fn malloc_stats(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 }
 
 fn figures(context: &mut Context<'_>) -> Figures {
-    let used = eviction::counted(&context.worker.server.reclaimer, &context.session.database);
+    let used = eviction::in_use(&context.worker.server.reclaimer, &context.session.database);
     let now_ms = context.worker.clock.now_ms();
     let counts = context.with_data(Reach::Walk, |call| census::take_held(call.db.access(), now_ms));
     let database = &context.session.database;

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    ActionId, Certificate, CertificateName, Change, Detail, Jobs, ManagedBy, NodeUid, State, Time,
+    ActionId, Certificate, CertificateName, Change, Detail, ManagedBy, NodeUid, State, Time,
 };
 use carnelian_tls::CertificateInfo;
-use carnelian_tls::internode::{Credential, Duty, Plane};
+use carnelian_tls::internode::{Credential, Duty, LinkInfo, Plane};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, sleep};
@@ -57,6 +57,7 @@ pub async fn watch(member: Arc<Member>) {
         if look_at <= Instant::now() {
             look_at = Instant::now() + LOOK;
             renew_what_is_due(&member, &mut tried_s).await;
+            end_expired(&member);
         }
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
@@ -116,7 +117,7 @@ async fn renew_what_is_due(member: &Arc<Member>, tried_s: &mut i64) {
             let leaf = member.store.credential(*plane);
             let ends = leaf.ok().map(|leaf| leaf.not_after());
             ends.zip(days)
-                .is_some_and(|(ends, days)| is_due(&state.jobs, ends, days, *tried_s, now_s))
+                .is_some_and(|(ends, days)| state.jobs.is_due(ends, days, *tried_s, now_s))
         })
         .collect();
     if due.is_empty() {
@@ -130,15 +131,15 @@ async fn renew_what_is_due(member: &Arc<Member>, tried_s: &mut i64) {
     }
 }
 
-/// Whether the job has run, or should have, since a certificate has been due and since it was tried last. Certificates
-/// live so many `days`.
-fn is_due(jobs: &Jobs, not_after_s: i64, days: u32, tried_s: i64, now_s: i64) -> bool {
-    let has_run = jobs.rotation_runs().is_some_and(|runs| {
-        let unsigned = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
-        runs.is_between(unsigned(tried_s), unsigned(now_s))
-    });
-    let at_s = jobs.renews_at(not_after_s, days);
-    jobs.cert_rotation_job_settings.enabled && has_run && at_s.is_some_and(|at_s| at_s <= now_s)
+/// Links of others whose certificates have expired end, although they were in order when the links began.
+fn end_expired(member: &Member) {
+    let Some(channel) = member.server.internode.channel() else { return };
+    for LinkInfo { peer, address, .. } in channel.node.end_expired() {
+        log::warning!(
+            "Ended a link with {}, whose certificate has expired: {address}",
+            peer.identity
+        );
+    }
 }
 
 /// New keys and certificates for these planes, in use at once for new links; then the links that there are
@@ -278,32 +279,4 @@ fn time(seconds: i64) -> Time {
 pub fn seconds(now: SystemTime) -> i64 {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_leaf_is_renewed_on_its_thirtieth_day_by_a_run_of_the_job() {
-        const DAY_S: i64 = 86_400;
-        let made_s = 1_795_333_669; // 07:47:49
-        let run_s = made_s + 30 * DAY_S + 731; // 08:00:00
-        for days in [45, 90] {
-            let ends = made_s + i64::from(days) * DAY_S;
-            let mut jobs = Jobs::default();
-            let due = |jobs: &Jobs, tried_s, now_s| is_due(jobs, ends, days, tried_s, now_s);
-            assert!(!due(&jobs, 0, made_s + 29 * DAY_S));
-            // It is due, and the job has yet to run.
-            assert!(!due(&jobs, 0, run_s - 1));
-            assert!(due(&jobs, 0, run_s));
-            // A run that has failed is followed by the next one.
-            assert!(!due(&jobs, run_s, run_s + 3599));
-            assert!(due(&jobs, run_s, run_s + 3600));
-            // A node that was off comes back after it.
-            assert!(due(&jobs, 0, run_s + 5 * DAY_S));
-            jobs.cert_rotation_job_settings.enabled = false;
-            assert!(!due(&jobs, 0, run_s + 5 * DAY_S));
-        }
-    }
 }

@@ -166,15 +166,7 @@ pub fn run_commands(
                 Handler::Data(command) => {
                     session.last_command = entry.id as u32;
                     let before = out.len();
-                    run_alone(
-                        worker,
-                        session,
-                        entry,
-                        command,
-                        words,
-                        batch.raw.command(index),
-                        out,
-                    );
+                    run_alone(worker, session, entry, command, batch, index, out);
                     settle_reply(worker, session, out, before);
                     features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
@@ -246,6 +238,7 @@ fn is_held(worker: &Worker, session: &Session, entry: &Entry, words: &[&[u8]]) -
 
 /// Puts a command behind MULTI.
 fn enqueue(session: &mut Session, entry: &Entry, words: &[&[u8]], out: &mut Vec<u8>) {
+    session.last_command = entry.id as u32;
     session.enqueue(entry, words);
     out.extend_from_slice(b"+QUEUED\r\n");
 }
@@ -309,15 +302,16 @@ fn run_together(
     }
     let Vectors { ids, aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
-    let mut run = Run::begin(worker, database, runs, unit, false, &session.settings);
+    let sent = batch.raw.data;
+    let mut run = Run::begin(worker, database, runs, unit, sent, false, &session.settings);
     let mut ran = 0;
     let mark = eviction::mark(worker, database);
     let is_bounded = mark != i64::MAX;
     for &id in &*ids {
         let entry = registry.entry(id);
         let Handler::Data(command) = entry.handler else { break };
-        let (words, sent) = (batch.command(index + ran), batch.raw.command(index + ran));
-        run.command(&mut call, entry, command, words, sent);
+        let (words, sent) = (batch.command(index + ran), batch.raw.place(index + ran));
+        run.command(&mut call, entry, command, words, &sent);
         ran += 1;
         if hear(database, call.db.changes, ready) || BATCH_REPLY_BYTES <= call.reply.len() {
             break;
@@ -330,7 +324,7 @@ fn run_together(
     if let Some(link) = &session.primary {
         unit.relay(link.source, session.db.into(), batch.raw.of(index, ran));
     }
-    let logged = log_unit(database, unit);
+    let logged = log_unit_of(database, unit, sent);
     drop(call);
     settle(worker, database, Some(session), &mut scratch.aftermath);
     for (ran, noted) in slow {
@@ -361,7 +355,13 @@ fn lock<'k>(
 /// Logs what has been collected, while the locks of those who did it are held. Where it ends.
 #[inline]
 pub fn log_unit(database: &Database, unit: &mut Unit) -> Option<u64> {
-    if unit.is_empty() { None } else { Some(database.log.append(unit)) }
+    log_unit_of(database, unit, &[])
+}
+
+/// The same of what may still be among the bytes of a batch.
+#[inline]
+fn log_unit_of(database: &Database, unit: &mut Unit, batch: &[u8]) -> Option<u64> {
+    if unit.is_empty() { None } else { Some(database.log.append_of(unit, batch)) }
 }
 
 /// Logs a unit that has commands inside of commands, while their locks are held.
@@ -376,7 +376,7 @@ pub fn log_nested(worker: &mut Worker, session: &mut Session) {
 
 /// Logs what has gone without a command, while its locks are held: each by itself.
 pub fn log_departures(database: &Database, changes: &mut Changes, is_lazy: bool) {
-    if changes.departed.is_empty() && changes.expired_hash_fields.is_empty() {
+    if !changes.has_departures() {
         return;
     }
     if database.log.is_followed() {
@@ -440,10 +440,11 @@ fn run_alone(
     session: &mut Session,
     entry: &Entry,
     command: &DataCommand,
-    words: &[&[u8]],
-    sent: &[u8],
+    batch: &Batch<'_>,
+    index: usize,
     out: &mut Vec<u8>,
 ) {
+    let (words, sent) = (batch.command(index), batch.raw.place(index));
     let database = Arc::clone(&session.database);
     let keyspace = &database.keyspace;
     let mut wanted = SegmentSet::default();
@@ -473,12 +474,13 @@ fn run_alone(
     let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
     let mut call = call(worker, session, access.into(), aftermath, out);
     call.may_block = session.primary.is_none();
-    let mut run = Run::begin(worker, &database, runs, unit, false, &session.settings);
-    run.command(&mut call, entry, command, words, sent);
+    let data = batch.raw.data;
+    let mut run = Run::begin(worker, &database, runs, unit, data, false, &session.settings);
+    run.command(&mut call, entry, command, words, &sent);
     hear(&database, call.db.changes, ready);
     let waiter = run.wait.take().map(|wait| Waiter::enter(session, entry.id, words, *wait));
     let slow = run.end();
-    let logged = log_unit(&database, unit);
+    let logged = log_unit_of(&database, unit, data);
     if session.tracks {
         tracking::remember(session, entry, words);
     }
@@ -561,8 +563,8 @@ pub fn run_for(
     let environment = &settings.environment;
     let output_max = usize::MAX;
     let mut call = Call { args: &[], db, reply, environment, may_block: true, output_max };
-    let mut run = Run::begin(worker, database, runs, unit, false, &settings);
-    run.command(&mut call, entry, command, words, &[]);
+    let mut run = Run::begin(worker, database, runs, unit, &[], false, &settings);
+    run.command(&mut call, entry, command, words, &(0..0));
     hear(database, call.db.changes, ready);
     let wait = run.wait.take();
     let slow = run.end();

@@ -111,7 +111,7 @@ impl Nest<'_> {
         let mut scratch = std::mem::take(&mut worker.scratch);
         let Vectors { aftermath, runs, ready, unit, .. } = &mut *scratch;
         let mut call = call(worker, session, Hold::Lent(&mut *self.held), aftermath, out);
-        let mut run = Run::begin(worker, database, runs, unit, true, &session.settings);
+        let mut run = Run::begin(worker, database, runs, unit, &[], true, &session.settings);
         if self.nesting == Nesting::Script {
             call.output_max = usize::MAX;
         }
@@ -123,7 +123,7 @@ impl Nest<'_> {
                 call.db.access().lock_rest();
             }
             let words = &words[first..end];
-            run.command(&mut call, entry, command, words, &[]);
+            run.command(&mut call, entry, command, words, &(0..0));
             if call.output_max <= call.reply.len().saturating_sub(floor) {
                 // It will not be sent. What is left is run for what it changes.
                 worker.overflowed.set(true);

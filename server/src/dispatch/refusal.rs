@@ -12,7 +12,7 @@ use crate::internode;
 use crate::pubsub;
 use crate::registry::{Entry, Registry};
 use crate::replication::gate;
-use crate::session::{Session, Worker};
+use crate::session::{NO_COMMAND, Session, Worker};
 
 /// Why a request does not run.
 pub enum Refusal {
@@ -219,7 +219,10 @@ pub fn refuse(
     let counters = worker.counters(&database);
     let registry = &worker.server.registry;
     let error = match refusal {
-        Refusal::Unknown(error) => error.clone(),
+        Refusal::Unknown(error) => {
+            session.last_command = NO_COMMAND;
+            error.clone()
+        }
         Refusal::Arity(id) => CommandError::Arity(registry.entry(*id).full_name.clone().into()),
         Refusal::Subscribed(id) => pubsub::not_now(registry.entry(*id)),
         Refusal::NoAuth(_) => CommandError::text("NOAUTH Authentication required."),
@@ -237,6 +240,8 @@ pub fn refuse(
         Refusal::Gated(_, text) => CommandError::text(*text),
         Refusal::Denied(id, denied) => {
             let entry = registry.entry(*id);
+            // The log tells of the client, and what it asked for.
+            session.last_command = *id as u32;
             let is_queued = session.transaction.is_some();
             let origin = if is_queued { Origin::Multi } else { Origin::TopLevel };
             acl::report(worker, session, entry, words, *denied, origin);

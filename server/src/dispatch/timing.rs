@@ -1,6 +1,7 @@
 //! How long commands take and how much they say, and the logs of those that are notable for it.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use carnelian_commands::{Call, DataCommand, Effect, Flags, Scope, Wait};
 use carnelian_keyspace::Changes;
@@ -43,8 +44,9 @@ pub struct Run<'r> {
     notable_ns: u64,
     /// From which size on a reply is.
     notable_bytes: usize,
-    /// Where effects are collected.
+    /// Where effects are collected, and the bytes that the commands are of, if these are at hand.
     unit: &'r mut Unit,
+    batch: &'r [u8],
     /// The commands belong to a unit that goes on after them.
     is_part: bool,
     lazy_expire: bool,
@@ -64,6 +66,7 @@ impl<'r> Run<'r> {
         database: &'r Database,
         runs: &mut u64,
         unit: &'r mut Unit,
+        batch: &'r [u8],
         is_part: bool,
         settings: &Settings,
     ) -> Self {
@@ -85,6 +88,7 @@ impl<'r> Run<'r> {
             notable_ns: settings.slow_ns.min(settings.latency_ns),
             notable_bytes: settings.large_reply.bytes_min,
             unit,
+            batch,
             is_part,
             lazy_expire: settings.lazy_expire,
             slow: Vec::new(),
@@ -92,25 +96,38 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Collects what a command did. `sent`: its bytes as they came, if these are at hand.
+    /// Collects what a command did. `sent`: where its bytes are as they came, if these are at hand.
     #[inline(never)]
     #[allow(clippy::too_many_arguments)] // Each is another's to own.
     fn follow(
         &mut self,
         db: usize,
         words: &[&[u8]],
-        sent: &[u8],
+        sent: &Range<usize>,
         effect: &Effect,
         changes: &mut Changes,
         scope: Scope,
     ) {
+        if !changes.has_departures() {
+            let is_done = match effect {
+                Effect::None => true,
+                Effect::Verbatim if !self.is_part => {
+                    self.unit.unit_as_sent(db, words, self.batch, sent)
+                }
+                _ => false,
+            };
+            if is_done {
+                return;
+            }
+        }
+        self.unit.gather(self.batch);
         self.unit.departures(changes, self.lazy_expire);
         if scope == Scope::Walk && !self.is_part {
             self.unit.close_apart();
         }
         match effect {
             Effect::None => {}
-            Effect::Verbatim => self.unit.as_sent(db, words, sent),
+            Effect::Verbatim => self.unit.as_sent(db, words, &self.batch[sent.clone()]),
             Effect::Rewrite(rewrite) => self.unit.rewritten(db, rewrite),
             Effect::Wait(wait) => self.unit.rewritten(db, &wait.rewrite),
         }
@@ -139,7 +156,7 @@ impl<'r> Run<'r> {
         entry: &Entry,
         command: &DataCommand,
         words: &'c [&'c [u8]],
-        sent: &[u8],
+        sent: &Range<usize>,
     ) {
         let figures = &self.counters.commands[entry.id];
         // The first run is timed, so that no command that has run is without a histogram.

@@ -214,6 +214,14 @@ impl EffectLog {
         (keepers.backlog_bytes.is_some(), backlog.start(), backlog.end())
     }
 
+    /// Bytes that are kept beyond what is kept for replicas that may come back: until those that are
+    /// attached have read them, or the file has.
+    pub fn beyond_backlog(&self) -> usize {
+        let sequence = self.sequence.lock();
+        let Sequence { backlog, keepers, .. } = &*sequence;
+        backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) as usize
+    }
+
     fn settle(&self, sequence: &Sequence) {
         let Keepers { files, backlog_bytes, .. } = sequence.keepers;
         let is_followed = (files != 0 || backlog_bytes.is_some()) && self.is_source(0);
@@ -311,6 +319,11 @@ impl EffectLog {
 
     /// Appends what a unit did. Called with the unit's locks held. The offset behind it.
     pub fn append(&self, unit: &mut Unit) -> u64 {
+        self.append_of(unit, &[])
+    }
+
+    /// The same of what may still be among the bytes of a batch.
+    pub fn append_of(&self, unit: &mut Unit, batch: &[u8]) -> u64 {
         let mut sequence = self.sequence.lock();
         if !self.is_source(unit.source) {
             unit.clear();
@@ -334,6 +347,7 @@ impl EffectLog {
             sequence.selected = Some(last);
         }
         let end = match unit.bytes.len() {
+            0 => sequence.append(&batch[unit.sent.clone()]),
             // Given away rather than copied.
             LARGE_BYTES.. => {
                 let bytes = Bytes::from(std::mem::take(&mut unit.bytes));
@@ -606,6 +620,38 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_the_batch_in_a_row_is_one_piece_until_something_else_comes() {
+        let batch =
+            b"\r\n*1\r\n$1\r\na\r\n*1\r\n$1\r\nb\r\n\r\n*1\r\n$1\r\nc\r\n*1\r\n$01\r\nd\r\n";
+        let [a, b, c, d] = [2..13, 13..24, 26..37, 37..49];
+        let log = EffectLog::default();
+        log.keep_backlog(Some(1 << 20));
+        let mut unit = Unit::default();
+        for (name, place, db, is_piece) in [
+            (b"a", &a, 0, true),
+            (b"b", &b, 0, true),
+            (b"b", &b, 0, false),
+            (b"c", &c, 0, false),
+            (b"d", &d, 0, false),
+            (b"a", &a, 1, false),
+        ] {
+            if !unit.unit_as_sent(db, &[name], batch, place) {
+                assert!(!is_piece);
+                unit.gather(batch);
+                unit.as_sent(db, &[name], &batch[place.clone()]);
+                unit.close();
+            }
+            assert!(!unit.is_empty());
+        }
+        let end = log.append_of(&mut unit, batch);
+        assert!(unit.is_empty());
+        assert_eq!(text(&log, 0).trim(), "SELECT 0 a b b c d SELECT 1 a");
+        assert!(unit.unit_as_sent(0, &[b"c"], batch, &c));
+        log.append_of(&mut unit, batch);
+        assert_eq!(text(&log, end).trim(), "SELECT 0 c");
+    }
+
+    #[test]
     fn what_went_of_keys_that_nobody_named_is_no_transaction() {
         let log = EffectLog::default();
         let mut unit = Unit::default();
@@ -643,6 +689,22 @@ mod tests {
         (0..3).for_each(|_| assert!(log.expects_more() && append() != 0));
         assert!(!log.expects_more());
         assert_eq!(log.range().1, taken, "what was taken is not kept");
+    }
+
+    #[test]
+    fn what_a_slow_replica_has_yet_to_read_is_beyond_the_backlog() {
+        let log = EffectLog::default();
+        log.keep_backlog(Some(100));
+        log.attach(7, 0, &[]).unwrap();
+        let value = vec![b'x'; 1000];
+        for _ in 0..1000 {
+            log.append_aside(&[b"SET", b"k", &value]);
+        }
+        assert_eq!(log.beyond_backlog() as u64, log.end() - 100);
+        log.feed(7, usize::MAX, 0, &mut Vec::new()).unwrap();
+        assert_eq!(log.lag(7), 0);
+        log.detach(7);
+        assert!(log.beyond_backlog() < 64 << 10, "{}", log.beyond_backlog());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The effects of one unit of work, as they are collected before they go into the log.
 
+use std::ops::Range;
+
 use carnelian_commands::{Rewrite, write_command};
 use carnelian_keyspace::Changes;
 
@@ -12,6 +14,9 @@ pub(super) const LARGE_BYTES: usize = 64 << 10;
 #[derive(Default)]
 pub struct Unit {
     pub(super) bytes: Vec<u8>,
+    /// Instead of that, the place among the bytes of a batch where all that there is stands as it came:
+    /// each command a unit by itself.
+    pub(super) sent: Range<usize>,
     /// Where the open unit begins, and how many commands it has so far.
     begin: usize,
     commands: u32,
@@ -28,7 +33,7 @@ pub struct Unit {
 impl Unit {
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes.is_empty() && self.sent.is_empty()
     }
 
     /// What the server that this one follows has sent: whole commands, as they came. They leave the
@@ -55,6 +60,7 @@ impl Unit {
         self.bytes.shrink_to(2 * LARGE_BYTES);
         (self.begin, self.commands) = (0, 0);
         (self.databases, self.source) = (None, 0);
+        self.sent = 0..0;
     }
 
     /// A command as the client sent it.
@@ -85,6 +91,37 @@ impl Unit {
         }
     }
 
+    /// A unit of one command whose bytes may be in `batch`, as they came. If only such ones follow each
+    /// other they are not copied before they are in the log. Whether this is one; if not nothing was done.
+    #[inline]
+    pub fn unit_as_sent(
+        &mut self,
+        db: usize,
+        words: &[&[u8]],
+        batch: &[u8],
+        sent: &Range<usize>,
+    ) -> bool {
+        let is_next = self.sent.is_empty() || self.sent.end == sent.start;
+        let is_lone = self.bytes.is_empty() && self.databases.is_none_or(|all| all == (db, db));
+        let begin = if self.sent.is_empty() { sent.start } else { self.sent.start };
+        let is_small = sent.end.saturating_sub(begin) < LARGE_BYTES;
+        if !is_next || !is_lone || !is_small || !is_canonical(words, &batch[sent.clone()]) {
+            return false;
+        }
+        self.databases = Some((db, db));
+        self.sent = begin..sent.end;
+        true
+    }
+
+    /// Something else follows what was sent: copies that.
+    #[inline]
+    pub fn gather(&mut self, batch: &[u8]) {
+        if !self.sent.is_empty() {
+            self.bytes.extend_from_slice(&batch[std::mem::take(&mut self.sent)]);
+            self.close_apart();
+        }
+    }
+
     /// Commands that do the same without chance or time.
     pub fn rewritten(&mut self, db: usize, rewrite: &Rewrite) {
         if rewrite.commands() != 0 && !self.is_muted {
@@ -97,7 +134,7 @@ impl Unit {
     /// What has gone without a command: keys and fields that have expired, and keys that were evicted.
     #[inline]
     pub fn departures(&mut self, changes: &mut Changes, is_lazy: bool) {
-        if changes.departed.is_empty() && changes.expired_hash_fields.is_empty() {
+        if !changes.has_departures() {
             return;
         }
         let name: &[u8] = if is_lazy { b"UNLINK" } else { b"DEL" };

@@ -32,17 +32,7 @@ pub(super) fn memory(view: &View<'_>, page: &mut Page) {
     excess(page, "allocator_rss", figures.allocator_resident());
     excess(page, "rss_overhead", figures.process_resident());
     excess(page, "mem_fragmentation", figures.fragmentation());
-    let (is_kept, start, end) = view.database.log.range();
-    let backlog = if is_kept { end - start } else { 0 };
-    let replicas = view.database.replication.primary.list();
-    let replicas: usize = replicas.iter().map(|replica| replica.client.memory()).sum();
-    page.zeros(&["mem_not_counted_for_evict"]);
-    page.field("mem_replication_backlog", backlog);
-    let following = view.database.replication.following.load();
-    let kept = following.as_ref().map_or(0, |it| it.transfer.kept_bytes.load(Ordering::Relaxed));
-    page.field("mem_total_replication_buffers", backlog + kept);
-    page.field("mem_replica_full_sync_buffer", kept);
-    page.field("mem_clients_slaves", replicas);
+    replication(view, page);
     page.field("mem_clients_normal", figures.clients);
     page.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     page.field("mem_allocator", allocator::name());
@@ -50,6 +40,25 @@ pub(super) fn memory(view: &View<'_>, page: &mut Page) {
     let reclaimer = &view.server.reclaimer;
     page.field("lazyfree_pending_objects", reclaimer.pending());
     page.field("lazyfreed_objects", reclaimer.freed());
+}
+
+/// What is kept for replicas, of which they have not read all that is beyond the backlog.
+fn replication(view: &View<'_>, page: &mut Page) {
+    let log = &view.database.log;
+    let (is_kept, start, end) = log.range();
+    let beyond = log.beyond_backlog() as u64;
+    let (backlog, unread) = if is_kept { (end - start, beyond) } else { (0, 0) };
+    let replicas = view.database.replication.primary.list();
+    let unread = if replicas.is_empty() { 0 } else { unread };
+    let clients: usize = replicas.iter().map(|replica| replica.client.memory()).sum();
+    let is_shared = view.database.room.is_shared();
+    page.field("mem_not_counted_for_evict", if is_shared { 0 } else { beyond });
+    page.field("mem_replication_backlog", backlog.saturating_sub(unread));
+    let following = view.database.replication.following.load();
+    let kept = following.as_ref().map_or(0, |it| it.transfer.kept_bytes.load(Ordering::Relaxed));
+    page.field("mem_total_replication_buffers", backlog + kept);
+    page.field("mem_replica_full_sync_buffer", kept);
+    page.field("mem_clients_slaves", clients as u64 + unread);
 }
 
 fn scripts(view: &View<'_>, page: &mut Page) {

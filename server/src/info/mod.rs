@@ -148,7 +148,7 @@ pub fn render(
         database,
         config: database.config(),
         now_us: clock::wall_us(),
-        used: eviction::counted(&server.reclaimer, database),
+        used: eviction::in_use(&server.reclaimer, database),
         usage: Usage::of_process(),
         figures: OnceCell::new(),
         counts: RefCell::new(counts),

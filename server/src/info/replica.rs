@@ -22,7 +22,9 @@ pub(super) fn fields(view: &View<'_>, following: &Following, page: &mut Page) {
     page.field("replica_full_sync_buffer_peak", kept(&transfer.kept_bytes_max));
     page.field("master_sync_in_progress", u8::from(stage == Stage::Sync));
     let end = view.database.log.end();
-    page.field("slave_read_repl_offset", end);
+    // A pause holds back what has come.
+    let unread = following.client().map_or(0, |it| it.query_bytes.load(Ordering::Relaxed) as u64);
+    page.field("slave_read_repl_offset", end + unread);
     page.field("slave_repl_offset", end);
     if stage == Stage::Sync {
         let total = transfer.total_bytes.load(Ordering::Relaxed);

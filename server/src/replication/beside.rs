@@ -15,8 +15,8 @@ use carnelian_config::Config;
 use carnelian_replication::beside::{Begun, Beside, Handshake, Step, follow, name};
 use carnelian_replication::handshake::text;
 
-use super::link::Link;
-use super::replica::Following;
+use super::link::{Link, unanswered};
+use super::replica::{Following, Stage};
 use super::wire::Wire;
 use crate::log;
 
@@ -35,6 +35,7 @@ impl Link {
     ) -> Result<(Wire, u64, Vec<u8>), String> {
         log::notice!("PSYNC is not possible, initialize RDB channel.");
         let result = self.sync_beside(&mut stream, beside).and_then(|(mut channel, begun)| {
+            self.following.set_stage(Stage::Sync);
             let kept = Keeping::start(stream, &self.following, most(&self.database.config()))?;
             let synced = self.full_sync(&mut channel, begun.id, begun.offset);
             let (stream, bytes) = kept.end()?;
@@ -59,9 +60,7 @@ impl Link {
     fn sync_beside(&self, stream: &mut Wire, beside: Beside) -> Result<(Wire, Begun), String> {
         let connector = self.connector()?;
         let mut channel = self.open(connector.as_ref(), true)?;
-        let silent = |error: io::Error| {
-            format!("Master did not respond to command during rdb channel handshake: {error}")
-        };
+        let silent = |error| unanswered("rdb channel", &error);
         let (mut handshake, first) = Handshake::begin(beside, &self.visitor());
         channel.send(&first).map_err(silent)?;
         let begun = loop {

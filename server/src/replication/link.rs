@@ -138,7 +138,6 @@ impl Link {
                 self.stream(wire, source, received)
             }
             Step::Beside(beside) => {
-                self.following.set_stage(Stage::Sync);
                 let synced = self.full_sync_beside(wire, beside);
                 self.end_transfer();
                 let (wire, source, received) = synced?;
@@ -269,10 +268,7 @@ impl Link {
 
     /// Comes to the answer to PSYNC.
     fn shake_hands(&self, wire: &mut Wire) -> Result<Step, String> {
-        let silent = |error: io::Error| match error.kind() {
-            io::ErrorKind::TimedOut => format!("Timeout connecting to the MASTER... ({error})"),
-            _ => format!("Master did not respond to command during SYNC handshake: {error}"),
-        };
+        let silent = |error| unanswered("SYNC", &error);
         let (mut handshake, ping) = Handshake::begin(self.introduction());
         wire.send(&ping).map_err(silent)?;
         let mut is_first = true;
@@ -602,5 +598,13 @@ impl Read for Beating<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.wire.beat()?;
         self.file.read(buffer)
+    }
+}
+
+/// Why a handshake did not come to an end.
+pub(super) fn unanswered(which: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => format!("Timeout connecting to the MASTER... ({error})"),
+        _ => format!("Master did not respond to command during {which} handshake: {error}"),
     }
 }

@@ -64,6 +64,13 @@ pub struct Primary {
 const PARTING_LOOK: Duration = Duration::from_millis(10);
 
 impl Primary {
+    /// CONFIG RESETSTAT.
+    pub fn reset_figures(&self) {
+        for figure in [&self.full, &self.partial, &self.partial_refused] {
+            figure.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Whether any replica is attached.
     #[inline]
     pub fn is_attended(&self) -> bool {

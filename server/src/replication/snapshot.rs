@@ -94,7 +94,7 @@ pub fn load(
         limits,
         policy: settings.environment.policy,
         now_ms: clock::wall_ms(),
-        drops_expired: false,
+        on_expired: None,
         present: Present::Refused,
         threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
         after_chunk: &|| {

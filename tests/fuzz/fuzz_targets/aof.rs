@@ -103,7 +103,7 @@ impl Replay for Notes {
             limits: Limits { max_string: 1 << 20, ..Limits::default() },
             policy: AccessPolicy::Lru,
             now_ms: 1_700_000_000_000,
-            drops_expired: false,
+            on_expired: None,
             present: Present::Refused,
             threads: 1,
             after_chunk: &|| {},

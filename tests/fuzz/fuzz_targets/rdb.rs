@@ -44,7 +44,7 @@ fn load(input: impl Read, checksum: bool, keyspace: &Keyspace) -> bool {
         limits: limits(),
         policy: AccessPolicy::Lru,
         now_ms: NOW_MS,
-        drops_expired: true,
+        on_expired: Some(&|_, _| {}),
         present: Present::Refused,
         threads: 1,
         after_chunk: &|| {},

@@ -149,7 +149,7 @@ impl Acceptor {
             .links_shared()
             .register(stream.into(), plane, peer, credential.serial().clone(), Direction::Incoming)
             .map_err(|error| Refusal::Lost(error.kind()))?;
-        self.node.trust().still_believes(link.peer())?;
+        self.node.still_believes(link.peer())?;
 
         let lost = |error: std::io::Error| Refusal::of_io(&error);
         link.write_all(&[WELCOME]).await.map_err(lost)?;

@@ -101,7 +101,7 @@ impl Connector {
             .links_shared()
             .register(stream.into(), plane, peer, credential.serial().clone(), Direction::Outgoing)
             .map_err(|error| Refusal::Lost(error.kind()))?;
-        self.node.trust().still_believes(link.peer())?;
+        self.node.still_believes(link.peer())?;
 
         match link.read_u8().await {
             Ok(WELCOME) => Ok(link),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use rustls::{CipherSuite, ProtocolVersion};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,17 +34,20 @@ pub enum DropReason {
     Revoked,
     /// The authority of the other end's certificate is no longer trusted.
     AuthorityWithdrawn,
+    /// The other end's certificate has expired.
+    Expired,
     /// This node wanted it to end.
     Told,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 3] = [Self::Revoked, Self::AuthorityWithdrawn, Self::Told];
+    pub const ALL: [Self; 4] = [Self::Revoked, Self::AuthorityWithdrawn, Self::Expired, Self::Told];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
             Self::AuthorityWithdrawn => "authority_withdrawn",
+            Self::Expired => "expired",
             Self::Told => "told",
         }
     }
@@ -51,6 +55,7 @@ impl DropReason {
     fn of(refusal: &Refusal) -> Self {
         match refusal.kind() {
             RefusalKind::Revoked => Self::Revoked,
+            RefusalKind::Expired => Self::Expired,
             _ => Self::AuthorityWithdrawn,
         }
     }
@@ -61,6 +66,7 @@ impl fmt::Display for DropReason {
         f.write_str(match self {
             Self::Revoked => "the other end has been revoked",
             Self::AuthorityWithdrawn => "the other end's authority is no longer trusted",
+            Self::Expired => "the other end's certificate has expired",
             Self::Told => "this node has ended it",
         })
     }
@@ -155,11 +161,16 @@ impl Links {
     }
 
     /// Ends every link whose peer is not believed any more, and says which.
-    pub(super) fn judge_again(&self, trust: &Trust, counters: &Counters) -> Vec<LinkInfo> {
+    pub(super) fn judge_again(
+        &self,
+        trust: &Trust,
+        now: UnixTime,
+        counters: &Counters,
+    ) -> Vec<LinkInfo> {
         let state = self.lock();
         let mut ended = Vec::new();
         for live in state.live.values() {
-            if let Err(refusal) = trust.still_believes(&live.info.peer)
+            if let Err(refusal) = trust.still_believes(&live.info.peer, now)
                 && live.cut(DropReason::of(&refusal), counters)
             {
                 ended.push(live.info());

@@ -50,7 +50,8 @@ pub use links::{DropReason, Link, LinkId, LinkInfo, Links, Signal};
 pub use node::{Node, Settings};
 pub use peer::{ClusterId, Identity, NodeUid, NotAnIdentity, Peer, Plane, Serial};
 pub use policy::{
-    AUTHORITIES_MAX, Authority, INTERNODE_PORT, Revocations, Trust, Versions, suites,
+    AUTHORITIES_MAX, Authority, Expected, INTERNODE_PORT, Revocations, Trust, Versions,
+    still_believes, suites,
 };
 pub use refusal::{Quoted, Refusal, RefusalKind};
 pub use rotation::{Expiry, Lifetime, RenewalPolicy, RotationHealth};

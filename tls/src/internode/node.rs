@@ -16,8 +16,9 @@ use super::Error;
 use super::counters::Counters;
 use super::credential::Credential;
 use super::links::{LinkId, LinkInfo, Links};
-use super::peer::{ClusterId, Identity, NodeUid, Plane, Serial};
-use super::policy::{Authority, Trust, Versions};
+use super::peer::{ClusterId, Identity, NodeUid, Peer, Plane, Serial};
+use super::policy::{Authority, Trust, Versions, unix_time};
+use super::refusal::Refusal;
 use super::succession::Report;
 
 /// What can be chosen. Nothing here makes a link weaker than another.
@@ -148,7 +149,7 @@ impl Node {
         let changed = Arc::new(changed);
         // In this order: see `Links::register`.
         self.trust.store(Arc::clone(&changed));
-        Ok(self.links.judge_again(&changed, &self.counters))
+        Ok(self.links.judge_again(&changed, unix_time(now_of(&self.settings)), &self.counters))
     }
 
     /// Trusts just these authorities, which ends the links of all others. This node's own
@@ -185,6 +186,19 @@ impl Node {
             Ok(trust)
         });
         ended.expect("revoking changes no authority and cannot fail")
+    }
+
+    /// Ends the links of those whose certificates have expired since, and says which. To be called now and then:
+    /// nothing else ends a link for the sake of the clock.
+    pub fn end_expired(&self) -> Vec<LinkInfo> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = unix_time(now_of(&self.settings));
+        self.links.judge_again(&self.trust.load(), now, &self.counters)
+    }
+
+    /// Judges the other end of a link once more.
+    pub(super) fn still_believes(&self, peer: &Peer) -> Result<(), Refusal> {
+        self.trust.load().still_believes(peer, unix_time(now_of(&self.settings)))
     }
 
     /// Ends a link for a reason of this node's own. `false` if it had ended.

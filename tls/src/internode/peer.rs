@@ -250,7 +250,7 @@ pub struct Peer {
     /// Seconds since 1970; the last second of its certificate.
     pub not_after: i64,
     /// SHA-256 of the certificate of the authority that signed.
-    pub(super) authority: [u8; 32],
+    pub authority: [u8; 32],
 }
 
 #[cfg(test)]

@@ -243,18 +243,10 @@ impl Trust {
     }
 
     /// Judges what may change while a link lives.
-    pub(super) fn still_believes(&self, peer: &Peer) -> Result<(), Refusal> {
-        if !self.authorities.iter().any(|authority| authority.sha256 == peer.authority) {
-            return Err(Refusal::UnknownAuthority(Quoted::text("an authority withdrawn since")));
-        }
-        if self.revocations.serials.contains_key(&peer.serial) {
-            return Err(Refusal::RevokedCertificate(peer.serial.clone()));
-        }
-        let node = peer.identity.node;
-        if self.revocations.nodes.contains(&node) {
-            return Err(Refusal::RevokedNode(node));
-        }
-        Ok(())
+    pub(super) fn still_believes(&self, peer: &Peer, now: UnixTime) -> Result<(), Refusal> {
+        let is_trusted =
+            |authority: &[u8; 32]| self.authorities.iter().any(|it| it.sha256 == *authority);
+        still_believes(is_trusted, &self.revocations, peer, now)
     }
 
     /// Judges the certificate a peer has shown. What is checked first is what tells most.
@@ -289,7 +281,7 @@ impl Trust {
             not_after: parsed.validity().not_after.timestamp(),
             authority: authority.sha256,
         };
-        self.still_believes(&peer)?;
+        self.still_believes(&peer, now)?;
         Ok(peer)
     }
 
@@ -303,16 +295,40 @@ impl Trust {
     }
 }
 
+/// Judges what may change while a link lives, of a peer whose certificate was in order when it began.
+pub fn still_believes(
+    is_trusted: impl Fn(&[u8; 32]) -> bool,
+    revocations: &Revocations,
+    peer: &Peer,
+    now: UnixTime,
+) -> Result<(), Refusal> {
+    if !is_trusted(&peer.authority) {
+        return Err(Refusal::UnknownAuthority(Quoted::text("an authority withdrawn since")));
+    }
+    if revocations.serials.contains_key(&peer.serial) {
+        return Err(Refusal::RevokedCertificate(peer.serial.clone()));
+    }
+    let node = peer.identity.node;
+    if revocations.nodes.contains(&node) {
+        return Err(Refusal::RevokedNode(node));
+    }
+    let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    match now_s.saturating_sub(peer.not_after) {
+        ago_s @ 1.. => Err(Refusal::Expired { ago_s }),
+        _ => Ok(()),
+    }
+}
+
 /// Who the other end has to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected {
-    pub(super) plane: Plane,
+pub struct Expected {
+    pub plane: Plane,
     /// `None` where any node of the cluster may come.
-    pub(super) node: Option<NodeUid>,
+    pub node: Option<NodeUid>,
 }
 
 impl Expected {
-    fn check(self, cluster: ClusterId, found: Identity) -> Result<(), Refusal> {
+    pub fn check(self, cluster: ClusterId, found: Identity) -> Result<(), Refusal> {
         if found.cluster != cluster {
             return Err(Refusal::WrongCluster { found: found.cluster, expected: cluster });
         }

@@ -6,7 +6,7 @@ use std::pin::pin;
 
 use openraft::raft::VoteRequest;
 
-use super::{Asked, Control};
+use super::{Asked, Control, STORE_FAILED};
 use crate::raft::{Snapshot, Vote, id_of};
 use crate::rpc::{self, Request, Response, Stream};
 use crate::state::NodeUid;
@@ -21,12 +21,12 @@ impl Control {
         peer: NodeUid,
         is_outdated: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let mut closed = self.0.closed.subscribe();
+        let mut closed = pin!(self.0.closed.wait_for(|closed| closed));
         let mut is_outdated = pin!(is_outdated);
         loop {
             let request = tokio::select! {
                 biased;
-                _ = closed.wait_for(|closed| *closed) => return Ok(()),
+                () = &mut closed => return Ok(()),
                 () = &mut is_outdated => return Ok(()),
                 request = rpc::read(&mut stream) => request?,
             };
@@ -51,15 +51,16 @@ impl Control {
         let by_peer = |vote: &Vote| vote.leader_id.node_id == id_of(peer);
         match request {
             Request::Append(rpc) if by_peer(&rpc.vote) => {
-                Response::Append(member.raft.append_entries(rpc).await)
+                answered(member.answered(member.raft.append_entries(rpc)).await, Response::Append)
             }
             Request::Vote(VoteRequest { vote, last_log_id }) if by_peer(&vote) => {
                 let request = VoteRequest { vote, last_log_id };
-                Response::Vote(member.raft.vote(request).await)
+                answered(member.answered(member.raft.vote(request)).await, Response::Vote)
             }
             Request::Snapshot { vote, meta, body } if by_peer(&vote) => {
                 let snapshot = Snapshot { meta, snapshot: Box::new(body.into_bytes()) };
-                Response::Snapshot(member.raft.install_full_snapshot(vote, snapshot).await)
+                let installed = member.raft.install_full_snapshot(vote, snapshot);
+                answered(member.answered(installed).await, Response::Snapshot)
             }
             Request::Append(_) | Request::Vote(_) | Request::Snapshot { .. } => Response::Unwelcome,
             Request::Change(proposal) => {
@@ -101,4 +102,8 @@ impl Control {
             None => Err(format!("nobody answers {kind} here")),
         }
     }
+}
+
+fn answered<T>(answer: Option<T>, response: impl FnOnce(T) -> Response) -> Response {
+    answer.map_or_else(|| Response::Failed(STORE_FAILED.to_owned()), response)
 }

@@ -66,7 +66,7 @@ impl Control {
             None => {
                 // Only who has asked a majority can be sure that nobody else leads; and from here on the state
                 // has all that was decided before.
-                member.raft.ensure_linearizable().await.ok()?;
+                member.answered(member.raft.ensure_linearizable()).await?.ok()?;
                 let (_, now_term) = self.leading()?;
                 if now_term != term {
                     return None;
@@ -127,12 +127,12 @@ impl Control {
             engine.member = None;
             engine.store.take()
         };
-        let _ = member.raft.shutdown().await;
+        member.end().await;
         drop(store);
         tokio::time::sleep(Duration::from_secs(1)).await;
         // Until it can be, the node is in its cluster but cannot take part: a member of nothing.
         loop {
-            if *self.0.closed.borrow() {
+            if self.0.closed.now() {
                 return;
             }
             match (self.0.opener)() {

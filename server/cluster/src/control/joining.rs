@@ -13,8 +13,22 @@ use crate::state::{AddNode, Change, NodeStatus, NodeUid, Outcome, Refused, State
 /// What a node asks the leader for that needs certificates for its clients.
 const SIGN_FOR_CLIENTS: &str = "sign for clients";
 
+const NO_KEYS: &str = "this node has no keys";
+
 /// How long the leader may take to sign.
 const SIGN_TIME: Duration = Duration::from_secs(5);
+
+/// Certificates for what a node asks for, or why not.
+type Simulated = fn(&State, NodeUid, &str, Time) -> Result<Vec<String>, String>;
+
+/// What a node that leads signs with.
+#[derive(Clone)]
+pub enum Signer {
+    Keys(Arc<Keys>),
+    /// Without keys, and without a thread to compute in.
+    #[cfg_attr(not(test), expect(dead_code))]
+    Simulated(Simulated),
+}
 
 #[derive(Serialize, Deserialize)]
 struct ToSign {
@@ -23,9 +37,9 @@ struct ToSign {
 }
 
 impl Control {
-    /// From here on this node signs while it leads, with the keys it keeps.
-    pub(super) fn use_keys(&self, keys: Arc<Keys>) {
-        *self.0.keys.lock() = Some(keys);
+    /// From here on this node signs while it leads.
+    pub(crate) fn sign_with(&self, signer: Signer) {
+        *self.0.signer.lock() = Some(signer);
         let control = self.clone().weak();
         self.answer(
             "sign",
@@ -55,10 +69,12 @@ impl Control {
                     let control = control.ok_or("it is being closed")?;
                     let requests: Vec<LeafRequest> =
                         serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-                    let signed = control.sign_with(peer, move |keys, state, now| {
-                        keys.sign_for_clients(state, &requests, now)
-                    });
-                    serde_json::to_vec(&signed.await?).map_err(|error| error.to_string())
+                    let state = control.state_to_sign_by(peer)?;
+                    let keys = control.keys().map_err(|error| error.to_string())?;
+                    let now = control.now();
+                    let signed =
+                        signed(move || keys.sign_for_clients(&state, &requests, now)).await?;
+                    serde_json::to_vec(&signed).map_err(|error| error.to_string())
                 })
             }),
         );
@@ -112,18 +128,20 @@ impl Control {
     }
 
     async fn sign_here(&self, to_sign: ToSign) -> Result<Vec<String>, String> {
-        self.sign_with(to_sign.node, move |keys, state, now| {
-            keys.sign(state, to_sign.node, to_sign.requests.as_bytes(), now)
-        })
-        .await
+        let state = self.state_to_sign_by(to_sign.node)?;
+        let (signer, now) = (self.0.signer.lock().clone(), self.now());
+        match signer {
+            Some(Signer::Keys(keys)) => {
+                let ToSign { node, requests } = to_sign;
+                signed(move || keys.sign(&state, node, requests.as_bytes(), now)).await
+            }
+            Some(Signer::Simulated(sign)) => sign(&state, to_sign.node, &to_sign.requests, now),
+            None => Err(NO_KEYS.to_owned()),
+        }
     }
 
-    /// Signs for a node, if this one leads and that one is a member still.
-    async fn sign_with(
-        &self,
-        node: NodeUid,
-        sign: impl FnOnce(&Keys, &State, Time) -> Result<Vec<String>, KeysError> + Send + 'static,
-    ) -> Result<Vec<String>, String> {
+    /// By what to sign for a node, if this one leads and that one is a member still.
+    fn state_to_sign_by(&self, node: NodeUid) -> Result<Arc<State>, String> {
         if !self.is_leader() {
             return Err("this node does not lead".to_owned());
         }
@@ -131,15 +149,23 @@ impl Control {
         if !state.is_member(node) {
             return Err(format!("node {node} is no member"));
         }
-        let (keys, now) = (self.keys().map_err(|error| error.to_string())?, self.now());
-        let signed = tokio::task::spawn_blocking(move || sign(&keys, &state, now));
-        signed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        Ok(state)
     }
 
     fn keys(&self) -> Result<Arc<Keys>, ControlError> {
-        let none = || ControlError::Store("this node has no keys".to_owned());
-        self.0.keys.lock().clone().ok_or_else(none)
+        match self.0.signer.lock().clone() {
+            Some(Signer::Keys(keys)) => Ok(keys),
+            _ => Err(ControlError::Store(NO_KEYS.to_owned())),
+        }
     }
+}
+
+/// Computes apart from what else goes on here: signatures take a while.
+async fn signed(
+    sign: impl FnOnce() -> Result<Vec<String>, KeysError> + Send + 'static,
+) -> Result<Vec<String>, String> {
+    let signed = tokio::task::spawn_blocking(sign);
+    signed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 fn no_cluster() -> Refused {

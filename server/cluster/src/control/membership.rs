@@ -58,7 +58,8 @@ impl Control {
         let mut new: BTreeSet<NodeUid> = wanted.iter().filter(ready).copied().collect();
         // Who is to be exchanged stays until the other is ready.
         let missing = wanted.len() - new.len();
-        let leaving = voting.difference(&wanted).filter(|node| state.is_member(**node));
+        let stays = |node: &&NodeUid| state.is_member(**node) && !state.is_leaving(**node);
+        let leaving = voting.difference(&wanted).filter(stays);
         new.extend(leaving.take(missing).copied());
         if new != voting && !new.is_empty() {
             let new = new.into_iter().map(id_of).collect();
@@ -81,8 +82,8 @@ impl Control {
 
 async fn change(member: &Member, change: ChangeMembers<u64, BasicNode>) {
     // Voters that no longer vote go on learning until they are removed.
-    let changed = member.raft.change_membership(change, true);
-    if let Ok(Err(error)) = tokio::time::timeout(CHANGE_TIME, changed).await {
+    let changed = member.answered(member.raft.change_membership(change, true));
+    if let Ok(Some(Err(error))) = tokio::time::timeout(CHANGE_TIME, changed).await {
         tracing::debug!("the members of the cluster stay as they are: {error}");
     }
 }

@@ -7,11 +7,12 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::store::{StoreError, any};
+use super::store::StoreError;
 use super::{
     Entry, LogId, Recent, Reply, Snapshot, SnapshotMeta, StorageError, Store, StoredMembership,
     Types,
 };
+use crate::signal::Signal;
 use crate::state::State;
 
 /// How many replies are remembered, for changes that are asked for again.
@@ -26,6 +27,8 @@ pub struct Machine {
     states: watch::Sender<Arc<State>>,
     recent: Recent,
     applied: Option<LogId>,
+    /// Tells how far it is, once readers see what has come of it.
+    told: Arc<Signal<u64>>,
     membership: StoredMembership,
 }
 
@@ -38,13 +41,18 @@ struct Body {
 
 impl Machine {
     /// As of the last snapshot; Raft applies again what is committed beyond it.
-    pub fn open(store: Arc<Store>, states: watch::Sender<Arc<State>>) -> Result<Self, StoreError> {
+    pub fn open(
+        store: Arc<Store>,
+        states: watch::Sender<Arc<State>>,
+        told: Arc<Signal<u64>>,
+    ) -> Result<Self, StoreError> {
         let mut machine = Self {
             store,
             state: Arc::default(),
             states,
             recent: Recent::new(),
             applied: None,
+            told,
             membership: StoredMembership::default(),
         };
         if let Some(meta) = machine.store.read::<SnapshotMeta>("snapshot")?
@@ -71,6 +79,7 @@ impl Machine {
             }
             newer
         });
+        self.told.set(self.applied.map_or(0, |id| id.index));
     }
 }
 
@@ -143,7 +152,7 @@ impl RaftStateMachine<Types> for Machine {
             Ok(())
         };
         install().map_err(|error| {
-            StorageIOError::write_snapshot(Some(meta.signature()), any(&error)).into()
+            StorageIOError::write_snapshot(Some(meta.signature()), self.store.fault(&error)).into()
         })
     }
 
@@ -153,7 +162,7 @@ impl RaftStateMachine<Types> for Machine {
             let body = self.store.read_sealed("snapshot.body")?;
             Ok(body.map(|body| Snapshot { meta, snapshot: Box::new(body) }))
         };
-        read().map_err(|error| StorageIOError::read_snapshot(None, any(&error)).into())
+        read().map_err(|error| StorageIOError::read_snapshot(None, self.store.fault(&error)).into())
     }
 }
 
@@ -172,7 +181,8 @@ impl RaftSnapshotBuilder<Types> for Builder {
             Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(bytes) })
         };
         build().map_err(|error| {
-            StorageIOError::write_snapshot(Some(self.meta.signature()), any(&error)).into()
+            StorageIOError::write_snapshot(Some(self.meta.signature()), self.store.fault(&error))
+                .into()
         })
     }
 }

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Entry, LogId, StorageError, Types, Vote};
 use crate::keys::{Keys, KeysError};
+use crate::signal::Signal;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -36,6 +37,9 @@ pub struct Store {
     keys: Option<Arc<Keys>>,
     /// Flushes take milliseconds: they are left to threads that may wait. A simulation has none.
     threads: bool,
+    /// Raft has ended, or is about to, as the store has failed it. Whoever waits for Raft's answer is told by this,
+    /// each in turn: what Raft itself says to many at once it says in an order by chance.
+    pub ended: Arc<Signal<bool>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +99,14 @@ impl Store {
         write.open_table(LOG)?;
         write.open_table(META)?;
         write.commit()?;
-        Ok(Arc::new(Self { db, keys, threads }))
+        let ended = Arc::new(Signal::new(false));
+        Ok(Arc::new(Self { db, keys, threads, ended }))
+    }
+
+    /// What Raft ends by, when it hears of it.
+    pub(super) fn fault(&self, error: &StoreError) -> AnyError {
+        self.ended.set(true);
+        AnyError::error(error.to_string())
     }
 
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
@@ -246,7 +257,9 @@ impl RaftLogReader<Types> for Log {
         range: R,
     ) -> Result<Vec<Entry>, StorageError> {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
-        self.0.entries(range).map_err(|error| StorageIOError::read_logs(any(&error)).into())
+        self.0
+            .entries(range)
+            .map_err(|error| StorageIOError::read_logs(self.0.fault(&error)).into())
     }
 }
 
@@ -259,7 +272,7 @@ impl RaftLogStorage<Types> for Log {
             let last_log_id = self.0.last()?.or(last_purged_log_id);
             Ok(LogState { last_purged_log_id, last_log_id })
         };
-        state().map_err(|error| StorageIOError::read_logs(any(&error)).into())
+        state().map_err(|error| StorageIOError::read_logs(self.0.fault(&error)).into())
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -269,11 +282,11 @@ impl RaftLogStorage<Types> for Log {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
         let done = self.run(move |store| store.write("vote", &vote)).await;
-        done.map_err(|error| StorageIOError::write_vote(any(&error)).into())
+        done.map_err(|error| StorageIOError::write_vote(self.0.fault(&error)).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        self.0.read("vote").map_err(|error| StorageIOError::read_vote(any(&error)).into())
+        self.0.read("vote").map_err(|error| StorageIOError::read_vote(self.0.fault(&error)).into())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
@@ -281,14 +294,14 @@ impl RaftLogStorage<Types> for Log {
             let bytes = serde_json::to_vec(&committed)?;
             self.0.write_all(&[("committed", bytes)], Durability::None)
         };
-        save().map_err(|error| StorageIOError::write_logs(any(&error)).into())
+        save().map_err(|error| StorageIOError::write_logs(self.0.fault(&error)).into())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
         let committed = self.0.read::<Option<LogId>>("committed");
         committed
             .map(Option::flatten)
-            .map_err(|error| StorageIOError::read_logs(any(&error)).into())
+            .map_err(|error| StorageIOError::read_logs(self.0.fault(&error)).into())
     }
 
     async fn append<I>(
@@ -313,22 +326,18 @@ impl RaftLogStorage<Types> for Log {
             }
             Err(error) => {
                 callback.log_io_completed(Err(std::io::Error::other(error.to_string())));
-                Err(StorageIOError::write_logs(any(&error)).into())
+                Err(StorageIOError::write_logs(self.0.fault(&error)).into())
             }
         }
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         let done = self.run(move |store| store.truncate(log_id.index)).await;
-        done.map_err(|error| StorageIOError::write_logs(any(&error)).into())
+        done.map_err(|error| StorageIOError::write_logs(self.0.fault(&error)).into())
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
         let done = self.run(move |store| store.purge(log_id)).await;
-        done.map_err(|error| StorageIOError::write_logs(any(&error)).into())
+        done.map_err(|error| StorageIOError::write_logs(self.0.fault(&error)).into())
     }
-}
-
-pub(super) fn any(error: &StoreError) -> AnyError {
-    AnyError::error(error.to_string())
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
+use super::trace;
+
 const SECTOR: usize = 512;
 
 #[derive(Clone, Default)]
@@ -133,6 +135,8 @@ impl StorageBackend for Handle {
             if contents.full {
                 return Err(io::ErrorKind::StorageFull.into());
             }
+            let (length, sum) = (data.len(), trace::hash(data));
+            trace::note(format_args!("write {length} bytes at {offset}: {sum:x}"));
             let pending = Pending::Write(offset, data.to_vec());
             pending.apply(&mut contents.seen, usize::MAX);
             contents.pending.push(pending);

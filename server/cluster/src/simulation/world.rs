@@ -1,5 +1,6 @@
 //! Nodes with shards that are lists of writes, faults by chance, and what is checked all along.
 
+mod rotation;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,12 +10,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
+use super::certificates::{self, Papers};
 use super::disk::Disk;
+use super::links::LinkFigures;
 use super::net::Net;
-use crate::control::Control;
+use super::trace;
+use crate::control::{Control, Signer};
 use crate::placement::ShardReport;
 use crate::raft::Store;
-use crate::state::{Change, DatabaseUid, NodeUid, Outcome, State};
+use crate::state::{Change, DatabaseUid, Detail, NodeUid, Outcome, State};
+use rotation::{Work, first_papers};
 use trouble::{add_node, create_database, create_user, new_cluster};
 
 /// How long faults go on, and how long everything may take to be well again.
@@ -40,6 +45,14 @@ pub struct Figures {
     pub all_lost: u64,
     pub joins: u64,
     pub removals: u64,
+    /// Changes from one authority between nodes to another.
+    pub authorities: u64,
+    pub rotations: u64,
+    /// That went by in an instant.
+    pub days: u64,
+    pub links: LinkFigures,
+    /// The sum of all that happened.
+    pub trace: u64,
 }
 
 impl Figures {
@@ -57,6 +70,11 @@ impl Figures {
         self.all_lost += other.all_lost;
         self.joins += other.joins;
         self.removals += other.removals;
+        self.authorities += other.authorities;
+        self.rotations += other.rotations;
+        self.days += other.days;
+        self.links.add(&other.links);
+        self.trace ^= other.trace;
     }
 }
 
@@ -75,6 +93,7 @@ struct Machine {
     control: Option<Control>,
     /// It outlives some crashes, as if every write were flushed; others leave nothing of it.
     shards: BTreeMap<DatabaseUid, Shard>,
+    work: Work,
 }
 
 pub struct World {
@@ -100,6 +119,9 @@ struct Promised {
     refused: u64,
     unanswered: u64,
     joining: Vec<NodeUid>,
+    /// Those whose certificates are being signed, or are; and what was signed, with whom they are to believe.
+    admitted: BTreeSet<NodeUid>,
+    signed: Vec<(NodeUid, Vec<String>, Vec<String>)>,
     joined: BTreeSet<NodeUid>,
     removed: BTreeSet<NodeUid>,
 }
@@ -144,6 +166,8 @@ impl World {
         world.figures.joins = promised.joined.len() as u64;
         world.figures.removals = promised.removed.len() as u64;
         world.figures.confirmed = world.confirmed.values().map(|it| it.len() as u64).sum();
+        world.figures.links = world.net.state().links.figures.clone();
+        world.figures.trace = trace::sum();
         world.figures.clone()
     }
 
@@ -155,6 +179,8 @@ impl World {
     async fn begin(&mut self) {
         let first = NodeUid(1);
         self.machines.insert(first, new_machine());
+        let papers = first_papers(first, self.net.true_time());
+        self.net.state().papers.insert(first, papers);
         self.start(first).await;
         let control = self.control(first).expect("it was just started");
         control
@@ -164,11 +190,13 @@ impl World {
         self.promised.lock().joined.insert(first);
         for _ in 0..2 {
             let outcome = control.change(add_node(self.chance.u32(..))).await;
-            let Ok(Outcome::Node(uid)) = outcome else { self.fail("a node could not be added") };
-            self.join(uid).await;
+            if !matches!(outcome, Ok(Outcome::Node(_))) {
+                self.fail("a node could not be added");
+            }
         }
         let up = |control: &Control| control.state().nodes.values().all(|it| it.takes_shards());
         for _ in 0..200 {
+            self.start_joiners().await;
             self.tick();
             if up(&control) {
                 break;
@@ -181,8 +209,9 @@ impl World {
         }
     }
 
-    async fn join(&mut self, uid: NodeUid) {
+    async fn join(&mut self, uid: NodeUid, papers: Papers) {
         self.machines.insert(uid, new_machine());
+        self.net.state().papers.insert(uid, papers);
         self.net.set_rate(uid, self.chance.u32(960..=1040));
         self.start(uid).await;
         if let Some(control) = self.control(uid) {
@@ -198,7 +227,9 @@ impl World {
         match Control::start(opener, environment).await {
             Ok(control) => {
                 self.net.up(uid, &control);
-                self.machines.get_mut(&uid).expect("it is there").control = Some(control);
+                control.sign_with(Signer::Simulated(certificates::sign));
+                let machine = self.machines.get_mut(&uid).expect("it is there");
+                (machine.control, machine.work) = (Some(control), Work::default());
             }
             Err(error) => {
                 if self.full != Some(uid) {
@@ -243,6 +274,9 @@ impl World {
 
     /// The shards, and what has to hold at any time.
     fn tick(&mut self) {
+        if let Some(violation) = trace::take_violation() {
+            self.fail(&violation);
+        }
         let running = self.running();
         let states: BTreeMap<NodeUid, Arc<State>> =
             running.iter().filter_map(|uid| Some((*uid, self.control(*uid)?.state()))).collect();
@@ -253,7 +287,10 @@ impl World {
             self.write(database, &running, &states);
             self.replicate(database, &running, &states);
         }
+        self.net.forget_dead_links();
+        self.net.check_links(&states);
         for (uid, state) in &states {
+            trace::note(format_args!("node {uid} knows {}", state.revision));
             let control = self.control(*uid).expect("it runs");
             let shards = &self.machines[uid].shards;
             let reports = state.databases.values().filter(|it| it.is_on(*uid)).map(|it| {
@@ -267,7 +304,9 @@ impl World {
             });
             let reports: Vec<_> = reports.collect();
             control.report(reports, control.returned());
-            for action in state.awaiting(*uid) {
+            self.certify(*uid, &control, state);
+            let others = |detail: &Detail| !matches!(detail, Detail::Rotate { .. });
+            for action in state.awaiting(*uid).filter(|action| others(&action.detail)) {
                 let (action, node) = (action.id.clone(), *uid);
                 let control = control.clone();
                 tokio::spawn(async move {
@@ -369,6 +408,9 @@ impl World {
                 continue;
             }
             let source = self.machines[&primary].shards.get(&database).cloned();
+            if !self.net.follows(*uid, primary) {
+                continue;
+            }
             // Only a primary that had its lease in this epoch has something to follow.
             let Some(source) = source.filter(|it| it.synced && it.epoch == placement.epoch) else {
                 continue;
@@ -386,8 +428,11 @@ impl World {
         joining.extend(self.members());
         for uid in joining {
             if !self.machines.contains_key(&uid) {
-                self.join(uid).await;
+                self.admit(uid);
             }
+        }
+        for (uid, papers) in self.newcomers() {
+            self.join(uid, papers).await;
         }
     }
 
@@ -395,6 +440,7 @@ impl World {
     async fn heal(&mut self) {
         self.net.set_cuts(BTreeSet::new());
         self.net.set_weather(0, 5);
+        self.right_clocks();
         if let Some(uid) = self.full.take() {
             self.machines[&uid].disk.set_full(false);
         }
@@ -433,6 +479,9 @@ impl World {
         }
         drop(promised);
         self.promised.lock().removed.clone_from(&state.removed_nodes);
+        let ended = |kind: &str| state.events.iter().filter(|it| it.kind == kind).count() as u64;
+        self.figures.authorities = ended("internode_ca_rotated");
+        self.figures.rotations = ended("internal_certs_rotated");
     }
 
     /// Those that every running node counts as members.
@@ -458,7 +507,7 @@ impl World {
             self.control(database.placement.primary)
                 .is_some_and(|control| control.writable(database.uid).now())
         });
-        same && led && quiet && up && written
+        same && led && quiet && up && written && self.is_certified(state)
     }
 
     fn explain(&self) {
@@ -473,6 +522,8 @@ impl World {
                 .collect();
             let actions: Vec<_> =
                 state.actions.values().filter(|it| !it.status.is_over()).collect();
+            let papers = self.net.state().papers.get(uid).cloned();
+            println!("node {uid}: {papers:?} {:?}", state.replacement);
             println!(
                 "node {uid}: leader {:?} revision {} nodes {nodes:?} databases {databases:?} {actions:?} \
                  {}",
@@ -485,5 +536,5 @@ impl World {
 }
 
 fn new_machine() -> Machine {
-    Machine { disk: Disk::default(), control: None, shards: BTreeMap::new() }
+    Machine { disk: Disk::default(), control: None, shards: BTreeMap::new(), work: Work::default() }
 }

@@ -73,6 +73,17 @@ impl Jobs {
         i64::try_from(at_s).ok()
     }
 
+    /// Whether the job has run, or should have, since a certificate has been due and since it was tried last.
+    /// Certificates live so many days. All moments are seconds since 1970.
+    pub fn is_due(&self, not_after_s: i64, validity_days: u32, tried_s: i64, now_s: i64) -> bool {
+        let has_run = self.rotation_runs().is_some_and(|runs| {
+            let unsigned = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
+            runs.is_between(unsigned(tried_s), unsigned(now_s))
+        });
+        let at_s = self.renews_at(not_after_s, validity_days);
+        self.cert_rotation_job_settings.enabled && has_run && at_s.is_some_and(|at_s| at_s <= now_s)
+    }
+
     /// When the job that renews certificates runs, whether it is enabled or not.
     pub fn rotation_runs(&self) -> Option<Cron> {
         Cron::parse(&self.cert_rotation_job_settings.cron_expression)
@@ -112,5 +123,27 @@ mod tests {
         // Lives too short for thirty days.
         assert_eq!(Jobs::default().days_before_rotation(30), 10);
         assert_eq!(Jobs::default().renews_at(30 * DAY_S, 30), Some(20 * DAY_S));
+    }
+
+    #[test]
+    fn a_leaf_is_renewed_on_its_thirtieth_day_by_a_run_of_the_job() {
+        let made_s = 1_795_333_669; // 07:47:49
+        let run_s = made_s + 30 * DAY_S + 731; // 08:00:00
+        for days in [45, 90] {
+            let ends = made_s + i64::from(days) * DAY_S;
+            let mut jobs = Jobs::default();
+            let due = |jobs: &Jobs, tried_s, now_s| jobs.is_due(ends, days, tried_s, now_s);
+            assert!(!due(&jobs, 0, made_s + 29 * DAY_S));
+            // It is due, and the job has yet to run.
+            assert!(!due(&jobs, 0, run_s - 1));
+            assert!(due(&jobs, 0, run_s));
+            // A run that has failed is followed by the next one.
+            assert!(!due(&jobs, run_s, run_s + 3599));
+            assert!(due(&jobs, run_s, run_s + 3600));
+            // A node that was off comes back after it.
+            assert!(due(&jobs, 0, run_s + 5 * DAY_S));
+            jobs.cert_rotation_job_settings.enabled = false;
+            assert!(!due(&jobs, 0, run_s + 5 * DAY_S));
+        }
     }
 }

@@ -174,6 +174,12 @@ impl State {
         roles.map(|role| role.management).max_by_key(|one| one.width()).unwrap_or(Management::None)
     }
 
+    /// Whether a node is being removed.
+    pub fn is_leaving(&self, node: NodeUid) -> bool {
+        let running = self.running(Object::Node(node));
+        running.is_some_and(|action| action.kind == ActionKind::RemoveNode)
+    }
+
     pub fn is_member(&self, node: NodeUid) -> bool {
         self.nodes.contains_key(&node)
     }

@@ -116,7 +116,8 @@ fn xsetid(call: &mut Call<'_>) -> Result<Effect, CommandError> {
         stream.unchanged();
         return Err(CommandError::text(format!("ERR {error}")));
     }
-    drop(stream);
+    // Redis tells neither those who watch the key nor those who keep a copy of it.
+    stream.unchanged();
     call.notify(EventClass::Stream, "xsetid", key);
     call.reply.ok();
     Ok(Effect::Verbatim)

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
+use crate::access::SegmentSet;
+use crate::segment::segment_of;
 use crate::{
     AccessPolicy, Aftermath, Db, EvictionOrder, EvictionPolicy, Evictor, ExpireReport, Expiry,
 };
@@ -509,4 +511,40 @@ fn a_cut_waits_for_who_takes_locks_as_it_goes() {
         drop(db);
     });
     assert!(was_cut.load(Ordering::SeqCst));
+}
+
+#[test]
+fn who_wants_a_lock_is_let_in_before_the_next_bucket() {
+    let keyspace = Keyspace::new(1);
+    let all = keyspace.lock(SegmentSet::all());
+    let mut aftermath = Aftermath::default();
+    let mut db = Db::new(all, 0, NOW_MS, AccessPolicy::Lru, &mut aftermath);
+    (0..20_000_u32).for_each(|key| db.set_string(&key.to_le_bytes(), b"v", Expiry::Clear));
+    drop(db);
+    let mut walk = keyspace.cut(Arc::<Shown>::default(), || {}).unwrap();
+    let is_walking = AtomicBool::new(false);
+    let mut shown = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_walking.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            // Gets it although the walk would go on to the end of the segment.
+            let mut wanted = SegmentSet::default();
+            wanted.insert(0);
+            drop(keyspace.lock(wanted));
+        });
+        let show = |_, _: EntryRef<'_, Value>| {
+            shown += 1;
+            is_walking.store(true, Ordering::SeqCst);
+            while shown == 1 && !keyspace.is_asked() {
+                std::thread::yield_now();
+            }
+        };
+        assert!(!walk.step(&keyspace, show, || true));
+    });
+    let first = (0..20_000_u32).filter(|key| segment_of(keyspace.hash(&key.to_le_bytes())) == 0);
+    assert!(shown < first.count());
+    walk.finish_silently(&keyspace);
+    assert!(!keyspace.is_asked());
 }

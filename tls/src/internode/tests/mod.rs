@@ -9,9 +9,12 @@ mod rotation;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustls::CipherSuite;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -291,6 +294,42 @@ async fn nobody_slips_in_between_revoking_and_looking() {
         assert!(link.read_u8().await.is_err());
     }
     assert!(one.links().all().iter().all(|info| info.signal != Signal::Keep));
+}
+
+/// A clock that is set by hand, in seconds since 1970.
+#[derive(Debug)]
+struct Hands(AtomicI64);
+
+impl TimeProvider for Hands {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now_s = u64::try_from(self.0.load(Ordering::SeqCst)).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(now_s)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_link_ends_with_the_certificate_of_its_other_end() {
+    let two = world().node(2);
+    let credential = two.credential(Plane::Data);
+    let clock = Arc::new(Hands(AtomicI64::new(crate::issue::seconds(SystemTime::now()))));
+    let own = Settings { clock: clock.clone(), ..settings(Versions::Both) };
+    let one = world().node_with(1, own);
+    let mut listening = Listening::start(one.clone()).await;
+    let (mut outgoing, mut incoming) = listening.link(&two, Plane::Data).await;
+
+    // Its last second counts.
+    clock.0.store(credential.not_after(), Ordering::SeqCst);
+    assert!(one.end_expired().is_empty());
+    exchange(&mut outgoing, &mut incoming).await;
+
+    clock.0.store(credential.not_after() + 1, Ordering::SeqCst);
+    let ended = one.end_expired();
+    assert_eq!(ended.iter().map(|info| info.id).collect::<Vec<_>>(), [incoming.id()]);
+    let error = incoming.read_u8().await.unwrap_err();
+    assert_eq!(error.to_string(), "the other end's certificate has expired");
+    assert!(outgoing.read_u8().await.is_err());
+    assert_eq!(one.counters().dropped(DropReason::Expired), 1);
+    assert!(one.end_expired().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

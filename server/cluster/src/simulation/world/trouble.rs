@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use carnelian_tls::internode::Plane;
+
 use super::{STRANGER, World};
 use crate::lease::Beat;
 use crate::rpc::{self, Request, Response};
+use crate::simulation::{certificates, trace};
 use crate::state::{
-    ActionId, AddNode, AlertPatch, Authority, Change, CreateCluster, CreateUser, DatabasePatch,
-    Management, NodeFacts, NodeSettings, NodeUid, Outcome, PolicyPatch, SealedKey, Time, WirePatch,
+    ActionId, AddNode, AlertPatch, Change, ClusterPatch, CreateCluster, CreateUser, DatabasePatch,
+    Management, NodeFacts, NodeSettings, NodeUid, Outcome, PolicyPatch, State, Time, WirePatch,
 };
 
 impl World {
@@ -16,7 +19,9 @@ impl World {
         let running = self.running();
         let all: Vec<NodeUid> = self.machines.keys().copied().collect();
         let down: Vec<NodeUid> = all.iter().filter(|uid| !running.contains(uid)).copied().collect();
-        match self.chance.u8(..16) {
+        let kind = self.chance.u8(..18);
+        trace::note(format_args!("fault {kind}"));
+        match kind {
             0..=2 => {
                 if let Some(uid) = self.any_of(&running) {
                     self.crash(uid).await;
@@ -50,6 +55,7 @@ impl World {
                     self.net.turn_clock(uid, by);
                 }
             }
+            15 | 16 => self.let_days_go_by(),
             _ => match self.full.take() {
                 Some(uid) => self.machines[&uid].disk.set_full(false),
                 None => {
@@ -91,7 +97,7 @@ impl World {
         let control = self.control(uid).expect("it runs");
         let number = self.chance.u32(..);
         let state = control.state();
-        let kind = self.chance.u8(..26);
+        let kind = self.chance.u8(..32);
         let placed = state.databases.values().next().map(|it| (it.uid, it.placement.clone()));
         let change = match kind {
             0..=9 => create_user(&format!("user-{number}@cluster.local")),
@@ -138,7 +144,7 @@ impl World {
             }
             19 => {
                 let nodes: Vec<NodeUid> = state.nodes.keys().copied().collect();
-                if nodes.len() <= 3 {
+                if nodes.len() <= 1 {
                     return;
                 }
                 let Some(node) = self.any_of(&nodes) else { return };
@@ -161,15 +167,32 @@ impl World {
                     AlertPatch::Switch(number.is_multiple_of(2)),
                 )]),
             },
+            23 | 24 => {
+                let authority = certificates::authority(u64::from(number) + 1, Time(0));
+                let action = ActionId(format!("authority-{number}"));
+                Change::ReplaceAuthority { authority: Box::new(authority), action }
+            }
+            25 if number.is_multiple_of(2) => Change::KeepAuthority,
+            25 => {
+                let internal_cert_validity_days = Some(30 + number % 30);
+                let patch = ClusterPatch { internal_cert_validity_days, ..Default::default() };
+                Change::SetCluster { patch: Box::new(patch), alerts: BTreeMap::new() }
+            }
+            26..=28 => {
+                self.steal(uid);
+                return;
+            }
             _ => {
                 let stranger = state.removed_nodes.iter().next().copied().unwrap_or(STRANGER);
-                self.intrude(stranger, uid, number);
+                self.intrude(stranger, uid, &state, number);
                 return;
             }
         };
+        trace::note(format_args!("request {kind} to node {uid}"));
         let promised = Arc::clone(&self.promised);
         tokio::spawn(async move {
             let asked = control.change(change.clone()).await;
+            trace::note(format_args!("request {kind}: {asked:?}"));
             let mut promised = promised.lock();
             match asked {
                 Ok(outcome) => {
@@ -188,12 +211,47 @@ impl World {
         });
     }
 
+    /// Somebody has got hold of a certificate that a node has shown at some time, or of one for something else, and
+    /// tries it.
+    fn steal(&mut self, to: NodeUid) {
+        let net = self.net.clone();
+        let found = {
+            let state = net.state();
+            let shown = &state.links.shown;
+            (!shown.is_empty()).then(|| shown[self.chance.usize(..shown.len())].clone())
+        };
+        let Some(mut leaf) = found else { return };
+        match self.chance.u8(..6) {
+            0 => leaf.is_foreign = true,
+            1 => leaf.authority = certificates::authority(u64::MAX, Time(0)).fingerprint,
+            2 => leaf.not_after -= 60 * 86_400,
+            _ => {}
+        }
+        let from = (STRANGER, net.life(STRANGER));
+        net.state().lives.entry(STRANGER).or_insert(0);
+        tokio::spawn(async move { drop(net.connect(from, to, Some(leaf)).await) });
+    }
+
     /// Somebody who is no member asks for a change and says that it is alive.
-    fn intrude(&self, stranger: NodeUid, to: NodeUid, number: u32) {
-        let (net, seed) = (self.net.clone(), self.seed);
-        let place = net.environment(stranger);
+    fn intrude(&self, stranger: NodeUid, to: NodeUid, state: &State, number: u32) {
+        let net = self.net.clone();
+        // A node that knows no cluster yet has nobody to believe.
+        let trusted = state.trusted_authorities();
+        let Some(authority) = trusted.first() else { return };
+        let now = net.true_time();
+        // Certified, as if it had been about to be admitted.
+        let leaf = certificates::leaf(
+            stranger,
+            Plane::Control,
+            &authority.fingerprint,
+            Default::default(),
+            now,
+        );
+        let from = (STRANGER, net.life(STRANGER));
+        net.state().lives.entry(STRANGER).or_insert(0);
         tokio::spawn(async move {
-            let Ok(mut stream) = place.dial(to, "").await else { return };
+            let shown = || Some(leaf.clone());
+            let Ok(mut stream) = net.connect(from, to, shown()).await else { return };
             let proposal = crate::raft::Proposal {
                 id: (number.into(), 0),
                 at: Time(0),
@@ -203,9 +261,9 @@ impl World {
                 return;
             }
             if let Ok(Some(Response::Change(..))) = rpc::read(&mut stream).await {
-                panic!("seed {seed}: a change was taken from node {stranger}, which is no member");
+                trace::violation(format!("a change was taken from node {stranger}, no member"));
             }
-            let Ok(mut stream) = place.dial(to, "").await else { return };
+            let Ok(mut stream) = net.connect(from, to, shown()).await else { return };
             let beat =
                 Beat { node: stranger, process: 1, reports: Vec::new(), returned: Vec::new() };
             let other = Request::Other { kind: "sign".to_owned(), body: Vec::new() };
@@ -216,7 +274,7 @@ impl World {
                 if let Ok(Some(Response::Beat(_) | Response::Other(_))) =
                     rpc::read(&mut stream).await
                 {
-                    panic!("seed {seed}: node {stranger}, which is no member, was answered");
+                    trace::violation(format!("node {stranger}, no member, was answered"));
                 }
             }
         });
@@ -225,7 +283,7 @@ impl World {
 
 pub(super) fn new_cluster() -> CreateCluster {
     CreateCluster {
-        id: "0123456789abcdef0123456789abcdef".to_owned(),
+        id: certificates::CLUSTER.to_owned(),
         name: "cluster.local".to_owned(),
         node: NodeSettings { addr: "10.0.0.1".to_owned(), ..NodeSettings::default() },
         facts: NodeFacts::default(),
@@ -234,12 +292,7 @@ pub(super) fn new_cluster() -> CreateCluster {
             password: "hash".to_owned(),
             ..CreateUser::default()
         },
-        authority: Authority {
-            fingerprint: "first".to_owned(),
-            certificate: String::new(),
-            key: SealedKey(Vec::new()),
-            created: Time(0),
-        },
+        authority: certificates::authority(0, Time(0)),
         certificates: BTreeMap::new(),
         policy: PolicyPatch::default(),
     }

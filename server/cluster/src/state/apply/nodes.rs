@@ -189,7 +189,8 @@ impl State {
         at: Time,
     ) -> Result<Outcome, Refused> {
         let down = self.node(uid)?.status == NodeStatus::Down;
-        if self.nodes.len() == 1 {
+        // Those on the way out count as gone.
+        if self.nodes.keys().all(|node| *node == uid || self.is_leaving(*node)) {
             return Err(Refused::invalid("last_node", "the last node cannot be removed"));
         }
         self.check_can_empty(uid)?;

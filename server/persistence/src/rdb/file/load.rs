@@ -28,15 +28,18 @@ const DELAYED_KEYS: usize = 16;
 /// Who waits looks this often whether it is to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// Is told the logical database and the name of a key.
+pub type Told<'t> = dyn Fn(usize, &[u8]) + Sync + 't;
+
 /// How loading is done.
 #[derive(Clone, Copy)]
 pub struct Rules<'r> {
     pub limits: Limits,
     pub policy: AccessPolicy,
     pub now_ms: u64,
-    /// Whether keys whose time has come are left out. A replica keeps them: its primary says when
-    /// they go.
-    pub drops_expired: bool,
+    /// Told the logical database and the name of each key that is left out since its time has come;
+    /// none: all are kept. A replica keeps them: its primary says when they go.
+    pub on_expired: Option<&'r Told<'r>>,
     pub present: Present,
     /// How many threads make values.
     pub threads: usize,
@@ -301,7 +304,10 @@ impl<'r> Hand<'r> {
                 continue;
             };
             let now_ms = self.rules.now_ms;
-            if self.rules.drops_expired && found.expiry.is_some_and(|expiry| expiry < now_ms) {
+            if let Some(on_expired) = self.rules.on_expired
+                && found.expiry.is_some_and(|expiry| expiry < now_ms)
+            {
+                on_expired(found.db, &key);
                 self.tally.expired += 1;
                 continue;
             }

@@ -14,7 +14,7 @@ mod tests;
 mod writer;
 
 pub use error::{Fault, FileError};
-pub use load::{Progress, Rules, Summary, load, load_held};
+pub use load::{Progress, Rules, Summary, Told, load, load_held};
 pub use reader::{Chunk, FileReader, Found, Observer, Trust};
 pub use writer::{Access, FileWriter, Records};
 

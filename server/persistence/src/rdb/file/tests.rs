@@ -6,6 +6,8 @@ use std::io::Read;
 
 use carnelian_keyspace::{AccessPolicy, Aftermath, Db, Expiry, Keyspace, Present, SEGMENTS};
 
+use parking_lot::Mutex;
+
 use super::*;
 use crate::rdb::crc64::crc64;
 use crate::rdb::tests::{NOW_MS, describe, limits, samples};
@@ -29,7 +31,7 @@ fn rules() -> Rules<'static> {
         limits: limits(),
         policy: AccessPolicy::Lru,
         now_ms: NOW_MS,
-        drops_expired: true,
+        on_expired: Some(&|_, _| {}),
         present: Present::Refused,
         threads: 2,
         after_chunk: &|| {},
@@ -375,12 +377,16 @@ fn expired_and_empty_keys_are_left_out_and_counted() {
     ]
     .concat();
     let file = file("REDIS0011", &body);
-    let (copy, summary) = loaded(&file).expect("sound");
+    let left_out = Mutex::new(Vec::new());
+    let note = |db, key: &[u8]| left_out.lock().push((db, key.to_vec()));
+    let primary = Rules { on_expired: Some(&note), ..rules() };
+    let (copy, summary) = loaded_by(&file[..], trust(), &primary, &mut ()).expect("sound");
     assert_eq!(content(&copy).into_keys().collect::<Vec<_>>(), [(0, b"never".to_vec())]);
+    assert_eq!(*left_out.lock(), [(0, b"gone".to_vec())]);
     let empty_named: Vec<Box<[u8]>> = vec![(*b"empty").into(), (*b"packed").into()];
     let bytes = file.len() as u64;
     assert_eq!(summary, Summary { keys: 1, expired: 1, empty: 2, empty_named, bytes });
-    let replica = Rules { drops_expired: false, ..rules() };
+    let replica = Rules { on_expired: None, ..rules() };
     let (copy, _) = loaded_by(&file[..], trust(), &replica, &mut ()).expect("sound");
     assert_eq!(content(&copy)[&(0, b"gone".to_vec())].2, Some(NOW_MS - 1));
 }

@@ -96,6 +96,22 @@ fn a_node_leaves_when_nothing_is_left_on_it() {
 }
 
 #[test]
+fn who_is_on_the_way_out_votes_no_more_and_is_nobody_to_stay_behind() {
+    let remove = |node| Change::RemoveNode { node: NodeUid(node), action: action("r") };
+    let mut state = cluster(3);
+    let all = [1, 2, 3].map(NodeUid).into();
+    assert_eq!(crate::placement::voters(&state, &all), all);
+    state.apply(remove(3), AT).unwrap();
+    assert_eq!(crate::placement::voters(&state, &all), [1, 2].map(NodeUid).into());
+    assert!(state.is_leaving(NodeUid(3)) && !state.is_leaving(NodeUid(2)));
+
+    let mut state = cluster(2);
+    state.apply(remove(1), AT).unwrap();
+    let other = Change::RemoveNode { node: NodeUid(2), action: action("s") };
+    refused(&state, other, 406, "last_node");
+}
+
+#[test]
 fn maintenance_keeps_in_mind_what_a_node_was_primary_of() {
     let set =
         |node, on, name| Change::SetMaintenance { node: NodeUid(node), on, action: action(name) };
