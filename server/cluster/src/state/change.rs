@@ -345,3 +345,33 @@ impl Refused {
         Self::bad("invalid_schema", description)
     }
 }
+
+#[cfg(test)]
+impl CreateCluster {
+    /// One of a single node, at 10.0.0.1.
+    pub fn for_tests() -> Self {
+        use super::{SealedKey, Time};
+
+        let admin = CreateUser {
+            email: "admin@cluster.local".to_owned(),
+            password: "hash".to_owned(),
+            ..CreateUser::default()
+        };
+        let authority = Authority {
+            fingerprint: "first".to_owned(),
+            certificate: "first".to_owned(),
+            key: SealedKey(vec![1]),
+            created: Time(1_800_000_000_000),
+        };
+        Self {
+            id: "0123456789abcdef0123456789abcdef".to_owned(),
+            name: "cluster.local".to_owned(),
+            node: NodeSettings { addr: "10.0.0.1".to_owned(), ..NodeSettings::default() },
+            facts: NodeFacts::default(),
+            admin,
+            authority,
+            certificates: BTreeMap::new(),
+            policy: PolicyPatch::default(),
+        }
+    }
+}
