@@ -62,8 +62,8 @@ fn keep(node: &Member, port: u16, command: &str) {
             client.try_send(&frame).ok()?;
             client.try_read().ok().map(|reply| reply.to_string())
         };
-        let is_kept = said(command).as_deref() == Some("+OK")
-            && said("WAIT 1 1000").as_deref() == Some(":1");
+        let is_kept =
+            said(command).as_deref() == Some("+OK") && said("WAIT 1 1000").as_deref() == Some(":1");
         if is_kept {
             return;
         }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::keys::Keys;
-use crate::lease::{Deadline, Lease, Leases, Ledger, Revocation, Writable};
+use crate::lease::{Deadline, Lease, Leases, Ledger, Look, Writable};
 use crate::peers::{Environment, Peers};
 use crate::placement::ShardReport;
 use crate::raft::{
@@ -331,21 +331,17 @@ impl Control {
         self.0.leases.was_granted(database)
     }
 
-    /// What this node was asked to give back. Whoever reports says so first.
-    pub fn returned(&self) -> Vec<Revocation> {
-        self.0.leases.returned()
+    /// What this node was asked to give back, and when. Whoever reports asks for it first.
+    pub fn look(&self) -> Look {
+        self.0.leases.look()
     }
 
     /// What this node's shards are like, told to the leader with each beat. A shard that is not there
-    /// any more is left out. `returned` is what [`Control::returned`] said before they were looked at.
-    pub fn report(
-        &self,
-        reports: impl IntoIterator<Item = ShardReport>,
-        returned: Vec<Revocation>,
-    ) {
+    /// any more is left out. `look` is what [`Control::look`] said before they were looked at.
+    pub fn report(&self, reports: impl IntoIterator<Item = ShardReport>, look: Look) {
         let reports = reports.into_iter().map(|report| (report.database, report)).collect();
         *self.0.reports.lock() = reports;
-        self.0.leases.settle(returned);
+        self.0.leases.settle(look);
     }
 
     /// What this node says of itself; the state has it a moment later.

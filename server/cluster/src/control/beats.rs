@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Control, Engine, Member};
-use crate::lease::{BEAT, Beat, Granted};
+use crate::lease::{BEAT, Beat, Granted, Said};
 use crate::rpc::{Request, Response};
 use crate::state::{Change, NodeStatus};
 
@@ -35,12 +35,13 @@ impl Control {
         };
         self.tell_facts(&member);
         // Before the reports, which are then at least as new.
-        let returned = self.0.leases.settled();
+        let (returned, as_of) = self.0.leases.settled().into_parts();
         let beat = Beat {
             node: member.node,
             process: self.0.process,
             reports: self.0.reports.lock().values().cloned().collect(),
             returned,
+            as_of,
         };
         let sent = self.steady();
         let granted = if leader == member.node {
@@ -82,7 +83,7 @@ impl Control {
         let mut ledger = self.0.ledger.lock();
         let ledger = ledger.of_term(term, now);
         ledger.note(beat, now);
-        let mut granted = Granted::default();
+        let mut granted = Granted { said: Some(Said::now(term, now)), ..Granted::default() };
         for database in state.databases.values() {
             let placement = &database.placement;
             if placement.primary != beat.node {
@@ -233,7 +234,7 @@ mod tests {
         let note = || Change::Note {
             kind: "tried".to_owned(),
             severity: Severity::Info,
-            fields: std::collections::BTreeMap::new(),
+            fields: serde_json::Map::new(),
         };
         disk.set_full(true);
         let asker = control.clone();

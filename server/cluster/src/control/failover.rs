@@ -199,12 +199,11 @@ fn tell_of_wait(database: &Database) -> Change {
     }
 }
 
-/// What replicas have said since a primary's process was heard of, and so after the one before it had ended: what
-/// they said earlier may be from before they were given what WAIT has confirmed.
+/// What replicas are like since a primary's process was heard of, and so after the one before it had ended: as they
+/// were earlier may be from before they were given what WAIT has confirmed.
 fn told_since(reports: &Reports, ledger: &Ledger, primary: NodeUid, since: Duration) -> Reports {
-    let is_new = |node: NodeUid| {
-        node == primary || ledger.heard_at(node).is_some_and(|at| since + 2 * BEAT < at)
-    };
+    let is_new =
+        |node: NodeUid| node == primary || ledger.looked_at(node).is_some_and(|at| since <= at);
     let told = reports.iter().filter(|(node, _)| is_new(**node));
     told.map(|(node, reports)| (*node, reports.clone())).collect()
 }
@@ -253,11 +252,11 @@ impl Drop for Way {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::Beat;
+    use crate::lease::{Beat, Said};
     use crate::placement::ShardReport;
 
     #[test]
-    fn what_replicas_said_before_the_primary_was_started_is_not_counted() {
+    fn how_replicas_were_before_the_primary_was_started_is_not_counted() {
         let at = Duration::from_secs(100);
         let mut ledger = Ledger::new(1, at);
         let report = |offset| ShardReport {
@@ -268,18 +267,20 @@ mod tests {
             whole: true,
             history: String::new(),
         };
-        let beat = |node, process, offset| Beat {
+        let beat = |node, process, offset, as_of| Beat {
             node: NodeUid(node),
             process,
             reports: vec![report(offset)],
             returned: Vec::new(),
+            as_of,
         };
+        let said = |at| Some(Said::now(1, at));
         let (primary, replica) = (NodeUid(1), NodeUid(2));
-        ledger.note(&beat(1, 10, 5), at);
-        ledger.note(&beat(2, 20, 5), at + BEAT);
+        ledger.note(&beat(1, 10, 5, None), at);
+        ledger.note(&beat(2, 20, 5, said(at)), at + BEAT);
         // The primary's process is another one from here on.
         let since = at + 2 * BEAT;
-        ledger.note(&beat(1, 11, 0), since);
+        ledger.note(&beat(1, 11, 0, None), since);
         assert_eq!(ledger.process(primary), Some((11, since)));
         let told = |ledger: &Ledger, now| -> Vec<u64> {
             let reports = told_since(&ledger.reports(now), ledger, primary, since);
@@ -289,13 +290,17 @@ mod tests {
                 .collect()
         };
         assert_eq!(told(&ledger, since), [0], "the primary itself, and nobody else");
-        // What was on its way may have been said before.
-        ledger.note(&beat(2, 20, 6), since + 2 * BEAT);
-        assert_eq!(told(&ledger, since + 2 * BEAT), [0]);
-        ledger.note(&beat(2, 20, 7), since + 3 * BEAT);
+        // It comes late enough, but the process was stopped between the look and the beat; or the look was before
+        // anything was heard of this leader.
+        let another = Some(Said::now(2, since + BEAT));
+        for as_of in [said(at + BEAT), None, another] {
+            ledger.note(&beat(2, 20, 6, as_of), since + 3 * BEAT);
+            assert_eq!(told(&ledger, since + 3 * BEAT), [0], "{as_of:?}");
+        }
+        ledger.note(&beat(2, 20, 7, said(since)), since + 3 * BEAT);
         assert_eq!(told(&ledger, since + 3 * BEAT), [0, 7]);
         // A process goes on as what it was.
-        ledger.note(&beat(1, 11, 0), since + 4 * BEAT);
+        ledger.note(&beat(1, 11, 0, None), since + 4 * BEAT);
         assert_eq!(ledger.process(primary), Some((11, since)));
         assert_eq!(told(&ledger, since + 4 * BEAT), [0, 7]);
         // What was said long ago is not known any more.
