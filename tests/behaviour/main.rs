@@ -33,6 +33,7 @@ mod hashes;
 mod hyperloglog;
 mod internode;
 mod internode_hostile;
+mod internode_provided;
 mod internode_refusals;
 mod keys;
 mod latency;

@@ -256,7 +256,7 @@ pub async fn keep_links_new(member: Arc<Member>) {
         tokio::time::sleep(LOOK).await;
         let Some(channel) = member.server.internode.channel() else { continue };
         let node = &channel.node;
-        let serial = node.credential(Plane::Data).serial().clone();
+        let serial = node.shown_serial(Plane::Data);
         let mut makers = BTreeSet::new();
         for link in node.links().outdated(Plane::Data, &serial) {
             match link.direction {

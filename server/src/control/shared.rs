@@ -85,22 +85,31 @@ fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
         if name.is_internal() || shared.managed_by != ManagedBy::Customer {
             continue;
         }
-        let private = match &shared.key {
-            None => None,
-            Some(sealed) => {
-                let opened = key.unseal(&sealed.0, Path::new(name.as_str()))?;
-                let text = String::from_utf8(opened.to_vec()).context("a key that is no text")?;
-                Some(Zeroizing::new(text))
-            }
-        };
-        all.push(Shared {
-            name,
-            managed_by: shared.managed_by,
-            certificate: shared.certificate.clone(),
-            key: private,
-        });
+        all.push(open(name, shared, key)?);
     }
     Ok(all)
+}
+
+/// What a customer has provided, with its key.
+pub fn opened(
+    member: &Member,
+    name: CertificateName,
+    shared: &SharedCertificate,
+) -> Result<Shared> {
+    open(name, shared, &*member.key().context("this node has no key of the cluster")?)
+}
+
+fn open(name: CertificateName, shared: &SharedCertificate, key: &SealKey) -> Result<Shared> {
+    let private = match &shared.key {
+        None => None,
+        Some(sealed) => {
+            let opened = key.unseal(&sealed.0, Path::new(name.as_str()))?;
+            let text = String::from_utf8(opened.to_vec()).context("a key that is no text")?;
+            Some(Zeroizing::new(text))
+        }
+    };
+    let (managed_by, certificate) = (shared.managed_by, shared.certificate.clone());
+    Ok(Shared { name, managed_by, certificate, key: private })
 }
 
 /// What the cluster says of HTTPS.

@@ -176,6 +176,10 @@ impl CertificateTable {
     pub fn replace(&self, provided: &[Provided], now: SystemTime) -> Result<(), CertificateError> {
         self.change(|entries| {
             let checked = check(provided, entries, now)?;
+            // Those are kept elsewhere.
+            if let Some(one) = checked.iter().find(|it| it.name().is_internal()) {
+                return Err(CertificateError::Internal(one.name()));
+            }
             entries.extend(checked.into_iter().map(|entry| (entry.name(), Arc::new(entry))));
             Ok(())
         })
@@ -320,9 +324,6 @@ fn check(
     let mut checked: Vec<Certificate> = Vec::new();
     for one in provided {
         let name: CertificateName = one.name.parse()?;
-        if name.kind() == Kind::Internal {
-            return Err(CertificateError::Internal(name));
-        }
         if checked.iter().any(|before| before.name() == name) {
             return Err(CertificateError::Twice(name));
         }

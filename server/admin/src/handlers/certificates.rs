@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use carnelian_cluster::state::{
     AUTHORITY_NAME, ActionStatus, CLIENT_AUTHORITY_NAME, Certificate, CertificateName, Change,
-    ManagedBy, Outcome, SharedCertificate, State, Time,
+    ManagedBy, NodeStatus, Outcome, SharedCertificate, State, Time,
 };
 use carnelian_tls::CertificateInfo;
 use carnelian_tls::certificates::{CertificateError, Kind, Provided, Shared};
@@ -60,12 +60,16 @@ pub const ROUTES: &[Route] = &[
     ),
 ];
 
-/// What clients see, with keys for those who may see them. What nodes use between each other is not here,
-/// and the authority that signs it is nowhere.
+/// What clients see, with keys for those who may see them. What nodes have made for use between each other is not
+/// here, of what was provided for that the certificate alone is, and the authority that signs is nowhere.
 fn show(admin: &Admin, request: &Request) -> Reply {
     let table = admin.live.certificates();
     let mut wire = Map::new();
+    let state = admin.state();
     for name in CertificateName::ALL {
+        if let Some(provided) = state.provided_between_nodes(name) {
+            wire.insert(format!("{name}_cert"), json!(provided.certificate));
+        }
         let Some(certificate) = table.get(name).filter(|_| name.kind() != Kind::Internal) else {
             continue;
         };
@@ -106,14 +110,23 @@ async fn replace(admin: Arc<Admin>, request: Request) -> Reply {
     Ok(Answer::empty())
 }
 
-/// Waits until this node shows what the cluster has agreed on.
+/// Waits until what the cluster has agreed on is shown: by this node or, between nodes, by all that are there.
 async fn in_use(
     admin: &Admin,
     changes: &BTreeMap<String, SharedCertificate>,
 ) -> Result<(), Refusal> {
     let table = admin.live.certificates();
-    for _ in 0..ATTEMPTS {
+    let is_for_all =
+        changes.keys().any(|name| name.parse().is_ok_and(CertificateName::is_internal));
+    let attempts = if is_for_all { ATTEMPTS_OF_ALL } else { ATTEMPTS };
+    for _ in 0..attempts {
+        let state = admin.state();
         let shows = |(name, shared): (&String, &SharedCertificate)| {
+            if let Ok(name) = name.parse::<CertificateName>()
+                && name.is_internal()
+            {
+                return are_shown_between_nodes(&state, name, shared);
+            }
             let entry = name.parse().ok().and_then(|name| table.get(name));
             entry.is_some_and(|entry| entry.certificate_pem() == shared.certificate)
         };
@@ -122,8 +135,23 @@ async fn in_use(
         }
         tokio::time::sleep(GLANCE).await;
     }
-    let why = "This node has not taken the certificates up within five seconds";
+    let why = "Not all nodes have taken the certificates up in time";
     Err(Refusal::new(409, "not_all_nodes_updated", why))
+}
+
+fn are_shown_between_nodes(
+    state: &State,
+    name: CertificateName,
+    shared: &SharedCertificate,
+) -> bool {
+    let leaf = CertificateDer::from_pem_slice(shared.certificate.as_bytes()).ok();
+    let Some(info) = leaf.and_then(|leaf| CertificateInfo::of(&leaf).ok()) else { return false };
+    let wanted = info.sha256_hex();
+    let mut present = state.nodes.values().filter(|node| node.status == NodeStatus::Active);
+    present.all(|node| {
+        let mut rows = state.certificates.iter();
+        rows.any(|it| it.node_uid == node.uid && it.name == name && it.sha256 == wanted)
+    })
 }
 
 const GLANCE: Duration = Duration::from_millis(20);
