@@ -108,11 +108,12 @@ pub async fn found(member: &Arc<Member>, founding: Founding) -> Result<()> {
     };
     let outcome = member.control.change(Change::CreateCluster(Box::new(request))).await?;
     let Outcome::Node(own) = outcome else { anyhow::bail!("the cluster has no node") };
+    // At once: whoever knows of the cluster may make databases, and must not get its number.
+    add_first_database(member, own).await?;
     if let Err(error) = clients::guide(member, &member.control.state()).await {
         // It is tried again.
         log::warning!("The cluster has no client CA yet: {error:#}");
     }
-    add_first_database(member, own).await?;
     open_channel(member).await?;
     log::notice!("This node is number {own} of the cluster {name}");
     Ok(())
