@@ -125,7 +125,8 @@ fn what_is_provided_for_links_between_nodes_is_what_they_show() {
     nodes[replica].server.start_again().expect("it starts again");
     eventually_linked(&nodes, uid, "link=tls");
     eventually(&mut there, "WAIT 1 1000", ":1");
-    assert_eq!(managed_by(&nodes[0], DATA), ["customer"; 3]);
+    nodes[0]
+        .eventually(&format!("{PATH}/status"), |_| managed_by(&nodes[0], DATA) == ["customer"; 3]);
 
     // Each plane goes back by itself.
     nodes[0].change("DELETE", &format!("{PATH}/{DATA}"), &Value::Null);

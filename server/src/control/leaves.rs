@@ -38,6 +38,10 @@ pub async fn watch(member: Arc<Member>) {
         let state = Arc::clone(&states.borrow_and_update());
         let mut pause = LOOK;
         if let Some(node) = member.control.node() {
+            if let Err(error) = show_what_is_provided(&member, node, &state).await {
+                log::warning!("Certificates provided between nodes are not shown: {error:#}");
+                pause = LOOK_SOON;
+            }
             if !is_told {
                 is_told = tell(&member, node, None).await.is_ok();
             }
@@ -48,10 +52,6 @@ pub async fn watch(member: Arc<Member>) {
             if let Some((action, name)) = asked {
                 take_part(&member, node, action, name).await;
                 continue;
-            }
-            if let Err(error) = show_what_is_provided(&member, node, &state).await {
-                log::warning!("Certificates provided between nodes are not shown: {error:#}");
-                pause = LOOK_SOON;
             }
             if state.replacement.is_some() {
                 pause = LOOK_SOON;
