@@ -156,7 +156,7 @@ pub(crate) fn authority_params(
     params.serial_number = Some(SerialNumber::from_slice(serial));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_validity(&mut params, now, now + life);
+    set_validity(&mut params, backdated(now), now + life);
     params
 }
 
@@ -202,7 +202,7 @@ pub(crate) fn leaf_params(
         Purpose::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
     };
     params.use_authority_key_identifier_extension = true;
-    set_validity(&mut params, now, (now + profile.life).min(issuer_ends));
+    set_validity(&mut params, backdated(now), (now + profile.life).min(issuer_ends));
     Ok(params)
 }
 
@@ -236,6 +236,10 @@ pub(crate) fn serial() -> Result<[u8; 16], ConfigError> {
     Ok(bytes)
 }
 
+fn backdated(now: SystemTime) -> SystemTime {
+    now.checked_sub(BACKDATED).unwrap_or(now)
+}
+
 /// Sets both dates, in whole seconds as certificates have them. A clock outside 1970 to 9999 is
 /// taken for the nearest date a certificate can hold.
 pub(crate) fn set_validity(params: &mut CertificateParams, from: SystemTime, to: SystemTime) {
@@ -244,7 +248,7 @@ pub(crate) fn set_validity(params: &mut CertificateParams, from: SystemTime, to:
         let seconds = since_1970.as_secs().min(YEAR_9999_S);
         rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
     };
-    params.not_before = date(from.checked_sub(BACKDATED).unwrap_or(from));
+    params.not_before = date(from);
     params.not_after = date(to);
 }
 

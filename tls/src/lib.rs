@@ -32,6 +32,7 @@ mod private_key;
 mod provider;
 mod session;
 mod settings;
+mod source;
 mod store;
 mod subject;
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub use overlap::{ClientAuthorities, ClientCaPolicy, ClientCaStep, own_authoriti
 pub use provider::provider;
 pub use session::{Received, TlsSession};
 pub use settings::{Identity, Secret, Settings};
+pub use source::Source;
 pub use subject::Subject;
 pub use tickets::SessionCaching;
 pub use trust::AuthClients;

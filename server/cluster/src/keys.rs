@@ -53,6 +53,9 @@ pub struct Admission {
     pub name: String,
     /// The authorities to trust between nodes, and no others.
     pub authorities: Vec<String>,
+    /// Of the state that names them.
+    #[serde(default)]
+    pub revision: u64,
     /// What the authority's key is sealed with.
     pub cluster_key: String,
 }
@@ -146,15 +149,16 @@ impl Keys {
         Ok(Pending { identities, keys, requests })
     }
 
-    /// Keeps the certificates for what was requested, and whom to trust.
+    /// Keeps the certificates for what was requested, and whom to trust as of a revision of the state.
     pub fn accept(
         &self,
         pending: &Pending,
         certificates: &[String],
         authorities: &[String],
+        revision: u64,
     ) -> Result<(), KeysError> {
         let authorities: Result<_, KeysError> = authorities.iter().map(|it| parse(it)).collect();
-        let trust = Trust::new(authorities?)?;
+        let trust = Trust::new(authorities?)?.as_of(revision);
         if certificates.len() != pending.keys.len() {
             return Err(KeysError::Wrong("there has to be a certificate for each plane"));
         }
@@ -317,12 +321,15 @@ mod tests {
         let certificates = second.sign(&state, node, requests, now()).expect("it may");
 
         let authorities = [state.authorities[0].certificate.clone()];
-        assert!(joiner.accept(&pending, &certificates[..1], &authorities).is_err());
+        assert!(joiner.accept(&pending, &certificates[..1], &authorities, 3).is_err());
         let stranger = second.new_authority(CLUSTER, now()).expect("it can be made").certificate;
-        assert!(joiner.accept(&pending, &certificates, &[stranger]).is_err(), "not pinned");
+        assert!(joiner.accept(&pending, &certificates, &[stranger], 3).is_err(), "not pinned");
         assert!(!joiner.store().has_trust());
-        joiner.accept(&pending, &certificates, &authorities).expect("all is as it was asked for");
+        joiner
+            .accept(&pending, &certificates, &authorities, 3)
+            .expect("all is as it was asked for");
         assert!(joiner.store().has_credential(Plane::Data) && joiner.store().has_trust());
+        assert_eq!(joiner.store().trust().expect("it is there").revision(), 3);
 
         // Another authority signs when the state says so.
         let next = first.new_authority(CLUSTER, now()).expect("it can be made");
@@ -336,7 +343,7 @@ mod tests {
             state.replacement = Some(Replacement { succession, reports, action });
             assert_eq!(second.can_sign(&state), BTreeSet::from([old.clone(), new.clone()]));
             let signed = second.sign(&state, node, requests, now()).expect("it may");
-            let by_old = joiner.accept(&pending, &signed, &authorities).is_ok();
+            let by_old = joiner.accept(&pending, &signed, &authorities, 4).is_ok();
             assert_eq!(by_old, phase == Phase::BothTrusted);
             let both = second.authorities(&state).expect("both are in order");
             assert_eq!(both.len(), 2);

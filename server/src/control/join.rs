@@ -167,9 +167,9 @@ async fn take_part(
     let certificates: Vec<String> = serde_json::from_value(answer["certificates"].clone())
         .map_err(|_| Failure::Refused(format!("{remote} has signed nothing")))?;
 
-    let (work, authorities) = (Arc::clone(member), admission.authorities.clone());
+    let (work, of) = (Arc::clone(member), admission.clone());
     blocking(move || {
-        work.keys.accept(&pending, &certificates, &authorities)?;
+        work.keys.accept(&pending, &certificates, &of.authorities, of.revision)?;
         work.key.store(Some(Arc::new(SealKey::open(&work.store.seal_key_file())?)));
         Ok(())
     })

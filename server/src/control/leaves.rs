@@ -10,7 +10,7 @@ use carnelian_cluster::state::{
 };
 use carnelian_tls::CertificateInfo;
 use carnelian_tls::certificates::Certificate as Shown;
-use carnelian_tls::internode::{Credential, Duty, LinkInfo, Plane, Provided};
+use carnelian_tls::internode::{Credential, LinkInfo, Plane, Provided, Step};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, sleep};
@@ -138,22 +138,10 @@ async fn show_what_is_provided(member: &Arc<Member>, node: NodeUid, state: &Stat
 async fn change_authority(member: &Arc<Member>, node: NodeUid, state: &State) -> Result<()> {
     let Some(replacement) = &state.replacement else { return Ok(()) };
     let Some(report) = trust::own_report(member, state) else { return Ok(()) };
-    let duties = replacement.succession.duties(&report);
-    // Nothing is shown that this node itself would not believe.
-    if duties.iter().any(|duty| matches!(duty, Duty::Trust(_))) {
-        return Ok(());
-    }
-    let planes: Vec<Plane> = duties
-        .iter()
-        .filter_map(|duty| match duty {
-            Duty::Renew(plane) => Some(*plane),
-            _ => None,
-        })
-        .collect();
-    if !planes.is_empty() {
-        renew(member, node, &planes).await?;
-    } else if duties.contains(&Duty::RemakeLinks) {
-        renew_links(member).await?;
+    match replacement.succession.step(&report) {
+        Some(Step::Renew(planes)) => renew(member, node, &planes).await?,
+        Some(Step::RemakeLinks) => renew_links(member).await?,
+        None => {}
     }
     trust::tell(member, node).await
 }
@@ -242,7 +230,7 @@ async fn begin_anew(member: &Arc<Member>, node: NodeUid) -> Result<()> {
     let certificates = signed(member, node, &pending.requests).await?;
     let authorities: Vec<String> =
         state.trusted_authorities().into_iter().map(|it| it.certificate.clone()).collect();
-    member.keys.accept(&pending, &certificates, &authorities)?;
+    member.keys.accept(&pending, &certificates, &authorities, state.revision)?;
     found::open_channel(member).await?;
     tell(member, node, None).await
 }

@@ -58,10 +58,10 @@ fn believe(member: &Member, state: &State) -> Result<()> {
         ended.extend(node.revoke_node(uid));
     }
     let now: Vec<String> = before.authorities().iter().map(Authority::fingerprint).collect();
-    let wanted: Vec<&str> =
-        state.trusted_authorities().into_iter().map(|it| it.fingerprint.as_str()).collect();
-    if now != wanted {
-        ended.extend(node.trust_only(member.keys.authorities(state)?)?);
+    let wanted = state.trusted_since(before.revision()).unwrap_or_default();
+    let wanted: Vec<&str> = wanted.into_iter().map(|it| it.fingerprint.as_str()).collect();
+    if !wanted.is_empty() && now != wanted {
+        ended.extend(node.trust_only(member.keys.authorities(state)?, state.revision)?);
         log::notice!("Authorities between nodes: {}", wanted.join(", "));
     }
     for LinkInfo { peer, address, .. } in ended {

@@ -1,6 +1,6 @@
 //! A node's key, the request to have it signed, and what the authority makes of the request.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -166,6 +166,10 @@ pub struct Issued {
     pub certificate_pem: String,
 }
 
+/// Clocks of nodes differ. What a node that leads signs for itself by a fast one is to be believed by the others all
+/// the same; more than a wrong offset for summer time is not made up for.
+pub const BACKDATED: Duration = Duration::from_secs(60 * 60);
+
 /// What a node's certificate says.
 pub(super) fn leaf(
     identity: Identity,
@@ -182,9 +186,9 @@ pub(super) fn leaf(
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
-    // Its life begins a little in the past, as clocks differ, and is as long as was asked for.
-    let ends = now + life.as_duration() - issue::BACKDATED;
-    issue::set_validity(&mut params, now, ends.min(issuer_ends));
+    // Its life begins in the past and is as long as was asked for.
+    let begins = now.checked_sub(BACKDATED).unwrap_or(now);
+    issue::set_validity(&mut params, begins, (begins + life.as_duration()).min(issuer_ends));
     Ok(params)
 }
 

@@ -46,7 +46,7 @@ pub use connector::Connector;
 pub use counters::{Counters, Direction};
 pub use credential::Credential;
 pub use frames::{ControlPlane, FRAME_BYTES_FIRST, Frames};
-pub use issue::{Issued, NodeKey, Request};
+pub use issue::{BACKDATED, Issued, NodeKey, Request};
 pub use links::{DropReason, Link, LinkId, LinkInfo, Links, Signal};
 pub use node::{Node, Settings};
 pub use peer::{ClusterId, Identity, NodeUid, NotAnIdentity, Peer, Plane, Serial};
@@ -60,7 +60,7 @@ pub use refusal::{Quoted, Refusal, RefusalKind};
 pub use rotation::{Expiry, Lifetime, RenewalPolicy, RotationHealth};
 pub use seal::SealKey;
 pub use store::{Store, certificates_in};
-pub use succession::{Duty, Phase, Report, Succession, Waiting};
+pub use succession::{Duty, Phase, Report, Step, Succession, Waiting};
 
 use crate::error::ConfigError;
 

@@ -21,6 +21,7 @@ use super::policy::{Authority, Trust, Versions, unix_time};
 use super::provided::{Provided, Shown};
 use super::refusal::Refusal;
 use super::succession::Report;
+use crate::source::Source;
 
 /// What can be chosen. Nothing here makes a link weaker than another.
 #[derive(Clone, Debug)]
@@ -60,6 +61,7 @@ pub struct Node {
     links: Arc<Links>,
     counters: Counters,
     handshakes: Semaphore,
+    source: ArcSwap<Source>,
 }
 
 impl Node {
@@ -86,7 +88,18 @@ impl Node {
             changing: Mutex::new(()),
             links: Arc::default(),
             counters: Counters::default(),
+            source: ArcSwap::default(),
         }))
+    }
+
+    /// Where links to other nodes start from.
+    pub fn source(&self) -> Arc<Source> {
+        self.source.load_full()
+    }
+
+    /// Those that come will start from there.
+    pub fn set_source(&self, source: Source) {
+        self.source.store(Arc::new(source));
     }
 
     pub fn cluster(&self) -> ClusterId {
@@ -176,12 +189,16 @@ impl Node {
         Ok(self.links.judge_again(&changed, unix_time(now_of(&self.settings)), &self.counters))
     }
 
-    /// Trusts just these authorities, which ends the links of all others. This node's own
-    /// certificates must be of theirs.
-    pub fn trust_only(&self, authorities: Vec<Authority>) -> Result<Vec<LinkInfo>, Error> {
+    /// Trusts just these authorities, which a revision of the cluster's state names. It ends the links of all
+    /// others. This node's own certificates must be of theirs.
+    pub fn trust_only(
+        &self,
+        authorities: Vec<Authority>,
+        revision: u64,
+    ) -> Result<Vec<LinkInfo>, Error> {
         let now = now_of(&self.settings);
         self.change_trust(|trust| {
-            let changed = trust.with_authorities(authorities)?;
+            let changed = trust.with_authorities(authorities)?.as_of(revision);
             for plane in Plane::ALL {
                 check(&self.credential(plane), self.identity(plane), &changed, now)?;
             }

@@ -184,6 +184,8 @@ pub struct Revocations {
 pub struct Trust {
     cluster: ClusterId,
     authorities: Vec<Authority>,
+    /// Which revision of the cluster's state named them. 0 if none did.
+    revision: u64,
     pub revocations: Revocations,
 }
 
@@ -203,7 +205,18 @@ impl Trust {
             return Err(Error::BadAuthority("both have the same name".into()));
         }
         let cluster = first.cluster;
-        Ok(Self { cluster, authorities, revocations: Revocations::default() })
+        Ok(Self { cluster, authorities, revision: 0, revocations: Revocations::default() })
+    }
+
+    /// The same as a revision of the cluster's state has it.
+    pub fn as_of(self, revision: u64) -> Self {
+        Self { revision, ..self }
+    }
+
+    /// The revision of the cluster's state that named the authorities. An earlier state has nothing to say about
+    /// them, and after a start there may be one.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     pub fn cluster(&self) -> ClusterId {

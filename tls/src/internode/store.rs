@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `control.pem`, `data.pem` | the node's certificate for the plane and its key |
 //! | `control.key.pending`, `data.key.pending` | a key whose request has not been granted yet |
-//! | `trust.pem` | the certificates of the authorities that are trusted, one or two |
+//! | `trust.pem` | `Revision: N` of the state that named them, if one did; the authorities that are trusted, one or two |
 //! | `revoked` | lines `serial HEX` (and the end of its life) and `node UID` |
 //! | `authority.sealed` | certificate and key of the authority, sealed, unless the cluster's state has it |
 //! | `seal.key` | what it is sealed with, unless that is kept elsewhere |
@@ -33,6 +33,8 @@ use crate::store::{self, Access};
 const AUTHORITY: &str = "authority.sealed";
 const TRUST: &str = "trust.pem";
 const REVOKED: &str = "revoked";
+/// Readers of PEM pass over a line like this.
+const REVISION: &str = "Revision: ";
 const SEAL_KEY: &str = "seal.key";
 
 /// The folder.
@@ -115,12 +117,16 @@ impl Store {
     }
 
     pub fn save_trust(&self, trust: &Trust) -> Result<(), Error> {
-        let authorities: String = trust.authorities().iter().map(Authority::to_pem).collect();
+        let mut text = match trust.revision() {
+            0 => String::new(),
+            revision => format!("{REVISION}{revision}\n"),
+        };
+        text.extend(trust.authorities().iter().map(Authority::to_pem));
         // Should the second write fail, more is revoked than is known, which is no harm, or the
         // new authorities are not trusted yet, which shows.
         let revoked = revoked_text(&trust.revocations);
         store::write(&self.folder.join(REVOKED), revoked.as_bytes(), Access::Owner)?;
-        Ok(store::write(&self.folder.join(TRUST), authorities.as_bytes(), Access::Owner)?)
+        Ok(store::write(&self.folder.join(TRUST), text.as_bytes(), Access::Owner)?)
     }
 
     /// Whether it is known whom to trust.
@@ -132,9 +138,12 @@ impl Store {
     pub fn trust(&self) -> Result<Trust, Error> {
         let path = self.folder.join(TRUST);
         let named = |error: Error| Error::BadFile { path: path.clone(), reason: error.to_string() };
+        let contents = store::read(&path)?;
+        let certificates = store::certificates_in(&contents, &path)?;
         let authorities: Result<Vec<Authority>, Error> =
-            store::certificates(&path)?.into_iter().map(Authority::new).collect();
-        let mut trust = authorities.and_then(Trust::new).map_err(named)?;
+            certificates.into_iter().map(Authority::new).collect();
+        let revision = read_revision(&contents, &path)?;
+        let mut trust = authorities.and_then(Trust::new).map_err(named)?.as_of(revision);
         let path = self.folder.join(REVOKED);
         if let Some(contents) = store::read_if_present(&path)? {
             trust.revocations = read_revoked(&contents, &path)?;
@@ -158,6 +167,15 @@ fn remove(path: PathBuf) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// The first line, if it is that.
+fn read_revision(contents: &[u8], path: &Path) -> Result<u64, Error> {
+    let Some(rest) = contents.strip_prefix(REVISION.as_bytes()) else { return Ok(0) };
+    let text = String::from_utf8_lossy(rest);
+    let number = text.lines().next().and_then(|line| line.trim().parse().ok());
+    let reason = || format!("what follows '{REVISION}' is no number");
+    number.ok_or_else(|| Error::BadFile { path: path.to_owned(), reason: reason() })
 }
 
 fn revoked_text(revocations: &Revocations) -> String {

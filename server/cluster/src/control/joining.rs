@@ -98,6 +98,7 @@ impl Control {
                 .into_iter()
                 .map(|it| it.certificate.clone())
                 .collect(),
+            revision: state.revision,
             cluster_key: keys.cluster_key().map_err(|error| broken(&error))?,
         })
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use carnelian_tls::internode::{
-    ClusterId, Expected, Identity, Lifetime, NodeUid as NodeName, Peer, Plane, Refusal, Report,
-    Revocations, Serial, still_believes,
+    BACKDATED, ClusterId, Expected, Identity, Lifetime, NodeUid as NodeName, Peer, Plane, Refusal,
+    Report, Revocations, Serial, still_believes,
 };
 use carnelian_tls::rustls::pki_types::UnixTime;
 use rand::RngCore;
@@ -17,9 +17,6 @@ use crate::state::{Authority, NodeUid, SealedKey, State, Time};
 
 pub const CLUSTER: &str = "0123456789abcdef0123456789abcdef";
 const FOREIGN: &str = "fedcba9876543210fedcba9876543210";
-
-/// Clocks differ.
-const BACKDATED_S: i64 = 600;
 
 /// What the certificate of a node says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,17 +52,24 @@ impl Leaf {
 #[derive(Clone, Debug, Default)]
 pub struct Papers {
     pub leaves: BTreeMap<Plane, Leaf>,
-    /// Fingerprints.
+    /// Fingerprints, and the revision of the state that named them.
     pub trusts: Vec<String>,
+    pub trusts_as_of: u64,
     pub revoked: Revocations,
     /// The run of the job that was tried last.
     pub tried_s: i64,
 }
 
 impl Papers {
+    /// Those of a newcomer, before it has certificates.
+    pub fn trusting(state: &State) -> Self {
+        let trusts = fingerprints(&state.trusted_authorities());
+        Self { trusts, trusts_as_of: state.revision, ..Self::default() }
+    }
+
     /// What a node begins with: certificates that were signed for it, if it believes them itself.
-    pub fn new(signed: &[String], trusts: Vec<String>, now: Time) -> Result<Self, String> {
-        let mut papers = Self { trusts, ..Self::default() };
+    pub fn new(signed: &[String], trusting: Self, now: Time) -> Result<Self, String> {
+        let mut papers = trusting;
         for text in signed {
             papers.install(text, now)?;
         }
@@ -107,9 +111,9 @@ impl Papers {
     /// Believes just whom the state says, if its own certificates are of theirs.
     pub fn believe(&mut self, state: &State, now: Time) {
         self.revoked.nodes.extend(state.removed_nodes.iter().map(|node| name(*node)));
-        let trusts: Vec<String> =
-            state.trusted_authorities().into_iter().map(|it| it.fingerprint.clone()).collect();
-        let new = Self { trusts, ..self.clone() };
+        let Some(trusted) = state.trusted_since(self.trusts_as_of) else { return };
+        let (trusts, trusts_as_of) = (fingerprints(&trusted), state.revision);
+        let new = Self { trusts, trusts_as_of, ..self.clone() };
         if new.trusts != self.trusts
             && self.leaves.values().all(|leaf| new.vouches_for(leaf, now).is_ok())
         {
@@ -168,7 +172,7 @@ pub fn sign(
 
 /// A new certificate.
 pub fn leaf(node: NodeUid, plane: Plane, authority: &str, life: Lifetime, now: Time) -> Leaf {
-    let not_before = seconds(now) - BACKDATED_S;
+    let not_before = seconds(now) - BACKDATED.as_secs() as i64;
     Leaf {
         node,
         plane,
@@ -200,6 +204,10 @@ pub fn name(node: NodeUid) -> NodeName {
 
 pub fn seconds(now: Time) -> i64 {
     i64::try_from(now.seconds()).expect("it is not so late")
+}
+
+fn fingerprints(authorities: &[&Authority]) -> Vec<String> {
+    authorities.iter().map(|it| it.fingerprint.clone()).collect()
 }
 
 fn bytes_of(fingerprint: &str) -> [u8; 32] {

@@ -108,6 +108,19 @@ fn nothing_that_was_promised_is_broken_by_faults() {
     assert!(is_tried || sum.seeds < 10, "{sum:?}");
 }
 
+/// Seeds that have failed, and why.
+#[test]
+fn what_has_failed_once_does_not_fail_again() {
+    let seeds = [
+        // A node restarted with a state from before it trusted the new authority, trusted it no more, and so heard
+        // of nobody again.
+        227,
+    ];
+    for seed in seeds {
+        assert_eq!(run(seed).err(), None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_seed_runs_the_same_way_again() {
     let mut parted = Vec::new();

@@ -121,7 +121,7 @@ struct Promised {
     joining: Vec<NodeUid>,
     /// Those whose certificates are being signed, or are; and what was signed, with whom they are to believe.
     admitted: BTreeSet<NodeUid>,
-    signed: Vec<(NodeUid, Vec<String>, Vec<String>)>,
+    signed: Vec<(NodeUid, Vec<String>, Papers)>,
     joined: BTreeSet<NodeUid>,
     removed: BTreeSet<NodeUid>,
 }

@@ -91,6 +91,13 @@ impl State {
         self.authorities.iter().filter(is_trusted).collect()
     }
 
+    /// The same, for a node that trusts whom a state of this revision named. Nothing if this is an earlier one, as it
+    /// may be for a while after a start: such a node would refuse those who show certificates of a newer authority,
+    /// and so never hear of the state that has it.
+    pub fn trusted_since(&self, revision: u64) -> Option<Vec<&Authority>> {
+        (revision <= self.revision).then(|| self.trusted_authorities())
+    }
+
     /// The authority that signs now.
     pub fn signing_authority(&self) -> Option<&Authority> {
         match &self.replacement {

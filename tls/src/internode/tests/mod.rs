@@ -343,9 +343,10 @@ async fn an_authority_is_replaced_without_a_gap() {
     let next = SigningAuthority::create(world().cluster, SystemTime::now()).unwrap();
     for node in [&one, &two] {
         let both = [node.trust().authorities(), &[next.public().clone()]].concat();
-        node.trust_only(both.clone()).unwrap();
+        node.trust_only(both.clone(), 5).unwrap();
+        assert_eq!(node.trust().revision(), 5);
         let three = [both, vec![next.public().clone()]].concat();
-        assert!(node.trust_only(three).is_err(), "not a third");
+        assert!(node.trust_only(three, 6).is_err(), "not a third");
     }
     two.install(world().credential_of(&next, 2)).unwrap();
     let (mut mixed_out, mut mixed_in) = listening.link(&two, Plane::Data).await;
@@ -353,9 +354,9 @@ async fn an_authority_is_replaced_without_a_gap() {
 
     // Not while this node still shows a certificate of the old one.
     let new = next.public().fingerprint();
-    let only_new = || one.trust_only(vec![next.public().clone()]);
+    let only_new = || one.trust_only(vec![next.public().clone()], 7);
     assert!(only_new().unwrap_err().to_string().contains("no authority"));
-    assert!(one.trust_only(Vec::new()).is_err());
+    assert!(one.trust_only(Vec::new(), 7).is_err());
     for plane in Plane::ALL {
         one.install(world().credential_by(&next, 1, plane)).unwrap();
         two.install(world().credential_by(&next, 2, plane)).unwrap();
@@ -390,6 +391,9 @@ fn what_is_kept_comes_back_and_is_closed_to_others() {
     let read = store.trust().unwrap();
     assert_eq!(read.revocations, trust.revocations);
     assert_eq!(read.authorities()[0].certificate(), trust.authorities()[0].certificate());
+    assert_eq!(read.revision(), 0);
+    store.save_trust(&trust.as_of(81)).unwrap();
+    assert_eq!((store.trust().unwrap().revision(), read.authorities().len()), (81, 1));
 
     let made = NodeKey::generate().unwrap();
     store.save_pending_key(Plane::Data, &made).unwrap();
@@ -400,6 +404,8 @@ fn what_is_kept_comes_back_and_is_closed_to_others() {
     let issued = authority.sign(&request, identity, Lifetime::default(), now).unwrap();
     let credential = made.certified(issued.certificate.clone()).unwrap();
     assert_eq!(credential.not_after() - credential.not_before(), 45 * 86_400);
+    // Nodes whose clocks are almost an hour behind take it.
+    assert_eq!(credential.not_before(), crate::issue::seconds(now) - 3_600);
     store.save_credential(&credential).unwrap();
     assert!(store.pending_key(Plane::Data).unwrap().is_none());
     let read = store.credential(Plane::Data).unwrap();
@@ -423,6 +429,9 @@ fn what_is_kept_comes_back_and_is_closed_to_others() {
     std::fs::write(store.folder().join("revoked"), "serial 00\nnod 3\n").unwrap();
     let error = store.trust().unwrap_err().to_string();
     assert!(error.contains("revoked: line 2 is neither"), "{error}");
+    let pem = world().authority.public().to_pem();
+    std::fs::write(store.folder().join("trust.pem"), format!("Revision: x\n{pem}")).unwrap();
+    assert!(store.trust().unwrap_err().to_string().contains("Revision"));
     std::fs::write(store.folder().join("trust.pem"), "").unwrap();
     assert!(store.trust().unwrap_err().to_string().contains("trust.pem"));
     std::fs::write(store.folder().join("data.pem"), &sealed).unwrap();

@@ -103,7 +103,7 @@ async fn one_authority_follows_another_and_no_link_is_ever_refused() {
                     Duty::Trust(wanted) => {
                         let both = [old, new].into_iter().cloned();
                         let all = both.filter(|one| wanted.contains(&one.fingerprint())).collect();
-                        kept.node.trust_only(all).unwrap();
+                        kept.node.trust_only(all, 1).unwrap();
                         kept.store.save_trust(&kept.node.trust()).unwrap();
                     }
                     Duty::Sign(authority) => drop(can_sign.insert(authority.clone())),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use carnelian_tls::internode::{Duty, Plane};
+use carnelian_tls::internode::{Plane, Step};
 use tokio::time::{Instant, sleep};
 
 use super::World;
@@ -126,14 +126,13 @@ impl World {
         if !state.is_member(node) || !self.promised.lock().admitted.insert(node) {
             return;
         }
-        let trusts: Vec<String> =
-            state.trusted_authorities().into_iter().map(|it| it.fingerprint.clone()).collect();
+        let trusting = Papers::trusting(&state);
         let promised = Arc::clone(&self.promised);
         tokio::spawn(async move {
             let signed = member.sign(node, &certificates::request(&Plane::ALL)).await;
             let mut promised = promised.lock();
             match signed {
-                Ok(signed) => promised.signed.push((node, signed, trusts)),
+                Ok(signed) => promised.signed.push((node, signed, trusting)),
                 Err(_) => {
                     promised.admitted.remove(&node);
                 }
@@ -145,9 +144,9 @@ impl World {
     pub(super) fn newcomers(&mut self) -> Vec<(NodeUid, Papers)> {
         let signed = std::mem::take(&mut self.promised.lock().signed);
         let mut newcomers = Vec::new();
-        for (node, signed, trusts) in signed {
+        for (node, signed, trusting) in signed {
             let now = self.net.state().now(node);
-            match Papers::new(&signed, trusts, now) {
+            match Papers::new(&signed, trusting, now) {
                 Ok(papers) => newcomers.push((node, papers)),
                 Err(reason) => {
                     trace::note(format_args!("node {node} does not join: {reason}"));
@@ -188,22 +187,16 @@ impl Node {
             let old_links = self.net.state().old_links(self.node).len();
             let report = self.with_papers(|papers, now| papers.report(state, old_links, now));
             let Some(report) = report else { return };
-            let duties = replacement.succession.duties(&report);
-            if duties.iter().any(|duty| matches!(duty, Duty::Trust(_))) {
-                return;
-            }
-            let planes: Vec<Plane> = duties
-                .iter()
-                .filter_map(|duty| match duty {
-                    Duty::Renew(plane) => Some(*plane),
-                    _ => None,
-                })
-                .collect();
-            if !planes.is_empty() {
-                let renewed = self.renew(&planes).await;
-                trace::note(format_args!("node {} for the new authority: {renewed:?}", self.node));
-            } else if duties.contains(&Duty::RemakeLinks) {
-                self.renew_links().await;
+            match replacement.succession.step(&report) {
+                Some(Step::Renew(planes)) => {
+                    let renewed = self.renew(&planes).await;
+                    trace::note(format_args!(
+                        "node {} for the new authority: {renewed:?}",
+                        self.node
+                    ));
+                }
+                Some(Step::RemakeLinks) => self.renew_links().await,
+                None => {}
             }
         }
         let due = self.with_papers(|papers, now| {

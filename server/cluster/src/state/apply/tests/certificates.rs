@@ -148,6 +148,19 @@ fn another_authority_takes_over_as_nodes_report_and_who_leaves_holds_nobody_up()
 }
 
 #[test]
+fn an_earlier_state_says_nothing_of_whom_to_trust_and_a_later_one_does_even_if_that_is_fewer() {
+    let before = cluster(2);
+    let mut state = before.clone();
+    state.apply(replace_authority("second", "r"), AT).unwrap();
+    let known = state.revision;
+    assert_eq!(before.trusted_since(known), None);
+    assert_eq!(state.trusted_since(known).unwrap().len(), 2);
+    state.apply(Change::KeepAuthority, AT).unwrap();
+    let after = state.trusted_since(known).unwrap();
+    assert_eq!(after.iter().map(|it| &*it.fingerprint).collect::<Vec<_>>(), ["first"]);
+}
+
+#[test]
 fn another_authority_can_be_given_up_until_it_signs() {
     let mut state = cluster(2);
     state.apply(replace_authority("second", "r"), AT).unwrap();
