@@ -49,6 +49,11 @@ impl Encryption {
             folder: folder.to_owned(),
         };
         match encryption.reload(config) {
+            // The control plane comes up beside the server, and has it signed.
+            Err(error @ ConfigError::NotSigned { .. }) if crate::control::was_member(config) => {
+                log::warning!("Serving without TLS until the cluster has signed: {error}");
+                Ok(encryption)
+            }
             Err(error) if !is_asked_for(config) => {
                 log::warning!("Serving without TLS: {error}");
                 Ok(encryption)
@@ -84,6 +89,19 @@ impl Encryption {
         }
         self.asked.store(Some(Arc::new(asked)));
         self.reload(config).inspect_err(|_| self.asked.store(before))
+    }
+
+    /// Shows new connections what has been put into the folder, if that is what they are shown: what an operator has
+    /// provided stays as it was read.
+    pub fn renew(&self, config: &Config) -> Result<(), ConfigError> {
+        let mut settings = settings::tls(config, &self.folder)?;
+        if let Some(asked) = self.asked.load_full() {
+            asked.put_into(&mut settings);
+        }
+        match settings.identity {
+            Identity::SelfMade { .. } => self.reload(config),
+            _ => Ok(()),
+        }
     }
 
     /// A session for a new connection; none where the server has no certificate.

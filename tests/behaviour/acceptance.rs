@@ -119,6 +119,11 @@ const CHECKS: &[(&str, &[Place])] = &[
                 "database_fields.rs",
                 &["what_is_provided_for_clients_and_operators_is_what_they_are_shown_next"],
             ),
+            (
+                HERE,
+                "internode_provided.rs",
+                &["what_is_provided_for_links_between_nodes_is_what_they_show"],
+            ),
         ],
     ),
     (

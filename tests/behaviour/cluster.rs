@@ -407,3 +407,40 @@ fn eventually_on_new_certificates(client: &mut Client, node: &Member) {
         sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_replica_whose_node_stays_away_is_made_anew_elsewhere() {
+    if !is_carnelian() {
+        return;
+    }
+    let mut nodes = three();
+    let port = free_port();
+    let (uid, [primary, replica]) = make_database(&nodes, port);
+    let spare = 3 - primary - replica;
+    let mut client = nodes[primary].client(port);
+    eventually(&mut client, "SET k v", "+OK");
+    eventually(&mut client, "WAIT 1 1000", ":1");
+    nodes[spare].change("PUT", "/v1/cluster/policy", &json!({"slave_ha_grace_period": 1}));
+    nodes[replica].server.kill();
+    let path = format!("/v1/bdbs/{uid}/shards");
+    nodes[spare].eventually(&path, |shards| {
+        let shards = shards.as_array().map(Vec::as_slice).unwrap_or_default();
+        let node = (spare + 1).to_string();
+        let is_there = |it: &Value| it["role"] == "slave" && it["node_uid"] == node.as_str();
+        // What is lost is given up when the new one has everything.
+        shards.len() == 2 && shards.iter().any(is_there)
+    });
+    let mut client = nodes[primary].client(port);
+    eventually(&mut client, "SET k w", "+OK");
+    eventually(&mut client, "WAIT 1 1000", ":1");
+    // It is one that can take over.
+    nodes[replica].server.start_again().expect("it starts again");
+    for node in &nodes {
+        node.eventually_sees(3);
+    }
+    nodes[primary].server.kill();
+    let mut client = nodes[spare].client(port);
+    let again = || nodes[spare].client(port);
+    eventually_over(&mut client, again, "SET more 1", "+OK");
+    eventually_over(&mut client, again, "GET k", "w");
+}

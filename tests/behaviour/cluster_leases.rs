@@ -49,6 +49,29 @@ fn nothing_but(node: &Member, port: u16, command: &str, expected: &str) {
     }
 }
 
+/// Writes what is kept by the replica too. It has to be asked for by whoever wrote: for others WAIT counts who is
+/// there, whatever they have.
+#[track_caller]
+fn keep(node: &Member, port: u16, command: &str) {
+    let ends = Instant::now() + PATIENCE;
+    loop {
+        let mut client = node.client(port);
+        let mut said = |command: &str| {
+            let mut frame = Vec::new();
+            encode(&words(command).expect("a command"), &mut frame);
+            client.try_send(&frame).ok()?;
+            client.try_read().ok().map(|reply| reply.to_string())
+        };
+        let is_kept =
+            said(command).as_deref() == Some("+OK") && said("WAIT 1 1000").as_deref() == Some(":1");
+        if is_kept {
+            return;
+        }
+        assert!(Instant::now() < ends, "{command} is not kept");
+        sleep(Duration::from_millis(10));
+    }
+}
+
 /// What became of a write that a primary may have no say in any longer.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
@@ -78,9 +101,7 @@ fn a_primary_that_was_stopped_acknowledges_nothing_when_it_goes_on() {
     for round in 0..3 {
         let primary = primary_of(&nodes, uid);
         let replica = places[usize::from(places[0] == primary)];
-        nothing_but(&nodes[primary], port, "SET kept 1", "+OK");
-        let mut there = nodes[primary].client(port);
-        eventually(&mut there, "WAIT 1 1000", ":1");
+        keep(&nodes[primary], port, "SET kept 1");
         // One is in the middle of its work when the process is stopped, the others come meanwhile.
         let mut busy = nodes[primary].client(port);
         let script = "redis.call('SET', KEYS[1], 1) for i = 1, 2e7 do end return 1";
@@ -188,9 +209,7 @@ fn a_primary_that_comes_back_with_all_its_data_goes_on_alone() {
     );
     nodes[0].eventually(&path, |database| database["status"] == "active");
     let primary = primary_of(&nodes, uid);
-    nothing_but(&nodes[primary], port, "SET kept 1", "+OK");
-    let mut there = nodes[primary].client(port);
-    eventually(&mut there, "WAIT 1 1000", ":1");
+    keep(&nodes[primary], port, "SET kept 1");
     let replica = places[usize::from(places[0] == primary)];
     // Nobody else has the data any longer: the replica's node is down.
     nodes[replica].server.kill();
@@ -200,6 +219,82 @@ fn a_primary_that_comes_back_with_all_its_data_goes_on_alone() {
     nothing_but(&nodes[primary], port, "SET more 1", "+OK");
     nodes[replica].server.start_again().expect("it starts again");
     nothing_but(&nodes[replica], port, "GET more", "1");
+    let mut there = nodes[primary].client(port);
+    eventually(&mut there, "WAIT 1 1000", ":1");
+}
+
+#[test]
+fn a_database_can_be_told_how_long_to_wait_for_its_data() {
+    if !is_carnelian() {
+        return;
+    }
+    let mut nodes = three();
+    let port = free_port();
+    let (uid, places) = make_database(&nodes, port);
+    let path = format!("/v1/bdbs/{uid}");
+    nodes[0].change("PUT", &path, &json!({"recovery_wait_time": 1}));
+    nodes[0].eventually(&path, |database| database["status"] == "active");
+    let primary = primary_of(&nodes, uid);
+    let replica = places[usize::from(places[0] == primary)];
+    nothing_but(&nodes[primary], port, "SET kept 1", "+OK");
+    nodes[replica].server.kill();
+    nodes[primary].server.kill();
+    nodes[primary].server.start_again().expect("it starts again");
+    nothing_but(&nodes[primary], port, "GET kept", "nil");
+    nothing_but(&nodes[primary], port, "SET new 1", "+OK");
+}
+
+#[test]
+fn a_primary_without_its_data_waits_for_a_replica_that_is_down() {
+    if !is_carnelian() {
+        return;
+    }
+    let mut nodes = three();
+    let port = free_port();
+    let (uid, places) = make_database(&nodes, port);
+    let primary = primary_of(&nodes, uid);
+    let replica = places[usize::from(places[0] == primary)];
+    let witness = (0..3).find(|place| !places.contains(place)).expect("there are three");
+    keep(&nodes[primary], port, "SET kept 1");
+    let status = format!("/v1/nodes/{}", replica + 1);
+    nodes[replica].server.signal(Signal::STOP);
+    nodes[replica].server.wait_until_stopped();
+    nodes[witness].eventually(&status, |node| node["status"] == "down");
+    nodes[primary].server.kill();
+    nodes[primary].server.start_again().expect("it starts again");
+    nodes[primary].eventually_sees_other_than(replica);
+    // Nothing is shown or taken, and the replica is not emptied, for as long as it is away.
+    let ends = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < ends {
+        for command in ["GET kept", "SET other 1"] {
+            let reply = ask(&nodes[primary], port, command);
+            assert!(reply.is_none_or(|reply| reply.starts_with('-')), "{command}");
+        }
+        sleep(Duration::from_millis(50));
+    }
+    nodes[replica].server.signal(Signal::CONT);
+    nothing_but(&nodes[primary], port, "GET kept", "1");
+    nothing_but(&nodes[replica], port, "GET kept", "1");
+    keep(&nodes[replica], port, "SET other 1");
+
+    // An operator can give up what the other may have.
+    let primary = primary_of(&nodes, uid);
+    let replica = places[usize::from(places[0] == primary)];
+    let status = format!("/v1/nodes/{}", replica + 1);
+    nodes[replica].server.signal(Signal::STOP);
+    nodes[replica].server.wait_until_stopped();
+    nodes[witness].eventually(&status, |node| node["status"] == "down");
+    nodes[primary].server.kill();
+    nodes[primary].server.start_again().expect("it starts again");
+    nodes[primary].eventually_sees_other_than(replica);
+    let path = format!("/v1/bdbs/{uid}/actions/recover");
+    let (status, answer) = nodes[witness].ask("POST", &path, &json!({}));
+    assert_eq!((status, &answer["error_code"]), (406, &json!("data_loss_not_allowed")));
+    nodes[witness].change("POST", &path, &json!({"allow_data_loss": true}));
+    nothing_but(&nodes[primary], port, "GET kept", "nil");
+    nothing_but(&nodes[primary], port, "SET new 1", "+OK");
+    nodes[replica].server.signal(Signal::CONT);
+    nothing_but(&nodes[replica], port, "GET new", "1");
     let mut there = nodes[primary].client(port);
     eventually(&mut there, "WAIT 1 1000", ":1");
 }

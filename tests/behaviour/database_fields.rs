@@ -85,6 +85,21 @@ fn what_is_changed_is_in_force_at_once() {
         (json!({"tracking_table_max_keys": 5}), "tracking-table-max-keys", "5"),
         (json!({"repl_backlog_size": "2097152"}), "repl-backlog-size", "2097152"),
         (json!({"repl_backlog_size": "auto"}), "repl-backlog-size", "1048576"),
+        (
+            json!({"slave_buffer": "32"}),
+            "client-output-buffer-limit",
+            "normal 0 0 0 slave 33554432 33554432 60 pubsub 33554432 8388608 60",
+        ),
+        (
+            json!({"slave_buffer": "64:16:20"}),
+            "client-output-buffer-limit",
+            "normal 0 0 0 slave 67108864 16777216 20 pubsub 33554432 8388608 60",
+        ),
+        (
+            json!({"slave_buffer": "auto"}),
+            "client-output-buffer-limit",
+            "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+        ),
     ];
     for (patch, directive, value) in cases {
         database.set(&patch);

@@ -57,6 +57,16 @@ impl Authority {
         self.sign_params(name, &new_key(), &params)
     }
 
+    /// The same with an RSA key, as nodes take it from one another.
+    pub fn rsa_both(&self, name: &str) -> Identity {
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048);
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign_params(name, &key.expect("an RSA key"), &params)
+    }
+
     /// A client certificate.
     pub fn client(&self, name: &str) -> Identity {
         self.sign(name, &new_key(), ExtendedKeyUsagePurpose::ClientAuth)

@@ -158,6 +158,16 @@ impl Member {
         });
     }
 
+    /// All nodes but the one at this place, counted from 0, are there again.
+    #[track_caller]
+    pub fn eventually_sees_other_than(&self, place: usize) {
+        self.eventually("/v1/nodes", |answer| {
+            let all = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+            let is_away = |node: &Value| node["uid"] == place + 1;
+            !all.is_empty() && all.iter().all(|it| is_away(it) || it["status"] == "active")
+        });
+    }
+
     /// A client of a database here, as soon as there is one.
     #[track_caller]
     pub fn client(&self, port: u16) -> Client {
@@ -173,6 +183,12 @@ impl Member {
             options = options.identity(certificate, key);
         }
         Ok(Client::over(Transport::tls_over(self.socket(port), &options)?))
+    }
+
+    /// A client of a port here that believes whom it is told to, and nobody else; the error where that fails.
+    #[track_caller]
+    pub fn verified_client(&self, port: u16, options: &TlsOptions) -> anyhow::Result<Client> {
+        Ok(Client::over(Transport::tls_over(self.socket(port), options)?))
     }
 
     /// What the shards of a database say in a field of INFO, the primary first: where they are, and what.

@@ -15,11 +15,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::ca::ServerLeaves;
+use crate::ca::{CA_CERTIFICATE, CA_KEY, ClientAuthority, ServerLeaves};
 use crate::ciphers;
 use crate::describe::CertificateInfo;
 use crate::error::{ConfigError, TlsError};
-use crate::overlap::{ClientAuthorities, ClientCaPolicy};
+use crate::overlap::{self, ClientAuthorities, ClientCaPolicy};
 use crate::private_key;
 use crate::provider::provider;
 use crate::session::TlsSession;
@@ -114,8 +114,8 @@ impl Configuration {
             authority: trusted
                 .first()
                 .and_then(|certificate| CertificateInfo::of(certificate).ok())
-                .or_else(|| shown.authorities.as_ref().map(|own| own.listed()[0].info().clone())),
-            client_ca_file: shown.authorities.map(|own| own.listed()[0].certificate_file()),
+                .or_else(|| CertificateInfo::of(shown.own.as_ref()?.listed.first()?).ok()),
+            client_ca_file: shown.own.map(|own| own.file),
             notes,
         })
     }
@@ -140,10 +140,8 @@ fn trusted(
     }
     let read = Trusted::read(settings.ca_cert_file.as_deref(), settings.ca_cert_dir.as_deref())?;
     notes.extend(read.notes);
-    match &shown.authorities {
-        Some(own) if read.certificates.is_empty() => {
-            Ok(own.listed().iter().map(|authority| authority.certificate().clone()).collect())
-        }
+    match &shown.own {
+        Some(own) if read.certificates.is_empty() => Ok(own.listed.clone()),
         _ => Ok(read.certificates),
     }
 }
@@ -152,7 +150,14 @@ fn trusted(
 struct Shown {
     leaves: Leaves,
     infos: Vec<CertificateInfo>,
-    authorities: Option<ClientAuthorities>,
+    own: Option<Own>,
+}
+
+/// The client CA that vouches for what is self-made: this server's, or its cluster's.
+struct Own {
+    file: PathBuf,
+    /// The oldest first.
+    listed: Vec<CertificateDer<'static>>,
 }
 
 impl Shown {
@@ -163,6 +168,18 @@ impl Shown {
     ) -> Result<Self, ConfigError> {
         match identity {
             Identity::SelfMade { folder, names } => {
+                let file = folder.join(CA_CERTIFICATE);
+                if let Some(listed) = overlap::held(folder)? {
+                    let made = ServerLeaves::read(folder, &listed, now).map_err(|reason| {
+                        let missing = folder.join(CA_KEY);
+                        ConfigError::NotSigned { present: file.clone(), missing, reason }
+                    })?;
+                    // Whoever keeps the cluster's certificates sees to it.
+                    if let Some(reason) = made.ecdsa.due_because(names, now) {
+                        notes.push(format!("the cluster is to sign a new certificate: {reason}"));
+                    }
+                    return Self::self_made(made, Own { file, listed });
+                }
                 let policy = ClientCaPolicy::default();
                 let authorities = ClientAuthorities::open_or_create(folder, policy, now)?;
                 for (place, made) in authorities.listed().iter().enumerate() {
@@ -177,14 +194,16 @@ impl Shown {
                         notes.push(format!("made a new {what} server certificate: {reason}"));
                     }
                 }
-                Self::self_made(made, authorities)
+                let known = |authority: &ClientAuthority| authority.certificate().clone();
+                let listed = authorities.listed().iter().map(known).collect();
+                Self::self_made(made, Own { file, listed })
             }
             Identity::Given(given) => {
                 let preferred = given.certified().ok_or_else(|| {
                     rustls::Error::General(format!("{} has no key to show", given.name()))
                 })?;
                 let leaves = Leaves { preferred: Arc::clone(preferred), rsa: None };
-                Ok(Self { leaves, infos: vec![given.info().clone()], authorities: None })
+                Ok(Self { leaves, infos: vec![given.info().clone()], own: None })
             }
             Identity::Files { certificate, key: key_path, key_password } => {
                 let chain = store::certificates(certificate)?;
@@ -197,12 +216,12 @@ impl Shown {
                 };
                 let info = CertificateInfo::of(&chain[0]).map_err(|error| bad(error.0))?;
                 let leaves = Leaves { preferred: certified(chain, key)?, rsa: None };
-                Ok(Self { leaves, infos: vec![info], authorities: None })
+                Ok(Self { leaves, infos: vec![info], own: None })
             }
         }
     }
 
-    fn self_made(made: ServerLeaves, authorities: ClientAuthorities) -> Result<Self, ConfigError> {
+    fn self_made(made: ServerLeaves, own: Own) -> Result<Self, ConfigError> {
         let ServerLeaves { ecdsa, rsa } = made;
         Ok(Self {
             leaves: Leaves {
@@ -210,7 +229,7 @@ impl Shown {
                 rsa: Some(certified(vec![rsa.certificate], rsa.key)?),
             },
             infos: vec![ecdsa.info, rsa.info],
-            authorities: Some(authorities),
+            own: Some(own),
         })
     }
 }
@@ -256,7 +275,6 @@ mod tests {
     use rustls::{ClientConfig, version};
 
     use super::*;
-    use crate::ca::ClientAuthority;
     use crate::certificates::{CertificateName, CertificateTable, Names};
     use crate::issue::{KeyKind, SubjectAltNames};
     use crate::settings::Secret;

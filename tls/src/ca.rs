@@ -8,6 +8,7 @@
 //! making them anew.
 
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Issuer, KeyPair};
@@ -95,19 +96,38 @@ impl ClientAuthority {
     /// The one in files of these names: the first certificate, and its key.
     pub(crate) fn read(folder: &Path, certificate: &str, key: &str) -> Result<Self, ConfigError> {
         let (path, key_path) = (folder.join(certificate), folder.join(key));
-        let bad = |reason: String| ConfigError::BadCertificate { path: path.clone(), reason };
         let certificate = store::certificates(&path)?.remove(0);
+        let key = private_key::load(&key_path, None)?;
+        Self::of(folder, certificate, &path, &key, &key_path)
+    }
+
+    /// One that is kept elsewhere, by what it is called there.
+    pub fn from_pem(pem: &AuthorityPem, origin: &Path) -> Result<Self, ConfigError> {
+        let certificate = store::certificates_in(pem.certificate.as_bytes(), origin)?.remove(0);
+        let (key, _) = private_key::plain_in(&pem.key)
+            .map_err(|reason| ConfigError::BadPrivateKey { path: origin.to_owned(), reason })?;
+        Self::of(Path::new(""), certificate, origin, &key, origin)
+    }
+
+    /// The paths are for the errors.
+    fn of(
+        folder: &Path,
+        certificate: CertificateDer<'static>,
+        path: &Path,
+        key: &PrivateKeyDer<'static>,
+        key_path: &Path,
+    ) -> Result<Self, ConfigError> {
+        let bad = |reason: String| ConfigError::BadCertificate { path: path.to_owned(), reason };
         let info = CertificateInfo::of(&certificate).map_err(|error| bad(error.0))?;
         if !info.is_ca {
             return Err(bad("not an authority's".into()));
         }
-        let key = private_key::load(&key_path, None)?;
-        private_key::check_pair(&certificate, &path, &key, &key_path)?;
+        private_key::check_pair(&certificate, path, key, key_path)?;
         let unusable = |error: rcgen::Error| ConfigError::BadPrivateKey {
-            path: key_path.clone(),
+            path: key_path.to_owned(),
             reason: error.to_string(),
         };
-        let key = KeyPair::try_from(&key).map_err(unusable)?;
+        let key = KeyPair::try_from(key).map_err(unusable)?;
         let issuer =
             Issuer::from_ca_cert_der(&certificate, key).map_err(|error| bad(error.to_string()))?;
         Ok(Self {
@@ -118,6 +138,11 @@ impl ClientAuthority {
             issuer,
             newly_made: false,
         })
+    }
+
+    /// As text, with its key.
+    pub fn to_pem(&self) -> AuthorityPem {
+        AuthorityPem { certificate: self.certificate_pem.clone(), key: self.key_pem() }
     }
 
     /// Where its certificate is, for `--cacert`.
@@ -138,7 +163,7 @@ impl ClientAuthority {
         &self.info
     }
 
-    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
+    fn key_pem(&self) -> Zeroizing<String> {
         self.issuer.key().serialize_pem().into()
     }
 
@@ -173,6 +198,10 @@ impl ClientAuthority {
         self.issue(Profile { purpose, subject, names, kind, life }, now)
     }
 
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     pub(crate) fn issue(
         &self,
         profile: Profile<'_>,
@@ -188,76 +217,35 @@ impl ClientAuthority {
         now: SystemTime,
     ) -> Result<ServerLeaves, ConfigError> {
         Ok(ServerLeaves {
-            ecdsa: self.server_leaf("server", KeyKind::EcdsaP256, names, now)?,
-            rsa: self.server_leaf("server-rsa", KeyKind::Rsa2048, names, now)?,
+            ecdsa: self.server_leaf(KeyKind::EcdsaP256, names, now)?,
+            rsa: self.server_leaf(KeyKind::Rsa2048, names, now)?,
         })
     }
 
     fn server_leaf(
         &self,
-        stem: &str,
         kind: KeyKind,
         names: &SubjectAltNames,
         now: SystemTime,
     ) -> Result<Leaf, ConfigError> {
-        let (path, key_path) =
-            (self.folder.join(format!("{stem}.pem")), self.folder.join(format!("{stem}.key")));
-        let reason = match self.kept_leaf(&path, &key_path, names, now) {
-            Ok(leaf) => return Ok(leaf),
+        let own = slice::from_ref(&self.certificate);
+        let kept = Leaf::read(&self.folder, kind, own, now);
+        let reason = match kept.map(|leaf| (leaf.due_because(names, now), leaf)) {
+            Ok((None, leaf)) => return Ok(leaf),
+            Ok((Some(reason), _)) => reason.to_owned(),
             Err(reason) => reason,
         };
         let made = self.issue_server(names, kind, now)?;
-        store::write(&key_path, made.key_pem.as_bytes(), Access::Owner)?;
-        store::write(&path, made.certificate_pem.as_bytes(), Access::Owner)?;
-        let info = CertificateInfo::of(&made.certificate)
-            .map_err(|error| ConfigError::BadCertificate { path, reason: error.0 })?;
+        let key = made.key_pem.as_bytes();
+        Leaf::write(&self.folder, kind, &made.certificate_pem, key)?;
+        let info = CertificateInfo::of(&made.certificate).map_err(|error| {
+            let path = self.folder.join(format!("{}.pem", stem(kind)));
+            ConfigError::BadCertificate { path, reason: error.0 }
+        })?;
         Ok(Leaf { certificate: made.certificate, key: made.key, info, made_because: Some(reason) })
     }
 
-    /// The leaf on disk, or why it does not serve.
-    fn kept_leaf(
-        &self,
-        path: &Path,
-        key_path: &Path,
-        names: &SubjectAltNames,
-        now: SystemTime,
-    ) -> Result<Leaf, String> {
-        if !path.exists() && !key_path.exists() {
-            return Err("there was none".into());
-        }
-        let text = |error: ConfigError| error.to_string();
-        let certificate = store::certificates(path).map_err(text)?.remove(0);
-        let info = CertificateInfo::of(&certificate).map_err(|error| error.0)?;
-        let key = private_key::load(key_path, None).map_err(text)?;
-        private_key::check_pair(&certificate, path, &key, key_path).map_err(text)?;
-        if !issue::covers(&info.dns_names, &info.ip_addresses, names) {
-            return Err("names or addresses were added".into());
-        }
-        self.verify(&certificate, now)?;
-        if info.not_before.saturating_add(issue::LEAF_AGE.as_secs() as i64) <= issue::seconds(now) {
-            return Err("the old one was 180 days old".into());
-        }
-        Ok(Leaf { certificate, key, info, made_because: None })
-    }
-
-    fn verify(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> Result<(), String> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).map_err(|error| error.to_string())?;
-        let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        ParsedCertificate::try_from(certificate)
-            .and_then(|leaf| {
-                verify_server_cert_signed_by_trust_anchor(
-                    &leaf,
-                    &roots,
-                    &[],
-                    UnixTime::since_unix_epoch(since_1970),
-                    provider().signature_verification_algorithms.all,
-                )
-            })
-            .map_err(|error| format!("the old one does not verify: {error}"))
-    }
-
-    fn ends(&self) -> SystemTime {
+    pub(crate) fn ends(&self) -> SystemTime {
         let seconds = u64::try_from(self.info.not_after).unwrap_or(0);
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
@@ -276,6 +264,121 @@ pub struct Leaf {
     pub info: CertificateInfo,
     /// Why it was made just now; `None` if it was found on disk.
     pub made_because: Option<String>,
+}
+
+impl ServerLeaves {
+    /// What is in a folder, if one of these authorities vouches for it; or why it does not serve.
+    pub(crate) fn read(
+        folder: &Path,
+        authorities: &[CertificateDer<'static>],
+        now: SystemTime,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            ecdsa: Leaf::read(folder, KeyKind::EcdsaP256, authorities, now)?,
+            rsa: Leaf::read(folder, KeyKind::Rsa2048, authorities, now)?,
+        })
+    }
+}
+
+impl Leaf {
+    /// The leaf on disk, or why it does not serve.
+    pub(crate) fn read(
+        folder: &Path,
+        kind: KeyKind,
+        authorities: &[CertificateDer<'static>],
+        now: SystemTime,
+    ) -> Result<Self, String> {
+        let [path, key_path] = paths(folder, kind);
+        if !path.exists() && !key_path.exists() {
+            return Err("there was none".into());
+        }
+        let text = |error: ConfigError| error.to_string();
+        let certificate = store::certificates(&path).map_err(text)?.remove(0);
+        let info = CertificateInfo::of(&certificate).map_err(|error| error.0)?;
+        let key = private_key::load(&key_path, None).map_err(text)?;
+        private_key::check_pair(&certificate, &path, &key, &key_path).map_err(text)?;
+        verify(&certificate, authorities, now)
+            .map_err(|error| format!("the old one does not verify: {error}"))?;
+        Ok(Self { certificate, key, info, made_because: None })
+    }
+
+    pub(crate) fn write(
+        folder: &Path,
+        kind: KeyKind,
+        certificate: &str,
+        key: &[u8],
+    ) -> Result<(), ConfigError> {
+        let [path, key_path] = paths(folder, kind);
+        store::write(&key_path, key, Access::Owner)?;
+        store::write(&path, certificate.as_bytes(), Access::Owner)
+    }
+
+    /// Why it is time for another, if it is.
+    pub(crate) fn due_because(
+        &self,
+        names: &SubjectAltNames,
+        now: SystemTime,
+    ) -> Option<&'static str> {
+        let age_s = issue::LEAF_AGE.as_secs() as i64;
+        if !issue::covers(&self.info.dns_names, &self.info.ip_addresses, names) {
+            Some("names or addresses were added")
+        } else if self.info.not_before.saturating_add(age_s) <= issue::seconds(now) {
+            Some("the old one was 180 days old")
+        } else {
+            None
+        }
+    }
+}
+
+/// What the files of such a leaf are called, without their endings.
+fn stem(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::EcdsaP256 => "server",
+        KeyKind::Rsa2048 => "server-rsa",
+    }
+}
+
+fn paths(folder: &Path, kind: KeyKind) -> [PathBuf; 2] {
+    ["pem", "key"].map(|ending| folder.join(format!("{}.{ending}", stem(kind))))
+}
+
+/// Whether one of these authorities vouches for a server's certificate.
+pub(crate) fn verify(
+    certificate: &CertificateDer<'_>,
+    authorities: &[CertificateDer<'static>],
+    now: SystemTime,
+) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(|error| error.to_string())?;
+    }
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    ParsedCertificate::try_from(certificate)
+        .and_then(|leaf| {
+            verify_server_cert_signed_by_trust_anchor(
+                &leaf,
+                &roots,
+                &[],
+                UnixTime::since_unix_epoch(since_1970),
+                provider().signature_verification_algorithms.all,
+            )
+        })
+        .map_err(|error| error.to_string())
+}
+
+/// An authority as text, its key included: for the cluster, which keeps that sealed.
+#[derive(Clone)]
+pub struct AuthorityPem {
+    pub certificate: String,
+    pub key: Zeroizing<String>,
+}
+
+impl AuthorityPem {
+    /// A new one.
+    pub fn create(now: SystemTime, life: Duration) -> Result<Self, ConfigError> {
+        let made = issue::authority(now, life)?;
+        Ok(Self { certificate: made.certificate_pem, key: made.key_pem.into() })
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// The fields of one certificate that people ask about.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,7 +57,7 @@ impl CertificateInfo {
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             is_ca: parsed.is_ca(),
-            key_type: key_type(&parsed),
+            key_type: key_type(parsed.public_key()),
             version: parsed.version().0.saturating_add(1),
             sha1: fingerprint(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate),
             sha256: fingerprint(&digest::SHA256, certificate),
@@ -137,12 +138,12 @@ pub(crate) fn parse<'a>(
     }
 }
 
-/// The kind and size of a certificate's key, for people.
-fn key_type(parsed: &X509Certificate<'_>) -> String {
-    match parsed.public_key().parsed() {
+/// The kind and size of a key, for people.
+pub(crate) fn key_type(key: &SubjectPublicKeyInfo<'_>) -> String {
+    match key.parsed() {
         Ok(PublicKey::RSA(key)) => format!("RSA {}", rsa_bits(&key)),
         Ok(PublicKey::EC(_)) => {
-            let parameters = parsed.public_key().algorithm.parameters.as_ref();
+            let parameters = key.algorithm.parameters.as_ref();
             let curve = parameters.and_then(|any| any.as_oid().ok());
             match curve.map(|oid| oid.to_id_string()).as_deref() {
                 Some("1.2.840.10045.3.1.7") => "ECDSA P-256".into(),
@@ -152,7 +153,7 @@ fn key_type(parsed: &X509Certificate<'_>) -> String {
                 None => "ECDSA".into(),
             }
         }
-        _ => match parsed.public_key().algorithm.algorithm.to_id_string().as_str() {
+        _ => match key.algorithm.algorithm.to_id_string().as_str() {
             "1.3.101.112" => "Ed25519".into(),
             other => other.to_owned(),
         },

@@ -48,6 +48,13 @@ pub enum ConfigError {
     HalfAnAuthority { present: PathBuf, missing: PathBuf },
 
     #[error(
+        "{} is missing, and what a cluster has signed does not serve ({reason}): \
+         restore it, or remove {} to start with a new one",
+        missing.display(), present.display()
+    )]
+    NotSigned { present: PathBuf, missing: PathBuf, reason: String },
+
+    #[error(
         "either tls-ca-cert-file or tls-ca-cert-dir must be specified when tls-auth-clients is \
          not 'no'"
     )]
@@ -71,8 +78,8 @@ pub enum ConfigError {
     #[error("the client CA has a successor already")]
     SuccessorExists,
 
-    #[error("the client CA has no successor yet: add one first")]
-    NoSuccessor,
+    #[error("the request to the client CA cannot be granted: {0}")]
+    BadRequest(String),
 
     #[error("'{0}' is neither a host name nor an IP address")]
     BadName(String),

@@ -160,17 +160,31 @@ pub(crate) fn authority_params(
     params
 }
 
-/// A leaf of `issuer`, ending no later than it.
+/// A leaf of `issuer`, ending no later than it, with a key made for it.
 pub(crate) fn leaf(
     issuer: &Issuer<'_, KeyPair>,
     issuer_ends: SystemTime,
     profile: Profile<'_>,
     now: SystemTime,
 ) -> Result<Issued, ConfigError> {
-    let key = match profile.kind {
+    let key = new_key(profile.kind)?;
+    let certificate = leaf_params(profile, issuer_ends, now)?.signed_by(&key, issuer)?;
+    Ok(issued(certificate, &key))
+}
+
+pub(crate) fn new_key(kind: KeyKind) -> Result<KeyPair, ConfigError> {
+    Ok(match kind {
         KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
         KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?,
-    };
+    })
+}
+
+/// What a leaf says, whoever has made its key.
+pub(crate) fn leaf_params(
+    profile: Profile<'_>,
+    issuer_ends: SystemTime,
+    now: SystemTime,
+) -> Result<CertificateParams, ConfigError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = profile.subject;
     params.serial_number = Some(SerialNumber::from_slice(&serial()?));
@@ -189,8 +203,7 @@ pub(crate) fn leaf(
     };
     params.use_authority_key_identifier_extension = true;
     set_validity(&mut params, backdated(now), (now + profile.life).min(issuer_ends));
-    let certificate = params.signed_by(&key, issuer)?;
-    Ok(issued(certificate, &key))
+    Ok(params)
 }
 
 fn issued(certificate: rcgen::Certificate, key: &KeyPair) -> Issued {
@@ -209,7 +222,7 @@ pub(crate) fn subject(common_name: &str) -> DistinguishedName {
     name
 }
 
-fn alternatives(names: &SubjectAltNames) -> Result<Vec<SanType>, ConfigError> {
+pub(crate) fn alternatives(names: &SubjectAltNames) -> Result<Vec<SanType>, ConfigError> {
     let dns = names.dns.iter().map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)));
     let ips = names.ips.iter().map(|ip| Ok(SanType::IpAddress(*ip)));
     dns.chain(ips).collect()

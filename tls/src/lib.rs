@@ -17,6 +17,7 @@ mod admin;
 mod ca;
 pub mod certificates;
 mod ciphers;
+mod clients;
 mod der;
 mod describe;
 mod detect;
@@ -41,8 +42,9 @@ mod trust;
 
 pub use acceptor::{Acceptor, Configuration};
 pub use admin::{ADMIN_ALPN, AdminAcceptor, AdminSettings, MinVersion};
-pub use ca::{CA_CERTIFICATE, CA_KEY, ClientAuthority, Leaf, ServerLeaves};
+pub use ca::{AuthorityPem, CA_CERTIFICATE, CA_KEY, ClientAuthority, Leaf, ServerLeaves};
 pub use ciphers::unknown_suites;
+pub use clients::{ClientTrust, LeafRequest, LeafUse, NodeLeaves, PendingLeaves, Slot};
 pub use describe::{
     CertificateInfo, ClientNames, NotACertificate, client_names, common_name_of, hex,
 };
@@ -53,7 +55,7 @@ pub use detect::{
 pub use error::{ConfigError, Fault, TlsError};
 pub use issue::{Issued, KeyKind, SubjectAltNames};
 pub use outgoing::{Connector, OutgoingSession};
-pub use overlap::{ClientAuthorities, ClientCaPolicy, ClientCaStep, SharedAuthority};
+pub use overlap::{ClientAuthorities, ClientCaPolicy, ClientCaStep, own_authorities};
 pub use provider::provider;
 pub use session::{Received, TlsSession};
 pub use settings::{Identity, Secret, Settings};

@@ -6,15 +6,19 @@
 //! Which of the two signs follows from the dates and is kept nowhere. On the disk, `client-ca.pem`
 //! is the list, oldest first, which is what clients are given; the successor and its key have files
 //! of their own until they take the place of the first.
+//!
+//! That is so where a server has an authority of its own. The nodes of a cluster have one in common,
+//! which the cluster keeps: see [`clients`](crate::clients). They have the list, and no key.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use zeroize::Zeroizing;
+use rustls::pki_types::CertificateDer;
 
-use crate::ca::{CA_CERTIFICATE, CA_KEY, ClientAuthority};
+use crate::ca::{AuthorityPem, CA_CERTIFICATE, CA_KEY, ClientAuthority};
+use crate::clients::ClientTrust;
 use crate::describe::CertificateInfo;
 use crate::error::ConfigError;
 use crate::issue::{self, seconds};
@@ -24,8 +28,6 @@ use crate::store::{self, Access};
 
 const NEXT_CERTIFICATE: &str = "client-ca-next.pem";
 const NEXT_KEY: &str = "client-ca-next.key";
-const TRIAL: &str = "client-ca-trial.pem";
-const TRIAL_KEY: &str = "client-ca-trial.key";
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -90,13 +92,6 @@ fn whole(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// An authority on its way to another node of the cluster.
-#[derive(Clone)]
-pub struct SharedAuthority {
-    pub certificate: String,
-    pub key: Zeroizing<String>,
-}
-
 /// The client CA, and its successor once there is one.
 pub struct ClientAuthorities {
     folder: PathBuf,
@@ -154,7 +149,7 @@ impl ClientAuthorities {
     }
 
     /// Lists a successor from now on.
-    pub fn add_successor(&mut self, now: SystemTime) -> Result<(), ConfigError> {
+    fn add_successor(&mut self, now: SystemTime) -> Result<(), ConfigError> {
         if self.listed.len() != 1 {
             return Err(ConfigError::SuccessorExists);
         }
@@ -162,14 +157,6 @@ impl ClientAuthorities {
         let made = ClientAuthority::create_as(folder, NEXT_CERTIFICATE, NEXT_KEY, now, life)?;
         self.listed.push(made);
         self.write_list()
-    }
-
-    /// Does not wait for the end of the first: the successor signs, and is the only one listed.
-    pub fn complete(&mut self) -> Result<(), ConfigError> {
-        match self.listed.len() {
-            2 => self.drop_old(),
-            _ => Err(ConfigError::NoSuccessor),
-        }
     }
 
     /// The one that signs.
@@ -182,82 +169,10 @@ impl ClientAuthorities {
         &self.listed
     }
 
-    /// The certificates as the instances API lists them: whatever joins them, even by a character on
-    /// the same line, makes a text that every reader of PEM finds all of them in.
-    pub fn server_ca_certs(&self) -> Vec<String> {
-        let texts = self.listed.iter().map(|authority| authority.certificate_pem());
-        texts
-            .enumerate()
-            .map(|(place, text)| if place == 0 { text.to_owned() } else { format!("\n{text}") })
-            .collect()
-    }
-
-    /// Everything, keys included, for the other nodes of the cluster: clients know all of them by
-    /// the same authorities.
-    pub fn share(&self) -> Vec<SharedAuthority> {
-        let share = |authority: &ClientAuthority| SharedAuthority {
-            certificate: authority.certificate_pem().to_owned(),
-            key: authority.key_pem(),
-        };
-        self.listed.iter().map(share).collect()
-    }
-
-    /// Has just these, of which there are one or two, in the place of its own. Each step leaves what
-    /// can be opened, so that after a crash the next call goes on.
-    pub fn adopt(&mut self, shared: &[SharedAuthority]) -> Result<(), ConfigError> {
-        let (first, next) = match shared {
-            [first] => (first, None),
-            [first, next] => (first, Some(next)),
-            _ => {
-                let path = self.folder.join(CA_CERTIFICATE);
-                let reason = format!("{} authorities are not one or two", shared.len());
-                return Err(ConfigError::BadCertificate { path, reason });
-            }
-        };
-        if !self.is_at(0, first) {
-            if !self.is_at(1, first) {
-                self.set_successor(Some(first))?;
-            }
-            self.drop_old()?;
-        }
-        if !next.map_or(self.listed.len() == 1, |next| self.is_at(1, next)) {
-            self.set_successor(next)?;
-        }
-        Ok(())
-    }
-
-    fn is_at(&self, place: usize, shared: &SharedAuthority) -> bool {
-        let ours = self.listed.get(place).map(ClientAuthority::certificate_pem);
-        ours.is_some_and(|ours| ours.trim() == shared.certificate.trim())
-    }
-
-    fn set_successor(&mut self, successor: Option<&SharedAuthority>) -> Result<(), ConfigError> {
-        // Under other names first, so that what cannot be used replaces nothing.
-        if let Some(successor) = successor {
-            let (path, key_path) = (self.folder.join(TRIAL), self.folder.join(TRIAL_KEY));
-            store::write(&key_path, successor.key.as_bytes(), Access::Owner)?;
-            store::write(&path, successor.certificate.as_bytes(), Access::Everyone)?;
-            let tried = ClientAuthority::read(&self.folder, TRIAL, TRIAL_KEY);
-            remove(&path)?;
-            remove(&key_path)?;
-            tried?;
-        }
-        let (path, key_path) = (self.folder.join(NEXT_CERTIFICATE), self.folder.join(NEXT_KEY));
-        remove(&path)?;
-        remove(&key_path)?;
-        self.listed.truncate(1);
-        if let Some(successor) = successor {
-            store::write(&key_path, successor.key.as_bytes(), Access::Owner)?;
-            store::write(&path, successor.certificate.as_bytes(), Access::Everyone)?;
-            self.listed.push(ClientAuthority::read(&self.folder, NEXT_CERTIFICATE, NEXT_KEY)?);
-        }
-        self.write_list()
-    }
-
     /// The successor's key takes the place of the first one's, then the list loses the first. A crash
     /// in between is found at the next start by a key that is not the first one's.
     fn drop_old(&mut self) -> Result<(), ConfigError> {
-        let key = self.listed[1].key_pem();
+        let key = self.listed[1].to_pem().key;
         store::write(&self.folder.join(CA_KEY), key.as_bytes(), Access::Owner)?;
         self.listed.remove(0);
         self.write_list()?;
@@ -279,6 +194,47 @@ impl ClientAuthorities {
     fn infos(&self) -> Vec<CertificateInfo> {
         self.listed.iter().map(|authority| authority.info().clone()).collect()
     }
+}
+
+/// What a server that is about to make a cluster has to give to it: its own authority, and the one
+/// that follows it. One without its key was another cluster's: it gives way to a new one.
+pub fn own_authorities(
+    folder: &Path,
+    policy: ClientCaPolicy,
+    now: SystemTime,
+) -> Result<Vec<AuthorityPem>, ConfigError> {
+    if held(folder)?.is_some() {
+        remove(&folder.join(CA_CERTIFICATE))?;
+    }
+    let own = ClientAuthorities::open_or_create(folder, policy, now)?;
+    Ok(own.listed().iter().map(ClientAuthority::to_pem).collect())
+}
+
+/// The list of authorities in a folder that has no key to it: the cluster signs.
+pub(crate) fn held(folder: &Path) -> Result<Option<Vec<CertificateDer<'static>>>, ConfigError> {
+    let path = folder.join(CA_CERTIFICATE);
+    match store::read_if_present(&path)?.filter(|_| !folder.join(CA_KEY).exists()) {
+        Some(contents) => Ok(Some(store::certificates_in(&contents, &path)?)),
+        None => Ok(None),
+    }
+}
+
+/// Leaves what signs to the cluster, and lists its authorities. Says whether that is new. In this
+/// order, as a key must never be taken for another certificate's.
+pub(crate) fn leave_to_cluster(folder: &Path, trust: &ClientTrust) -> Result<bool, ConfigError> {
+    for name in [CA_KEY, NEXT_KEY, NEXT_CERTIFICATE] {
+        remove(&folder.join(name))?;
+    }
+    let path = folder.join(CA_CERTIFICATE);
+    let listed = trust.certificates();
+    if let Some(contents) = store::read_if_present(&path)?
+        && store::certificates_in(&contents, &path).is_ok_and(|there| there == listed)
+    {
+        return Ok(false);
+    }
+    let text: String = listed.iter().map(pem::certificate).collect();
+    store::write(&path, text.as_bytes(), Access::Everyone)?;
+    Ok(true)
 }
 
 /// After a crash in the midst of dropping the first: its key is gone, or its certificate too.
@@ -312,11 +268,8 @@ fn remove(path: &Path) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::CertificateDer;
-
     use super::*;
-    use crate::issue::{KeyKind, SubjectAltNames};
-    use crate::testing::{ClientOptions, Openssl, Pair, accept, self_made};
+    use crate::testing::{ClientOptions, Pair, accept, self_made};
 
     fn open(folder: &Path, now: SystemTime) -> ClientAuthorities {
         ClientAuthorities::open_or_create(folder, ClientCaPolicy::default(), now).unwrap()
@@ -357,14 +310,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let mut all = open(folder.path(), now);
-        assert!(matches!(all.complete(), Err(ConfigError::NoSuccessor)));
         let first = serials(&all);
         all.add_successor(now).unwrap();
         assert!(matches!(all.add_successor(now), Err(ConfigError::SuccessorExists)));
         let both = serials(&all);
         assert_eq!(serials(&open(folder.path(), now)), both);
         assert_eq!(all.signer(now).info().serial, first[0]);
-        all.complete().unwrap();
+        all.drop_old().unwrap();
         assert_eq!(serials(&all), both[1..]);
         assert_eq!(serials(&open(folder.path(), now)), both[1..]);
         let names: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
@@ -396,7 +348,7 @@ mod tests {
         acceptor.reload(&settings, now).unwrap();
         assert!(takes(&acceptor, &old) && takes(&acceptor, &both));
         assert!(!takes(&acceptor, &both[1..]), "the first signs still");
-        all.complete().unwrap();
+        all.drop_old().unwrap();
         acceptor.reload(&settings, now).unwrap();
         assert!(!takes(&acceptor, &old));
         assert!(takes(&acceptor, &both) && takes(&acceptor, &known(&all)));
@@ -427,41 +379,29 @@ mod tests {
     }
 
     #[test]
-    fn another_node_takes_over_what_the_cluster_has() {
-        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let now = SystemTime::now();
-        let (mut ours, mut theirs) = (open(here.path(), now), open(there.path(), now));
-        ours.add_successor(now).unwrap();
-        theirs.adopt(&ours.share()).unwrap();
-        assert_eq!(serials(&theirs), serials(&ours));
-        assert_eq!(serials(&open(there.path(), now)), serials(&ours));
-        ours.complete().unwrap();
-        theirs.adopt(&ours.share()).unwrap();
-        let again = open(there.path(), now);
-        assert_eq!(serials(&again), serials(&ours));
-        let names = SubjectAltNames::of(["localhost"]).unwrap();
-        assert!(again.signer(now).issue_server(&names, KeyKind::EcdsaP256, now).is_ok());
-
-        let mut mixed = open(tempfile::tempdir().unwrap().path(), now).share();
-        mixed[0].key = ours.share()[0].key.clone();
-        assert!(theirs.adopt(&mixed).is_err() && theirs.adopt(&[]).is_err());
-        assert_eq!(serials(&open(there.path(), now)), serials(&ours));
-    }
-
-    #[test]
-    fn a_list_joined_by_a_semicolon_has_all_its_certificates_for_openssl() {
+    fn what_was_given_to_a_cluster_has_no_key_here_and_is_not_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
+        let policy = ClientCaPolicy::default();
         let mut all = open(folder.path(), now);
         all.add_successor(now).unwrap();
-        let Some(openssl) = Openssl::new() else { return };
-        let write = |name: &str, text: &str| fs::write(openssl.folder().join(name), text).unwrap();
-        write("bundle.pem", &all.server_ca_certs().join(";"));
-        let names = SubjectAltNames::of(["localhost"]).unwrap();
-        for authority in all.listed() {
-            let leaf = authority.issue_server(&names, KeyKind::EcdsaP256, now).unwrap();
-            write("leaf.pem", &leaf.certificate_pem);
-            openssl.run("verify -x509_strict -CAfile bundle.pem leaf.pem");
-        }
+        assert!(held(folder.path()).unwrap().is_none());
+        let given = own_authorities(folder.path(), policy, now).unwrap();
+        assert_eq!(given.len(), 2);
+        let texts: Vec<&str> = given.iter().map(|one| one.certificate.as_str()).collect();
+        let trust = ClientTrust::new(&texts, 0).unwrap();
+        // What clients are given is what they were given before.
+        assert!(!leave_to_cluster(folder.path(), &trust).unwrap());
+        let first = ClientTrust::new(&texts[..1], 0).unwrap();
+        assert!(leave_to_cluster(folder.path(), &first).unwrap());
+        assert!(leave_to_cluster(folder.path(), &trust).unwrap());
+        let names: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(names.len(), 1, "the list alone: {names:?}");
+        assert_eq!(held(folder.path()).unwrap().unwrap(), trust.certificates());
+        assert!(ClientAuthorities::open_or_create(folder.path(), policy, now).is_err());
+        // Of a cluster that this server is in no longer.
+        let own = own_authorities(folder.path(), policy, now).unwrap();
+        assert!(own.len() == 1 && !texts.contains(&own[0].certificate.as_str()));
+        assert!(held(folder.path()).unwrap().is_none());
     }
 }

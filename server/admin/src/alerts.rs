@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use carnelian_cluster::state::{
-    AlertSetting, Certificate, Change, Database, Node, NodeStatus, Severity, State,
+    AlertSetting, Certificate, Change, Database, ManagedBy, Node, NodeStatus, Severity, State,
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -60,10 +60,19 @@ impl View<'_> {
             "cluster_certs_about_to_expire" => {
                 let mut names = Vec::new();
                 let mut least = f64::INFINITY;
-                for (name, shared) in &state.shared_certificates {
-                    let left = self.days_until(shared.not_after.seconds());
+                // What all nodes have in common, and what each has for its own clients.
+                let shared = state.shared_certificates.iter();
+                let shared = shared.map(|(name, shared)| (name.as_str(), shared.not_after));
+                let own = state.certificates.iter();
+                let own = own.filter(|it| it.managed_by == ManagedBy::ClientCa);
+                for (name, not_after) in
+                    shared.chain(own.map(|it| (it.name.as_str(), it.not_after)))
+                {
+                    let left = self.days_until(not_after.seconds());
                     if threshold.is_some_and(|threshold| left < threshold) {
-                        names.push(name.clone());
+                        if !names.iter().any(|known| known == name) {
+                            names.push(name.to_owned());
+                        }
                         least = least.min(left);
                     }
                 }

@@ -89,6 +89,9 @@ pub trait Live: Send + Sync + 'static {
     /// A new authority for certificates between nodes, its key sealed.
     fn new_authority(&self) -> Waiting<'_, Result<Authority, Refused>>;
 
+    /// Lists a successor of the authority that clients know the nodes by.
+    fn add_client_authority(&self) -> Waiting<'_, Result<(), Refused>>;
+
     /// The figures of a member, this one or another; none if they cannot be had now.
     fn figures(&self, node: NodeUid) -> Waiting<'_, Option<Figures>>;
 

@@ -16,7 +16,7 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::BasicNode;
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::keys::Keys;
-use crate::lease::{Deadline, Lease, Leases, Ledger, Revocation, Writable};
+use crate::lease::{Deadline, Lease, Leases, Ledger, Look, Writable};
 use crate::peers::{Environment, Peers};
 use crate::placement::ShardReport;
 use crate::raft::{
@@ -65,6 +65,8 @@ struct Inner {
     opener: Opener,
     states: watch::Sender<Arc<State>>,
     engine: RwLock<Engine>,
+    /// Which node this is, whether or not it can take part right now; 0: it is in no cluster.
+    node: AtomicU64,
     peers: Arc<Peers>,
     leases: Leases,
     ledger: Mutex<Ledger>,
@@ -176,6 +178,7 @@ impl Control {
             opener,
             states,
             engine: RwLock::new(Engine { store: Some(Arc::clone(&store)), member: None }),
+            node: AtomicU64::new(0),
             peers,
             leases: Leases::default(),
             ledger: Mutex::new(Ledger::new(0, now)),
@@ -212,6 +215,7 @@ impl Control {
         store.ended.set(false);
         let member = Member { node, raft, ended: Arc::clone(&store.ended) };
         self.0.peers.begin();
+        self.0.node.store(id_of(node), Ordering::SeqCst);
         self.0.engine.write().member = Some(member.clone());
         Ok(member)
     }
@@ -226,9 +230,11 @@ impl Control {
         self.0.states.subscribe()
     }
 
-    /// Which node this is; none before it is in a cluster.
+    /// Which node this is; none before it is in a cluster. It stays that while its store fails, and when this is
+    /// closed: who is cut off from its cluster has not left it.
     pub fn node(&self) -> Option<NodeUid> {
-        self.member().map(|member| member.node)
+        let id = self.0.node.load(Ordering::SeqCst);
+        (id != 0).then(|| uid_of(id))
     }
 
     /// Which node leads, as far as this one knows.
@@ -325,21 +331,17 @@ impl Control {
         self.0.leases.was_granted(database)
     }
 
-    /// What this node was asked to give back. Whoever reports says so first.
-    pub fn returned(&self) -> Vec<Revocation> {
-        self.0.leases.returned()
+    /// What this node was asked to give back, and when. Whoever reports asks for it first.
+    pub fn look(&self) -> Look {
+        self.0.leases.look()
     }
 
     /// What this node's shards are like, told to the leader with each beat. A shard that is not there
-    /// any more is left out. `returned` is what [`Control::returned`] said before they were looked at.
-    pub fn report(
-        &self,
-        reports: impl IntoIterator<Item = ShardReport>,
-        returned: Vec<Revocation>,
-    ) {
+    /// any more is left out. `look` is what [`Control::look`] said before they were looked at.
+    pub fn report(&self, reports: impl IntoIterator<Item = ShardReport>, look: Look) {
         let reports = reports.into_iter().map(|report| (report.database, report)).collect();
         *self.0.reports.lock() = reports;
-        self.0.leases.settle(returned);
+        self.0.leases.settle(look);
     }
 
     /// What this node says of itself; the state has it a moment later.
@@ -539,7 +541,7 @@ impl Control {
 
     /// Begins to be the node that the cluster has admitted under this uid; the leader will get in touch.
     pub async fn join(&self, node: NodeUid) -> Result<(), ControlError> {
-        if self.member().is_some() {
+        if self.node().is_some() {
             return Err(Refused::conflict("cluster_exists", "this node is in a cluster").into());
         }
         let store = self.store()?;
@@ -555,6 +557,7 @@ impl Control {
             member.end().await;
         }
         self.store()?.clear()?;
+        self.0.node.store(0, Ordering::SeqCst);
         *self.0.ledger.lock() = Ledger::new(0, self.steady());
         self.0.leases.clear();
         self.0.applied.set(0);

@@ -19,6 +19,7 @@ use carnelian_tls::internode::{
 };
 use carnelian_tls::rustls::pki_types::CertificateDer;
 use carnelian_tls::rustls::pki_types::pem::PemObject;
+use carnelian_tls::{AuthorityPem, CertificateInfo, ClientAuthority, LeafRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Authority, NodeUid, SealedKey, State, Time};
@@ -27,11 +28,16 @@ use crate::state::{Authority, NodeUid, SealedKey, State, Time};
 pub enum KeysError {
     #[error(transparent)]
     Internode(#[from] internode::Error),
+    #[error(transparent)]
+    Clients(#[from] carnelian_tls::ConfigError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Wrong(&'static str),
 }
+
+/// A node has fewer certificates that clients see.
+const REQUESTS_MAX: usize = 16;
 
 /// What a node keeps of all that.
 pub struct Keys {
@@ -76,6 +82,44 @@ impl Keys {
         let key = SealKey::open(&self.store.seal_key_file())?;
         let authority = SigningAuthority::create(cluster_id(cluster)?, system_time(now))?;
         Ok(Authority::sealed(&authority, &key, now)?)
+    }
+
+    /// An authority that clients are to know the nodes by, its key sealed with the cluster's key.
+    pub fn client_authority(&self, pem: &AuthorityPem, now: Time) -> Result<Authority, KeysError> {
+        let key = SealKey::open(&self.store.seal_key_file())?;
+        let info = CertificateInfo::of(&first_certificate(&pem.certificate)?)
+            .map_err(|_| KeysError::Wrong("the client CA is no certificate"))?;
+        Ok(Authority {
+            fingerprint: info.sha256_hex(),
+            certificate: pem.certificate.clone(),
+            key: SealedKey(key.seal(pem.key.as_bytes())?),
+            created: now,
+        })
+    }
+
+    /// Signs what a node shows to clients; the state says by which authority.
+    pub fn sign_for_clients(
+        &self,
+        state: &State,
+        requests: &[LeafRequest],
+        now: Time,
+    ) -> Result<Vec<String>, KeysError> {
+        let signer = state.client_authorities.signer();
+        let (Some(cluster), Some(signer)) = (&state.cluster, signer) else {
+            return Err(KeysError::Wrong("the cluster has no client CA yet"));
+        };
+        if REQUESTS_MAX < requests.len() {
+            return Err(KeysError::Wrong("more requests than a node has certificates"));
+        }
+        let origin = Path::new("the client CA's key in the state");
+        let key = SealKey::open(&self.store.seal_key_file())?.unseal(&signer.key.0, origin)?;
+        let key = std::str::from_utf8(&key)
+            .map_err(|_| KeysError::Wrong("the client CA's key is no text"))?;
+        let certificate = signer.certificate.clone();
+        let pem = AuthorityPem { certificate, key: key.to_owned().into() };
+        let authority = ClientAuthority::from_pem(&pem, origin)?;
+        let sign = |request| authority.grant(request, &cluster.name, system_time(now));
+        Ok(requests.iter().map(sign).collect::<Result<_, _>>()?)
     }
 
     /// What seals this node's records of the control plane. Read anew each time: the node may have left one
@@ -237,7 +281,9 @@ fn write(path: &Path, contents: &[u8]) -> Result<(), KeysError> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use carnelian_tls::certificates::{CertificateName, Names};
     use carnelian_tls::internode::{Phase, Succession};
+    use carnelian_tls::{PendingLeaves, Slot};
 
     use super::*;
     use crate::state::{ActionId, Cluster, ClusterSettings, Replacement, alert_defaults};
@@ -262,16 +308,8 @@ mod tests {
             SealKey::create(&keys.store().seal_key_file()).expect("it can be made");
         }
         let authority = first.new_authority(CLUSTER, now()).expect("it can be made");
-        let cluster = Cluster {
-            id: CLUSTER.to_owned(),
-            name: "cluster.local".to_owned(),
-            created: now(),
-            settings: ClusterSettings::default(),
-            alert_settings: alert_defaults(),
-            rotations: 0,
-        };
         let authorities = vec![authority];
-        let mut state = State { cluster: Some(cluster), authorities, ..State::default() };
+        let mut state = State { cluster: Some(cluster()), authorities, ..State::default() };
         let (node, other) = (NodeUid(2), NodeUid(3));
 
         // Without the cluster's key the state alone signs nothing.
@@ -309,6 +347,55 @@ mod tests {
             assert_eq!(by_old, phase == Phase::BothTrusted);
             let both = second.authorities(&state).expect("both are in order");
             assert_eq!(both.len(), 2);
+        }
+    }
+
+    #[test]
+    fn whoever_has_the_clusters_key_signs_for_clients_and_nobody_else() {
+        let folder = tempfile::tempdir().expect("there is room");
+        let keys = |name: &str| Keys::open(&folder.path().join(name)).expect("it can be made");
+        for name in ["first", "second"] {
+            fs::create_dir(folder.path().join(name)).expect("it can be made");
+        }
+        let (first, second) = (keys("first"), keys("second"));
+        for keys in [&first, &second] {
+            SealKey::create(&keys.store().seal_key_file()).expect("it can be made");
+        }
+        let life = Duration::from_secs(86_400);
+        let pem = AuthorityPem::create(SystemTime::now(), life).expect("it can be made");
+        let authority = first.client_authority(&pem, now()).expect("it can be sealed");
+        let text = serde_json::to_string(&authority).expect("it is JSON");
+        assert!(!text.contains("PRIVATE") && authority.key.0.starts_with(b"CARNSEAL"));
+        let names = Names::new("cluster.local", &[]).expect("it is a name");
+        let slots = [Slot::Named(CertificateName::Api)];
+        let pending = PendingLeaves::new(&slots, &names).expect("keys can be made");
+        let mut state = State { cluster: Some(cluster()), ..State::default() };
+        let requests = &pending.requests;
+        assert!(first.sign_for_clients(&state, requests, now()).is_err(), "there is none yet");
+        state.client_authorities.listed.push(authority);
+        assert!(second.sign_for_clients(&state, requests, now()).is_err(), "another key");
+        second.take_cluster_key(&first.cluster_key().expect("it is there")).expect("it is one");
+        for keys in [&first, &second] {
+            let signed = keys.sign_for_clients(&state, requests, now()).expect("it may");
+            let leaf = first_certificate(&signed[0]).expect("it is a certificate");
+            let info = CertificateInfo::of(&leaf).expect("it is a certificate");
+            let authority = first_certificate(&pem.certificate).expect("it is a certificate");
+            let authority = CertificateInfo::of(&authority).expect("it is a certificate");
+            assert_eq!(info.issuer, authority.subject);
+            assert!(info.subject.ends_with("CN=cluster.local"), "{}", info.subject);
+        }
+        let many = vec![requests[0].clone(); REQUESTS_MAX + 1];
+        assert!(first.sign_for_clients(&state, &many, now()).is_err());
+    }
+
+    fn cluster() -> Cluster {
+        Cluster {
+            id: CLUSTER.to_owned(),
+            name: "cluster.local".to_owned(),
+            created: now(),
+            settings: ClusterSettings::default(),
+            alert_settings: alert_defaults(),
+            rotations: 0,
         }
     }
 }

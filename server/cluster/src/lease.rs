@@ -45,6 +45,37 @@ pub struct Beat {
     pub reports: Vec<ShardReport>,
     /// What it was asked to give back, and has not any more.
     pub returned: Vec<Revocation>,
+    /// The last that the leader had said when the shards were looked at. When a beat comes says nothing of that: its
+    /// process may have been stopped in between, for however long.
+    #[serde(default)]
+    pub as_of: Option<Said>,
+}
+
+/// When a leader said something, by its own clock: nobody else makes anything of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    pub term: u64,
+    pub at_us: u64,
+}
+
+impl Said {
+    pub fn now(term: u64, now: Duration) -> Self {
+        Self { term, at_us: now.as_micros().try_into().unwrap_or(0) }
+    }
+}
+
+/// What was known when a look at the shards began.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// What this node was asked to give back.
+    returned: Vec<Revocation>,
+    as_of: Option<Said>,
+}
+
+impl Look {
+    pub(crate) fn into_parts(self) -> (Vec<Revocation>, Option<Said>) {
+        (self.returned, self.as_of)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +83,8 @@ pub struct Granted {
     pub grants: Vec<Grant>,
     /// To be given back at once: another node is about to be primary.
     pub revoked: Vec<Revocation>,
+    #[serde(default)]
+    pub said: Option<Said>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,9 +197,11 @@ struct Held {
     granted: BTreeMap<DatabaseUid, u64>,
     /// What it was asked to give back, and has not any more.
     returned: Vec<Revocation>,
+    /// The last that was heard of the leader.
+    said: Option<Said>,
     /// The same, as of when the shards were last looked at: only then does the leader know what was written
     /// until the end.
-    settled: Vec<Revocation>,
+    settled: Look,
     deadlines: BTreeMap<DatabaseUid, Arc<Deadline>>,
 }
 
@@ -198,6 +233,7 @@ impl Leases {
             }
         }
         held.returned.clone_from(&granted.revoked);
+        held.said = granted.said.or(held.said);
         for grant in &granted.grants {
             let until = sent + Duration::from_millis(grant.for_ms).min(LEASE);
             let lease = Lease { epoch: grant.epoch, until };
@@ -242,19 +278,23 @@ impl Leases {
         self.0.lock().granted.contains_key(&database)
     }
 
-    pub fn returned(&self) -> Vec<Revocation> {
-        self.0.lock().returned.clone()
-    }
-
-    /// The shards were looked at after these were given back.
-    pub fn settle(&self, returned: Vec<Revocation>) {
-        self.0.lock().settled = returned;
-    }
-
-    /// What was given back, and looked at since.
-    pub fn settled(&self) -> Vec<Revocation> {
+    /// A look at the shards begins.
+    pub fn look(&self) -> Look {
         let held = self.0.lock();
-        held.settled.iter().filter(|it| held.returned.contains(it)).copied().collect()
+        Look { returned: held.returned.clone(), as_of: held.said }
+    }
+
+    /// The shards were looked at after that.
+    pub fn settle(&self, look: Look) {
+        self.0.lock().settled = look;
+    }
+
+    /// When they were, and what of that was given back is asked for still.
+    pub fn settled(&self) -> Look {
+        let held = self.0.lock();
+        let mut settled = held.settled.clone();
+        settled.returned.retain(|it| held.returned.contains(it));
+        settled
     }
 
     /// It is in no cluster any longer.
@@ -276,6 +316,8 @@ pub struct Ledger {
     /// No more grants of this epoch.
     revoked: BTreeMap<DatabaseUid, Revocation>,
     revocations: u64,
+    /// Of which process of which database's primary it is known that it waits for replicas.
+    waits: BTreeMap<DatabaseUid, u64>,
 }
 
 /// A node's last beat.
@@ -285,6 +327,8 @@ struct Heard {
     /// Since when that process was heard of.
     since: Duration,
     reports: Vec<ShardReport>,
+    /// The shards were looked at later than that.
+    as_of: Option<Duration>,
 }
 
 impl Ledger {
@@ -297,7 +341,13 @@ impl Ledger {
             granted: BTreeMap::new(),
             revoked: BTreeMap::new(),
             revocations: 0,
+            waits: BTreeMap::new(),
         }
+    }
+
+    /// A primary's process waits for replicas; true if that is new.
+    pub fn note_wait(&mut self, database: DatabaseUid, process: u64) -> bool {
+        self.waits.insert(database, process) != Some(process)
     }
 
     /// Begins anew if the term is another: who led between may have granted what this node knows nothing of.
@@ -323,7 +373,10 @@ impl Ledger {
         let known = self.beats.get(&beat.node).filter(|heard| heard.process == beat.process);
         let since = known.map_or(now, |heard| heard.since);
         let (process, reports) = (beat.process, beat.reports.clone());
-        self.beats.insert(beat.node, Heard { at: now, process, since, reports });
+        // What another leader has said, or this one in another term, was by another clock.
+        let said = beat.as_of.filter(|said| said.term == self.term);
+        let as_of = said.map(|said| Duration::from_micros(said.at_us));
+        self.beats.insert(beat.node, Heard { at: now, process, since, reports, as_of });
         for returned in &beat.returned {
             if self.revoked.get(&returned.database) == Some(returned) {
                 self.granted.remove(&returned.database);
@@ -396,6 +449,11 @@ impl Ledger {
         self.beats.get(&node).map(|heard| heard.at)
     }
 
+    /// Since when at the latest a node's reports are of, however long they were on their way.
+    pub fn looked_at(&self, node: NodeUid) -> Option<Duration> {
+        self.beats.get(&node).and_then(|heard| heard.as_of)
+    }
+
     /// Which process of a node was last heard of, and since when.
     pub fn process(&self, node: NodeUid) -> Option<(u64, Duration)> {
         self.beats.get(&node).map(|heard| (heard.process, heard.since))
@@ -423,7 +481,7 @@ mod tests {
         let mut ledger = Ledger::new(1, sent);
         let (asked, answered) = (sent + ms(100), sent + ms(400));
         let grant = ledger.grant(DATABASE, 7, asked, answered).expect("nothing is revoked");
-        leases.take(&Granted { grants: vec![grant], revoked: Vec::new() }, sent);
+        leases.take(&Granted { grants: vec![grant], ..Granted::default() }, sent);
         let end = leases.held(DATABASE, sent).expect("it was just taken").until;
         assert_eq!(end, sent + ms(1200));
         assert!(leases.held(DATABASE, end).is_none());
@@ -444,23 +502,29 @@ mod tests {
         let (leases, now) = (Leases::default(), Duration::from_secs(9));
         let later = now + LEASE_SURELY_OVER + ms(100);
         let mut ledger = Ledger::new(1, now);
-        let beat = |returned| Beat { node: NodeUid(1), process: 1, reports: Vec::new(), returned };
+        let beat = |returned| Beat {
+            node: NodeUid(1),
+            process: 1,
+            reports: Vec::new(),
+            returned,
+            as_of: None,
+        };
         ledger.revoke(DATABASE, 3);
         let late = beat(vec![ledger.revoked(DATABASE).expect("it is")]);
         ledger.restore(DATABASE);
         let grant = ledger.grant(DATABASE, 3, later, later).expect("it may stay");
-        leases.take(&Granted { grants: vec![grant], revoked: Vec::new() }, later);
+        leases.take(&Granted { grants: vec![grant], ..Granted::default() }, later);
         ledger.revoke(DATABASE, 3);
         ledger.note(&late, later);
         assert!(!ledger.is_free(DATABASE, later));
         let revoked = vec![ledger.revoked(DATABASE).expect("it is")];
-        leases.take(&Granted { grants: Vec::new(), revoked }, later);
+        leases.take(&Granted { revoked, ..Granted::default() }, later);
         assert!(leases.held(DATABASE, later).is_none());
         // Not before somebody has looked at what was written until the end.
-        ledger.note(&beat(leases.settled()), later);
+        ledger.note(&beat(leases.settled().into_parts().0), later);
         assert!(!ledger.is_free(DATABASE, later));
-        leases.settle(leases.returned());
-        ledger.note(&beat(leases.settled()), later);
+        leases.settle(leases.look());
+        ledger.note(&beat(leases.settled().into_parts().0), later);
         assert!(ledger.is_free(DATABASE, later));
     }
 

@@ -22,7 +22,7 @@ pub mod state;
 
 pub use control::{Control, ControlError, Handler};
 pub use keys::{Admission, Keys, KeysError, Pending};
-pub use lease::{BEAT, Deadline, LEASE, Lease, Revocation, Writable};
+pub use lease::{BEAT, Deadline, LEASE, Lease, Look, Writable};
 pub use peers::{Dialing, Environment};
 pub use placement::ShardReport;
 pub use rpc::Stream;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{
-    Change, Database, DatabaseStatus, DatabaseUid, NodeStatus, NodeUid, State, VOTERS_MAX,
+    Change, Database, DatabaseStatus, DatabaseUid, NodeStatus, NodeUid, State, Time, VOTERS_MAX,
 };
 
 /// What a node says of a shard it has.
@@ -59,11 +59,14 @@ pub enum Succession {
 
 /// Who goes on after the primary's process was started anew. `may_tell` says of a replica that has not told how
 /// far it is, given whether the primary has data at all, whether that is to be waited for; `is_late`, that the
-/// primary could have told by now.
+/// primary could have told by now. Where nobody who has told has any data, whoever has not is waited for in any case:
+/// to go on would take from it what it may be the only one to have. An operator can say otherwise
+/// ([`Change::Recover`], `recovery_wait_time`: then `is_given_up`).
 pub fn after_restart(
     database: &Database,
     reports: &Reports,
     is_late: bool,
+    is_given_up: bool,
     may_tell: impl Fn(NodeUid, bool) -> bool,
 ) -> Succession {
     let placement = &database.placement;
@@ -80,8 +83,8 @@ pub fn after_restart(
         return if has_all { Succession::Same } else { Succession::Other(node) };
     }
     let told = |node: &NodeUid| report_of(database, *node, reports);
-    let waits = placement.replicas.iter().any(|it| told(it).is_none() && may_tell(*it, own.whole));
-    if waits {
+    let silent = || placement.replicas.iter().filter(|node| told(node).is_none());
+    if silent().any(|node| may_tell(*node, own.whole)) && (own.whole || !is_given_up) {
         return Succession::Wait;
     }
     if own.whole {
@@ -92,7 +95,11 @@ pub fn after_restart(
         let report = told(node).filter(|report| report.whole)?;
         Some((report.offset, std::cmp::Reverse(*node)))
     });
-    some.max().map_or(Succession::Same, |(_, node)| Succession::Other(node.0))
+    match some.max() {
+        Some((_, node)) => Succession::Other(node.0),
+        None if silent().next().is_some() && !is_given_up => Succession::Wait,
+        None => Succession::Same,
+    }
 }
 
 /// Who is to vote, given who does: members only, no more than five, those who are there first, and nobody
@@ -190,8 +197,9 @@ pub fn returning(state: &State, node: NodeUid, reports: &Reports) -> Option<Step
     waiting.then_some(Step::Wait)
 }
 
-/// Replicas that are there only because a node was being emptied, or that are missing.
-pub fn repair(state: &State) -> Option<Change> {
+/// Replicas that are there only because a node was being emptied or is lost, or that are missing. `has_all` says
+/// whether a replica has what the others may have: before, none of them is given up.
+pub fn repair(state: &State, has_all: impl Fn(&Database, NodeUid) -> bool) -> Option<Change> {
     let idle = |database: &&Database| {
         database.status == DatabaseStatus::Active && database.action.is_none()
     };
@@ -205,6 +213,10 @@ pub fn repair(state: &State) -> Option<Change> {
         let wanted = usize::from(database.settings.replication);
         let mut replicas = placement.replicas.clone();
         if replicas.len() > wanted {
+            replicas.sort_by_key(|node| state.nodes[node].status == NodeStatus::Down);
+            if !replicas[..wanted].iter().all(|node| has_all(database, *node)) {
+                continue;
+            }
             replicas.truncate(wanted);
         } else if replicas.len() < wanted {
             match spare(state, database) {
@@ -218,6 +230,47 @@ pub fn repair(state: &State) -> Option<Change> {
         return Some(Change::SetReplicas { database: uid, replicas, epoch, action: None });
     }
     None
+}
+
+/// The first half of the move of a replica whose node has been down for longer than the policy bears with, where databases ask for
+/// that (`slave_ha`): those first that it matters most for. `is_well` says whether the primary is there and has the
+/// data. One failure may move many; after another one the policy's pauses are kept. What is lost stays a replica, which
+/// may come back with its data, until the new one has them all ([`repair`]).
+pub fn replace_lost(
+    state: &State,
+    now: Time,
+    is_well: impl Fn(&Database) -> bool,
+) -> Option<Change> {
+    let policy = &state.policy;
+    let is_recent = |at: Time, seconds: u32| now.since(at).as_secs() < u64::from(seconds);
+    let is_lost = |node: &NodeUid| {
+        let node = &state.nodes[node];
+        node.status == NodeStatus::Down
+            && !is_recent(node.status_since, policy.slave_ha_grace_period)
+    };
+    let is_pausing = |from: NodeUid| {
+        let moves = state.databases.values().filter_map(|database| database.replica_moved);
+        let mut others = moves.filter(|(_, other)| *other != from);
+        others.any(|(at, _)| is_recent(at, policy.slave_ha_cooldown_period))
+    };
+    let mut wanted: Vec<&Database> = state
+        .databases
+        .values()
+        .filter(|database| policy.slave_ha && database.settings.slave_ha)
+        .filter(|database| database.status == DatabaseStatus::Active && database.action.is_none())
+        .filter(|database| database.placement.replicas.len() == 1)
+        .filter(|database| {
+            let last = database.replica_moved;
+            !last.is_some_and(|(at, _)| is_recent(at, policy.slave_ha_bdb_cooldown_period))
+        })
+        .collect();
+    wanted.sort_by_key(|it| (std::cmp::Reverse(it.settings.slave_ha_priority), it.uid));
+    wanted.into_iter().find_map(|database| {
+        let placement = &database.placement;
+        let from = *placement.replicas.iter().find(|node| is_lost(node) && !is_pausing(**node))?;
+        let to = spare(state, database).filter(|_| is_well(database))?;
+        Some(Change::MoveReplica { database: database.uid, from, to, epoch: placement.epoch })
+    })
 }
 
 #[derive(Clone, Debug, PartialEq)]

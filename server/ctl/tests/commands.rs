@@ -194,6 +194,9 @@ fn clusters_are_made_joined_and_rotated() {
     node.prints("cluster certificate rotate data_internode_encryption");
     let sent = node.sent("POST /v1/cluster/certificates/rotate");
     assert_eq!(sent, json!({"name": "data_internode_encryption"}));
+    node.prints("cluster certificate rotate client_ca complete");
+    let sent = node.sent("POST /v1/cluster/certificates/rotate");
+    assert_eq!(sent, json!({"name": "client_ca", "complete": true}));
     assert_eq!(node.prints("cluster master"), "Node 2 is the cluster master node\n");
     assert_eq!(node.prints("audit verify"), "OK. 3 entries, head ab\n");
 }

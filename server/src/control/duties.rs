@@ -60,7 +60,7 @@ pub async fn watch(member: Arc<Member>, looked: Looked) {
 /// Looks at all databases, and says what came of it.
 fn look(member: &Member, node: NodeUid, synced: &mut Synced) {
     // Before anything: what was given back is told only with what was written until then.
-    let returned = member.control.returned();
+    let begun = member.control.look();
     let state = member.control.state();
     let databases = member.server.databases.read().clone();
     let mut reports = Vec::new();
@@ -86,7 +86,7 @@ fn look(member: &Member, node: NodeUid, synced: &mut Synced) {
     }
     let tenures = databases.iter().map(|database| &database.replication.tenure.deadline);
     member.server.horizon.set_to_first(tenures);
-    member.control.report(reports, returned);
+    member.control.report(reports, begun);
 }
 
 /// Puts into effect what this node is of a database: whether it takes writes, and whom it gives its data.

@@ -68,6 +68,8 @@ pub fn lead(
             let wanted = spec_of(server, here.as_ref(), described);
             if !entrance.is_furnished_by(&wanted) {
                 entrance.furnish(furnish(member, wanted)?);
+                // Certificates may have come since it has read them, and nobody knew of it.
+                entrance.renew_tls()?;
             }
             entrance
         }
@@ -78,6 +80,7 @@ pub fn lead(
             };
             let entrance = Entrance::new(uid, house);
             server.endpoints.add(Arc::clone(&entrance));
+            entrance.renew_tls()?;
             entrance
         }
     };
@@ -201,7 +204,7 @@ fn spec_of(server: &Server, here: Option<&Arc<Database>>, described: &Described)
     match here.filter(|here| here.is_first()) {
         // Its own configuration, and what has been said of it through the control plane.
         Some(first) => spec::of_first_again(first, described, &[], &DatabaseSettings::default()),
-        None => spec::of(described, &[], &server.config().bind),
+        None => spec::of(described, &[], &server.config()),
     }
 }
 
@@ -256,7 +259,7 @@ pub async fn keep_links_new(member: Arc<Member>) {
         tokio::time::sleep(LOOK).await;
         let Some(channel) = member.server.internode.channel() else { continue };
         let node = &channel.node;
-        let serial = node.credential(Plane::Data).serial().clone();
+        let serial = node.shown_serial(Plane::Data);
         let mut makers = BTreeSet::new();
         for link in node.links().outdated(Plane::Data, &serial) {
             match link.direction {

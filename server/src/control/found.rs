@@ -20,7 +20,7 @@ use carnelian_tls::internode::{
     SigningAuthority, Trust,
 };
 
-use super::{Member, blocking, host, join, shared, spec};
+use super::{Member, blocking, clients, host, join, shared, spec};
 use crate::clock;
 use crate::databases::FIRST;
 use crate::internode::{self, AskedFor};
@@ -108,7 +108,12 @@ pub async fn found(member: &Arc<Member>, founding: Founding) -> Result<()> {
     };
     let outcome = member.control.change(Change::CreateCluster(Box::new(request))).await?;
     let Outcome::Node(own) = outcome else { anyhow::bail!("the cluster has no node") };
+    // At once: whoever knows of the cluster may make databases, and must not get its number.
     add_first_database(member, own).await?;
+    if let Err(error) = clients::guide(member, &member.control.state()).await {
+        // It is tried again.
+        log::warning!("The cluster has no client CA yet: {error:#}");
+    }
     open_channel(member).await?;
     log::notice!("This node is number {own} of the cluster {name}");
     Ok(())

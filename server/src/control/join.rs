@@ -21,7 +21,7 @@ use carnelian_tls::internode::SealKey;
 use serde_json::{Value, json};
 
 use super::https::{Failure, Remote};
-use super::{Member, blocking, found, host, live};
+use super::{Member, blocking, clients, found, host, live};
 use crate::internode;
 use crate::log;
 
@@ -183,17 +183,17 @@ async fn take_part(
         state.cluster.as_ref().is_some_and(|cluster| cluster.id == admission.cluster)
             && state.nodes.contains_key(&node)
     });
-    match tokio::time::timeout(STATE_TIME, is_here).await {
-        Ok(Ok(_)) => Ok(()),
-        _ => {
-            let own = host::node_settings(member);
-            let message = format!(
-                "the other nodes do not reach this one at {}:{}, or are not who they said",
-                own.addr, own.internode_port
-            );
-            Err(BootstrapFailure { code: CONNECT_ERROR, message })
-        }
+    if !matches!(tokio::time::timeout(STATE_TIME, is_here).await, Ok(Ok(_))) {
+        let own = host::node_settings(member);
+        let message = format!(
+            "the other nodes do not reach this one at {}:{}, or are not who they said",
+            own.addr, own.internode_port
+        );
+        return Err(BootstrapFailure { code: CONNECT_ERROR, message });
     }
+    // Who asks next is shown what the whole cluster's clients believe.
+    clients::settle(member, node).await;
+    Ok(())
 }
 
 /// Removes what an attempt that came to nothing has left behind: keys, certificates, a place in Raft.

@@ -5,15 +5,17 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    ActionId, Certificate, CertificateName, Change, Detail, ManagedBy, NodeUid, State, Time,
+    ActionId, Certificate, CertificateName, Change, Detail, ManagedBy, NodeUid, SharedCertificate,
+    State, Time,
 };
 use carnelian_tls::CertificateInfo;
-use carnelian_tls::internode::{Credential, LinkInfo, Plane, Step};
+use carnelian_tls::certificates::Certificate as Shown;
+use carnelian_tls::internode::{Credential, LinkInfo, Plane, Provided, Step};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, sleep};
 
-use super::{Member, blocking, found, trust};
+use super::{Member, blocking, found, shared, trust};
 use crate::internode::{self, Channel};
 use crate::log;
 
@@ -36,6 +38,10 @@ pub async fn watch(member: Arc<Member>) {
         let state = Arc::clone(&states.borrow_and_update());
         let mut pause = LOOK;
         if let Some(node) = member.control.node() {
+            if let Err(error) = show_what_is_provided(&member, node, &state).await {
+                log::warning!("Certificates provided between nodes are not shown: {error:#}");
+                pause = LOOK_SOON;
+            }
             if !is_told {
                 is_told = tell(&member, node, None).await.is_ok();
             }
@@ -70,8 +76,11 @@ async fn take_part(member: &Arc<Member>, node: NodeUid, action: ActionId, name: 
     let planes: Vec<Plane> = Plane::ALL
         .into_iter()
         .filter(|plane| name.as_deref().is_none_or(|name| name == name_of(*plane).as_str()))
+        // Those are the customer's to replace.
+        .filter(|plane| provided(member, *plane).is_none())
         .collect();
-    let error = renew(member, node, &planes).await.err().map(|error| format!("{error:#}"));
+    let renewed = if planes.is_empty() { Ok(()) } else { renew(member, node, &planes).await };
+    let error = renewed.err().map(|error| format!("{error:#}"));
     if let Some(error) = &error {
         log::warning!("Certificates between nodes were not replaced: {error}");
     }
@@ -80,6 +89,49 @@ async fn take_part(member: &Arc<Member>, node: NodeUid, action: ActionId, name: 
         log::warning!("The rotation of certificates could not be confirmed: {error}");
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+fn provided(member: &Member, plane: Plane) -> Option<Arc<Provided>> {
+    member.server.internode.channel()?.node.provided(plane)
+}
+
+/// Has this node show between nodes what a customer has provided for that, until it is about to end.
+async fn show_what_is_provided(member: &Arc<Member>, node: NodeUid, state: &State) -> Result<()> {
+    let Some(channel) = member.server.internode.channel() else { return Ok(()) };
+    let mut is_changed = false;
+    for plane in Plane::ALL {
+        let (name, now) = (name_of(plane), SystemTime::now());
+        let (shown, shared) = (channel.node.provided(plane), state.provided_between_nodes(name));
+        let is_shown = |shared: &SharedCertificate| {
+            let is_it = |it: &Provided| it.certificate().certificate_pem() == shared.certificate;
+            shown.as_deref().is_some_and(|shown| is_it(shown) && shown.is_good(now))
+        };
+        if shared.map_or(shown.is_none(), is_shown) {
+            continue;
+        }
+        let mut wanted = None;
+        if let Some(shared) = shared {
+            let provided = Provided::of(&shared::opened(member, name, shared)?)?;
+            wanted = Some(provided).filter(|provided| provided.is_good(now));
+            if wanted.is_none() {
+                log::notice!("The {name} certificate that was provided is about to end");
+                // Another node may have been first.
+                let _ = member.control.change(Change::DropCertificate(name)).await;
+            }
+        }
+        if shown.is_none() && wanted.is_none() {
+            continue;
+        }
+        let what = if wanted.is_some() { "provided" } else { "the cluster's own" };
+        log::notice!("The {plane} plane between nodes shows certificates that are {what}");
+        channel.node.provide(plane, wanted.map(Arc::new));
+        is_changed = true;
+    }
+    if is_changed {
+        renew_links(member).await?;
+        tell(member, node, None).await?;
+    }
+    Ok(())
 }
 
 /// This node's part in the change from one authority to another, but for whom it trusts. It says how far it is.
@@ -208,10 +260,13 @@ async fn renew_links(member: &Arc<Member>) -> Result<()> {
 }
 
 /// Tells the cluster which certificates this node uses.
-async fn tell(member: &Arc<Member>, node: NodeUid, failure: Option<String>) -> Result<()> {
+pub async fn tell(member: &Arc<Member>, node: NodeUid, failure: Option<String>) -> Result<()> {
     let mut certificates = Vec::new();
     for plane in Plane::ALL {
-        certificates.push(described(&member.store.credential(plane)?, node, failure.clone())?);
+        certificates.push(match provided(member, plane) {
+            Some(provided) => described(provided.certificate(), node)?,
+            None => own(&member.store.credential(plane)?, node, failure.clone())?,
+        });
     }
     for status in member.table.statuses(SystemTime::now()) {
         certificates.push(Certificate {
@@ -232,16 +287,29 @@ async fn tell(member: &Arc<Member>, node: NodeUid, failure: Option<String>) -> R
     Ok(())
 }
 
-fn described(
-    credential: &Credential,
-    node: NodeUid,
-    failure: Option<String>,
-) -> Result<Certificate> {
+/// What was provided, as it is shown.
+fn described(provided: &Shown, node: NodeUid) -> Result<Certificate> {
+    let info = provided.info().clone();
+    Ok(row(provided.name(), node, ManagedBy::Customer, info, None))
+}
+
+fn own(credential: &Credential, node: NodeUid, failure: Option<String>) -> Result<Certificate> {
     let info = CertificateInfo::of(credential.certificate()).context("a certificate")?;
-    Ok(Certificate {
-        name: name_of(credential.identity().plane),
-        node_uid: node,
-        managed_by: ManagedBy::Cluster,
+    let name = name_of(credential.identity().plane);
+    Ok(row(name, node, ManagedBy::Cluster, info, failure))
+}
+
+fn row(
+    name: CertificateName,
+    node_uid: NodeUid,
+    managed_by: ManagedBy,
+    info: CertificateInfo,
+    failure: Option<String>,
+) -> Certificate {
+    Certificate {
+        name,
+        node_uid,
+        managed_by,
         sha256: info.sha256_hex(),
         subject: info.subject,
         issuer: info.issuer,
@@ -250,21 +318,18 @@ fn described(
         not_before: time(info.not_before),
         not_after: time(info.not_after),
         failure,
-    })
+    }
 }
 
 fn name_of(plane: Plane) -> CertificateName {
-    match plane {
-        Plane::Control => CertificateName::CcsInternodeEncryption,
-        Plane::Data => CertificateName::DataInternodeEncryption,
-    }
+    CertificateName::of_plane(plane)
 }
 
 fn time(seconds: i64) -> Time {
     Time(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
 }
 
-fn seconds(now: SystemTime) -> i64 {
+pub fn seconds(now: SystemTime) -> i64 {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

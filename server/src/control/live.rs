@@ -8,12 +8,12 @@ use carnelian_admin::{Bootstrap, BootstrapFailure, Figures, Live, LocalNode, Wai
 use carnelian_cluster::state::{
     AddNode, Authority, DatabaseUid, NodeSettings, NodeUid, PolicyPatch, Refused, SealedKey,
 };
-use carnelian_cluster::{Admission, Handler};
+use carnelian_cluster::{Admission, ControlError, Handler};
 use carnelian_tls::certificates::CertificateTable;
 use serde_json::Value;
 
 use super::found::{self, Founding};
-use super::{Member, command, host, join};
+use super::{Member, clients, command, host, join};
 use crate::acl::Acl;
 use crate::clock;
 use crate::database::Database;
@@ -80,6 +80,17 @@ impl Live for NodeLive {
                 tokio::task::spawn_blocking(move || member.keys.new_authority(&cluster, now));
             let made = made.await.map_err(|error| internal(&error))?;
             made.map_err(|error| internal(&error))
+        })
+    }
+
+    fn add_client_authority(&self) -> Waiting<'_, Result<(), Refused>> {
+        let member = Arc::clone(&self.member);
+        Box::pin(async move {
+            let added = clients::add_successor(&member).await;
+            added.map_err(|error| match error.downcast::<ControlError>() {
+                Ok(error) => error.refusal(),
+                Err(error) => internal(&error),
+            })
         })
     }
 

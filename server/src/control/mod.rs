@@ -6,13 +6,14 @@
 //! - [`reconcile`] compares the databases there are with those of the state, and tells when they agree.
 //! - [`duties`] tells how far each database is, and keeps a primary that is cut off from taking writes.
 //! - [`forward`] leads clients to the nodes where databases are served.
-//! - [`leaves`] looks after the certificates between nodes, [`trust`] after whose are believed; [`shared`] after
-//!   those that all nodes show.
+//! - [`leaves`] looks after the certificates between nodes, [`trust`] after whose are believed; [`clients`] after
+//!   those that clients are shown, and [`shared`] after those that all nodes show.
 //! - [`live`] is what the REST interface sees of the process.
 //!
 //! All of it runs on a small runtime of its own, which reactors never wait for. A server that is started as a Redis
 //! is, with Redis's directives only, has none of it, and opens no port that Redis would not.
 
+mod clients;
 mod command;
 mod duties;
 mod forward;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwapOption;
 use carnelian_admin::{Admin, Front, serve, serve_local};
+use carnelian_cluster::state::DEFAULT_NAME;
 use carnelian_cluster::{Control, Keys};
 use carnelian_config::{ClusterBootstrap, Config, DirectiveId};
 use carnelian_tls::AdminAcceptor;
@@ -90,6 +92,8 @@ pub struct Member {
     key: ArcSwapOption<SealKey>,
     /// Held while it changes whom this node trusts, in memory and on the disk.
     trusting: Mutex<()>,
+    /// Held while what clients are shown is replaced.
+    renewing: tokio::sync::Mutex<()>,
     /// One attempt to join at a time.
     joining: tokio::sync::Mutex<()>,
     acceptor: AdminAcceptor,
@@ -209,6 +213,7 @@ async fn run(
     tokio::spawn(trust::follow(Arc::clone(&member)));
     tokio::spawn(leaves::watch(Arc::clone(&member)));
     tokio::spawn(shared::follow(Arc::clone(&member)));
+    tokio::spawn(clients::follow(Arc::clone(&member)));
     reconcile::follow(member).await;
     Ok(())
 }
@@ -231,7 +236,10 @@ impl Member {
         server.internode.register(endpoint::NAME, Arc::new(passes));
         let store = Store::open(&folder)?;
         let table = Arc::new(CertificateTable::open(&folder)?);
-        shared::ensure(&table, &folder, &control.state())?;
+        if control.node().is_none() {
+            // Until it is in a cluster, whose authority signs.
+            shared::ensure_for(&table, &folder, DEFAULT_NAME, &[])?;
+        }
         let served = table.served(CertificateName::Api);
         let acceptor = AdminAcceptor::new(served, &shared::settings_of(&control.state()))?;
         let admin_port =
@@ -249,6 +257,7 @@ impl Member {
             table,
             key: ArcSwapOption::new(key),
             trusting: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             acceptor,
             admin_port,

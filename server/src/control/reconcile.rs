@@ -199,8 +199,10 @@ fn apply(
             }
             Ok(())
         };
-        let spec = spec::of(described, &users, &server.config().bind);
+        let spec = spec::of(described, &users, &server.config());
         let made = server.create_database_with(spec, prepare)?;
+        // Certificates for clients may have come since it has read them, and nobody knew of it.
+        made.tls.renew(&made.config())?;
         take_role(member, state, node, described)?;
         if is_primary && described.status == DatabaseStatus::Pending {
             wait_for_lease(&made);
@@ -225,7 +227,7 @@ fn apply(
                 let base = spec::base(&member.folder).unwrap_or_else(|| settings.clone());
                 spec::of_first_again(&database, described, &users, &base)
             }
-            _ => spec::of(described, &users, &server.config().bind),
+            _ => spec::of(described, &users, &server.config()),
         };
         // After a start it mostly is what it should be.
         if wanted != DatabaseSpec::of(&database) {

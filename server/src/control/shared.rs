@@ -9,30 +9,27 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
-    CertificateName, ClusterSettings, DEFAULT_NAME, ManagedBy, SealedKey, SharedCertificate, State,
-    Time, TlsVersion,
+    CertificateName, ClusterSettings, ManagedBy, SealedKey, SharedCertificate, State, Time,
+    TlsVersion,
 };
 use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::internode::SealKey;
-use carnelian_tls::{AdminSettings, ClientAuthority, MinVersion};
+use carnelian_tls::{
+    AdminSettings, CA_CERTIFICATE, ClientAuthority, ClientCaPolicy, ClientTrust, MinVersion,
+    own_authorities,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
-use super::Member;
+use super::{Member, leaves};
 use crate::clock;
 use crate::database::Database;
 use crate::encryption::Asked;
 use crate::log;
 
-/// Makes the certificates that have to be there, under the name of the cluster.
-pub fn ensure(table: &CertificateTable, folder: &Path, state: &State) -> Result<()> {
-    let name = state.cluster.as_ref().map_or(DEFAULT_NAME, |cluster| cluster.name.as_str());
-    let addresses: Vec<IpAddr> =
-        state.nodes.values().filter_map(|node| node.settings.addr.parse().ok()).collect();
-    ensure_for(table, folder, name, &addresses)
-}
-
+/// Makes the certificates that have to be there, by the authority of this server alone: what it shows before it is in
+/// a cluster.
 pub fn ensure_for(
     table: &CertificateTable,
     folder: &Path,
@@ -40,7 +37,12 @@ pub fn ensure_for(
     addresses: &[IpAddr],
 ) -> Result<()> {
     let now = SystemTime::now();
-    let authority = ClientAuthority::open_or_create(folder, now)?;
+    let policy = ClientCaPolicy::default();
+    let own = own_authorities(folder, policy, now)?;
+    let texts: Vec<&str> = own.iter().map(|it| it.certificate.as_str()).collect();
+    let infos = ClientTrust::new(&texts, 0)?.infos();
+    let signer = &own[policy.signer(&infos, leaves::seconds(now))];
+    let authority = ClientAuthority::from_pem(signer, &folder.join(CA_CERTIFICATE))?;
     let made = table.ensure(&authority, &Names::new(cluster, addresses)?, now)?;
     if !made.is_empty() {
         let names: Vec<&str> = made.iter().map(|name| name.as_str()).collect();
@@ -49,13 +51,14 @@ pub fn ensure_for(
     Ok(())
 }
 
-/// The table as the state keeps it: keys sealed.
+/// What customers have provided, as the state keeps it: keys sealed. The rest each node has signed for itself.
 pub fn to_state(
     table: &CertificateTable,
     key: &SealKey,
 ) -> Result<BTreeMap<String, SharedCertificate>> {
     let mut all = BTreeMap::new();
-    for shared in table.share() {
+    let customers = table.share().into_iter().filter(|it| it.managed_by == ManagedBy::Customer);
+    for shared in customers {
         let Shared { name, managed_by, certificate, key: private } = shared;
         let sealed = match private {
             Some(private) => Some(SealedKey(key.seal(private.as_bytes())?)),
@@ -79,25 +82,34 @@ fn from_state(state: &State, key: &SealKey) -> Result<Vec<Shared>> {
     let mut all = Vec::new();
     for (name, shared) in &state.shared_certificates {
         let name: CertificateName = name.parse()?;
-        if name.is_internal() {
+        if name.is_internal() || shared.managed_by != ManagedBy::Customer {
             continue;
         }
-        let private = match &shared.key {
-            None => None,
-            Some(sealed) => {
-                let opened = key.unseal(&sealed.0, Path::new(name.as_str()))?;
-                let text = String::from_utf8(opened.to_vec()).context("a key that is no text")?;
-                Some(Zeroizing::new(text))
-            }
-        };
-        all.push(Shared {
-            name,
-            managed_by: shared.managed_by,
-            certificate: shared.certificate.clone(),
-            key: private,
-        });
+        all.push(open(name, shared, key)?);
     }
     Ok(all)
+}
+
+/// What a customer has provided, with its key.
+pub fn opened(
+    member: &Member,
+    name: CertificateName,
+    shared: &SharedCertificate,
+) -> Result<Shared> {
+    open(name, shared, &*member.key().context("this node has no key of the cluster")?)
+}
+
+fn open(name: CertificateName, shared: &SharedCertificate, key: &SealKey) -> Result<Shared> {
+    let private = match &shared.key {
+        None => None,
+        Some(sealed) => {
+            let opened = key.unseal(&sealed.0, Path::new(name.as_str()))?;
+            let text = String::from_utf8(opened.to_vec()).context("a key that is no text")?;
+            Some(Zeroizing::new(text))
+        }
+    };
+    let (managed_by, certificate) = (shared.managed_by, shared.certificate.clone());
+    Ok(Shared { name, managed_by, certificate, key: private })
 }
 
 /// What the cluster says of HTTPS.

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use carnelian_cluster::state::{
     AofPolicy, Database as Described, DatabasePatch, DatabaseSettings, DatabaseUser,
-    EvictionPolicy, Persistence as Kept, Size, SnapshotRule, SubjectRule, SubjectValidation,
-    TlsMode as Tls,
+    EvictionPolicy, Persistence as Kept, ReplicaBuffer, Size, SnapshotRule, SubjectRule,
+    SubjectValidation, TlsMode as Tls,
 };
-use carnelian_config::{AppendFsync, Config, EvictionPolicy as Policy, SavePoint};
+use carnelian_config::{AppendFsync, Config, EvictionPolicy as Policy, OutputLimit, SavePoint};
 use carnelian_tls::Subject;
 
 use crate::database::Database;
@@ -71,9 +71,10 @@ fn base_file(folder: &Path) -> PathBuf {
 }
 
 /// What this process is to make of a database that came with the control plane.
-pub fn of(described: &Described, users: &[DatabaseUser], bind: &[String]) -> DatabaseSpec {
+pub fn of(described: &Described, users: &[DatabaseUser], process: &Config) -> DatabaseSpec {
     let mut spec = DatabaseSpec::new(described.uid.0, &described.settings.name, described.port);
-    spec.bind = bind.to_vec();
+    spec.bind.clone_from(&process.bind);
+    spec.replica_buffer = process.client_output_buffer_limit.replica;
     let nothing = DatabaseSettings::default();
     change(&mut spec, described, &nothing, true);
     spec.users = in_bytes(users);
@@ -160,6 +161,13 @@ fn change(spec: &mut DatabaseSpec, described: &Described, base: &DatabaseSetting
         && let Some(bytes) = bytes(&settings.repl_backlog_size)
     {
         spec.repl_backlog_size = bytes;
+    }
+    if settings.slave_buffer != base.slave_buffer {
+        // What it says was judged when it was asked for.
+        if let Ok(Some(buffer)) = ReplicaBuffer::of(&settings.slave_buffer) {
+            let ReplicaBuffer { hard_bytes, soft_bytes, soft_seconds } = buffer;
+            spec.replica_buffer = OutputLimit { hard_bytes, soft_bytes, soft_seconds };
+        }
     }
     // No passwords in the state: database 1 is as its configuration says.
     if all || !described.passwords.is_empty() || settings.default_user != base.default_user {

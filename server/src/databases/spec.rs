@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use carnelian_config::{
     AppendFsync, ClientCertificates, Config, DirectiveId, EvictionPolicy, KeyspaceEvents,
-    MemoryLimit, Permission, SavePoint, SetError, TransitEncryption,
+    MemoryLimit, OutputLimit, Permission, SavePoint, SetError, TransitEncryption,
 };
 use carnelian_tls::Subject;
 use rustls::pki_types::CertificateDer;
@@ -42,6 +42,8 @@ pub struct DatabaseSpec {
     /// Whether clients may choose RESP3.
     pub resp3: bool,
     pub repl_backlog_size: u64,
+    /// How much a replica may leave unread.
+    pub replica_buffer: OutputLimit,
     pub tracking_table_max_keys: u64,
     pub notify_keyspace_events: String,
     /// What passes between nodes for this database is encrypted.
@@ -165,6 +167,7 @@ impl DatabaseSpec {
             maxclients: built_in.maxclients,
             resp3: true,
             repl_backlog_size: built_in.repl_backlog_size,
+            replica_buffer: built_in.client_output_buffer_limit.replica,
             tracking_table_max_keys: built_in.tracking_table_max_keys,
             notify_keyspace_events: String::new(),
             data_internode_encryption: false,
@@ -203,6 +206,7 @@ impl DatabaseSpec {
             maxclients: config.maxclients,
             resp3: kept.is_none_or(|spec| spec.resp3),
             repl_backlog_size: config.repl_backlog_size,
+            replica_buffer: config.client_output_buffer_limit.replica,
             tracking_table_max_keys: config.tracking_table_max_keys,
             notify_keyspace_events: shown(&config, DirectiveId::notify_keyspace_events),
             data_internode_encryption: kept.is_some_and(|spec| spec.data_internode_encryption),
@@ -265,6 +269,9 @@ impl DatabaseSpec {
             ("tracking-table-max-keys", text(&self.tracking_table_max_keys)),
             ("notify-keyspace-events", self.notify_keyspace_events.clone().into_bytes()),
         ];
+        let OutputLimit { hard_bytes, soft_bytes, soft_seconds } = self.replica_buffer;
+        let limit = format!("replica {hard_bytes} {soft_bytes} {soft_seconds}");
+        pairs.push(("client-output-buffer-limit", limit.into_bytes()));
         let is_aof = matches!(self.persistence, Persistence::Aof(_));
         pairs.push(("appendonly", text(&if is_aof { "yes" } else { "no" })));
         if let Persistence::Aof(policy) = self.persistence {

@@ -179,6 +179,14 @@ impl Entrance {
         }
     }
 
+    /// Shows clients what this node has been given for them, if no database here does.
+    pub fn renew_tls(&self) -> Result<(), ConfigError> {
+        match &**self.house.load() {
+            House::Own { config, encryption, .. } => encryption.renew(config),
+            House::Shared(_) => Ok(()),
+        }
+    }
+
     /// When its port is to be tried again, if it could not be had.
     pub fn try_again_at(&self) -> Option<std::time::Instant> {
         self.doors.lock().try_again_at

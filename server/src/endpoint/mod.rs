@@ -169,6 +169,12 @@ impl Endpoints {
         all.iter().try_for_each(|entrance| entrance.encrypt(asked))
     }
 
+    /// New connections to databases of other nodes are shown what this node has been given for them.
+    pub fn renew_tls(&self) -> Result<(), ConfigError> {
+        let all: Vec<_> = self.entrances.lock().values().cloned().collect();
+        all.iter().try_for_each(|entrance| entrance.renew_tls())
+    }
+
     /// A node shows this certificate: links on which it has shown another are to be made anew.
     pub fn heed_certificate(&self, node: NodeUid, serial: String) {
         self.shown.send_if_modified(|shown| {

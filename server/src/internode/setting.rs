@@ -220,10 +220,9 @@ pub fn renew_links(server: &Arc<Server>) -> Renewed {
     }
     let node = &channel.node;
     let outdated = || {
-        Plane::ALL.into_iter().flat_map(|plane| {
-            let serial = node.credential(plane).serial().clone();
-            node.links().outdated(plane, &serial)
-        })
+        Plane::ALL
+            .into_iter()
+            .flat_map(|plane| node.links().outdated(plane, &node.shown_serial(plane)))
     };
     for link in outdated() {
         node.links().remake(link.id);
@@ -245,7 +244,7 @@ pub fn renew_links(server: &Arc<Server>) -> Renewed {
 fn renew_links_of(channel: &Channel, database: &Database, renewed: &mut Renewed) {
     let internode = &database.internode;
     let _one_at_a_time = internode.renewing.lock();
-    let current = channel.node.credential(Plane::Data).serial().clone();
+    let current = channel.node.shown_serial(Plane::Data);
     let is_outdated = |serial: &Option<Serial>| serial.as_ref().is_some_and(|it| *it != current);
     let mut count = |is_back: bool| match is_back {
         true => renewed.links += 1,

@@ -460,3 +460,28 @@ pub fn resume(
     database.log.restart(offset, selected);
     database.log.keep_backlog(Some(config.repl_backlog_size));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_was_there_between_two_looks_is_told_of_once() {
+        let following = Following::new("h".to_owned(), 1, None, true);
+        assert!(!following.was_up());
+        for stage in [Stage::Connecting, Stage::Handshake, Stage::Sync] {
+            following.set_stage(stage);
+            assert!(!following.was_up(), "{stage:?} is no link yet");
+        }
+        following.set_stage(Stage::Connected);
+        // For as long as it is there, however often that is asked.
+        assert!(following.was_up() && following.was_up() && following.is_up());
+        following.set_stage(Stage::Connect);
+        assert!(!following.was_up(), "that was told while it was there");
+        // It came and went since.
+        following.set_stage(Stage::Connected);
+        following.set_stage(Stage::Connect);
+        assert!(!following.is_up() && following.was_up());
+        assert!(!following.was_up());
+    }
+}

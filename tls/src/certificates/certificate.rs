@@ -17,7 +17,7 @@ use super::{CertificateError, CertificateName};
 use crate::acceptor::certified;
 use crate::describe::{self, CertificateInfo};
 use crate::issue::{BACKDATED, seconds};
-use crate::{pem, private_key, store};
+use crate::{internode, pem, private_key, store};
 
 /// The longest chain in use anywhere has four.
 const CHAIN_MAX: usize = 10;
@@ -101,11 +101,14 @@ impl Certificate {
             CertificateName::MtlsTrustedCa => check_authorities(&made.chain).map_err(&invalid)?,
             _ => check_usage(&made.chain[0], name.usages()).map_err(&invalid)?,
         }
+        if name.is_internal() {
+            internode::check_provided(&made.chain[0], now).map_err(&invalid)?;
+        }
         Ok(made)
     }
 
     /// One that is in use already, here or on another node. Its dates play no part.
-    pub(super) fn kept(
+    pub(crate) fn kept(
         name: CertificateName,
         managed_by: ManagedBy,
         certificate: &str,

@@ -24,4 +24,5 @@ pub use error::CertificateError;
 pub use name::{CertificateName, Kind};
 pub use served::Served;
 pub use status::Status;
-pub use table::{CertificateTable, Names, Provided, Shared};
+pub use table::{CertificateTable, Names, Provided, Shared, renewal_of};
+pub(crate) use table::{Signer, profile};

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rcgen::{DistinguishedName, DnType};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -44,6 +45,28 @@ impl Names {
         let alternatives = SubjectAltNames::for_cluster(cluster, nodes)?;
         Ok(Self { cluster: cluster.to_owned(), alternatives })
     }
+
+    /// The same, and these names or addresses.
+    pub fn and<T: AsRef<str>>(
+        mut self,
+        more: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        for name in more {
+            self.alternatives.add(name.as_ref())?;
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn alternatives(&self) -> &SubjectAltNames {
+        &self.alternatives
+    }
+}
+
+/// Who signs what is made by the cluster.
+pub(crate) struct Signer<'a> {
+    pub(crate) certificate: &'a CertificateDer<'static>,
+    /// In seconds since 1970.
+    pub(crate) ends: i64,
 }
 
 /// What a customer wants to use from now on.
@@ -110,15 +133,41 @@ impl CertificateTable {
         now: SystemTime,
     ) -> Result<Vec<CertificateName>, CertificateError> {
         self.change(|entries| {
-            let mut made = Vec::new();
-            for name in CertificateName::ALL {
-                let stays = |present: &Arc<Certificate>| serves(present, authority, names, now);
-                if name.kind() == Kind::Required && !entries.get(&name).is_some_and(stays) {
-                    entries.insert(name, Arc::new(make(name, authority, names, now)?));
-                    made.push(name);
-                }
+            let signer =
+                Signer { certificate: authority.certificate(), ends: authority.info().not_after };
+            let made = lacking(entries, &signer, names, now);
+            for name in &made {
+                entries.insert(*name, Arc::new(make(*name, authority, names, now)?));
             }
             Ok(made)
+        })
+    }
+
+    /// What [`ensure`](Self::ensure) would make.
+    pub(crate) fn lacking(
+        &self,
+        signer: &Signer<'_>,
+        names: &Names,
+        now: SystemTime,
+    ) -> Vec<CertificateName> {
+        lacking(&self.entries.load(), signer, names, now)
+    }
+
+    /// Uses what the cluster's authority has signed for this node: chains and keys, as PEM. What a
+    /// customer has provided meanwhile stays.
+    pub(crate) fn install(
+        &self,
+        signed: &[(CertificateName, String, Zeroizing<String>)],
+    ) -> Result<(), CertificateError> {
+        self.change(|entries| {
+            for (name, chain, key) in signed {
+                let entry = Certificate::kept(*name, ManagedBy::ClientCa, chain, Some(key))?;
+                let is_customers = |it: &Arc<Certificate>| it.managed_by() == ManagedBy::Customer;
+                if !entries.get(name).is_some_and(is_customers) {
+                    entries.insert(*name, Arc::new(entry));
+                }
+            }
+            Ok(())
         })
     }
 
@@ -127,6 +176,10 @@ impl CertificateTable {
     pub fn replace(&self, provided: &[Provided], now: SystemTime) -> Result<(), CertificateError> {
         self.change(|entries| {
             let checked = check(provided, entries, now)?;
+            // Those are kept elsewhere.
+            if let Some(one) = checked.iter().find(|it| it.name().is_internal()) {
+                return Err(CertificateError::Internal(one.name()));
+            }
             entries.extend(checked.into_iter().map(|entry| (entry.name(), Arc::new(entry))));
             Ok(())
         })
@@ -143,7 +196,8 @@ impl CertificateTable {
     }
 
     /// Has exactly these of the certificates that a cluster's nodes have in common: what is in use
-    /// elsewhere, and so has been judged. All of them or none.
+    /// elsewhere, and so has been judged. All of them or none. What has been made for this node stays
+    /// where there is nothing else.
     pub fn adopt(&self, shared: &[Shared]) -> Result<(), CertificateError> {
         let mut adopted = Entries::new();
         for one in shared {
@@ -167,7 +221,8 @@ impl CertificateTable {
                     *new = Arc::clone(old);
                 }
             }
-            *entries = adopted;
+            entries.retain(|_, entry| entry.managed_by() == ManagedBy::ClientCa);
+            entries.extend(adopted);
             Ok(())
         })
     }
@@ -269,9 +324,6 @@ fn check(
     let mut checked: Vec<Certificate> = Vec::new();
     for one in provided {
         let name: CertificateName = one.name.parse()?;
-        if name.kind() == Kind::Internal {
-            return Err(CertificateError::Internal(name));
-        }
         if checked.iter().any(|before| before.name() == name) {
             return Err(CertificateError::Twice(name));
         }
@@ -299,6 +351,19 @@ fn make(
     names: &Names,
     now: SystemTime,
 ) -> Result<Certificate, CertificateError> {
+    let profile = profile(name, &names.cluster, &names.alternatives);
+    let made = authority.issue(profile, now)?;
+    let chain = made.certificate_pem + &pem::certificate(authority.certificate());
+    let key = Zeroizing::new(made.key_pem);
+    Certificate::kept(name, ManagedBy::ClientCa, &chain, Some(&key))
+}
+
+/// What such a certificate says.
+pub(crate) fn profile<'a>(
+    name: CertificateName,
+    cluster: &str,
+    names: &'a SubjectAltNames,
+) -> Profile<'a> {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, "Carnelian Enterprise Cluster");
     subject.push(
@@ -308,39 +373,43 @@ fn make(
             _ => "redisdb",
         },
     );
-    subject.push(DnType::CommonName, names.cluster.as_str());
-    let profile = Profile {
-        purpose: Purpose::Server,
-        subject,
-        names: &names.alternatives,
-        kind: KeyKind::EcdsaP256,
-        life: LIFE,
-    };
-    let made = authority.issue(profile, now)?;
-    let chain = made.certificate_pem + &pem::certificate(authority.certificate());
-    let key = Zeroizing::new(made.key_pem);
-    Certificate::kept(name, ManagedBy::ClientCa, &chain, Some(&key))
+    subject.push(DnType::CommonName, cluster);
+    let (purpose, kind) = (Purpose::Server, KeyKind::EcdsaP256);
+    Profile { purpose, subject, names, kind, life: LIFE }
+}
+
+fn lacking(
+    entries: &Entries,
+    signer: &Signer<'_>,
+    names: &Names,
+    now: SystemTime,
+) -> Vec<CertificateName> {
+    let stays = |present: &Arc<Certificate>| serves(present, signer, names, now);
+    CertificateName::ALL
+        .into_iter()
+        .filter(|name| name.kind() == Kind::Required && !entries.get(name).is_some_and(stays))
+        .collect()
 }
 
 /// Whether a certificate can stay. Others' are theirs to judge.
-fn serves(
-    present: &Certificate,
-    authority: &ClientAuthority,
-    names: &Names,
-    now: SystemTime,
-) -> bool {
+fn serves(present: &Certificate, signer: &Signer<'_>, names: &Names, now: SystemTime) -> bool {
     if present.managed_by() != ManagedBy::ClientCa {
         return true;
     }
     let info = present.info();
     // One that ends with its authority would gain nothing.
     let lasts_s = issue::seconds(now).saturating_add(issue::LEAF_RENEWAL.as_secs() as i64);
-    present.chain().last() == Some(authority.certificate())
+    present.chain().last() == Some(signer.certificate)
         && issue::covers(&info.dns_names, &info.ip_addresses, &names.alternatives)
-        && lasts_s.min(authority.info().not_after) <= info.not_after
+        && lasts_s.min(signer.ends) <= info.not_after
 }
 
 /// When a certificate made here is due to be made anew.
 pub(super) fn renewal_s(certificate: &Certificate) -> i64 {
-    certificate.info().not_after.saturating_sub(issue::LEAF_RENEWAL.as_secs() as i64)
+    renewal_of(certificate.info().not_after)
+}
+
+/// The same by the end of one, both in seconds since 1970.
+pub fn renewal_of(not_after_s: i64) -> i64 {
+    not_after_s.saturating_sub(issue::LEAF_RENEWAL.as_secs() as i64)
 }

@@ -167,7 +167,7 @@ fn a_customers_certificate_is_refused_with_the_documented_code() {
         (none.provide("ldap_client"), "invalid_certificate", "lacks clientAuth"),
         (good.provide("mtls_trusted_ca"), "invalid_certificate", "not marked as an authority"),
         (good.provide("internal"), "unknown_certificate", "'internal'"),
-        (good.provide("data_internode_encryption"), "unknown_certificate", "cluster's own"),
+        (good.provide("data_internode_encryption"), "invalid_certificate", "RSA"),
     ];
     for (provided, code, words) in cases {
         // Whatever comes with it, and in whatever order, is not put in use either.

@@ -19,12 +19,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::server::StartHandshake;
 
 use super::counters::Direction;
-use super::credential::Credential;
 use super::hello::{self, HELLO_BYTES_MAX, Here, Progress};
 use super::links::Link;
 use super::node::Node;
 use super::peer::{Peer, Plane};
 use super::policy::{self, Expected};
+use super::provided::{self, End, Secret, Shown};
 use super::refusal::Refusal;
 use super::verify::Judge;
 
@@ -130,10 +130,10 @@ impl Acceptor {
         accepted: Accepted,
     ) -> Result<Link, Refusal> {
         let judge = Judge::new(self.node.trust(), Expected { plane, node: None });
-        let credential = self.node.credential(plane);
-        let config = self.config(plane, &credential, &judge)?;
+        let shown = self.node.shown(plane);
+        let config = self.config(plane, &shown, &judge)?;
         let start = StartHandshake::from_parts(accepted, socket);
-        let stream = match start.into_stream(Arc::new(config)).into_fallible().await {
+        let mut stream = match start.into_stream(Arc::new(config)).into_fallible().await {
             Ok(stream) => stream,
             Err((error, mut socket)) => {
                 let _ = timeout(FAREWELL, say_farewell(&mut socket, &[])).await;
@@ -144,10 +144,15 @@ impl Acceptor {
             }
         };
         let peer = proven(&judge)?;
+        let secret = Secret::of_server(stream.get_ref().1)?;
+        if let Some(own) = judge.behind() {
+            provided::check(&mut stream, own, End::Connecting, &secret).await?;
+        }
+        shown.prove(&mut stream, End::Accepting, &secret).await?;
         let mut link = self
             .node
             .links_shared()
-            .register(stream.into(), plane, peer, credential.serial().clone(), Direction::Incoming)
+            .register(stream.into(), plane, peer, shown.serial(), Direction::Incoming)
             .map_err(|error| Refusal::Lost(error.kind()))?;
         self.node.still_believes(link.peer())?;
 
@@ -161,7 +166,7 @@ impl Acceptor {
     fn config(
         &self,
         plane: Plane,
-        credential: &Credential,
+        shown: &Shown,
         judge: &Arc<Judge>,
     ) -> Result<ServerConfig, Refusal> {
         let settings = self.node.settings();
@@ -171,7 +176,7 @@ impl Acceptor {
             .with_protocol_versions(settings.versions.all())
             .map_err(|error| Refusal::of_engine(&error))?
             .with_client_cert_verifier(Arc::clone(judge) as _)
-            .with_cert_resolver(credential.resolver());
+            .with_cert_resolver(shown.resolver());
         config.alpn_protocols = vec![plane.alpn().to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

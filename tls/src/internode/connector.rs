@@ -13,11 +13,11 @@ use tokio_rustls::TlsConnector;
 
 use super::acceptor::{WELCOME, proven};
 use super::counters::Direction;
-use super::credential::Credential;
 use super::links::Link;
 use super::node::Node;
 use super::peer::{Identity, NodeUid, Plane};
 use super::policy::{self, Expected};
+use super::provided::{self, End, Secret, Shown};
 use super::refusal::Refusal;
 use super::verify::Judge;
 
@@ -82,14 +82,14 @@ impl Connector {
     ) -> Result<Link, Refusal> {
         let _ = socket.set_nodelay(true);
         let judge = Judge::new(self.node.trust(), Expected { plane, node: Some(wanted) });
-        let credential = self.node.credential(plane);
-        let config = self.config(plane, &credential, &judge)?;
+        let shown = self.node.shown(plane);
+        let config = self.config(plane, &shown, &judge)?;
         let wanted = Identity { cluster: self.node.cluster(), node: wanted, plane };
         let name = ServerName::try_from(wanted.server_name())
             .map_err(|error| Refusal::Ours(error.to_string()))?;
 
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, socket);
-        let stream = connecting.await.map_err(|error| match judge.verdict() {
+        let mut stream = connecting.await.map_err(|error| match judge.verdict() {
             Some(Err(refusal)) => refusal.clone(),
             _ => Refusal::of_io(&error),
         })?;
@@ -98,10 +98,15 @@ impl Connector {
             return Err(Refusal::NoPlane);
         }
         let peer = proven(&judge)?;
+        let secret = Secret::of_client(stream.get_ref().1)?;
+        shown.prove(&mut stream, End::Connecting, &secret).await?;
+        if let Some(own) = judge.behind() {
+            provided::check(&mut stream, own, End::Accepting, &secret).await?;
+        }
         let mut link = self
             .node
             .links_shared()
-            .register(stream.into(), plane, peer, credential.serial().clone(), Direction::Outgoing)
+            .register(stream.into(), plane, peer, shown.serial(), Direction::Outgoing)
             .map_err(|error| Refusal::Lost(error.kind()))?;
         self.node.still_believes(link.peer())?;
 
@@ -116,7 +121,7 @@ impl Connector {
     fn config(
         &self,
         plane: Plane,
-        credential: &Credential,
+        shown: &Shown,
         judge: &Arc<Judge>,
     ) -> Result<ClientConfig, Refusal> {
         let settings = self.node.settings();
@@ -127,7 +132,7 @@ impl Connector {
             .map_err(|error| Refusal::of_engine(&error))?
             .dangerous() // what the engine calls any verifier that is not its own
             .with_custom_certificate_verifier(Arc::clone(judge) as _)
-            .with_client_cert_resolver(credential.resolver());
+            .with_client_cert_resolver(shown.resolver());
         config.alpn_protocols = vec![plane.alpn().to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;

@@ -69,6 +69,11 @@ impl Credential {
         &self.key_pem
     }
 
+    /// What signs with its key.
+    pub(super) fn signer(&self) -> &dyn rustls::sign::SigningKey {
+        &*self.certified.key
+    }
+
     /// For the engine.
     pub(super) fn resolver(&self) -> Arc<rustls::sign::SingleCertAndKey> {
         Arc::new(self.certified.clone().into())

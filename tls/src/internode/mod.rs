@@ -27,6 +27,7 @@ mod links;
 mod node;
 mod peer;
 mod policy;
+mod provided;
 mod refusal;
 mod renewal;
 mod rotation;
@@ -53,6 +54,8 @@ pub use policy::{
     AUTHORITIES_MAX, Authority, Expected, INTERNODE_PORT, Revocations, Trust, Versions,
     still_believes, suites,
 };
+pub(crate) use provided::check_provided;
+pub use provided::{GIVES_WAY_DAYS, Provided};
 pub use refusal::{Quoted, Refusal, RefusalKind};
 pub use rotation::{Expiry, Lifetime, RenewalPolicy, RotationHealth};
 pub use seal::SealKey;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use tokio::sync::Semaphore;
 
@@ -18,6 +18,7 @@ use super::credential::Credential;
 use super::links::{LinkId, LinkInfo, Links};
 use super::peer::{ClusterId, Identity, NodeUid, Peer, Plane, Serial};
 use super::policy::{Authority, Trust, Versions, unix_time};
+use super::provided::{Provided, Shown};
 use super::refusal::Refusal;
 use super::succession::Report;
 use crate::source::Source;
@@ -52,6 +53,8 @@ pub struct Node {
     uid: NodeUid,
     settings: Settings,
     credentials: [ArcSwap<Credential>; Plane::ALL.len()],
+    /// Shown before them, where a customer wants that.
+    provided: [ArcSwapOption<Provided>; Plane::ALL.len()],
     trust: ArcSwap<Trust>,
     /// Held while `trust` is changed, so that no change gets lost.
     changing: Mutex<()>,
@@ -80,6 +83,7 @@ impl Node {
             handshakes: Semaphore::new(settings.handshakes_max),
             settings,
             credentials: [ArcSwap::from_pointee(control), ArcSwap::from_pointee(data)],
+            provided: Default::default(),
             trust: ArcSwap::from_pointee(trust),
             changing: Mutex::new(()),
             links: Arc::default(),
@@ -123,9 +127,29 @@ impl Node {
         &self.counters
     }
 
-    /// What new handshakes show.
+    /// This node's own certificate, by which it is known in new handshakes.
     pub fn credential(&self, plane: Plane) -> Arc<Credential> {
         self.credentials[plane as usize].load_full()
+    }
+
+    /// What new handshakes show before this node's own certificate.
+    pub fn provided(&self, plane: Plane) -> Option<Arc<Provided>> {
+        self.provided[plane as usize].load_full()
+    }
+
+    /// Shows what a customer has provided from the next handshake on, or nothing but its own again. Live links stay as
+    /// they are.
+    pub fn provide(&self, plane: Plane, provided: Option<Arc<Provided>>) {
+        self.provided[plane as usize].store(provided);
+    }
+
+    pub(super) fn shown(&self, plane: Plane) -> Shown {
+        Shown { own: self.credential(plane), provided: self.provided(plane) }
+    }
+
+    /// What tells links that show what is shown now from those that do not ([`Links::outdated`]).
+    pub fn shown_serial(&self, plane: Plane) -> Serial {
+        self.shown(plane).serial()
     }
 
     /// Whom new handshakes trust.
@@ -238,7 +262,7 @@ impl Node {
             if let Some(signer) = trust.signer_of(&credential, now_of(&self.settings)) {
                 report.leaves.insert(plane, name_of(&signer));
             }
-            report.old_links += self.links.outdated(plane, credential.serial()).len();
+            report.old_links += self.links.outdated(plane, &self.shown_serial(plane)).len();
         }
         report
     }

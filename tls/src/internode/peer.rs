@@ -217,6 +217,11 @@ impl Serial {
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
         Self(bytes[zeros..].into())
     }
+
+    /// One for two certificates that are shown together.
+    pub(super) fn and(&self, other: &Self) -> Self {
+        Self([&*self.0, &*other.0].concat().into())
+    }
 }
 
 impl fmt::Display for Serial {

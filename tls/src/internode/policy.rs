@@ -369,6 +369,25 @@ fn check_signature_algorithm(leaf: &X509Certificate<'_>) -> Result<(), Refusal> 
     }))
 }
 
+/// When a certificate ends that a customer has provided, if it does for a link now. Who it is is said by another.
+pub(super) fn judge_provided(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<i64, Refusal> {
+    if CERTIFICATE_BYTES_MAX < leaf.len() {
+        return Err(Refusal::OversizeCertificate { bytes: leaf.len() });
+    }
+    let parsed = describe::parse(leaf).map_err(|error| damaged(&error.to_string()))?;
+    check_key(&parsed)?;
+    let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let (begins, ends) =
+        (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    if now_s < begins {
+        return Err(Refusal::NotYetValid { in_s: begins.saturating_sub(now_s) });
+    }
+    match now_s.saturating_sub(ends) {
+        ago_s @ 1.. => Err(Refusal::Expired { ago_s }),
+        _ => Ok(ends),
+    }
+}
+
 /// Signature, dates, that it is no authority's, and critical extensions: the engine's business.
 fn check_chain(
     leaf: &CertificateDer<'_>,

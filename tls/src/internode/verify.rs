@@ -11,6 +11,7 @@ use rustls::{DistinguishedName, Error as EngineError, SignatureScheme};
 
 use super::peer::Peer;
 use super::policy::{Expected, Trust};
+use super::provided;
 use super::refusal::Refusal;
 use crate::trust::checks_signatures;
 
@@ -29,16 +30,23 @@ pub(super) struct Judge {
     trust: Arc<Trust>,
     expected: Expected,
     verdict: OnceLock<Result<Peer, Refusal>>,
+    /// The other end's own certificate, where it has shown a provided one before it.
+    behind: OnceLock<CertificateDer<'static>>,
 }
 
 impl Judge {
     pub(super) fn new(trust: Arc<Trust>, expected: Expected) -> Arc<Self> {
-        Arc::new(Self { trust, expected, verdict: OnceLock::new() })
+        Arc::new(Self { trust, expected, verdict: OnceLock::new(), behind: OnceLock::new() })
     }
 
     /// `None` if it did not come to that.
     pub(super) fn verdict(&self) -> Option<&Result<Peer, Refusal>> {
         self.verdict.get()
+    }
+
+    /// The certificate whose key is to be proven yet.
+    pub(super) fn behind(&self) -> Option<&CertificateDer<'static>> {
+        self.behind.get()
     }
 
     fn judge(
@@ -47,8 +55,13 @@ impl Judge {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), EngineError> {
-        let verdict =
-            self.verdict.get_or_init(|| self.trust.judge(leaf, others, self.expected, now));
+        let verdict = self.verdict.get_or_init(|| match provided::behind(leaf, others) {
+            None => self.trust.judge(leaf, others, self.expected, now),
+            Some(own) => {
+                let _ = self.behind.set(own.clone().into_owned());
+                provided::judge(&self.trust, leaf, own, self.expected, now)
+            }
+        });
         verdict.as_ref().map(|_| ()).map_err(Refusal::to_engine)
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::admin::{Admin, action_id, random_text};
 use crate::answer::{Refusal, Reply};
 use crate::auth::{Caller, Right};
+use crate::bootstrap::flag;
 use crate::request::Request;
 use crate::routes::{Route, Run, delete, get, later, post, put};
 
@@ -26,6 +27,12 @@ pub const ROUTES: &[Route] = &[
     put("/v1/bdbs/{uid}/{action}", Right::Databases, later!(act), "flush, or reset_admin_pass")
         .takes("Database")
         .gives("Database"),
+    post(
+        "/v1/bdbs/{uid}/actions/recover",
+        Right::Databases,
+        later!(recover),
+        "Go on with the data that the primary has, whatever a replica that is away may have",
+    ),
     delete("/v1/bdbs/{uid}", Right::Databases, later!(remove), "Delete a database"),
 ];
 
@@ -231,6 +238,20 @@ async fn act(admin: Arc<Admin>, request: Request) -> Reply {
         }
         other => Err(Refusal::not_found("not_found", format!("There is no action {other:?}"))),
     }
+}
+
+/// A primary that was started without its data waits for a replica that may have them. Whoever does not want to wait
+/// has to say what that can cost.
+async fn recover(admin: Arc<Admin>, request: Request) -> Reply {
+    let state = admin.state();
+    let database = find(&state, &request)?;
+    let (uid, epoch) = (database.uid, database.placement.epoch);
+    if !flag(&request.object()?, "allow_data_loss")?.unwrap_or(false) {
+        let why = "What a replica that is away has may be lost; \"allow_data_loss\": true says so";
+        return Err(Refusal::not_acceptable("data_loss_not_allowed", why));
+    }
+    admin.change(Change::Recover { database: uid, epoch }).await?;
+    Ok(json!({}).into())
 }
 
 async fn remove(admin: Arc<Admin>, request: Request) -> Reply {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use carnelian_cluster::state::{
-    AUTHORITY_NAME, ActionStatus, Certificate, CertificateName, Change, ManagedBy, Outcome,
-    SharedCertificate, State, Time,
+    AUTHORITY_NAME, ActionStatus, CLIENT_AUTHORITY_NAME, Certificate, CertificateName, Change,
+    ManagedBy, NodeStatus, Outcome, SharedCertificate, State, Time,
 };
 use carnelian_tls::CertificateInfo;
 use carnelian_tls::certificates::{CertificateError, Kind, Provided, Shared};
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::admin::{Admin, action_id};
 use crate::answer::{Answer, Refusal, Reply};
 use crate::auth::Right;
-use crate::bootstrap::text;
+use crate::bootstrap::{flag, text};
 use crate::request::Request;
 use crate::routes::{Route, Run, delete, get, later, post, put};
 use crate::time;
@@ -46,6 +46,12 @@ pub const ROUTES: &[Route] = &[
         Run::Now(status),
         "What each node uses, without the certificates themselves",
     ),
+    get(
+        "/v1/cluster/certificates/client_ca",
+        Right::See,
+        Run::Now(client_authorities),
+        "The authorities that clients know the nodes by",
+    ),
     delete(
         "/v1/cluster/certificates/{name}",
         Right::Cluster,
@@ -54,12 +60,16 @@ pub const ROUTES: &[Route] = &[
     ),
 ];
 
-/// What clients see, with keys for those who may see them. What nodes use between each other is not here,
-/// and the authority that signs it is nowhere.
+/// What clients see, with keys for those who may see them. What nodes have made for use between each other is not
+/// here, of what was provided for that the certificate alone is, and the authority that signs is nowhere.
 fn show(admin: &Admin, request: &Request) -> Reply {
     let table = admin.live.certificates();
     let mut wire = Map::new();
+    let state = admin.state();
     for name in CertificateName::ALL {
+        if let Some(provided) = state.provided_between_nodes(name) {
+            wire.insert(format!("{name}_cert"), json!(provided.certificate));
+        }
         let Some(certificate) = table.get(name).filter(|_| name.kind() != Kind::Internal) else {
             continue;
         };
@@ -100,14 +110,23 @@ async fn replace(admin: Arc<Admin>, request: Request) -> Reply {
     Ok(Answer::empty())
 }
 
-/// Waits until this node shows what the cluster has agreed on.
+/// Waits until what the cluster has agreed on is shown: by this node or, between nodes, by all that are there.
 async fn in_use(
     admin: &Admin,
     changes: &BTreeMap<String, SharedCertificate>,
 ) -> Result<(), Refusal> {
     let table = admin.live.certificates();
-    for _ in 0..ATTEMPTS {
+    let is_for_all =
+        changes.keys().any(|name| name.parse().is_ok_and(CertificateName::is_internal));
+    let attempts = if is_for_all { ATTEMPTS_OF_ALL } else { ATTEMPTS };
+    for _ in 0..attempts {
+        let state = admin.state();
         let shows = |(name, shared): (&String, &SharedCertificate)| {
+            if let Ok(name) = name.parse::<CertificateName>()
+                && name.is_internal()
+            {
+                return are_shown_between_nodes(&state, name, shared);
+            }
             let entry = name.parse().ok().and_then(|name| table.get(name));
             entry.is_some_and(|entry| entry.certificate_pem() == shared.certificate)
         };
@@ -116,8 +135,23 @@ async fn in_use(
         }
         tokio::time::sleep(GLANCE).await;
     }
-    let why = "This node has not taken the certificates up within five seconds";
+    let why = "Not all nodes have taken the certificates up in time";
     Err(Refusal::new(409, "not_all_nodes_updated", why))
+}
+
+fn are_shown_between_nodes(
+    state: &State,
+    name: CertificateName,
+    shared: &SharedCertificate,
+) -> bool {
+    let leaf = CertificateDer::from_pem_slice(shared.certificate.as_bytes()).ok();
+    let Some(info) = leaf.and_then(|leaf| CertificateInfo::of(&leaf).ok()) else { return false };
+    let wanted = info.sha256_hex();
+    let mut present = state.nodes.values().filter(|node| node.status == NodeStatus::Active);
+    present.all(|node| {
+        let mut rows = state.certificates.iter();
+        rows.any(|it| it.node_uid == node.uid && it.name == name && it.sha256 == wanted)
+    })
 }
 
 const GLANCE: Duration = Duration::from_millis(20);
@@ -173,7 +207,11 @@ pub fn end_of(pem: &str) -> Option<i64> {
 
 /// Answers when every node has its new certificates, or one has failed.
 async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
-    let name = text(&request.object()?, "name")?;
+    let body = request.object()?;
+    let name = text(&body, "name")?;
+    if name.as_deref() == Some(CLIENT_AUTHORITY_NAME) {
+        return replace_client_authority(admin, flag(&body, "complete")?.unwrap_or(false)).await;
+    }
     let action = action_id()?;
     let change = match name.as_deref() {
         // Without a name it is the leaves alone.
@@ -196,6 +234,52 @@ async fn rotate(admin: Arc<Admin>, request: Request) -> Reply {
         }
         _ => Ok(json!({ "action_uid": action }).into()),
     }
+}
+
+/// Adds a successor, which clients are told of; or, with `complete`, has that sign, and answers when the one before it
+/// is trusted no longer.
+async fn replace_client_authority(admin: Arc<Admin>, complete: bool) -> Reply {
+    if !complete {
+        admin.live.add_client_authority().await?;
+        return listed(&admin.state());
+    }
+    let from = admin.state().client_authorities.listed.first().map(|it| it.fingerprint.clone());
+    let from = from.unwrap_or_default();
+    admin.change(Change::SwitchClientAuthority { from: from.clone(), complete }).await?;
+    for _ in 0..ATTEMPTS_OF_ALL {
+        let state = admin.state();
+        if !state.client_authorities.listed.iter().any(|it| it.fingerprint == from) {
+            return listed(&state);
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+    let why = "The successor signs; the first goes when no node shows anything of it";
+    Err(Refusal::new(409, "not_all_nodes_updated", why))
+}
+
+const ATTEMPTS_OF_ALL: u32 = 1_000;
+
+fn client_authorities(admin: &Admin, _: &Request) -> Reply {
+    listed(&admin.state())
+}
+
+fn listed(state: &State) -> Reply {
+    let none = || Refusal::new(503, "client_ca_not_ready", "The cluster has no client CA yet");
+    let broken =
+        |error: &dyn std::fmt::Display| Refusal::new(500, "internal_error", error.to_string());
+    let trust = state.client_authorities.trust().ok_or_else(none)?;
+    let trust = trust.map_err(|error| broken(&error))?;
+    let rows = trust.infos().into_iter().zip(trust.server_ca_certs()).map(|(info, text)| {
+        json!({
+            "serialNumber": info.serial,
+            "cert": text,
+            "createTime": time::format(info.not_before),
+            "expireTime": time::format(info.not_after),
+            "sha1Fingerprint": info.sha1_hex(),
+        })
+    });
+    let rows: Vec<_> = rows.collect();
+    Ok(json!({ "serverCaCerts": rows, "signer": trust.signer().serial }).into())
 }
 
 async fn remove(admin: Arc<Admin>, request: Request) -> Reply {
@@ -264,13 +348,18 @@ impl Rotation {
         let is_rotated =
             certificate.name.is_internal() && certificate.managed_by == ManagedBy::Cluster;
         let life_days = u32::try_from(life_days).unwrap_or(u32::MAX);
-        let next_s = state.jobs.renews_at(not_after_s, life_days);
+        // What clients see is not up to the job: its nodes have it signed anew by themselves.
+        let is_for_clients = certificate.managed_by == ManagedBy::ClientCa;
+        let next_s = match is_for_clients {
+            true => Some(carnelian_tls::certificates::renewal_of(not_after_s)),
+            false => state.jobs.renews_at(not_after_s, life_days).filter(|_| is_rotated),
+        };
         Self {
             now_s,
             not_after_s,
-            next_s: next_s.filter(|_| is_rotated),
+            next_s,
             health: RotationHealth {
-                job_enabled: state.jobs.cert_rotation_job_settings.enabled,
+                job_enabled: is_for_clients || state.jobs.cert_rotation_job_settings.enabled,
                 last_attempt_failed: certificate.failure.is_some(),
             },
         }

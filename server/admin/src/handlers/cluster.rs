@@ -83,19 +83,19 @@ fn fixed() -> [(&'static str, Value, &'static str); 7] {
 }
 
 fn show(admin: &Admin, _: &Request) -> Reply {
-    Ok(document(&admin.state())?.into())
+    Ok(document(admin, &admin.state())?.into())
 }
 
 /// `GET /v1/cluster`
-pub fn document(state: &State) -> Result<Value, Refusal> {
+pub fn document(admin: &Admin, state: &State) -> Result<Value, Refusal> {
+    let table = admin.live.certificates();
     let cluster = state
         .cluster
         .as_ref()
         .ok_or_else(|| Refusal::new(503, "not_bootstrapped", "There is no cluster yet"))?;
     let mut wire = serde_json::to_value(&cluster.settings).unwrap_or_default();
-    let shared = |name: CertificateName| {
-        let found = state.shared_certificates.get(name.as_str());
-        found.map_or(String::new(), |found| found.certificate.clone())
+    let shown = |name: CertificateName| {
+        table.get(name).map_or(String::new(), |found| found.certificate_pem())
     };
     let suites = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
     let more = json!({
@@ -106,8 +106,8 @@ pub fn document(state: &State) -> Result<Value, Refusal> {
         "ccs_internode_encryption": true,
         "control_cipher_suites_tls_1_3": suites,
         "sentinel_cipher_suites_tls_1_3": suites,
-        "proxy_certificate": shared(CertificateName::Proxy),
-        "syncer_certificate": shared(CertificateName::Syncer),
+        "proxy_certificate": shown(CertificateName::Proxy),
+        "syncer_certificate": shown(CertificateName::Syncer),
         "rack_aware": state.policy.rack_aware,
         "system_reserved_ports": SYSTEM_RESERVED_PORTS,
         "slave_ha": state.policy.slave_ha,
@@ -128,7 +128,7 @@ pub fn document(state: &State) -> Result<Value, Refusal> {
 
 async fn change(admin: Arc<Admin>, request: Request) -> Reply {
     let mut body = request.object()?;
-    let current = document(&admin.state())?;
+    let current = document(&admin, &admin.state())?;
     let alerts = match body.remove("alert_settings") {
         None | Some(Value::Null) => BTreeMap::new(),
         Some(alerts) => parse_alerts(alerts)?,
@@ -152,10 +152,10 @@ async fn change(admin: Arc<Admin>, request: Request) -> Reply {
     let patch = ClusterPatch::parse(&Value::Object(body), request.is_strict())?;
     let change = Change::SetCluster { patch: Box::new(patch), alerts };
     if request.is_dry_run() {
-        return Ok(document(&admin.plane.rehearse(&change)?)?.into());
+        return Ok(document(&admin, &admin.plane.rehearse(&change)?)?.into());
     }
     admin.change(change).await?;
-    Ok(document(&admin.state())?.into())
+    Ok(document(&admin, &admin.state())?.into())
 }
 
 pub fn parse_alerts(alerts: Value) -> Result<BTreeMap<String, AlertPatch>, Refusal> {
@@ -317,7 +317,7 @@ async fn debuginfo(admin: Arc<Admin>, _: Request) -> Reply {
         }
     }
     let shown = [
-        ("cluster.json", document(&state)?),
+        ("cluster.json", document(&admin, &state)?),
         ("policy.json", policy(&state)),
         ("jobs.json", jobs(&state)),
         ("events.json", serde_json::to_value(&state.events).unwrap_or_default()),

@@ -21,12 +21,12 @@ use carnelian_cluster::state::{
     Refused, Replacement, SealedKey, SharedCertificate, State, Time,
 };
 use carnelian_cluster::{Admission, Control, Dialing, Environment};
-use carnelian_tls::ClientAuthority;
 use carnelian_tls::certificates::{CertificateTable, Names, Shared};
 use carnelian_tls::internode::{Plane as NodePlane, Report};
 use carnelian_tls::rustls::pki_types::pem::PemObject;
 use carnelian_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use carnelian_tls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use carnelian_tls::{AuthorityPem as ClientAuthorityPem, ClientAuthority};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -468,6 +468,21 @@ impl Live for Process {
 
     fn new_authority(&self) -> Waiting<'_, Result<Authority, Refused>> {
         Box::pin(async { Ok(authority("second")) })
+    }
+
+    fn add_client_authority(&self) -> Waiting<'_, Result<(), Refused>> {
+        let made = ClientAuthorityPem::create(SystemTime::now(), Duration::from_secs(86_400));
+        let certificate = made.unwrap().certificate;
+        let after = self.control.state().client_authorities.listed.last().cloned();
+        let fingerprint = format!("{certificate:.300}");
+        let authority = Authority { certificate, ..authority(&fingerprint) };
+        let change = Change::AddClientAuthority {
+            authority: Box::new(authority),
+            after: after.map(|it| it.fingerprint),
+        };
+        Box::pin(async move {
+            self.control.change(change).await.map(drop).map_err(|error| error.refusal())
+        })
     }
 
     fn figures(&self, _: NodeUid) -> Waiting<'_, Option<Figures>> {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Control, Engine, Member};
-use crate::lease::{BEAT, Beat, Granted};
+use crate::lease::{BEAT, Beat, Granted, Said};
 use crate::rpc::{Request, Response};
 use crate::state::{Change, NodeStatus};
 
@@ -35,12 +35,13 @@ impl Control {
         };
         self.tell_facts(&member);
         // Before the reports, which are then at least as new.
-        let returned = self.0.leases.settled();
+        let (returned, as_of) = self.0.leases.settled().into_parts();
         let beat = Beat {
             node: member.node,
             process: self.0.process,
             reports: self.0.reports.lock().values().cloned().collect(),
             returned,
+            as_of,
         };
         let sent = self.steady();
         let granted = if leader == member.node {
@@ -82,7 +83,7 @@ impl Control {
         let mut ledger = self.0.ledger.lock();
         let ledger = ledger.of_term(term, now);
         ledger.note(beat, now);
-        let mut granted = Granted::default();
+        let mut granted = Granted { said: Some(Said::now(term, now)), ..Granted::default() };
         for database in state.databases.values() {
             let placement = &database.placement;
             if placement.primary != beat.node {
@@ -149,5 +150,108 @@ impl Control {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::AtomicBool;
+
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::peers::{Dialing, Environment};
+    use crate::raft::Store;
+    use crate::state::{CreateCluster, NodeUid, Severity, Time};
+
+    /// What stays when it is closed, and can be full.
+    #[derive(Clone, Debug, Default)]
+    struct Disk(Arc<(InMemoryBackend, AtomicBool)>);
+
+    impl Disk {
+        fn set_full(&self, is_full: bool) {
+            self.0.1.store(is_full, Ordering::SeqCst);
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.0.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.0.read(offset, out)
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            self.0.0.set_len(length)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.0.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            match self.0.1.load(Ordering::SeqCst) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => self.0.0.write(offset, data),
+            }
+        }
+    }
+
+    /// A world with nobody else in it.
+    struct Alone(tokio::time::Instant);
+
+    impl Environment for Alone {
+        fn now(&self) -> Time {
+            Time(1_800_000_000_000)
+        }
+
+        fn steady(&self) -> Duration {
+            self.0.elapsed()
+        }
+
+        fn dial(&self, _: NodeUid, _: &str) -> Dialing {
+            Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_whose_store_fails_has_not_left_its_cluster() {
+        let disk = Disk::default();
+        let own = disk.clone();
+        let opener = Box::new(move || Store::on(own.clone()));
+        let alone = Arc::new(Alone(tokio::time::Instant::now()));
+        let control = Control::start(opener, alone).await.expect("it is empty");
+        assert_eq!(control.node(), None);
+        let create = Change::CreateCluster(Box::new(CreateCluster::for_tests()));
+        control.change(create).await.expect("it can be made");
+        let node = Some(NodeUid(1));
+        assert_eq!(control.node(), node);
+
+        let note = || Change::Note {
+            kind: "tried".to_owned(),
+            severity: Severity::Info,
+            fields: serde_json::Map::new(),
+        };
+        disk.set_full(true);
+        let asker = control.clone();
+        let asked = tokio::spawn(async move { asker.change(note()).await });
+        while control.member().is_some() {
+            assert_eq!(control.node(), node);
+            tokio::time::sleep(TICK).await;
+        }
+        assert_eq!(control.node(), node, "it takes part in nothing, but is nobody else");
+        assert!(control.join(NodeUid(7)).await.is_err());
+        disk.set_full(false);
+        // Whether the change was made is not known to who asked; another one is made.
+        let _ = asked.await;
+        while control.change(note()).await.is_err() {
+            assert_eq!(control.node(), node);
+        }
+        control.close().await;
+        assert_eq!(control.node(), node, "and at the end it is no node on its own");
     }
 }

@@ -8,7 +8,7 @@ use super::{Control, Member};
 use crate::lease::{BEAT, Ledger};
 use crate::placement::{self, Reports, Succession};
 use crate::state::{
-    Change, Database, DatabaseUid, NodeStatus, NodeUid, Refused, Sensitivity, State,
+    Change, Database, DatabaseUid, NodeStatus, NodeUid, Refused, Sensitivity, Severity, State,
 };
 
 pub const TICK: Duration = Duration::from_millis(100);
@@ -21,11 +21,15 @@ fn patience(state: &State) -> Duration {
     }
 }
 
-/// How long a primary that was started anew waits for replicas that do not tell how far they are.
+/// How long a primary that was started anew waits for replicas that do not tell how far they are, if it has data of
+/// its own. Without any it waits for as long as it takes.
 const REUNION: Duration = Duration::from_secs(30);
 
 /// How long a primary that was started anew may load its data while a replica has all of them.
 const LOADING: Duration = Duration::from_secs(5);
+
+/// In which replicas that are there have told.
+const TELLING: Duration = Duration::from_secs(2);
 
 /// How long a planned change of primaries may take.
 const WAY_TIME: Duration = Duration::from_secs(6);
@@ -81,15 +85,24 @@ impl Control {
                         now < since + REUNION && !(is_down && has_data)
                     };
                     let is_late = since + LOADING < now;
+                    // -1 is for ever.
+                    let wait_s = u64::try_from(database.settings.recovery_wait_time);
+                    let is_given_up =
+                        wait_s.is_ok_and(|it| since + Duration::from_secs(it).max(TELLING) < now);
                     let reports = told_since(&reports, ledger, placement.primary, since);
-                    match restarted(database, &reports, ledger, is_late, may_tell) {
+                    match restarted(database, &reports, ledger, [is_late, is_given_up], may_tell) {
                         Succession::Same => {
                             let (database, epoch) = (database.uid, placement.epoch);
                             changes.push(Change::Hold { database, epoch, holder: process });
                             continue;
                         }
                         Succession::Other(node) => Some(node),
-                        Succession::Wait => None,
+                        Succession::Wait => {
+                            if since + REUNION < now && ledger.note_wait(database.uid, process) {
+                                changes.push(tell_of_wait(database));
+                            }
+                            None
+                        }
                     }
                 };
                 if let Some(node) = successor.filter(|_| ledger.is_free(database.uid, now)) {
@@ -172,12 +185,25 @@ impl Control {
     }
 }
 
-/// What replicas have said since a primary's process was heard of, and so after the one before it had ended: what
-/// they said earlier may be from before they were given what WAIT has confirmed.
+/// For operators, who can have it go on with what there is.
+fn tell_of_wait(database: &Database) -> Change {
+    let (uid, node) = (database.uid, database.placement.primary);
+    tracing::warn!(
+        "database {uid} was started on node {node} without its data, and waits for a replica that may have them"
+    );
+    let fields = [("bdb_uid".to_owned(), uid.0.into()), ("node_uid".to_owned(), node.0.into())];
+    Change::Note {
+        kind: "bdb_waits_for_replica".to_owned(),
+        severity: Severity::Warning,
+        fields: fields.into_iter().collect(),
+    }
+}
+
+/// What replicas are like since a primary's process was heard of, and so after the one before it had ended: as they
+/// were earlier may be from before they were given what WAIT has confirmed.
 fn told_since(reports: &Reports, ledger: &Ledger, primary: NodeUid, since: Duration) -> Reports {
-    let is_new = |node: NodeUid| {
-        node == primary || ledger.heard_at(node).is_some_and(|at| since + 2 * BEAT < at)
-    };
+    let is_new =
+        |node: NodeUid| node == primary || ledger.looked_at(node).is_some_and(|at| since <= at);
     let told = reports.iter().filter(|(node, _)| is_new(**node));
     told.map(|(node, reports)| (*node, reports.clone())).collect()
 }
@@ -187,14 +213,14 @@ fn restarted(
     database: &Database,
     reports: &Reports,
     ledger: &mut Ledger,
-    is_late: bool,
+    [is_late, is_given_up]: [bool; 2],
     may_tell: impl Fn(NodeUid, bool) -> bool,
 ) -> Succession {
     if database.placement.holder.is_none() {
         return Succession::Same;
     }
     ledger.forget(database.uid);
-    placement::after_restart(database, reports, is_late, may_tell)
+    placement::after_restart(database, reports, is_late, is_given_up, may_tell)
 }
 
 /// A change of primaries under way. The database stays where it is unless another was named.
@@ -220,5 +246,64 @@ impl Drop for Way {
         if !self.promoted {
             self.control.0.ledger.lock().restore(self.database);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::{Beat, Said};
+    use crate::placement::ShardReport;
+
+    #[test]
+    fn how_replicas_were_before_the_primary_was_started_is_not_counted() {
+        let at = Duration::from_secs(100);
+        let mut ledger = Ledger::new(1, at);
+        let report = |offset| ShardReport {
+            database: DatabaseUid(1),
+            epoch: 1,
+            synced: true,
+            offset,
+            whole: true,
+            history: String::new(),
+        };
+        let beat = |node, process, offset, as_of| Beat {
+            node: NodeUid(node),
+            process,
+            reports: vec![report(offset)],
+            returned: Vec::new(),
+            as_of,
+        };
+        let said = |at| Some(Said::now(1, at));
+        let (primary, replica) = (NodeUid(1), NodeUid(2));
+        ledger.note(&beat(1, 10, 5, None), at);
+        ledger.note(&beat(2, 20, 5, said(at)), at + BEAT);
+        // The primary's process is another one from here on.
+        let since = at + 2 * BEAT;
+        ledger.note(&beat(1, 11, 0, None), since);
+        assert_eq!(ledger.process(primary), Some((11, since)));
+        let told = |ledger: &Ledger, now| -> Vec<u64> {
+            let reports = told_since(&ledger.reports(now), ledger, primary, since);
+            [primary, replica]
+                .iter()
+                .filter_map(|node| reports.get(node).map(|all| all[0].offset))
+                .collect()
+        };
+        assert_eq!(told(&ledger, since), [0], "the primary itself, and nobody else");
+        // It comes late enough, but the process was stopped between the look and the beat; or the look was before
+        // anything was heard of this leader.
+        let another = Some(Said::now(2, since + BEAT));
+        for as_of in [said(at + BEAT), None, another] {
+            ledger.note(&beat(2, 20, 6, as_of), since + 3 * BEAT);
+            assert_eq!(told(&ledger, since + 3 * BEAT), [0], "{as_of:?}");
+        }
+        ledger.note(&beat(2, 20, 7, said(since)), since + 3 * BEAT);
+        assert_eq!(told(&ledger, since + 3 * BEAT), [0, 7]);
+        // A process goes on as what it was.
+        ledger.note(&beat(1, 11, 0, None), since + 4 * BEAT);
+        assert_eq!(ledger.process(primary), Some((11, since)));
+        assert_eq!(told(&ledger, since + 4 * BEAT), [0, 7]);
+        // What was said long ago is not known any more.
+        assert!(told(&ledger, since + 9 * BEAT).is_empty());
     }
 }

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use carnelian_tls::LeafRequest;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, ControlError};
-use crate::keys::{Admission, Keys};
+use crate::keys::{Admission, Keys, KeysError};
 use crate::state::{AddNode, Change, NodeStatus, NodeUid, Outcome, Refused, State, Time};
+
+/// What a node asks the leader for that needs certificates for its clients.
+const SIGN_FOR_CLIENTS: &str = "sign for clients";
 
 const NO_KEYS: &str = "this node has no keys";
 
@@ -56,6 +60,24 @@ impl Control {
                 })
             }),
         );
+        let control = self.clone().weak();
+        self.answer(
+            SIGN_FOR_CLIENTS,
+            Arc::new(move |peer, body| {
+                let control = control.upgrade();
+                Box::pin(async move {
+                    let control = control.ok_or("it is being closed")?;
+                    let requests: Vec<LeafRequest> =
+                        serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+                    let state = control.state_to_sign_by(peer)?;
+                    let keys = control.keys().map_err(|error| error.to_string())?;
+                    let now = control.now();
+                    let signed =
+                        signed(move || keys.sign_for_clients(&state, &requests, now)).await?;
+                    serde_json::to_vec(&signed).map_err(|error| error.to_string())
+                })
+            }),
+        );
     }
 
     /// Makes a node a member, on behalf of an admin who has authenticated, and says what it has to know.
@@ -94,25 +116,41 @@ impl Control {
         serde_json::from_slice(&answer).map_err(|error| broken(&error))
     }
 
+    /// The same for what this node shows to clients.
+    pub async fn sign_for_clients(
+        &self,
+        requests: &[LeafRequest],
+    ) -> Result<Vec<String>, ControlError> {
+        let leader = self.leader().ok_or(ControlError::NoQuorum)?;
+        let bad = |reason: String| Refused::bad("invalid_request", reason);
+        let body = serde_json::to_vec(requests).map_err(|error| broken(&error))?;
+        let answer = self.ask(leader, SIGN_FOR_CLIENTS, body, SIGN_TIME).await.map_err(bad)?;
+        serde_json::from_slice(&answer).map_err(|error| broken(&error))
+    }
+
     async fn sign_here(&self, to_sign: ToSign) -> Result<Vec<String>, String> {
-        if !self.is_leader() {
-            return Err("this node does not lead".to_owned());
-        }
-        let state = self.state();
-        if !state.is_member(to_sign.node) {
-            return Err(format!("node {} is no member", to_sign.node));
-        }
+        let state = self.state_to_sign_by(to_sign.node)?;
         let (signer, now) = (self.0.signer.lock().clone(), self.now());
         match signer {
             Some(Signer::Keys(keys)) => {
-                let signed = tokio::task::spawn_blocking(move || {
-                    keys.sign(&state, to_sign.node, to_sign.requests.as_bytes(), now)
-                });
-                signed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+                let ToSign { node, requests } = to_sign;
+                signed(move || keys.sign(&state, node, requests.as_bytes(), now)).await
             }
             Some(Signer::Simulated(sign)) => sign(&state, to_sign.node, &to_sign.requests, now),
             None => Err(NO_KEYS.to_owned()),
         }
+    }
+
+    /// By what to sign for a node, if this one leads and that one is a member still.
+    fn state_to_sign_by(&self, node: NodeUid) -> Result<Arc<State>, String> {
+        if !self.is_leader() {
+            return Err("this node does not lead".to_owned());
+        }
+        let state = self.state();
+        if !state.is_member(node) {
+            return Err(format!("node {node} is no member"));
+        }
+        Ok(state)
     }
 
     fn keys(&self) -> Result<Arc<Keys>, ControlError> {
@@ -121,6 +159,14 @@ impl Control {
             _ => Err(ControlError::Store(NO_KEYS.to_owned())),
         }
     }
+}
+
+/// Computes apart from what else goes on here: signatures take a while.
+async fn signed(
+    sign: impl FnOnce() -> Result<Vec<String>, KeysError> + Send + 'static,
+) -> Result<Vec<String>, String> {
+    let signed = tokio::task::spawn_blocking(sign);
+    signed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 fn no_cluster() -> Refused {

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use super::{Control, Member};
+use crate::lease::BEAT;
 use crate::placement::{self, Step};
-use crate::state::{Action, ActionKind, Change, NodeUid, Object, Outcome, Refused, State};
+use crate::state::{
+    Action, ActionKind, Change, Database, NodeUid, Object, Outcome, Placement, Refused, State,
+};
 
 pub const TICK: Duration = Duration::from_millis(300);
 
@@ -17,7 +20,19 @@ impl Control {
             let Object::Node(node) = action.object else { continue };
             self.work_on(&member, &state, action, node).await;
         }
-        if let Some(change) = placement::repair(&state) {
+        let reports = self.0.ledger.lock().reports(self.steady());
+        let has_all = |database: &Database, node| {
+            placement::report_of(database, node, &reports).is_some_and(|report| report.synced)
+        };
+        let lost = || {
+            let (ledger, now) = (self.0.ledger.lock(), self.steady());
+            placement::replace_lost(&state, self.now(), |database| {
+                let Placement { primary, holder, .. } = database.placement;
+                let process = ledger.process(primary).map(|(process, _)| process);
+                process.is_some() && process == holder && ledger.silent_for(primary, now) < 4 * BEAT
+            })
+        };
+        if let Some(change) = placement::repair(&state, has_all).or_else(lost) {
             self.decide(&member, change).await;
         }
     }

@@ -303,7 +303,7 @@ impl World {
                 ShardReport { database: it.uid, epoch, synced, offset, whole, history }
             });
             let reports: Vec<_> = reports.collect();
-            control.report(reports, control.returned());
+            control.report(reports, control.look());
             self.certify(*uid, &control, state);
             let others = |detail: &Detail| !matches!(detail, Detail::Rotate { .. });
             for action in state.awaiting(*uid).filter(|action| others(&action.detail)) {

@@ -1,14 +1,21 @@
-//! The authority for certificates between nodes, as the state keeps it, and how another takes its place.
+//! The authorities as the state keeps them: the one for certificates between nodes, and how another takes its
+//! place; and the one that clients know the nodes by, with the one that follows it.
 
 use std::collections::BTreeMap;
 
 use carnelian_tls::internode::{Report, Succession};
+use carnelian_tls::rustls::pki_types::CertificateDer;
+use carnelian_tls::rustls::pki_types::pem::PemObject;
+use carnelian_tls::{CertificateInfo, ClientTrust, ConfigError};
 use serde::{Deserialize, Serialize};
 
 use super::{ActionId, NodeUid, State, Time};
 
 /// What to call the authority where certificates are called by name. It is none of those that nodes show.
 pub const AUTHORITY_NAME: &str = "internode_ca";
+
+/// The same for the authority of what clients are shown.
+pub const CLIENT_AUTHORITY_NAME: &str = "client_ca";
 
 /// One authority. Two of them are trusted while one takes the place of the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,7 +40,48 @@ pub struct Replacement {
     pub action: ActionId,
 }
 
+/// The authorities that clients know the nodes by. While there are two, clients are told of both, so that they
+/// come to know the successor before it signs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientAuthorities {
+    /// The oldest first. None before whoever leads has given the cluster its own.
+    pub listed: Vec<Authority>,
+    /// The successor signs.
+    pub is_switched: bool,
+    /// An operator does not wait for the end of the first: it goes as soon as no node shows anything of it.
+    pub is_completing: bool,
+}
+
+impl ClientAuthorities {
+    /// The one that signs.
+    pub fn signer(&self) -> Option<&Authority> {
+        self.listed.get(usize::from(self.is_switched))
+    }
+
+    /// What everybody may know of them; none while there are none.
+    pub fn trust(&self) -> Option<Result<ClientTrust, ConfigError>> {
+        let texts: Vec<&str> = self.listed.iter().map(|it| it.certificate.as_str()).collect();
+        self.signer().map(|_| ClientTrust::new(&texts, usize::from(self.is_switched)))
+    }
+}
+
 impl State {
+    /// Whether no node that is there shows anything to clients that the first of two authorities has signed.
+    pub fn is_first_client_authority_unused(&self) -> bool {
+        let Some(first) = self.client_authorities.listed.first() else { return false };
+        let info = CertificateDer::from_pem_slice(first.certificate.as_bytes()).ok();
+        let info = info.and_then(|it| CertificateInfo::of(&it).ok());
+        let Some(info) = info else { return false };
+        let is_there = |node: &NodeUid| {
+            self.nodes.get(node).is_some_and(|it| it.status != super::NodeStatus::Down)
+        };
+        !self.certificates.iter().any(|it| {
+            it.managed_by == super::ManagedBy::ClientCa
+                && it.issuer == info.subject
+                && is_there(&it.node_uid)
+        })
+    }
+
     /// The authorities to trust between nodes: one, or two while nobody may be sure that the others have changed.
     pub fn trusted_authorities(&self) -> Vec<&Authority> {
         let trusted = self.replacement.as_ref().map(|it| it.succession.trusted());

@@ -101,6 +101,18 @@ pub enum Change {
         epoch: u64,
         holder: u64,
     },
+    /// An operator has the primary go on with what it has, whatever a replica that does not tell may have.
+    Recover {
+        database: DatabaseUid,
+        epoch: u64,
+    },
+    /// The replica of a node that has been down for long is made on another too.
+    MoveReplica {
+        database: DatabaseUid,
+        from: NodeUid,
+        to: NodeUid,
+        epoch: u64,
+    },
     /// Says where the replicas are to be.
     SetReplicas {
         database: DatabaseUid,
@@ -191,6 +203,21 @@ pub enum Change {
     ReportTrust {
         node: NodeUid,
         report: Report,
+    },
+
+    /// The authority that clients are to know the nodes by, or its successor: `after` names the one there is.
+    AddClientAuthority {
+        authority: Box<Authority>,
+        after: Option<String>,
+    },
+    /// The successor of this one signs from now on. With `complete` this one goes when nobody shows anything of it.
+    SwitchClientAuthority {
+        from: String,
+        complete: bool,
+    },
+    /// This one, which does not sign any longer, is not listed any more.
+    DropClientAuthority {
+        fingerprint: String,
     },
 
     /// Something to remember that is no change.
@@ -316,5 +343,35 @@ impl Refused {
     /// 400 `invalid_schema`: a wrong type.
     pub fn schema(description: impl Into<String>) -> Self {
         Self::bad("invalid_schema", description)
+    }
+}
+
+#[cfg(test)]
+impl CreateCluster {
+    /// One of a single node, at 10.0.0.1.
+    pub fn for_tests() -> Self {
+        use super::{SealedKey, Time};
+
+        let admin = CreateUser {
+            email: "admin@cluster.local".to_owned(),
+            password: "hash".to_owned(),
+            ..CreateUser::default()
+        };
+        let authority = Authority {
+            fingerprint: "first".to_owned(),
+            certificate: "first".to_owned(),
+            key: SealedKey(vec![1]),
+            created: Time(1_800_000_000_000),
+        };
+        Self {
+            id: "0123456789abcdef0123456789abcdef".to_owned(),
+            name: "cluster.local".to_owned(),
+            node: NodeSettings { addr: "10.0.0.1".to_owned(), ..NodeSettings::default() },
+            facts: NodeFacts::default(),
+            admin,
+            authority,
+            certificates: BTreeMap::new(),
+            policy: PolicyPatch::default(),
+        }
     }
 }

@@ -32,6 +32,9 @@ pub struct Database {
     /// Grows with every change.
     pub revision: u64,
     pub action: Option<ActionId>,
+    /// When a replica was moved by itself as its node was down, and which node that was.
+    #[serde(default)]
+    pub replica_moved: Option<(Time, NodeUid)>,
 }
 
 impl Database {
@@ -214,16 +217,12 @@ impl DatabaseSettings {
         "mkms",
         "mtls_allow_outdated_certs",
         "mtls_allow_weak_hashing",
-        "recovery_wait_time",
         "redis_version",
         "sched_policy",
         "shard_block_crossslot_keys",
         "shard_block_foreign_keys",
         "shard_key_regex",
         "sharding",
-        "slave_buffer",
-        "slave_ha",
-        "slave_ha_priority",
         "tags",
         "wait_command",
     ];
@@ -329,6 +328,45 @@ pub struct Tag {
 pub enum Size {
     Text(String),
     Bytes(u64),
+}
+
+/// How much a replica may leave unread before it has to come again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReplicaBuffer {
+    pub hard_bytes: u64,
+    pub soft_bytes: u64,
+    pub soft_seconds: u64,
+}
+
+impl ReplicaBuffer {
+    const SOFT_SECONDS: u64 = 60;
+
+    /// What `slave_buffer` says: megabytes, or `hard:soft:seconds` with the first two in megabytes; none for `auto`.
+    pub fn of(size: &Size) -> Result<Option<Self>, &'static str> {
+        const WRONG: &str = "slave_buffer: auto, megabytes, or hard:soft:seconds";
+        let bytes = |megabytes: u64| megabytes.checked_mul(1 << 20).ok_or(WRONG);
+        let both = |megabytes| {
+            let bytes = bytes(megabytes)?;
+            let soft_seconds = Self::SOFT_SECONDS;
+            Ok(Some(Self { hard_bytes: bytes, soft_bytes: bytes, soft_seconds }))
+        };
+        let text = match size {
+            Size::Bytes(megabytes) => return both(*megabytes),
+            Size::Text(text) if text == "auto" => return Ok(None),
+            Size::Text(text) => text,
+        };
+        let numbers: Vec<u64> = text
+            .split(':')
+            .map(|word| word.parse().map_err(|_| WRONG))
+            .collect::<Result<_, _>>()?;
+        match numbers[..] {
+            [megabytes] => both(megabytes),
+            [hard, soft, soft_seconds] => {
+                Ok(Some(Self { hard_bytes: bytes(hard)?, soft_bytes: bytes(soft)?, soft_seconds }))
+            }
+            _ => Err(WRONG),
+        }
+    }
 }
 
 impl DatabasePatch {

@@ -29,7 +29,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::apply::SYSTEM_RESERVED_PORTS;
 pub use action::{Action, ActionId, ActionKind, ActionStatus, Detail, Object};
-pub use authority::{AUTHORITY_NAME, Authority, Replacement, SealedKey};
+pub use authority::{
+    AUTHORITY_NAME, Authority, CLIENT_AUTHORITY_NAME, ClientAuthorities, Replacement, SealedKey,
+};
 pub use carnelian_tls::certificates::{CertificateName, ManagedBy};
 pub use certificate::{Certificate, SharedCertificate};
 pub use change::{
@@ -43,9 +45,9 @@ pub use cron::Cron;
 pub use database::{
     AofPolicy, ClientCertificate, ConnsType, Database, DatabaseKind, DatabasePatch,
     DatabaseSettings, DatabaseStatus, EndpointType, Enforce, EvictionPolicy, HashSlots, IpType,
-    Persistence, Placement, ProxyPolicy, ReplicaSync, RolePermission, SchedPolicy, ShardKeyRule,
-    ShardsPlacement, Size, SnapshotRule, SubjectRule, SubjectValidation, Tag, TlsMode, WirePatch,
-    YesNo,
+    Persistence, Placement, ProxyPolicy, ReplicaBuffer, ReplicaSync, RolePermission, SchedPolicy,
+    ShardKeyRule, ShardsPlacement, Size, SnapshotRule, SubjectRule, SubjectValidation, Tag,
+    TlsMode, WirePatch, YesNo,
 };
 pub use event::{EVENTS_MAX, Event, Severity};
 pub use jobs::{Job, Jobs, JobsPatch, RotationJob};
@@ -117,6 +119,9 @@ pub struct State {
     pub authorities: Vec<Authority>,
     #[serde(default)]
     pub replacement: Option<Replacement>,
+    /// Of what clients are shown.
+    #[serde(default)]
+    pub client_authorities: ClientAuthorities,
     pub actions: BTreeMap<ActionId, Action>,
     /// The newest last, at most [`EVENTS_MAX`].
     pub events: Vec<Event>,

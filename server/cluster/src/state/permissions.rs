@@ -150,6 +150,7 @@ mod tests {
             stopped: false,
             revision: 1,
             action: None,
+            replica_moved: None,
         }
     }
 

@@ -204,7 +204,11 @@ fn config(client: &Client, mut words: Words) -> anyhow::Result<()> {
 fn certificate(client: &Client, mut words: Words) -> anyhow::Result<()> {
     match words.expect("set, rotate or status")?.as_str() {
         "rotate" => {
-            let body = words.next().map_or_else(|| json!({}), |name| json!({ "name": name }));
+            let name = words.next();
+            let mut body = name.map_or_else(|| json!({}), |name| json!({ "name": name }));
+            if words.take("complete") {
+                body["complete"] = json!(true);
+            }
             words.end()?;
             client.post("/v1/cluster/certificates/rotate", &body)?;
             println!("Done");

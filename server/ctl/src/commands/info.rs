@@ -78,6 +78,7 @@ fn cluster(client: &Client) -> anyhow::Result<String> {
     text.push_str(&lines(&policy, &POLICY));
     text.push_str(&lines(&cluster, &CLUSTER));
     let next = status.as_array().into_iter().flatten();
+    let next = next.filter(|row| row["managed_by"] == "cluster");
     let next = next.filter_map(|row| row["next_rotation"].as_str()).min();
     text.push_str(&format!("    internal_cert_next_rotation: {}\n", next.unwrap_or("N/A")));
     Ok(text)

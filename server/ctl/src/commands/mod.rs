@@ -36,6 +36,7 @@ pub fn run(connection: &Connection, command: Vec<String>) -> anyhow::Result<()> 
         "node" => node::run(&connection.client()?, words),
         "migrate" => shards::migrate(&connection.client()?, words),
         "failover" => shards::fail_over(&connection.client()?, words),
+        "recover" => shards::recover(&connection.client()?, words),
         "bind" => shards::bind(&connection.client()?, words),
         "placement" => shards::place(&connection.client()?, words),
         "verify" => shards::verify(&connection.client()?, words),

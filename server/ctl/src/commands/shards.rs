@@ -48,6 +48,20 @@ pub fn fail_over(client: &Client, mut words: Words) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A database whose primary was started without its data goes on without them.
+pub fn recover(client: &Client, mut words: Words) -> anyhow::Result<()> {
+    if !words.take("db") {
+        bail!("db is missing: databases are recovered one by one");
+    }
+    let uid = words::database(client, &words.expect("the database")?)?;
+    let allowed = words.take("allow_data_loss");
+    words.end()?;
+    let body = json!({"allow_data_loss": allowed});
+    client.post(&format!("/v1/bdbs/{uid}/actions/recover"), &body)?;
+    println!("Completed successfully");
+    Ok(())
+}
+
 /// `4` or `redis:4`.
 fn shard_uids(words: &mut Words, keywords: &[&str]) -> Vec<String> {
     let bare = |word: String| word.strip_prefix("redis:").unwrap_or(&word).to_owned();

@@ -319,12 +319,19 @@ impl Client {
 
     /// Whether it is let in.
     pub(super) async fn connect(&self, address: SocketAddr) -> bool {
+        let Ok(mut stream) = self.stream(address).await else { return false };
+        matches!(stream.read_u8().await, Ok(WELCOME))
+    }
+
+    /// A session, as far as this end is concerned.
+    pub(super) async fn stream(
+        &self,
+        address: SocketAddr,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let name = self.name.clone().unwrap_or("x.example".into());
         let name = ServerName::try_from(name).unwrap();
         let socket = TcpStream::connect(address).await.unwrap();
-        let connecting = TlsConnector::from(Arc::new(self.config())).connect(name, socket);
-        let Ok(mut stream) = connecting.await else { return false };
-        matches!(stream.read_u8().await, Ok(WELCOME))
+        TlsConnector::from(Arc::new(self.config())).connect(name, socket).await
     }
 }
 

@@ -5,6 +5,7 @@ mod certificates;
 mod forge;
 mod handshakes;
 mod openssl;
+mod provided;
 mod rotation;
 
 use std::net::SocketAddr;

@@ -264,8 +264,13 @@ impl World {
                 trace::violation(format!("a change was taken from node {stranger}, no member"));
             }
             let Ok(mut stream) = net.connect(from, to, shown()).await else { return };
-            let beat =
-                Beat { node: stranger, process: 1, reports: Vec::new(), returned: Vec::new() };
+            let beat = Beat {
+                node: stranger,
+                process: 1,
+                reports: Vec::new(),
+                returned: Vec::new(),
+                as_of: None,
+            };
             let other = Request::Other { kind: "sign".to_owned(), body: Vec::new() };
             for request in [Request::Beat(beat), other] {
                 if rpc::write(&mut stream, &request).await.is_err() {

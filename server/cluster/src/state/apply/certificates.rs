@@ -10,6 +10,12 @@ use crate::state::{
 };
 
 impl State {
+    /// What a customer has provided for links between nodes.
+    pub fn provided_between_nodes(&self, name: CertificateName) -> Option<&SharedCertificate> {
+        let found = self.shared_certificates.get(name.as_str()).filter(|_| name.is_internal());
+        found.filter(|it| it.managed_by == ManagedBy::Customer)
+    }
+
     pub(super) fn rotate_certificates(
         &mut self,
         name: Option<String>,

@@ -12,8 +12,8 @@ use super::settings::merge_alerts;
 use crate::state::{
     ActionId, ActionKind, AlertPatch, AlertSetting, Database, DatabasePatch, DatabaseSettings,
     DatabaseStatus, DatabaseUid, Detail, Enforce, NodeUid, Object, Outcome, PasswordChange,
-    Persistence, Placement, ProxyPolicy, Refused, ReplicaSync, ShardUid, ShardsPlacement, State,
-    SubjectRule, Time, WirePatch,
+    Persistence, Placement, ProxyPolicy, Refused, ReplicaBuffer, ReplicaSync, ShardUid,
+    ShardsPlacement, State, SubjectRule, Time, WirePatch,
 };
 
 /// The alerts that each database has, all off at first.
@@ -95,6 +95,7 @@ impl State {
             stopped: false,
             revision: 1,
             action: None,
+            replica_moved: None,
         };
         self.databases.insert(uid, database);
         let (kind, object) = (ActionKind::CreateDatabase, Object::Database(uid));
@@ -403,6 +404,51 @@ impl State {
         Ok(Outcome::Done)
     }
 
+    pub(super) fn recover(
+        &mut self,
+        uid: DatabaseUid,
+        epoch: u64,
+        at: Time,
+    ) -> Result<Outcome, Refused> {
+        check_epoch(self.database(uid)?, epoch)?;
+        let database = self.databases.get_mut(&uid).ok_or_else(unknown)?;
+        let placement = &mut database.placement;
+        if placement.replicas.is_empty() {
+            let description = format!("database {uid} waits for nobody");
+            return Err(Refused::invalid("db_not_in_recovery", description));
+        }
+        // Whichever process is there next has it, as the first one had.
+        placement.holder = None;
+        placement.epoch += 1;
+        database.revision += 1;
+        let node = database.placement.primary;
+        let fields = [("bdb_uid", uid.0.into()), ("node_uid", node.0.into())];
+        self.tell(at, "bdb_recovered", fields);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn move_replica(
+        &mut self,
+        uid: DatabaseUid,
+        (from, to): (NodeUid, NodeUid),
+        epoch: u64,
+        at: Time,
+    ) -> Result<Outcome, Refused> {
+        let mut replicas = self.database(uid)?.placement.replicas.clone();
+        let Some(place) = replicas.iter().position(|it| *it == from) else {
+            let description = format!("node {from} has no replica of database {uid}");
+            return Err(Refused::bad("shard_not_replica", description));
+        };
+        replicas.insert(place, to);
+        let outcome = self.set_replicas(uid, replicas, epoch, None, at)?;
+        let database = self.databases.get_mut(&uid).ok_or_else(unknown)?;
+        database.replica_moved = Some((at, from));
+        let fields =
+            [("bdb_uid", uid.0.into()), ("node_uid", to.0.into()), ("old_node_uid", from.0.into())];
+        self.tell(at, "bdb_replica_moved", fields);
+        Ok(outcome)
+    }
+
     pub(super) fn set_replicas(
         &mut self,
         uid: DatabaseUid,
@@ -481,6 +527,9 @@ impl State {
         if settings.oss_cluster && settings.proxy_policy == ProxyPolicy::Single {
             let description = "oss_cluster needs an endpoint on each primary's node";
             return invalid("invalid_oss_cluster_configuration", description);
+        }
+        if let Err(why) = ReplicaBuffer::of(&settings.slave_buffer) {
+            return invalid("invalid_param", why);
         }
         if settings.backup && settings.backup_interval == 0 {
             return invalid("missing_backup_interval", "backups need a backup_interval");

@@ -3,6 +3,7 @@
 mod actions;
 mod authorities;
 mod certificates;
+mod clients;
 mod databases;
 mod names;
 mod nodes;
@@ -74,6 +75,10 @@ impl State {
                 self.promote(database, (node, holder), epoch, action, at)
             }
             Change::Hold { database, epoch, holder } => self.hold(database, epoch, holder),
+            Change::Recover { database, epoch } => self.recover(database, epoch, at),
+            Change::MoveReplica { database, from, to, epoch } => {
+                self.move_replica(database, (from, to), epoch, at)
+            }
             Change::SetReplicas { database, replicas, epoch, action } => {
                 self.set_replicas(database, replicas, epoch, action, at)
             }
@@ -112,6 +117,15 @@ impl State {
             }
             Change::KeepAuthority => self.keep_authority(at),
             Change::ReportTrust { node, report } => self.report_trust(node, report, at),
+            Change::AddClientAuthority { authority, after } => {
+                self.add_client_authority(*authority, after.as_deref(), at)
+            }
+            Change::SwitchClientAuthority { from, complete } => {
+                self.switch_client_authority(&from, complete, at)
+            }
+            Change::DropClientAuthority { fingerprint } => {
+                self.drop_client_authority(&fingerprint, at)
+            }
 
             Change::Note { kind, severity, fields } => {
                 self.note(at, &kind, severity, fields);

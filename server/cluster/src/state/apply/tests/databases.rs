@@ -366,7 +366,7 @@ fn who_goes_on_after_a_restart_is_who_has_most() {
         let of = |node, report: Option<ShardReport>| report.map(|report| (node, vec![report]));
         let reports: Reports =
             [of(primary, own), of(replica, other)].into_iter().flatten().collect();
-        after_restart(database, &reports, is_late, |_, _| waits)
+        after_restart(database, &reports, is_late, false, |_, _| waits)
     };
     let (empty, synced) = (report("new", 0, true, false), report("old", 9, true, true));
     let other = Succession::Other(replica);
@@ -381,9 +381,9 @@ fn who_goes_on_after_a_restart_is_who_has_most() {
         let own = report(history, offset, true, true);
         assert_eq!(judge(Some(own), Some(synced.clone()), false, true), expected);
     }
-    // The replica cannot be asked: that is waited for, but not for ever.
+    // The replica cannot be asked: that is waited for, but not for ever, unless there is nothing to go on with.
     for (waits, expected) in [(true, Succession::Wait), (false, Succession::Same)] {
-        assert_eq!(judge(Some(empty.clone()), None, true, waits), expected);
+        assert_eq!(judge(Some(empty.clone()), None, true, waits), Succession::Wait);
         assert_eq!(judge(Some(report("old", 9, true, true)), None, true, waits), expected);
     }
     // What fell behind is more than nothing, and less than what the primary has.
@@ -395,4 +395,135 @@ fn who_goes_on_after_a_restart_is_who_has_most() {
     );
     let nothing = report("old", 0, false, false);
     assert_eq!(judge(Some(empty), Some(nothing), true, true), Succession::Same);
+}
+
+#[test]
+fn one_of_several_replicas_that_has_data_is_enough_in_the_end() {
+    use crate::placement::{Reports, ShardReport, Succession, after_restart};
+
+    let mut state = with_database(3, json!({"replication": true}));
+    let database = state.databases.get_mut(&DatabaseUid(1)).expect("it is there");
+    let primary = database.placement.primary;
+    let others: Vec<NodeUid> =
+        [1, 2, 3].map(NodeUid).into_iter().filter(|it| *it != primary).collect();
+    database.placement.replicas.clone_from(&others);
+    let report = |synced, whole| ShardReport {
+        database: DatabaseUid(1),
+        epoch: 1,
+        synced,
+        offset: 0,
+        whole,
+        history: "h".to_owned(),
+    };
+    let of = |node: NodeUid, whole| (node, vec![report(node == primary, whole)]);
+    let mut reports = Reports::from([of(primary, false), of(others[0], true)]);
+    let judge =
+        |reports: &Reports, waits| after_restart(database, reports, true, false, |_, _| waits);
+    assert_eq!(judge(&reports, true), Succession::Wait);
+    assert_eq!(judge(&reports, false), Succession::Other(others[0]));
+    reports.insert(others[0], vec![report(false, false)]);
+    assert_eq!(judge(&reports, false), Succession::Wait);
+    // A database can be told not to wait for ever.
+    let given_up = after_restart(database, &reports, true, true, |_, _| true);
+    assert_eq!(given_up, Succession::Same);
+    reports.insert(others[1], vec![report(false, false)]);
+    assert_eq!(judge(&reports, false), Succession::Same);
+}
+
+#[test]
+fn an_operator_has_a_primary_go_on_with_what_there_is() {
+    let mut state = with_database(2, json!({"replication": true}));
+    let (database, holder) = (DatabaseUid(1), 7);
+    state.apply(Change::Hold { database, epoch: 1, holder }, AT).expect("it may");
+    assert_eq!(state.databases[&database].placement.holder, Some(7));
+    let recover = |epoch| Change::Recover { database, epoch };
+    refused(&state, recover(9), 409, "stale_epoch");
+    state.apply(recover(1), AT).expect("it may");
+    let placement = &state.databases[&database].placement;
+    assert_eq!((placement.holder, placement.epoch), (None, 2));
+    // Nothing is lost where nobody else has anything.
+    let mut alone = with_database(1, json!({}));
+    refused(&alone, recover(1), 406, "db_not_in_recovery");
+    let database = DatabaseUid(9);
+    assert!(alone.apply(Change::Recover { database, epoch: 1 }, AT).is_err());
+}
+
+#[test]
+fn a_replica_is_made_anew_where_its_node_stays_away() {
+    use crate::placement::{repair, replace_lost};
+
+    let mut state = with_database(4, json!({"replication": true}));
+    let (uid, other) = (DatabaseUid(1), DatabaseUid(2));
+    let second =
+        json!({"name": "two", "memory_size": 0, "replication": true, "slave_ha_priority": 5});
+    state.apply(create(second, "two"), AT).expect("it may be made");
+    confirm(&mut state, "two");
+    let lost = NodeUid(2);
+    // Both have their replica there.
+    for uid in [uid, other] {
+        let Database { placement, .. } = state.databases.get_mut(&uid).expect("it is there");
+        (placement.primary, placement.replicas) = (NodeUid(1), vec![lost]);
+    }
+    let later = |seconds| AT.plus(std::time::Duration::from_secs(seconds));
+    let moved = |state: &State, seconds| match replace_lost(state, later(seconds), |_| true) {
+        Some(Change::MoveReplica { database, from, to, .. }) => Some((database, from, to)),
+        None => None,
+        change => panic!("{change:?}"),
+    };
+    assert_eq!(moved(&state, 9000), None, "it is there");
+    state.apply(report(2, NodeStatus::Down), AT).expect("it is a node");
+    assert_eq!(moved(&state, 599), None);
+    assert_eq!(replace_lost(&state, later(600), |_| false), None, "the primary is not there");
+    // What matters most comes first, and one failure moves all.
+    let first = replace_lost(&state, later(600), |_| true).expect("it is time");
+    assert_eq!(moved(&state, 600), Some((other, lost, NodeUid(3))));
+    state.apply(first, later(600)).expect("it may");
+    assert_eq!(state.databases[&other].placement.replicas, [NodeUid(3), lost]);
+    // The old one is given up when the new one has everything.
+    assert_eq!(repair(&state, |_, _| false), None);
+    let settle = |state: &mut State| {
+        let change = repair(state, |_, node| node != lost).expect("one is too many");
+        state.apply(change, later(600)).expect("it may");
+    };
+    settle(&mut state);
+    assert_eq!(state.databases[&other].placement.replicas, [NodeUid(3)]);
+    assert_eq!(moved(&state, 601), Some((uid, lost, NodeUid(4))));
+    let mut unwilling = state.clone();
+    unwilling.databases.get_mut(&uid).expect("it is there").settings.slave_ha = false;
+    assert_eq!(moved(&unwilling, 601), None);
+    unwilling.clone_from(&state);
+    unwilling.policy.slave_ha = false;
+    assert_eq!(moved(&unwilling, 601), None);
+    let second = replace_lost(&state, later(601), |_| true).expect("it is time");
+    state.apply(second, later(601)).expect("it may");
+    assert_eq!(moved(&state, 9000), None, "it is under way");
+    settle(&mut state);
+    assert_eq!(moved(&state, 601), None, "all is well");
+
+    // Another failure soon after has to wait, and the same database for longer.
+    state.apply(report(2, NodeStatus::Active), later(602)).expect("it is a node");
+    state.apply(report(4, NodeStatus::Down), later(602)).expect("it is a node");
+    assert_eq!(moved(&state, 1300), None);
+    assert_eq!(moved(&state, 601 + 3600), None);
+    assert_eq!(moved(&state, 601 + 7200), Some((uid, NodeUid(4), lost)));
+    let wrong = Change::MoveReplica { database: uid, from: lost, to: NodeUid(3), epoch: 2 };
+    assert!(state.apply(wrong, later(9000)).is_err());
+}
+
+#[test]
+fn a_replicas_buffer_is_understood_or_refused() {
+    let of = |size: Size| {
+        ReplicaBuffer::of(&size)
+            .map(|it| it.map(|it| (it.hard_bytes >> 20, it.soft_bytes >> 20, it.soft_seconds)))
+    };
+    let text = |text: &str| of(Size::Text(text.to_owned()));
+    assert_eq!(text("auto"), Ok(None));
+    assert_eq!(text("512"), Ok(Some((512, 512, 60))));
+    assert_eq!(of(Size::Bytes(64)), Ok(Some((64, 64, 60))));
+    assert_eq!(text("256:64:30"), Ok(Some((256, 64, 30))));
+    for wrong in ["", "1:2", "1:2:3:4", "x", "-1", "1:x:2", "18446744073709551615"] {
+        assert!(text(wrong).is_err(), "{wrong}");
+    }
+    let state = with_database(1, json!({}));
+    refused(&state, update(1, json!({"slave_buffer": "much"}), "u"), 406, "invalid_param");
 }

@@ -42,20 +42,7 @@ fn authority(name: &str) -> Authority {
 }
 
 fn new_cluster() -> CreateCluster {
-    CreateCluster {
-        id: "0123456789abcdef0123456789abcdef".to_owned(),
-        name: "cluster.local".to_owned(),
-        node: node_settings("10.0.0.1"),
-        facts: NodeFacts::default(),
-        admin: CreateUser {
-            email: "admin@cluster.local".to_owned(),
-            password: "hash".to_owned(),
-            ..CreateUser::default()
-        },
-        authority: authority("first"),
-        certificates: BTreeMap::new(),
-        policy: PolicyPatch::default(),
-    }
+    CreateCluster::for_tests()
 }
 
 fn node_settings(addr: &str) -> NodeSettings {
