@@ -11,14 +11,33 @@ use bytes::{Buf, Bytes, BytesMut};
 /// Memory is taken in blocks of this size. A piece pins its block.
 const BLOCK_BYTES: usize = 32 << 10;
 
+/// What the allocator keeps of a shared piece beside its bytes.
+const SHARED_BYTES: usize = 48;
+
 /// Effects from an offset on.
 pub struct Backlog {
-    /// Whole pieces, oldest first, each with the offset of its first byte.
-    pieces: VecDeque<(u64, Bytes)>,
+    /// Whole pieces, oldest first.
+    pieces: VecDeque<Piece>,
     /// What came after them, and still grows.
     tail: BytesMut,
     start: u64,
     end: u64,
+    /// The slack of all pieces.
+    slack: usize,
+}
+
+struct Piece {
+    /// The offset of its first byte.
+    start: u64,
+    bytes: Bytes,
+    /// Bytes at the end of its block that nothing is in.
+    slack: usize,
+}
+
+impl Piece {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
 }
 
 /// The offset that was asked for is no longer kept, or has never been.
@@ -29,7 +48,8 @@ impl Backlog {
     /// An empty one, whose first byte will be at `offset`.
     #[must_use]
     pub fn new(offset: u64) -> Self {
-        Self { pieces: VecDeque::new(), tail: BytesMut::new(), start: offset, end: offset }
+        let (pieces, tail) = (VecDeque::new(), BytesMut::new());
+        Self { pieces, tail, start: offset, end: offset, slack: 0 }
     }
 
     /// The offset of the oldest byte that is kept.
@@ -55,11 +75,24 @@ impl Backlog {
         self.start == self.end
     }
 
+    /// Bytes of memory that are taken beside those that are kept.
+    #[must_use]
+    pub fn overhead(&self) -> usize {
+        let places = self.pieces.capacity() * size_of::<Piece>();
+        let room = self.tail.capacity() - self.tail.len();
+        places + self.pieces.len() * SHARED_BYTES + self.slack + room
+    }
+
     /// Appends effects; returns the offset behind them.
     #[inline]
     pub fn append(&mut self, bytes: &[u8]) -> u64 {
         if self.tail.capacity() - self.tail.len() < bytes.len() {
+            let slack = self.tail.capacity() - self.tail.len();
             self.close_tail();
+            if let Some(last) = self.pieces.back_mut() {
+                last.slack += slack;
+                self.slack += slack;
+            }
             self.tail = BytesMut::with_capacity(BLOCK_BYTES.max(bytes.len()));
         }
         self.tail.extend_from_slice(bytes);
@@ -73,7 +106,7 @@ impl Backlog {
         let start = self.end;
         self.end += bytes.len() as u64;
         if !bytes.is_empty() {
-            self.pieces.push_back((start, bytes));
+            self.pieces.push_back(Piece { start, bytes, slack: 0 });
         }
         self.end
     }
@@ -86,20 +119,31 @@ impl Backlog {
         most: usize,
         into: &mut Vec<Bytes>,
     ) -> Result<u64, Trimmed> {
+        self.read_to(offset, self.end, most, into)
+    }
+
+    /// The same, but nothing from `limit` on.
+    pub fn read_to(
+        &mut self,
+        offset: u64,
+        limit: u64,
+        most: usize,
+        into: &mut Vec<Bytes>,
+    ) -> Result<u64, Trimmed> {
         if offset < self.start || self.end < offset {
             return Err(Trimmed);
         }
         self.close_tail();
-        let first =
-            self.pieces.partition_point(|(start, bytes)| start + bytes.len() as u64 <= offset);
+        let first = self.pieces.partition_point(|piece| piece.end() <= offset);
         let mut next = offset;
-        for (start, bytes) in self.pieces.range(first..) {
-            if most as u64 <= next - offset {
+        for piece in self.pieces.range(first..) {
+            if most as u64 <= next - offset || limit <= next {
                 break;
             }
-            let skipped = (next - start) as usize;
-            into.push(bytes.slice(skipped..));
-            next = start + bytes.len() as u64;
+            let skipped = (next - piece.start) as usize;
+            let end = piece.end().min(limit);
+            into.push(piece.bytes.slice(skipped..(end - piece.start) as usize));
+            next = end;
         }
         Ok(next)
     }
@@ -110,16 +154,16 @@ impl Backlog {
         if offset >= self.end {
             self.close_tail();
         }
-        while let Some((start, bytes)) = self.pieces.front_mut() {
-            let end = *start + bytes.len() as u64;
-            if end <= offset {
-                self.start = end;
+        while let Some(first) = self.pieces.front_mut() {
+            if first.end() <= offset {
+                self.start = first.end();
+                self.slack -= first.slack;
                 self.pieces.pop_front();
                 continue;
             }
-            if BLOCK_BYTES < bytes.len() && *start < offset {
-                bytes.advance((offset - *start) as usize);
-                (*start, self.start) = (offset, offset);
+            if BLOCK_BYTES < first.bytes.len() && first.start < offset {
+                first.bytes.advance((offset - first.start) as usize);
+                (first.start, self.start) = (offset, offset);
             }
             return;
         }
@@ -134,7 +178,8 @@ impl Backlog {
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
             let bytes = self.tail.split().freeze();
-            self.pieces.push_back((self.end - bytes.len() as u64, bytes));
+            let start = self.end - bytes.len() as u64;
+            self.pieces.push_back(Piece { start, bytes, slack: 0 });
         }
     }
 }
@@ -163,6 +208,10 @@ mod tests {
         assert_eq!(read_all(&mut backlog, 100, 1), Ok(b"abc".to_vec()));
         backlog.append(b"def");
         assert_eq!(read_all(&mut backlog, 102, 1), Ok(b"cdef".to_vec()));
+        let mut pieces = Vec::new();
+        assert_eq!(backlog.read_to(101, 104, 9, &mut pieces), Ok(104));
+        assert_eq!(pieces.concat(), b"bcd");
+        assert_eq!(backlog.read_to(101, 101, 9, &mut pieces), Ok(101));
         assert_eq!(read_all(&mut backlog, 99, 1), Err(Trimmed));
         assert_eq!(read_all(&mut backlog, 107, 1), Err(Trimmed));
         assert_eq!(read_all(&mut backlog, 106, 1), Ok(Vec::new()));
@@ -183,6 +232,20 @@ mod tests {
         assert_eq!((backlog.start(), backlog.len()), (end - 10, 10));
         assert_eq!(read_all(&mut backlog, end - 11, 9), Err(Trimmed));
         assert_eq!(read_all(&mut backlog, end - 10, 9), Ok(large[large.len() - 10..].to_vec()));
+    }
+
+    #[test]
+    fn what_it_takes_beside_its_bytes_is_known() {
+        let mut backlog = Backlog::new(0);
+        for _ in 0..1000 {
+            backlog.append(&[b'x'; 1000]);
+        }
+        // 32 effects fill a block but for 768 bytes.
+        let blocks = 1000 / 32;
+        let overhead = backlog.overhead();
+        assert!(blocks * 768 < overhead && overhead < blocks * 1200 + BLOCK_BYTES, "{overhead}");
+        backlog.trim(backlog.end());
+        assert_eq!(backlog.slack, 0);
     }
 
     proptest! {

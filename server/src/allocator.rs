@@ -36,6 +36,18 @@ pub fn used_memory() -> usize {
     usize::try_from(open + CLOSED.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
+/// Bytes that threads have taken for buffers of the moment, by their own account: they are in use, and give way by
+/// themselves.
+pub fn passing_memory() -> usize {
+    PASSING.load(Ordering::Relaxed)
+}
+
+/// The calling thread's such buffers have grown or shrunk.
+pub fn note_passing(before: usize, now: usize) {
+    // Wrapping, so that a difference of either sign is added.
+    PASSING.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+}
+
 /// Bytes that the calling thread has allocated so far, less those that it has freed: jemalloc counts
 /// both for each thread anyway. Less than 0 for a thread that frees what others have made.
 #[inline]
@@ -64,6 +76,8 @@ pub fn publish() {
         }
     });
 }
+
+static PASSING: AtomicUsize = AtomicUsize::new(0);
 
 /// Threads with a cell of their own in `ACCOUNTS`. Further ones share `CLOSED`.
 const ACCOUNTS_MAX: usize = 64;

@@ -180,6 +180,9 @@ fn obey(server: &Arc<Server>, database: &Arc<Database>, next: &Arc<Config>) {
     database.replication.primary.set_needs(database, next);
     aof::heed(server, database, next);
     database.set_config(Arc::clone(next));
+    if database.is_first() {
+        internode::set_source(server, next);
+    }
     replica::apply_rules(database, replica::Rules::of(database));
 }
 

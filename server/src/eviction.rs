@@ -23,6 +23,7 @@ use crate::allocator;
 use crate::blocking;
 use crate::database::Database;
 use crate::dispatch::{self, Vectors};
+use crate::mailbox::Message;
 use crate::pubsub;
 use crate::reclaim::Reclaimer;
 use crate::session::Worker;
@@ -72,6 +73,30 @@ pub struct Room {
     exceeded_since_us: AtomicU64,
     /// For how long that was so, before.
     exceeded_us: AtomicU64,
+    /// Bytes of invalidations that have yet to be given to their clients' sockets.
+    on_the_way: AtomicUsize,
+}
+
+/// A message to a client that tracks keys, for as long as it has not been given to its socket. It does not count
+/// against the limit: an evicted key would make others go, of which clients are told in their turn.
+pub struct OnTheWay {
+    database: Arc<Database>,
+    bytes: usize,
+}
+
+impl OnTheWay {
+    pub fn new(database: &Arc<Database>, len: usize) -> Self {
+        // With what the allocator and the mailbox take.
+        let bytes = len + len / 4 + 2 * size_of::<Message>();
+        database.room.on_the_way.fetch_add(bytes, Ordering::Relaxed);
+        Self { database: Arc::clone(database), bytes }
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        self.database.room.on_the_way.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Room {
@@ -181,11 +206,19 @@ pub fn mark(worker: &Worker, database: &Database) -> i64 {
     }
 }
 
-/// What counts against the limit: all that is in use, but what the log keeps for slow replicas and for
-/// the append-only file. No key goes because one of them is slow.
+/// What counts against the limit: all that is in use, but for what goes by itself.
 pub fn counted(reclaimer: &Reclaimer, database: &Database) -> usize {
-    let uncounted = if database.room.is_shared() { 0 } else { database.log.beyond_backlog() };
-    in_use(reclaimer, database).saturating_sub(uncounted)
+    in_use(reclaimer, database).saturating_sub(uncounted(database))
+}
+
+/// What the log keeps for slow replicas and for the append-only file: no key goes because one of them is slow. And
+/// what clients are about to be told of keys that are gone, and the buffers in which replies are made.
+pub fn uncounted(database: &Database) -> usize {
+    if database.room.is_shared() {
+        return 0;
+    }
+    let on_the_way = database.room.on_the_way.load(Ordering::Relaxed);
+    database.log.beyond_backlog_memory() + on_the_way + allocator::passing_memory()
 }
 
 /// All but what is about to be freed.

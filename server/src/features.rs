@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use carnelian_commands::Scope;
+use carnelian_commands::{Scope, args};
 
 use crate::clients::{ClientShared, bits};
 use crate::commands::client_line;
@@ -53,15 +53,18 @@ pub fn after_command(
     if session.tracks {
         after_tracked(worker, session, entry, out);
     }
-    note_flush(session, entry);
 }
 
-/// What was saved in the background is out of date after FLUSHALL.
+/// Whether this is a FLUSHALL that does what it says.
 #[inline]
-fn note_flush(session: &Session, entry: &Entry) {
-    if entry.scope == Scope::Everything && entry.full_name == "flushall" {
-        snapshot::after_flush(&session.database);
-    }
+pub fn flushes_all(entry: &Entry, words: &[&[u8]]) -> bool {
+    entry.scope == Scope::Everything
+        && entry.full_name == "flushall"
+        && match &words[1..] {
+            [] => true,
+            [mode] => args::is(mode, "SYNC") || args::is(mode, "ASYNC"),
+            _ => false,
+        }
 }
 
 /// Before a command of a client that tracks: keys beyond the limit are forgotten, whether or not the
@@ -99,7 +102,10 @@ pub fn after_nested(
     if session.tracks {
         tracking::remember(session, entry, words);
     }
-    note_flush(session, entry);
+    // What is read back from a file is in a file.
+    if flushes_all(entry, words) && !worker.is_timeless {
+        worker.has_flushed.set(snapshot::is_outdated_by_flush(&session.database));
+    }
     let attention = session.database.attention.load(Ordering::Relaxed);
     if attention & attention::MONITORED != 0 {
         let source = match nesting {

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::blocking::Waiter;
 use crate::clients::ClientShared;
 use crate::connection::Accepted;
+use crate::eviction::OnTheWay;
 use crate::halt::Gate;
 use crate::listener::Listener;
 use crate::pubsub::Publication;
@@ -28,6 +29,8 @@ pub enum Message {
     Recheck(Arc<ClientShared>),
     /// Append these bytes, complete replies, to what the client is owed.
     Deliver(Arc<ClientShared>, Arc<[u8]>),
+    /// The same, for keys that the client tracks.
+    Invalidate(Arc<ClientShared>, Arc<[u8]>, OnTheWay),
     /// The same, and they are the last: close the connection when it has them. Up to there the log
     /// is to be on disk before, where replies wait for that.
     Dismiss(Arc<ClientShared>, Arc<[u8]>, u64),
@@ -44,6 +47,8 @@ pub enum Message {
     /// More of the log is on disk: look at those whose replies wait for that.
     Synced,
     /// There is more in the log for the replicas of this reactor.
+    Logged,
+    /// Give its replicas at once what there is for them.
     Feed,
     /// Do this.
     Run(Box<dyn FnOnce(&mut Worker) + Send>),

@@ -10,7 +10,6 @@ use std::sync::mpsc::{Sender, channel};
 use carnelian_keyspace::Dropped;
 
 use crate::allocator;
-use crate::blocking::Waiter;
 
 /// The way to the thread.
 pub struct Reclaimer {
@@ -18,10 +17,10 @@ pub struct Reclaimer {
     figures: Arc<Figures>,
 }
 
-/// What is to be freed, and the client that waits for that, with its reply.
+/// What is to be freed, and what is to be done then.
 struct Job {
     dropped: Dropped,
-    then: Option<(Arc<Waiter>, Vec<u8>)>,
+    then: Option<Box<dyn FnOnce() + Send>>,
 }
 
 #[derive(Default)]
@@ -46,8 +45,8 @@ impl Reclaimer {
                 counted.pending_bytes.fetch_sub(bytes, Ordering::Release);
                 counted.pending.fetch_sub(objects, Ordering::Relaxed);
                 counted.freed.fetch_add(objects, Ordering::Relaxed);
-                if let Some((waiter, reply)) = then {
-                    waiter.finish(reply);
+                if let Some(then) = then {
+                    then();
                 }
             }
         })?;
@@ -58,9 +57,9 @@ impl Reclaimer {
         self.take(Job { dropped, then: None });
     }
 
-    /// Lets the reactor go on, and the client when the data is freed: with this reply.
-    pub fn free_for(&self, waiter: Arc<Waiter>, reply: Vec<u8>, dropped: Dropped) {
-        self.take(Job { dropped, then: Some((waiter, reply)) });
+    /// The same, with something to be done when all of it is free, which must not take long.
+    pub fn free_before(&self, dropped: Dropped, then: impl FnOnce() + Send + 'static) {
+        self.take(Job { dropped, then: Some(Box::new(then)) });
     }
 
     fn take(&self, job: Job) {

@@ -2,7 +2,7 @@
 //! do here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use carnelian_commands::{CommandError, Flags};
@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::database::Database;
 use crate::debugger::Debuggers;
 use crate::dispatch::{self, BUSY, BUSY_FUNCTION, Nest, UNSAVED};
+use crate::effects::Audience;
 use crate::log;
 use crate::reactor;
 use crate::registry::{Entry, Registry};
@@ -39,6 +40,8 @@ pub struct Scripting {
     running: Mutex<Option<Arc<Running>>>,
     /// As of the last look.
     figures: Mutex<Figures>,
+    /// Scripts that had been evicted at the last CONFIG RESETSTAT.
+    evicted_before: AtomicU64,
     /// Scripts that are debugged.
     pub debuggers: Debuggers,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may run what they may not run otherwise.
@@ -142,7 +145,9 @@ impl Scripting {
             let (libraries, functions) = engine.libraries_len();
             *self.figures.lock() = Figures {
                 scripts: engine.scripts_len(),
-                evicted: engine.scripts_evicted(),
+                evicted: engine
+                    .scripts_evicted()
+                    .saturating_sub(self.evicted_before.load(Ordering::Relaxed)),
                 libraries,
                 functions,
                 scripts_bytes,
@@ -151,6 +156,13 @@ impl Scripting {
             };
         }
         *self.figures.lock()
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset(&self) {
+        let evicted = self.figures().evicted;
+        self.evicted_before.fetch_add(evicted, Ordering::Relaxed);
+        self.figures.lock().evicted = 0;
     }
 
     /// Ends a script that has run for too long, whatever it has done: its data are of no use to anybody any more.
@@ -197,8 +209,8 @@ pub struct ScriptHost<'a, 'n> {
     wrote: bool,
     /// The last command was refused before it ran; taken back by who asks.
     pub is_refused: bool,
-    /// `redis.set_repl`: what it does is for followers too.
-    is_logged: bool,
+    /// `redis.set_repl`: for whom what it does is.
+    audience: Audience,
     start_ns: u64,
     published: Option<Arc<Running>>,
     /// Replies of this turn that are yet to be flushed.
@@ -228,7 +240,7 @@ impl<'a, 'n> ScriptHost<'a, 'n> {
             function,
             wrote: false,
             is_refused: false,
-            is_logged: true,
+            audience: Audience::All,
             start_ns,
             published: None,
             staged,
@@ -373,9 +385,9 @@ impl Host for ScriptHost<'_, '_> {
             }
         }
         let before = std::mem::replace(&mut self.nest.session.protocol, protocol);
-        self.nest.worker.scratch.unit.is_muted = !self.is_logged;
+        self.nest.worker.scratch.unit.audience = self.audience;
         self.nest.run(self.registry, entry, words, reply);
-        self.nest.worker.scratch.unit.is_muted = false;
+        self.nest.worker.scratch.unit.audience = Audience::All;
         self.nest.session.protocol = before;
     }
 
@@ -394,12 +406,13 @@ impl Host for ScriptHost<'_, '_> {
         Some(may)
     }
 
-    /// There is one log for the file and for replicas: what is for one that there is goes to both.
     fn set_repl(&mut self, targets: u8) {
-        let has_file = self.database.aof.is_on();
-        let has_replicas = self.database.log.keeps_backlog();
-        self.is_logged =
-            targets == 3 || (targets & 1 != 0 && has_file) || (targets & 2 != 0 && has_replicas);
+        self.audience = match (targets & 1 != 0, targets & 2 != 0) {
+            (true, true) => Audience::All,
+            (true, false) => Audience::File,
+            (false, true) => Audience::Replicas,
+            (false, false) => Audience::Nobody,
+        };
     }
 
     fn tick(&mut self) -> Tick {

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::database::{Counters, Database};
 use crate::debugger::Debugging;
 use crate::dispatch::Scratch;
-use crate::eviction::Quota;
+use crate::eviction::{OnTheWay, Quota};
 use crate::expire::Sweep;
 use crate::internode::PeerLink;
 use crate::mailbox::Message;
@@ -405,10 +405,14 @@ pub struct Worker {
     posted: RefCell<Vec<Message>>,
     /// A reply has passed the hard limit of its client, which is to be closed.
     pub overflowed: Cell<bool>,
+    /// A transaction or a script has flushed everything, and there are save points.
+    pub has_flushed: Cell<bool>,
     /// Changed keys of this turn that CLIENT TRACKING ... BCAST asks for.
     pub broadcasts: Broadcasts,
     /// Changed keys that those who track them have yet to be told of.
     pub invalidations: Invalidations,
+    /// What clients of this reactor are told of such keys at the end of the turn.
+    pub to_flush: Vec<OnTheWay>,
 }
 
 impl Worker {
@@ -431,8 +435,10 @@ impl Worker {
             has_published: Cell::new(false),
             posted: RefCell::default(),
             overflowed: Cell::new(false),
+            has_flushed: Cell::new(false),
             broadcasts: Broadcasts::default(),
             invalidations: Invalidations::default(),
+            to_flush: Vec::new(),
         }
     }
 

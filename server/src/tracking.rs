@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 
 use crate::clients::{ClientShared, bits};
 use crate::database::Database;
+use crate::eviction::OnTheWay;
 use crate::mailbox::Message;
 use crate::registry::Entry;
 use crate::session::{Session, Worker};
@@ -260,7 +261,7 @@ impl Tracking {
     fn tell_of_key(
         &self,
         worker: &Worker,
-        database: &Database,
+        database: &Arc<Database>,
         ids: &[u64],
         key: &[u8],
         author: u64,
@@ -282,7 +283,7 @@ impl Tracking {
     }
 
     /// Databases were emptied: all who track are told that any key may have gone.
-    fn flushed(&self, worker: &Worker, database: &Database, by: &mut By<'_>) {
+    fn flushed(&self, worker: &Worker, database: &Arc<Database>, by: &mut By<'_>) {
         if !self.is_awake() {
             return;
         }
@@ -295,7 +296,13 @@ impl Tracking {
     }
 
     /// Forgets keys beyond so many, a bounded number at a time, and tells as if they had changed.
-    pub fn shrink_to(&self, most: usize, worker: &Worker, database: &Database, mut by: By<'_>) {
+    pub fn shrink_to(
+        &self,
+        most: usize,
+        worker: &Worker,
+        database: &Arc<Database>,
+        mut by: By<'_>,
+    ) {
         if most == 0 {
             return;
         }
@@ -443,7 +450,7 @@ impl Broadcasts {
 /// Sends an invalidation to where the client wants it: an array of keys, or null for all keys.
 fn tell(
     worker: &Worker,
-    database: &Database,
+    database: &Arc<Database>,
     client: &Arc<ClientShared>,
     keys: Option<&[u8]>,
     by: &mut By<'_>,
@@ -452,7 +459,7 @@ fn tell(
     if redirect == 0 {
         // Nothing can be pushed to a client that speaks RESP2.
         if 2 < client.protocol.load(Ordering::Relaxed) {
-            send(worker, client, push(keys), by);
+            send(worker, database, client, push(keys), by);
         }
         return;
     }
@@ -463,25 +470,35 @@ fn tell(
         client.set_flag(bits::BROKEN_REDIRECT, true);
         if 2 < client.protocol.load(Ordering::Relaxed) {
             let text = format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{redirect}\r\n");
-            send(worker, client, text.into_bytes(), by);
+            send(worker, database, client, text.into_bytes(), by);
         }
         return;
     };
     if 2 < target.protocol.load(Ordering::Relaxed) {
-        send(worker, &target, push(keys), by);
+        send(worker, database, &target, push(keys), by);
     } else if target.is_subscriber() {
         let mut message = b"*3\r\n$7\r\nmessage\r\n".to_vec();
         bulk(CHANNEL, &mut message);
         message.extend_from_slice(keys.unwrap_or(b"_\r\n"));
-        send(worker, &target, message, by);
+        send(worker, database, &target, message, by);
     }
 }
 
 /// What the running client is told itself comes right after its reply.
-fn send(worker: &Worker, to: &Arc<ClientShared>, bytes: Vec<u8>, by: &mut By<'_>) {
+fn send(
+    worker: &Worker,
+    database: &Arc<Database>,
+    to: &Arc<ClientShared>,
+    bytes: Vec<u8>,
+    by: &mut By<'_>,
+) {
     match by {
         Some((session, out)) if session.shared.id == to.id => out.extend_from_slice(&bytes),
-        _ => worker.post(to.reactor, Message::Deliver(Arc::clone(to), bytes.into())),
+        _ => {
+            let on_the_way = OnTheWay::new(database, bytes.len());
+            let message = Message::Invalidate(Arc::clone(to), bytes.into(), on_the_way);
+            worker.post(to.reactor, message);
+        }
     }
 }
 

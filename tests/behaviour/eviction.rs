@@ -387,3 +387,29 @@ fn keys_that_are_tracked_go_only_until_there_is_room() {
     let left = client.call("DBSIZE").integer();
     assert!(10_000 < left, "{left} of 20000 are left");
 }
+
+#[test]
+fn what_trackers_are_told_of_evicted_keys_makes_no_more_keys_go() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]);
+    let mut client = server.connect();
+    warm_up(&mut client, &["DBSIZE", "SET warm x", "DEL warm"]);
+    client.expect("CONFIG SET maxmemory-eviction-tenacity 100", "+OK");
+    let mut trackers: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    for tracker in &mut trackers {
+        tracker.call("HELLO 3");
+        tracker.expect("CLIENT TRACKING on", "+OK");
+    }
+    for key in 0..300 {
+        let name = format!("{key}{}", "x".repeat(1000));
+        client.expect(&format!("SET {name} x"), "+OK");
+        for tracker in &mut trackers {
+            tracker.expect(&format!("GET {name}"), "x");
+        }
+    }
+    let limit = number(&mut client, "used_memory") - 40_000;
+    client.expect(&format!("CONFIG SET maxmemory {limit}"), "+OK");
+    for _ in 0..100 {
+        let left = client.call("DBSIZE").integer();
+        assert!((200..300).contains(&left), "{left} keys are left");
+    }
+}

@@ -150,9 +150,18 @@ fn a_request_may_not_outgrow_the_query_buffer_limit() {
         let rest = client.read_to_close();
         assert!(!rest.starts_with(b"+OK"), "{}", rest.escape_ascii());
     }
-    let mut client = server.connect();
-    let value = vec![b'x'; 500_000];
-    assert_eq!(client.call_words(&[b"SET", &b"k"[..], &value]).to_string(), "+OK");
+    // The length of the value decides, however its bytes come in.
+    for mut client in [server.connect(), server.connect_tls()] {
+        for len in [500_000, (1 << 20) - 2] {
+            let value = vec![b'x'; len];
+            assert_eq!(client.call_words(&[b"SET", &b"k"[..], &value]).to_string(), "+OK");
+        }
+        let _ = client.try_send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n");
+        let _ = client.try_send(&[b'x'; 1 << 20]);
+        let _ = client.try_send(b"\r\n");
+        let rest = client.read_to_close();
+        assert!(rest.is_empty(), "{}", rest.escape_ascii());
+    }
 }
 
 #[test]

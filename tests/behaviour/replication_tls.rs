@@ -64,6 +64,38 @@ fn follows(name: &str, primary: &Server, replica: &Server) {
 }
 
 #[test]
+fn a_link_starts_from_the_address_that_is_set() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let certificates = Certificates::made_in(folder.path());
+    let primary = Server::starter().certificates(&certificates).args(&PRIMARY).start();
+    let mut there = primary.connect();
+    let bind = ["--bind-source-addr", "127.0.0.5"];
+    let plain = super::replication_replica::replica_of(&primary, &bind);
+    let secured = replica_of(&primary, &certificates, &bind);
+    secured.connect().eventually_up();
+    let addresses = |client: &mut Client| {
+        let info = client.call("INFO replication").text();
+        let replicas =
+            info.lines().filter_map(|line| line.split_once(":ip=")).map(|(_, rest)| rest);
+        replicas.filter_map(|rest| rest.split(',').next().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&mut there), ["127.0.0.5", "127.0.0.5"]);
+    drop(secured);
+    there.eventually_info("connected_slaves", "1");
+    let mut here = plain.connect();
+    here.expect("CONFIG SET bind-source-addr 127.0.0.6", "+OK");
+    there.expect("CLIENT KILL TYPE replica", ":1");
+    there.eventually_info("connected_slaves", "1");
+    here.eventually_up();
+    assert_eq!(addresses(&mut there), ["127.0.0.6"]);
+    // Nobody has this one.
+    here.expect("CONFIG SET bind-source-addr 192.0.2.1", "+OK");
+    there.expect("CLIENT KILL TYPE replica", ":1");
+    there.eventually_info("connected_slaves", "1");
+    assert_eq!(addresses(&mut there), ["127.0.0.1"]);
+}
+
+#[test]
 fn a_replica_follows_over_tls() {
     if !is_carnelian() {
         return;

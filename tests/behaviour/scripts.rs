@@ -284,3 +284,17 @@ fn a_script_that_ends_in_an_error_has_failed() {
         assert_eq!(client.info("total_error_replies"), "1", "{script}");
     }
 }
+
+#[test]
+fn evicted_scripts_are_counted_anew_after_a_reset() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for n in 0..502 {
+        client.expect(&format!("EVAL 'return {n}' 0"), &format!(":{n}"));
+    }
+    assert_eq!(client.info("evicted_scripts"), "2");
+    client.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!(client.info("evicted_scripts"), "0");
+    client.expect("EVAL 'return 502' 0", ":502");
+    assert_eq!(client.info("evicted_scripts"), "1");
+}

@@ -200,6 +200,26 @@ fn a_background_save_is_the_state_when_it_was_asked_for() {
 }
 
 #[test]
+fn keys_that_are_overwritten_are_saved_as_slowly_as_others() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.expect("DEBUG POPULATE 1000", "+OK");
+    client.expect("CONFIG SET rdb-key-save-delay 1000000", "+OK");
+    client.expect("BGSAVE", "+Background saving started");
+    client.expect("DEBUG POPULATE 1000 other", "+OK");
+    for n in 0..1000 {
+        client.expect(&format!("SET key:{n} x"), "+OK");
+    }
+    // That of the first key is over then, and it would be the only one.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(client.info("rdb_bgsave_in_progress"), "1");
+    client.expect("CONFIG SET rdb-key-save-delay 0", "+OK");
+    if is_carnelian() {
+        wait_for_idle(&mut client);
+    }
+}
+
+#[test]
 fn a_save_that_fails_keeps_the_old_file_and_stops_writes() {
     let server = Server::start(&["--save", "3600 1"]);
     let mut client = server.connect();
@@ -316,22 +336,67 @@ fn saves_begin_by_themselves_and_can_be_put_off_or_given_up() {
 }
 
 #[test]
-fn after_all_is_flushed_the_file_is_empty_too() {
+fn who_has_flushed_all_finds_the_file_empty_too() {
     let server = Server::start(&["--save", "3600 1000"]);
     let mut client = server.connect();
+    let file = server.folder().join("dump.rdb");
+    let len = || fs::metadata(&file).expect("a snapshot").len();
+    for command in ["FLUSHALL", "FLUSHALL SYNC", "FLUSHALL ASYNC"] {
+        client.expect("DEBUG POPULATE 100", "+OK");
+        client.expect("SAVE", "+OK");
+        let full = len();
+        client.expect("SET another 1", "+OK");
+        // What is being saved is given up.
+        if is_carnelian() {
+            client.expect("CONFIG SET rdb-key-save-delay 10000000", "+OK");
+            client.expect("BGSAVE", "+Background saving started");
+        }
+        client.expect(command, "+OK");
+        assert!(len() < full / 2, "{command}: {}", server.log());
+        assert_eq!(client.info("rdb_changes_since_last_save"), "0");
+        client.expect("CONFIG SET rdb-key-save-delay 0", "+OK");
+    }
+    let saves = client.info("rdb_saves");
+
+    // Nothing is flushed, so nothing is given up or written.
+    client.expect("FLUSHALL NOW", "-ERR syntax error");
+    client.expect("SET a 1", "+OK");
+    client.expect("FLUSHDB", "+OK");
+    assert_eq!(client.info("rdb_saves"), saves);
+
+    // Nor without save points.
+    client.expect("CONFIG SET save ''", "+OK");
+    client.expect("SET a 1", "+OK");
+    client.expect("FLUSHALL", "+OK");
+    assert_ne!(client.info("rdb_changes_since_last_save"), "0");
+    assert_eq!(client.info("rdb_saves"), saves);
+}
+
+#[test]
+fn a_flush_within_a_transaction_or_a_script_is_saved_before_the_reply() {
+    let server = Server::start(&["--save", "3600 1000"]);
+    let mut client = server.connect();
+    let file = server.folder().join("dump.rdb");
+    let len = || fs::metadata(&file).expect("a snapshot").len();
     client.expect("DEBUG POPULATE 100", "+OK");
     client.expect("SAVE", "+OK");
-    let full = fs::metadata(server.folder().join("dump.rdb")).expect("a snapshot").len();
-    client.expect("CONFIG SET rdb-key-save-delay 10000000", "+OK");
-    client.expect("BGSAVE", "+Background saving started");
-    client.expect("FLUSHALL", "+OK");
-    for _ in 0..1000 {
-        if fs::metadata(server.folder().join("dump.rdb")).expect("a snapshot").len() < full / 2 {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("the file has not been replaced: {}", server.log());
+    let full = len();
+    client.expect("MULTI", "+OK");
+    client.expect("FLUSHALL", "+QUEUED");
+    client.expect("SET a 1", "+QUEUED");
+    client.expect("EXEC", "[+OK +OK]");
+    assert!(len() < full / 2, "{}", server.log());
+    client.expect("GET a", "1");
+
+    client.expect("DEBUG POPULATE 100", "+OK");
+    client.expect("SAVE", "+OK");
+    client.expect("EVAL \"redis.call('flushall') return 7\" 0", ":7");
+    assert!(len() < full / 2, "{}", server.log());
+    // What else is sent is not mistaken for it.
+    let saves = client.info("rdb_saves");
+    client.expect("EVAL \"return 7\" 0", ":7");
+    client.expect("PING", "+PONG");
+    assert_eq!(client.info("rdb_saves"), saves);
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod private_key;
 mod provider;
 mod session;
 mod settings;
+mod source;
 mod store;
 mod subject;
 #[cfg(test)]
@@ -56,6 +57,7 @@ pub use overlap::{ClientAuthorities, ClientCaPolicy, ClientCaStep, SharedAuthori
 pub use provider::provider;
 pub use session::{Received, TlsSession};
 pub use settings::{Identity, Secret, Settings};
+pub use source::Source;
 pub use subject::Subject;
 pub use tickets::SessionCaching;
 pub use trust::AuthClients;

@@ -50,7 +50,7 @@ directives! {
     // Network.
     port: u16 = "6379", int(0, 65535), AnyTime, Obeyed;
     bind: Vec<String> = "* -::*", BIND, AnyTime, Obeyed;
-    bind_source_addr: String = "", TEXT, AnyTime, Later;
+    bind_source_addr: String = "", TEXT, AnyTime, Obeyed;
     protected_mode: bool = "yes", Kind::Bool, AnyTime, Obeyed;
     unixsocket: PathBuf = "", Kind::Path, StartOnly, Obeyed;
     unixsocketperm: u32 = "0", Kind::Octal { max: 0o777 }, StartOnly, Obeyed;

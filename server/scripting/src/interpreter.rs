@@ -59,7 +59,11 @@ impl Interpreter {
         // From here on: the runner's own places had to be made without one.
         lua.set_memory_limit(memory_limit)?;
         let driver = |name: &str| drivers.raw_get(name);
-        Ok(Self { runner, load: driver("load")?, restore: driver("restore")?, lua })
+        let state = Self { runner, load: driver("load")?, restore: driver("restore")?, lua };
+        drop(drivers);
+        // What the making of it left behind is a good part of a small heap.
+        state.collect();
+        Ok(state)
     }
 
     /// Compiles source; an error's text is Lua's own.
@@ -69,7 +73,9 @@ impl Interpreter {
             return Err(format!("{name}:1: unexpected symbol near 'char(27)'").into_bytes());
         }
         let chunk = self.lua.load(source).set_name(name).set_mode(ChunkMode::Text);
-        chunk.into_function().map_err(|problem| error::describe(&problem))
+        let compiled = chunk.into_function().map_err(|problem| error::describe(&problem));
+        self.collect_some(1);
+        compiled
     }
 
     /// Keeps a function to be run.
@@ -131,6 +137,7 @@ impl Interpreter {
     /// Runs a library's source. The error has its code in front.
     pub(crate) fn load(&self, chunk: &Function) -> Result<(), Vec<u8>> {
         let ended = self.load.call::<(bool, Value)>(chunk);
+        self.collect_some(8);
         if current(|slot| slot.run.killed) == Some(true) {
             let _ = watch(&self.lua);
             let _ = self.restore.call::<()>(());
@@ -150,6 +157,14 @@ impl Interpreter {
     /// Bytes of the Lua heap.
     pub(crate) fn used_memory(&self) -> usize {
         self.lua.used_memory()
+    }
+
+    /// Has the collector go on a little: compiling leaves more behind than it keeps, and by itself the collector
+    /// comes only when the heap has doubled.
+    fn collect_some(&self, steps: usize) {
+        for _ in 0..steps {
+            let _ = self.lua.gc_step();
+        }
     }
 
     /// Frees what nothing refers to any more.

@@ -795,3 +795,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_engine_is_small_and_many_scripts_leave_little_behind() {
+    let mut engine = Engine::new(Limits::default()).unwrap();
+    let (_, scripts, functions) = engine.memory();
+    assert!(scripts < 100 << 10 && functions < 100 << 10, "{scripts} {functions}");
+
+    for n in 0..10_000 {
+        engine.load_script(format!("--xxxxxxxxxx\nreturn {n:06}").as_bytes()).unwrap();
+        let code = format!(
+            "#!lua name=test{n}\nredis.register_function('test{n}', function(KEYS, ARGV)\n \
+             --xxxxxxxxxx\nreturn {n:06} \nend)"
+        );
+        engine.load_library(code.as_bytes(), Loading::New, &mut Toy::default()).unwrap();
+    }
+    let (_, scripts, functions) = engine.memory();
+    assert!(scripts < 10_000 * 350 && functions < 10_000 * 290, "{scripts} {functions}");
+}

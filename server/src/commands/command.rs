@@ -1,5 +1,8 @@
 //! COMMAND: the command table as clients see it.
 
+mod docs;
+mod usage;
+
 use carnelian_commands::{
     Begin, Categories, CommandError, Effect, Find, Flags, KeyFlags, KeySpec, args,
 };
@@ -9,6 +12,8 @@ use carnelian_structs::glob;
 use crate::commands::{Context, help};
 use crate::keys;
 use crate::registry::{Entry, Registry, ServerCommand, ServerRun};
+
+use docs::docs;
 
 const FLAGS: Flags = Flags::LOADING.union(Flags::STALE);
 const UNORDERED: &[&str] = &["nondeterministic_output_order"];
@@ -84,21 +89,6 @@ fn info(context: &mut Context<'_>) -> Result<Effect, CommandError> {
             Some(entry) => write_facts(&mut context.reply, context.registry, entry),
             None => context.reply.null_array(),
         }
-    }
-    Ok(Effect::None)
-}
-
-/// `COMMAND DOCS [name ...]`
-fn docs(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let registry = context.registry;
-    let names = &context.args[2..];
-    let entries: Vec<&Entry> = match names {
-        [] => registry.visible().collect(),
-        names => names.iter().filter_map(|name| registry.find_full(name)).collect(),
-    };
-    context.reply.map(entries.len());
-    for entry in entries {
-        write_docs(&mut context.reply, registry, entry);
     }
     Ok(Effect::None)
 }
@@ -273,26 +263,5 @@ fn write_step(reply: &mut Writer<'_>, kind: &str, numbers: &[(&str, i64)]) {
     for (name, number) in numbers {
         reply.bulk(name.as_bytes());
         reply.integer(*number);
-    }
-}
-
-fn write_docs(reply: &mut Writer<'_>, registry: &Registry, entry: &Entry) {
-    reply.bulk(entry.full_name.as_bytes());
-    reply.map(4 + usize::from(!entry.subcommands.is_empty()));
-    for (field, text) in [
-        ("summary", entry.summary()),
-        ("since", entry.since()),
-        ("group", entry.group().name()),
-        ("complexity", entry.complexity()),
-    ] {
-        reply.bulk(field.as_bytes());
-        reply.bulk(text.as_bytes());
-    }
-    if !entry.subcommands.is_empty() {
-        reply.bulk(b"subcommands");
-        reply.map(entry.subcommands.len());
-        for &(_, id) in &entry.subcommands {
-            write_docs(reply, registry, registry.entry(id));
-        }
     }
 }

@@ -142,6 +142,7 @@ fn resetstat(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     database.aof.reset();
     database.rates.lock().reset();
     database.room.reset();
+    database.scripting.reset();
     database.replication.primary.reset_figures();
     if database.is_first() {
         // These are the process's.

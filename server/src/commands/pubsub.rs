@@ -242,7 +242,13 @@ fn send(context: &mut Context<'_>, kind: Kind) -> Result<Effect, CommandError> {
     let receivers = publish(context.worker, database, Some(session), kind, name, message);
     context.reply.integer(receivers as i64);
     if database.replication.primary.is_attended() && database.log.is_followed() {
-        context.worker.scratch.unit.verbatim(session.db.into(), context.args);
+        let unit = &mut context.worker.scratch.unit;
+        // It is not for the file, and one version of a unit costs less than two.
+        if database.aof.is_on() {
+            unit.for_replicas(session.db.into(), context.args);
+        } else {
+            unit.verbatim(session.db.into(), context.args);
+        }
         if context.held.is_none() {
             dispatch::log_nested(context.worker, context.session);
         }

@@ -6,6 +6,7 @@ use carnelian_commands::{Categories, CommandError, Effect, Flags, Group, Wait, a
 
 use crate::commands::Context;
 use crate::dispatch::Nesting;
+use crate::mailbox::Message;
 use crate::registry::{ServerCommand, ServerRun};
 use crate::replication::waits::{Awaited, NO_FILE};
 
@@ -88,6 +89,9 @@ fn wait_for(
     }
     context.session.awaited.set(Some(awaited));
     database.replication.primary.ask(&database);
+    for replica in database.replication.primary.list() {
+        context.worker.post(replica.client.reactor, Message::Feed);
+    }
     Ok(Effect::Wait(Box::new(Wait { deadline_ms, ..Wait::default() })))
 }
 

@@ -8,7 +8,7 @@ use carnelian_cluster::state::{
     ActionId, Certificate, CertificateName, Change, Detail, ManagedBy, NodeUid, State, Time,
 };
 use carnelian_tls::CertificateInfo;
-use carnelian_tls::internode::{Credential, Duty, LinkInfo, Plane};
+use carnelian_tls::internode::{Credential, LinkInfo, Plane, Step};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, sleep};
@@ -86,22 +86,10 @@ async fn take_part(member: &Arc<Member>, node: NodeUid, action: ActionId, name: 
 async fn change_authority(member: &Arc<Member>, node: NodeUid, state: &State) -> Result<()> {
     let Some(replacement) = &state.replacement else { return Ok(()) };
     let Some(report) = trust::own_report(member, state) else { return Ok(()) };
-    let duties = replacement.succession.duties(&report);
-    // Nothing is shown that this node itself would not believe.
-    if duties.iter().any(|duty| matches!(duty, Duty::Trust(_))) {
-        return Ok(());
-    }
-    let planes: Vec<Plane> = duties
-        .iter()
-        .filter_map(|duty| match duty {
-            Duty::Renew(plane) => Some(*plane),
-            _ => None,
-        })
-        .collect();
-    if !planes.is_empty() {
-        renew(member, node, &planes).await?;
-    } else if duties.contains(&Duty::RemakeLinks) {
-        renew_links(member).await?;
+    match replacement.succession.step(&report) {
+        Some(Step::Renew(planes)) => renew(member, node, &planes).await?,
+        Some(Step::RemakeLinks) => renew_links(member).await?,
+        None => {}
     }
     trust::tell(member, node).await
 }

@@ -69,5 +69,10 @@ fn run(worker: &mut Worker, database: &Arc<Database>, words: &[&[u8]]) -> Vec<u8
     let batch = Batch { arguments: words, ends: &ends, raw };
     let mut reply = Vec::new();
     dispatch::run_batch(worker, &mut session, &batch, &mut reply);
+    if let Some(waiter) = session.waiter.take() {
+        // The data is gone; what is still being done, nobody here waits for.
+        waiter.call_off();
+        return b"+OK\r\n".to_vec();
+    }
     reply
 }

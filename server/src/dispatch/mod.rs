@@ -59,9 +59,6 @@ const RUN_KEYS: usize = 64;
 /// segments and wait for each other; two of 8 do so one time in five, and not for long.
 const RUN_KEYS_SHARED: usize = 8;
 
-/// Data of this size takes noticeable time to free.
-const LARGE_BYTES: usize = 1 << 20;
-
 /// Clients that are looked at in a tick, at least.
 const CLIENTS_SURVEYED: usize = 50;
 
@@ -176,6 +173,9 @@ pub fn run_commands(
                     let before = out.len();
                     features::before_command(worker, session, entry, words, attention);
                     run_server(worker, session, registry, entry, command.run, words, out, None);
+                    if worker.has_flushed.take() {
+                        end_nested_flush(session, entry, words, out, before);
+                    }
                     settle_reply(worker, session, out, before);
                     features::after_command(worker, session, entry, words, attention, out);
                     index += 1;
@@ -486,8 +486,8 @@ fn run_alone(
     }
     drop(call);
     let waiter = waiter.or_else(|| {
-        let start = (session.reply == ReplyMode::On).then_some(before)?;
-        wait_for_space(worker, session, entry, words, &mut scratch.aftermath, out, start)
+        let start = (session.reply == ReplyMode::On).then_some(before);
+        end_flush(worker, session, entry, words, &mut scratch.aftermath, out, start)
     });
     settle(worker, &database, Some(session), &mut scratch.aftermath);
     worker.scratch = scratch;
@@ -501,25 +501,69 @@ fn run_alone(
     }
 }
 
-/// Has the client wait until all that was dropped is freed, where the reply has to come after that and
-/// it takes long, so that others need not wait for it.
+/// After a flush, has the client wait for what its reply has to come after: all that was dropped is free, and the
+/// file of snapshots is empty too. Others need not wait for that. `start`: where the reply is, if there is one.
 #[inline]
-fn wait_for_space(
+fn end_flush(
     worker: &Worker,
     session: &Session,
     entry: &Entry,
     words: &[&[u8]],
     aftermath: &mut Aftermath,
     out: &mut Vec<u8>,
-    start: usize,
+    start: Option<usize>,
 ) -> Option<Arc<Waiter>> {
-    if !aftermath.changes.frees_now || aftermath.dropped.heap_bytes() < LARGE_BYTES {
+    if entry.scope != Scope::Everything {
         return None;
     }
+    let database = &session.database;
+    let frees = aftermath.changes.frees_now && !aftermath.dropped.is_empty();
+    let saves = features::flushes_all(entry, words)
+        && snapshot::is_outdated_by_flush(database)
+        && is_saved_now(session);
+    let start = start.filter(|_| frees || saves)?;
     let waiter = Waiter::enter(session, entry.id, words, Wait::default());
-    let (reply, dropped) = (out.split_off(start), std::mem::take(&mut aftermath.dropped));
-    worker.server.reclaimer.free_for(Arc::clone(&waiter), reply, dropped);
+    let reply = out.split_off(start);
+    let ended = Arc::clone(&waiter);
+    let finish = move || match saves {
+        true => snapshot::save_flushed(&Arc::clone(&ended.database), move || ended.finish(reply)),
+        false => ended.finish(reply),
+    };
+    if frees {
+        let dropped = std::mem::take(&mut aftermath.dropped);
+        worker.server.reclaimer.free_before(dropped, finish);
+    } else {
+        finish();
+    }
     Some(waiter)
+}
+
+/// After FLUSHALL with save points: whether the client is to wait for the new file. Else that is made when it can be.
+fn is_saved_now(session: &Session) -> bool {
+    let database = &session.database;
+    let is_awaited = session.reply == ReplyMode::On && session.waiter.is_none();
+    let saves = is_awaited && snapshot::can_begin(database);
+    if !saves {
+        database.snapshots.schedule();
+    }
+    saves
+}
+
+/// The same where a transaction or a script has flushed everything: its reply comes after the file is written.
+#[cold]
+fn end_nested_flush(
+    session: &mut Session,
+    entry: &Entry,
+    words: &[&[u8]],
+    out: &mut Vec<u8>,
+    start: usize,
+) {
+    if is_saved_now(session) {
+        let waiter = Waiter::enter(session, entry.id, words, Wait::default());
+        let (ended, reply) = (Arc::clone(&waiter), out.split_off(start));
+        snapshot::save_flushed(&session.database, move || ended.finish(reply));
+        session.waiter = Some(waiter);
+    }
 }
 
 /// The type of a live key, under locks that are held. What has expired goes, and is heard of.

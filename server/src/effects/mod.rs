@@ -8,6 +8,7 @@
 //! The log is RESP, as replicas and the append-only file of Redis have it: `SELECT` where the logical database
 //! changes, and `MULTI` and `EXEC` around what one unit made more than one command of.
 
+mod asides;
 mod unit;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,8 +22,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::mailbox::{Mailbox, Message};
 
-pub use unit::Unit;
-use unit::{LARGE_BYTES, write_select};
+use asides::Asides;
+pub use unit::{Audience, Unit};
+use unit::{LARGE_BYTES, UNKNOWN, write_select};
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
@@ -55,6 +57,8 @@ struct Sequence {
     /// The logical database of the last effect; none where the next has to name its own.
     selected: Option<usize>,
     keepers: Keepers,
+    /// What the append-only file reads differently.
+    asides: Asides,
     /// Where the end of the log will be when it is worth looking for something to forget.
     trim_at: u64,
     /// Reactors that are to be told of what comes next, as bits.
@@ -109,6 +113,7 @@ impl Default for EffectLog {
             backlog: Backlog::new(0),
             selected: None,
             keepers: Keepers::default(),
+            asides: Asides::default(),
             trim_at: TRIM_BYTES,
             waiting: 0,
             sources: 0,
@@ -156,6 +161,9 @@ impl EffectLog {
     pub fn unfollow(&self) {
         let mut sequence = self.sequence.lock();
         sequence.keepers.files = sequence.keepers.files.saturating_sub(1);
+        if sequence.keepers.files == 0 {
+            sequence.asides = Asides::default();
+        }
         self.settle(&sequence);
         sequence.trim();
     }
@@ -203,6 +211,7 @@ impl EffectLog {
         sequence.keepers.file = offset;
         sequence.keepers.replicas.clear();
         sequence.keepers.nodes.clear();
+        sequence.asides = Asides::default();
         sequence.trim_at = offset + TRIM_BYTES;
         self.synced.store(offset, Ordering::SeqCst);
     }
@@ -220,6 +229,20 @@ impl EffectLog {
         let sequence = self.sequence.lock();
         let Sequence { backlog, keepers, .. } = &*sequence;
         backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) as usize
+    }
+
+    /// The memory that takes.
+    pub fn beyond_backlog_memory(&self) -> usize {
+        // Asked for each key that is evicted.
+        if !self.is_followed() && self.is_source(0) {
+            return 0;
+        }
+        let sequence = self.sequence.lock();
+        let Sequence { backlog, keepers, .. } = &*sequence;
+        match backlog.len().saturating_sub(keepers.backlog_bytes.unwrap_or(0)) {
+            0 => 0,
+            beyond => beyond as usize + backlog.overhead(),
+        }
     }
 
     fn settle(&self, sequence: &Sequence) {
@@ -278,7 +301,9 @@ impl EffectLog {
         if self.is_source(0) {
             sequence.selected = None;
         }
-        sequence.backlog.end()
+        let end = sequence.backlog.end();
+        sequence.asides.part(end);
+        end
     }
 
     /// The logical database that is selected at the end, if what comes next goes by it.
@@ -332,6 +357,9 @@ impl EffectLog {
         if unit.source != 0 {
             sequence.selected = Some(unit.relayed_db);
         }
+        if !unit.divided.is_empty() {
+            return self.append_divided(sequence, unit);
+        }
         let mut begin = 0;
         if let Some((first, last)) = unit.databases.take() {
             if sequence.selected != Some(first) {
@@ -355,6 +383,37 @@ impl EffectLog {
             }
             _ => sequence.append(&unit.bytes[begin..]),
         };
+        self.announce(sequence);
+        unit.clear();
+        end
+    }
+
+    /// The same of units of which the file gets another version.
+    #[cold]
+    fn append_divided(&self, mut sequence: MutexGuard<'_, Sequence>, unit: &mut Unit) -> u64 {
+        let mut select = Vec::new();
+        if let Some((first, last)) = unit.databases {
+            if sequence.selected != Some(first) {
+                write_select(&mut select, first);
+            }
+            sequence.selected = (last != UNKNOWN).then_some(last);
+        }
+        let mut at = 0;
+        for mut part in std::mem::take(&mut unit.divided) {
+            let mut for_replicas = unit.bytes[part.place.clone()].to_vec();
+            if part.place.start == 0 && !part.is_filler && !part.for_file.is_empty() {
+                for version in [&mut for_replicas, &mut part.for_file] {
+                    let inside = if version.starts_with(MULTI) { MULTI.len() } else { 0 };
+                    version.splice(inside..inside, select.iter().copied());
+                }
+                select.clear();
+            }
+            sequence.append(&std::mem::take(&mut select));
+            sequence.append(&unit.bytes[at..part.place.start]);
+            at = part.place.end;
+            sequence.append_twofold(&for_replicas, part.is_filler, part.for_file);
+        }
+        let end = sequence.append(&unit.bytes[at..]);
         self.announce(sequence);
         unit.clear();
         end
@@ -474,7 +533,11 @@ impl EffectLog {
         into: &mut Vec<Bytes>,
     ) -> Result<u64, Trimmed> {
         let mut sequence = self.sequence.lock();
-        let end = sequence.backlog.read(offset, most, into)?;
+        let Sequence { backlog, asides, .. } = &mut *sequence;
+        let end = match asides.is_empty() {
+            true => backlog.read(offset, most, into)?,
+            false => asides.read(backlog, offset, most, into)?,
+        };
         if end != offset {
             let taken = std::mem::take(&mut sequence.crowd).appended;
             sequence.crowd.taken = taken;
@@ -501,7 +564,7 @@ impl EffectLog {
         let Some(mailboxes) = self.mailboxes.get() else { return };
         for (reactor, mailbox) in mailboxes.iter().enumerate() {
             if waiting & bit(reactor) != 0 {
-                mailbox.post(Message::Feed);
+                mailbox.post(Message::Logged);
             }
         }
     }
@@ -520,6 +583,18 @@ impl Sequence {
         let end = self.backlog.append_piece(bytes);
         self.trim_if_due(end);
         end
+    }
+
+    /// Appends what is for replicas, in the place of which the file gets something else.
+    fn append_twofold(&mut self, for_replicas: &[u8], is_filler: bool, for_file: Vec<u8>) {
+        let has_file = self.keepers.files != 0;
+        if has_file || !is_filler {
+            let begin = self.backlog.end();
+            let end = self.append(for_replicas);
+            if has_file {
+                self.asides.push(begin..end, for_file);
+            }
+        }
     }
 
     #[inline]
@@ -559,8 +634,11 @@ mod tests {
     fn text(log: &EffectLog, from: u64) -> String {
         let mut pieces = Vec::new();
         log.read(from, usize::MAX, &mut pieces).unwrap();
-        let bytes: Vec<u8> = pieces.concat();
-        let words = String::from_utf8(bytes).unwrap();
+        words(&pieces)
+    }
+
+    fn words(pieces: &[Bytes]) -> String {
+        let words = String::from_utf8(pieces.concat()).unwrap();
         words
             .split("\r\n")
             .filter(|word| !word.starts_with(['*', '$']))
@@ -701,6 +779,8 @@ mod tests {
             log.append_aside(&[b"SET", b"k", &value]);
         }
         assert_eq!(log.beyond_backlog() as u64, log.end() - 100);
+        let memory = log.beyond_backlog_memory() as u64;
+        assert!(log.end() < memory && memory < log.end() + log.end() / 10, "{memory}");
         log.feed(7, usize::MAX, 0, &mut Vec::new()).unwrap();
         assert_eq!(log.lag(7), 0);
         log.detach(7);
@@ -722,6 +802,46 @@ mod tests {
         let large = String::from_utf8(large).unwrap();
         let expected = format!("SELECT 0 SET a 1 SET b {large} SET c 3");
         assert_eq!(text(&log, 0).trim(), expected);
+    }
+
+    #[test]
+    fn the_file_gets_another_version_of_a_unit_that_is_not_the_same_for_all() {
+        use Audience::{All, File, Nobody, Replicas};
+
+        let units: [&[(Audience, usize, &[u8])]; 6] = [
+            &[(All, 0, b"a"), (File, 0, b"f"), (Nobody, 0, b"n"), (Replicas, 1, b"r")],
+            &[(All, 1, b"b")],
+            &[(File, 1, b"f")],
+            &[(Replicas, 1, b"r"), (Replicas, 2, b"s")],
+            &[(All, 2, b"c")],
+            &[(All, 2, b"d"), (Nobody, 3, b"n")],
+        ];
+        let expected = [
+            "MULTI SELECT 0 INCR a SELECT 1 INCR r EXEC INCR b PING \
+             MULTI INCR r SELECT 2 INCR s EXEC SELECT 2 INCR c INCR d",
+            "MULTI SELECT 0 INCR a INCR f SELECT 1 EXEC INCR b INCR f SELECT 2 INCR c INCR d",
+        ];
+        let log = EffectLog::default();
+        log.keep_backlog(Some(1 << 20));
+        let from = log.follow();
+        let mut unit = Unit::default();
+        for commands in units {
+            for (audience, db, key) in commands {
+                unit.audience = *audience;
+                unit.verbatim(*db, &[b"INCR", key]);
+            }
+            unit.close();
+            log.append(&mut unit);
+        }
+        let mut pieces = Vec::new();
+        assert_eq!(log.take_for_file(from, usize::MAX, &mut pieces), Ok(log.end()));
+        assert_eq!([text(&log, from), words(&pieces)].map(|text| text.trim().to_owned()), expected);
+        log.unfollow();
+        let end = log.end();
+        unit.audience = File;
+        unit.verbatim(2, &[b"INCR", b"f"]);
+        unit.close();
+        assert_eq!(log.append(&mut unit), end, "there is no file");
     }
 
     #[test]

@@ -7,6 +7,9 @@ use carnelian_keyspace::Changes;
 
 use super::{EXEC, MULTI};
 
+/// No logical database: what comes next has to name its own.
+pub(super) const UNKNOWN: usize = usize::MAX;
+
 /// A unit of this size keeps no memory for the next: it becomes a piece of the log as it is.
 pub(super) const LARGE_BYTES: usize = 64 << 10;
 
@@ -26,9 +29,44 @@ pub struct Unit {
     pub(super) source: u64,
     /// What is selected behind bytes that come from elsewhere.
     pub(super) relayed_db: usize,
-    /// A script does not want its commands logged. What departs is logged all the same.
-    pub is_muted: bool,
+    /// For whom a script's commands are. What departs is for all, all the same.
+    pub audience: Audience,
+    /// Commands of the open unit that are not for all.
+    apart: Vec<Apart>,
+    /// Units that are not the same for all, in order.
+    pub(super) divided: Vec<Divided>,
 }
+
+/// Who is to get effects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    #[default]
+    All,
+    File,
+    Replicas,
+    Nobody,
+}
+
+/// Commands that are not for all.
+struct Apart {
+    place: Range<usize>,
+    audience: Audience,
+    commands: u32,
+}
+
+/// A unit of which the append-only file gets another version than replicas do.
+#[derive(Debug)]
+pub(super) struct Divided {
+    /// Where the replicas' is.
+    pub place: Range<usize>,
+    /// Nothing in it is for them, but for what takes the place.
+    pub is_filler: bool,
+    pub for_file: Vec<u8>,
+}
+
+/// What replicas get instead of a unit that is for the file alone: it takes its place in the sequence, and
+/// they know it from idle times.
+const FILLER: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 impl Unit {
     #[inline]
@@ -61,13 +99,38 @@ impl Unit {
         (self.begin, self.commands) = (0, 0);
         (self.databases, self.source) = (None, 0);
         self.sent = 0..0;
+        self.apart.clear();
+        self.divided.clear();
     }
 
     /// A command as the client sent it.
     pub fn verbatim(&mut self, db: usize, words: &[&[u8]]) {
-        if !self.is_muted {
-            self.command(db, words);
+        match self.audience {
+            Audience::All => self.command(db, words),
+            audience => self.apart(db, audience, |unit| unit.command(db, words)),
         }
+    }
+
+    /// A command that is nothing for the append-only file: it changes no data.
+    pub fn for_replicas(&mut self, db: usize, words: &[&[u8]]) {
+        if matches!(self.audience, Audience::All | Audience::Replicas) {
+            self.apart(db, Audience::Replicas, |unit| unit.command(db, words));
+        }
+    }
+
+    /// What `collect` adds is not for all.
+    #[cold]
+    fn apart(&mut self, db: usize, audience: Audience, collect: impl FnOnce(&mut Self)) {
+        if audience == Audience::Nobody {
+            return;
+        }
+        self.select(db);
+        let (begin, before) = (self.bytes.len(), self.commands);
+        collect(self);
+        let commands = self.commands - before;
+        self.apart.push(Apart { place: begin..self.bytes.len(), audience, commands });
+        // Counts once more, so that whoever closes a unit of several looks here.
+        self.commands += 1;
     }
 
     fn command(&mut self, db: usize, words: &[&[u8]]) {
@@ -124,11 +187,18 @@ impl Unit {
 
     /// Commands that do the same without chance or time.
     pub fn rewritten(&mut self, db: usize, rewrite: &Rewrite) {
-        if rewrite.commands() != 0 && !self.is_muted {
-            self.select(db);
-            self.bytes.extend_from_slice(rewrite.as_bytes());
-            self.commands += rewrite.commands();
+        if rewrite.commands() != 0 {
+            match self.audience {
+                Audience::All => self.rewrite(db, rewrite),
+                audience => self.apart(db, audience, |unit| unit.rewrite(db, rewrite)),
+            }
         }
+    }
+
+    fn rewrite(&mut self, db: usize, rewrite: &Rewrite) {
+        self.select(db);
+        self.bytes.extend_from_slice(rewrite.as_bytes());
+        self.commands += rewrite.commands();
     }
 
     /// What has gone without a command: keys and fields that have expired, and keys that were evicted.
@@ -153,10 +223,65 @@ impl Unit {
     #[inline]
     pub fn close(&mut self) {
         if 1 < self.commands {
-            self.bytes.splice(self.begin..self.begin, MULTI.iter().copied());
-            self.bytes.extend_from_slice(EXEC);
+            if self.apart.is_empty() {
+                self.bytes.splice(self.begin..self.begin, MULTI.iter().copied());
+                self.bytes.extend_from_slice(EXEC);
+            } else {
+                self.divide();
+            }
         }
         self.close_apart();
+    }
+
+    /// Makes two versions of the open unit: one for replicas in its place, and one for the file.
+    #[cold]
+    fn divide(&mut self) {
+        let apart = std::mem::take(&mut self.apart);
+        let counted: u32 = apart.iter().map(|part| part.commands + 1).sum();
+        let shared = self.commands - counted;
+        let for_file = self.version_for(Audience::File, shared, &apart);
+        let mut for_replicas = self.version_for(Audience::Replicas, shared, &apart);
+        let bytes: usize = apart.iter().map(|part| part.place.len()).sum();
+        let selects = shared == 0 && bytes < self.bytes.len() - self.begin;
+        if selects
+            && (for_file.is_empty() || for_replicas.is_empty())
+            && let Some((_, last)) = &mut self.databases
+        {
+            // Only one of them learns what is selected.
+            *last = UNKNOWN;
+        }
+        let is_filler = for_replicas.is_empty();
+        if is_filler {
+            for_replicas.extend_from_slice(FILLER);
+        }
+        self.bytes.truncate(self.begin);
+        self.bytes.extend_from_slice(&for_replicas);
+        let place = self.begin..self.bytes.len();
+        self.divided.push(Divided { place, is_filler, for_file });
+    }
+
+    /// What of the open unit is for all or for this audience.
+    fn version_for(&self, audience: Audience, shared: u32, apart: &[Apart]) -> Vec<u8> {
+        let own = apart.iter().filter(|part| part.audience == audience);
+        let commands = shared + own.map(|part| part.commands).sum::<u32>();
+        let mut version = Vec::new();
+        if commands == 0 {
+            return version;
+        }
+        if 1 < commands {
+            version.extend_from_slice(MULTI);
+        }
+        let mut at = self.begin;
+        for part in apart {
+            let end = if part.audience == audience { part.place.end } else { part.place.start };
+            version.extend_from_slice(&self.bytes[at..end]);
+            at = part.place.end;
+        }
+        version.extend_from_slice(&self.bytes[at..]);
+        if 1 < commands {
+            version.extend_from_slice(EXEC);
+        }
+        version
     }
 
     /// Ends a unit of what was done to keys that nobody named: each by itself.

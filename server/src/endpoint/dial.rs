@@ -16,7 +16,6 @@ use carnelian_tls::internode::{Frames, Link, NodeUid, Plane, Signal};
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -124,7 +123,7 @@ pub async fn dial(
         && let Some((port, ticket)) = pass(paths, &channel, target, address, ask, visitor).await?
     {
         let address = SocketAddr::new(address.ip(), port);
-        return plain(target, address, &Opening::Pass { ask, ticket }).await;
+        return plain(&channel, target, address, &Opening::Pass { ask, ticket }).await;
     }
     let document = visitor.to_bytes();
     let opening = Opening::Forward { ask, bytes: document.len() };
@@ -176,11 +175,13 @@ async fn encrypted(
 }
 
 async fn plain(
+    channel: &Channel,
     target: &NodeTarget,
     address: SocketAddr,
     opening: &Opening,
 ) -> Result<Reached, NotReached> {
-    let connecting = in_time(TcpStream::connect(address)).await;
+    let source = channel.node.source();
+    let connecting = in_time(source.connect_async(address)).await;
     let mut socket = connecting.map_err(|error| later(target, &error))?;
     let _ = socket.set_nodelay(true);
     watch_over(&SockRef::from(&socket));

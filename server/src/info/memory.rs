@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Human, Page, View};
 use crate::allocator;
+use crate::eviction;
 use crate::memory::Excess;
 
 pub(super) fn memory(view: &View<'_>, page: &mut Page) {
@@ -51,8 +52,7 @@ fn replication(view: &View<'_>, page: &mut Page) {
     let replicas = view.database.replication.primary.list();
     let unread = if replicas.is_empty() { 0 } else { unread };
     let clients: usize = replicas.iter().map(|replica| replica.client.memory()).sum();
-    let is_shared = view.database.room.is_shared();
-    page.field("mem_not_counted_for_evict", if is_shared { 0 } else { beyond });
+    page.field("mem_not_counted_for_evict", eviction::uncounted(view.database));
     page.field("mem_replication_backlog", backlog.saturating_sub(unread));
     let following = view.database.replication.following.load();
     let kept = following.as_ref().map_or(0, |it| it.transfer.kept_bytes.load(Ordering::Relaxed));

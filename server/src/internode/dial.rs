@@ -67,7 +67,7 @@ async fn dial_at(
         if let Admission::Ticket { port, ticket } = admission {
             let address = SocketAddr::new(address.ip(), port);
             let greeting = greeting(channel, database, Some(ticket));
-            return dial_plain(target, address, &greeting).await;
+            return dial_plain(channel, target, address, &greeting).await;
         }
     }
     dial_encrypted(channel, target, address, &greeting(channel, database, None)).await
@@ -94,14 +94,16 @@ async fn dial_encrypted(
 }
 
 async fn dial_plain(
+    channel: &Channel,
     target: &NodeTarget,
     address: SocketAddr,
     greeting: &Greeting,
 ) -> Result<Dialled, String> {
     let failed =
         |reason: &dyn std::fmt::Display| format!("{target}, port {}: {reason}", address.port());
-    let connecting = tokio::net::TcpStream::connect(address);
-    let mut socket = in_time(connecting).await.map_err(|error| failed(&error))?;
+    let source = channel.node.source();
+    let mut socket =
+        in_time(source.connect_async(address)).await.map_err(|error| failed(&error))?;
     let _ = socket.set_nodelay(true);
     greet(&mut socket, greeting).await.map_err(|reason| failed(&reason))?;
     let own = socket.local_addr().map_err(|error| failed(&error))?;

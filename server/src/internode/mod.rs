@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use carnelian_config::Config;
+use carnelian_tls::Source;
 use carnelian_tls::internode::{
     Acceptor, Connector, ControlPlane, Error, Frames, Node, Plane, Settings, Store, Trust,
 };
@@ -189,6 +190,14 @@ impl Drop for Channel {
     }
 }
 
+/// Has links to other nodes start from where the configuration of the first database says.
+pub fn set_source(server: &Server, config: &Config) {
+    if let Some(channel) = server.internode.channel() {
+        let (source, _) = Source::parse(&config.bind_source_addr);
+        channel.node.set_source(source);
+    }
+}
+
 /// Opens the channel, unless it is open or there are no certificates for it. Whether it is open.
 pub fn open(server: &Arc<Server>, asked_for: AskedFor) -> Result<bool, OpenError> {
     let internode = &server.internode;
@@ -246,6 +255,7 @@ pub fn open(server: &Arc<Server>, asked_for: AskedFor) -> Result<bool, OpenError
         log::notice!("Ready to accept links of other nodes at {address}");
     }
     internode.channel.store(Some(Arc::clone(&channel)));
+    set_source(server, &server.config());
     let acceptor = Acceptor::new(Arc::clone(&channel.node));
     let _inside = channel.runtime().enter();
     for socket in sockets {

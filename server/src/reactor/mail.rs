@@ -65,6 +65,7 @@ impl Reactor {
             Message::Kill(client)
             | Message::Recheck(client)
             | Message::Deliver(client, _)
+            | Message::Invalidate(client, _, _)
             | Message::Dismiss(client, _, _) => Some(client),
             Message::Resume(waiter, _) => Some(&waiter.client),
             _ => None,
@@ -97,6 +98,14 @@ impl Reactor {
                     self.touch(token);
                 }
             }
+            Message::Invalidate(client, bytes, on_the_way) => {
+                let token = Token(client.place.load(Ordering::Relaxed) as usize);
+                if let Some(connection) = self.core.connections.get_mut(token) {
+                    self.service.deliver(connection, &bytes);
+                    self.touch(token);
+                    self.service.worker.to_flush.push(on_the_way);
+                }
+            }
             Message::Dismiss(client, bytes, logged) => {
                 let token = Token(client.place.load(Ordering::Relaxed) as usize);
                 if let Some(connection) = self.core.connections.get_mut(token) {
@@ -113,7 +122,8 @@ impl Reactor {
             // The turn looks at those who wait, now that it has begun.
             Message::PauseOver => {}
             // So it does with its replicas.
-            Message::Feed => {}
+            Message::Logged => {}
+            Message::Feed => self.core.is_feed_urgent = true,
             Message::Synced => {
                 for token in std::mem::take(&mut self.core.held) {
                     self.touch(token);

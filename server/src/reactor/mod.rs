@@ -42,7 +42,11 @@ const MAILBOX: Token = Token(usize::MAX);
 const EVENTS_PER_WAIT: usize = 1024;
 
 /// Replies are flushed before the end of the turn when they come to this.
-const REPLY_BYTES_PER_TURN: usize = 1 << 20;
+const REPLY_BYTES_PER_TURN: usize = 256 << 10;
+
+/// What is written within this time goes to replicas in one piece, unless somebody waits for it: each
+/// piece costs as much as serving a request. A write that nothing was sent before goes at once.
+const FEED_PAUSE_US: u64 = 250;
 
 /// A poll and its mailbox, made before the thread that will use them.
 pub struct Seat {
@@ -93,8 +97,14 @@ pub struct Core {
     touched: Vec<Token>,
     /// Those whose replies wait for the disk.
     held: Vec<Token>,
-    /// Replicas, which are fed at the end of each turn.
+    /// Replicas, which are fed at the end of a turn.
     replicas: Vec<Token>,
+    /// When (in the clock's monotonic microseconds) they were fed last.
+    fed_us: u64,
+    /// They are to be fed at the end of this turn, however short ago that was.
+    is_feed_urgent: bool,
+    /// They were not fed since it was too short ago.
+    is_feed_owed: bool,
     /// One of them can be fed more at once.
     is_hungry: bool,
     /// When (in the clock's monotonic milliseconds) which handshake must have ended.
@@ -138,6 +148,9 @@ impl Core {
             touched: Vec::new(),
             held: Vec::new(),
             replicas: Vec::new(),
+            fed_us: 0,
+            is_feed_urgent: false,
+            is_feed_owed: false,
             is_hungry: false,
             handshake_deadlines: VecDeque::new(),
             refusal_deadlines: VecDeque::new(),
@@ -269,7 +282,7 @@ impl Reactor {
     fn turn(&mut self, events: &Events) {
         self.service.begin_turn();
         let begin_ns = self.service.worker.clock.monotonic_us() * 1000;
-        if !self.core.replicas.is_empty() {
+        if !self.core.replicas.is_empty() && !self.core.is_feed_owed {
             self.hush();
         }
         if !self.core.mailbox.is_empty() {
@@ -322,8 +335,16 @@ impl Reactor {
         }
         features::end_turn(&mut self.service.worker);
         self.read_own_mail();
-        if !self.core.replicas.is_empty() {
-            self.feed();
+        if self.core.replicas.is_empty() {
+            self.core.is_feed_owed = false;
+        } else {
+            let now_us = self.service.worker.clock.monotonic_us();
+            let is_due = self.core.fed_us.saturating_add(FEED_PAUSE_US) <= now_us;
+            self.core.is_feed_owed = !is_due && !self.core.is_feed_urgent;
+            if !self.core.is_feed_owed {
+                self.core.fed_us = now_us;
+                self.feed();
+            }
         }
         self.service.end_turn();
         allocator::publish();
@@ -350,6 +371,9 @@ impl Reactor {
         let next_wait =
             self.core.wait_deadlines.first().map_or(u64::MAX, |&(deadline_ms, _)| deadline_ms);
         let mut patience_ms = self.core.next_tick_ms.min(next_wait).saturating_sub(now_ms);
+        if self.core.is_feed_owed {
+            patience_ms = patience_ms.min(1);
+        }
         // Each database has a pause of its own.
         for &token in &self.core.postponed {
             let Some(connection) = self.core.connections.get_mut(token) else { continue };
@@ -458,6 +482,7 @@ impl Reactor {
             && !std::mem::replace(&mut attached.is_listed, true)
         {
             self.core.replicas.push(token);
+            self.core.is_feed_urgent = true;
         }
         let is_owed = !connection.staged.is_empty()
             || connection.closing()
@@ -471,7 +496,7 @@ impl Reactor {
         Presence::Here
     }
 
-    /// At the end of the turn replicas are fed anyway: nobody need wake this reactor for that.
+    /// Replicas are fed soon anyway: nobody need wake this reactor for that.
     fn hush(&mut self) {
         for &token in &self.core.replicas {
             if let Some(connection) = self.core.connections.get_mut(token) {
@@ -484,6 +509,7 @@ impl Reactor {
     fn feed(&mut self) {
         let mut replicas = std::mem::take(&mut self.core.replicas);
         let mut hungry = Vec::new();
+        self.core.is_feed_urgent = false;
         replicas.retain(|&token| {
             let Some(connection) = self.core.connections.get_mut(token) else {
                 return self.is_lent(token);
@@ -507,6 +533,8 @@ impl Reactor {
         let takes_more = |token: Token| {
             connections.get_mut(token).is_some_and(|connection| !connection.flags.blocked)
         };
+        // Only who has all is fed in larger pieces later.
+        self.core.is_feed_urgent |= !hungry.is_empty();
         self.core.is_hungry = hungry.into_iter().any(takes_more);
     }
 
@@ -549,6 +577,7 @@ impl Reactor {
         if REPLY_BYTES_PER_TURN < self.service.replies.len() {
             self.flush();
         }
+        self.service.note_buffers();
     }
 
     /// Ends a connection now: what it was owed and has not taken is lost, but it is told that this is the end.

@@ -16,7 +16,7 @@ use carnelian_replication::Id;
 use carnelian_replication::beside::{Offers, Visitor};
 use carnelian_replication::handshake::{Handshake, Introduction, Step, command};
 use carnelian_replication::payload::Payload;
-use carnelian_tls::Connector;
+use carnelian_tls::{Connector, Source};
 
 use super::apply::PrimaryLink;
 use super::gate;
@@ -169,7 +169,12 @@ impl Link {
         connector: Option<&Connector>,
         is_beside: bool,
     ) -> Result<Wire, String> {
-        let mut wire = Wire::connect(&self.following, self.timeout(), is_beside)?;
+        let config = self.database.config();
+        let (source, wrong) = Source::parse(&config.bind_source_addr);
+        if let Some(wrong) = wrong {
+            log::warning!("bind-source-addr: '{wrong}' is no address, and not used");
+        }
+        let mut wire = Wire::connect(&self.following, &source, self.timeout(), is_beside)?;
         if let Some(connector) = connector {
             let failed = |error| format!("TLS handshake with MASTER failed: {error}");
             wire.secure(connector).map_err(failed)?;

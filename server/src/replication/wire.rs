@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use carnelian_replication::handshake::LINE_BYTES_MAX;
 use carnelian_replication::payload;
-use carnelian_tls::Connector;
+use carnelian_tls::{Connector, Source};
 
 use super::replica::Following;
 use super::secure::Secured;
@@ -112,6 +112,7 @@ impl Wire {
     /// the stream.
     pub fn connect(
         following: &Arc<Following>,
+        source: &Source,
         timeout: Duration,
         is_beside: bool,
     ) -> Result<Self, String> {
@@ -121,7 +122,7 @@ impl Wire {
             .map_err(|it| failed(&it))?;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses {
-            match TcpStream::connect_timeout(&address, timeout) {
+            match source.connect(address, timeout) {
                 Ok(stream) => {
                     let own = stream.local_addr().map_err(|it| failed(&it))?;
                     stream.set_nodelay(true).map_err(|it| failed(&it))?;

@@ -1,7 +1,7 @@
 //! Serving one connection for one turn: read, decrypt, parse, run, and leave the replies to be flushed.
 //!
-//! Rules that the speed rests on: one read a turn into a buffer that all connections share, no copy of a whole
-//! request, no allocation for a command, and one write, at the end of the turn.
+//! Rules that the speed rests on: one read a turn into a buffer that all connections share (but of a long
+//! request), no copy of a whole request, no allocation for a command, and one write, at the end of the turn.
 
 mod feed;
 mod flush;
@@ -16,6 +16,7 @@ use carnelian_resp::Span;
 use carnelian_tls::{Admission, TLS_REFUSED, TlsError};
 
 use crate::acl;
+use crate::allocator;
 use crate::clock;
 use crate::connection::{Connection, Flags, Refusal, Stream, Transport};
 use crate::listener::Kind;
@@ -30,8 +31,14 @@ const READ_BYTES: usize = 64 << 10;
 /// A request's beginning up to this size is copied back to the shared buffer to be completed there.
 const TAIL_BYTES_MAX: usize = 16 << 10;
 
+/// Of a request that is long, so much may come in one turn.
+const LARGE_TURN_BYTES: usize = 1 << 20;
+
+/// The first byte of a TLS connection: a record of the handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// What the shared buffers keep of their size after a turn that needed more.
-const SCRATCH_BYTES_KEPT: usize = 1 << 20;
+const SCRATCH_BYTES_KEPT: usize = 512 << 10;
 const SCRATCH_ARGUMENTS_KEPT: usize = 1 << 13;
 
 /// One reactor's buffers for the connection that is being served, and the context its commands run in.
@@ -57,6 +64,8 @@ pub struct Service {
     pub ahead: Option<Piece>,
     /// The clock that leases go by, if it was read since commands were last run.
     moment: Option<Duration>,
+    /// What was last noted of the shared buffers.
+    beyond: usize,
 }
 
 /// What a connection needs after having been served.
@@ -100,6 +109,7 @@ impl Service {
             commands_until_clock: CLOCK_COMMANDS,
             ahead: None,
             moment: None,
+            beyond: 0,
         }
     }
 
@@ -118,14 +128,27 @@ impl Service {
     pub fn end_turn(&mut self) {
         debug_assert!(self.replies.is_empty());
         self.worker.send_published();
+        self.worker.to_flush.clear();
         for buffer in [&mut self.replies, &mut self.records, &mut self.decrypted] {
             buffer.clear();
             buffer.shrink_to(SCRATCH_BYTES_KEPT);
         }
+        self.note_buffers();
         self.arguments.shrink_to(SCRATCH_ARGUMENTS_KEPT);
         self.spans.clear();
         self.spans.shrink_to(SCRATCH_ARGUMENTS_KEPT);
         self.worker.scratch.shrink_to(SCRATCH_ARGUMENTS_KEPT);
+    }
+
+    /// What the shared buffers take beyond their usual size makes no keys go.
+    #[inline]
+    pub fn note_buffers(&mut self) {
+        let buffers = [&self.replies, &self.records, &self.decrypted];
+        let beyond = buffers.iter().map(|it| it.capacity().saturating_sub(READ_BYTES)).sum();
+        if beyond != self.beyond {
+            allocator::note_passing(self.beyond, beyond);
+            self.beyond = beyond;
+        }
     }
 
     /// Reads once from the connection and runs what is there.
@@ -205,7 +228,10 @@ impl Service {
             let after = self.run_received(connection, piece.bytes());
             piece.clear();
             self.ahead = Some(piece);
-            return after;
+            let goes_on = after == After::Again && !connection.flags.unparsed;
+            if !goes_on || !is_large(connection) {
+                return after;
+            }
         }
         if connection.flags.unparsed {
             connection.flags.unparsed = false;
@@ -218,11 +244,24 @@ impl Service {
         if !connection.flags.readable {
             return After::Wait;
         }
-        match connection.transport {
-            Transport::Sniff => self.sniff(connection),
-            Transport::Plain => self.receive_plain(connection),
-            Transport::Handshake(_) => After::Handshake,
-            Transport::Tls(_) => self.receive_tls(connection),
+        let mut len = connection.input.len();
+        let enough = len + LARGE_TURN_BYTES;
+        loop {
+            let after = match connection.transport {
+                Transport::Sniff => self.sniff(connection),
+                Transport::Plain => self.receive_plain(connection),
+                Transport::Handshake(_) => After::Handshake,
+                Transport::Tls(_) => self.receive_tls(connection),
+            };
+            // Of a large request all is read that has come, so that its client has it counted. Reading makes
+            // room for what the peer's side still holds.
+            let more = connection.input.len();
+            let goes_on = matches!(after, After::Again | After::Wait) && !connection.flags.unparsed;
+            if !goes_on || more <= len || enough <= more || !is_large(connection) {
+                return after;
+            }
+            len = more;
+            connection.flags.readable = true;
         }
     }
 
@@ -243,6 +282,7 @@ impl Service {
 
     fn admit(&mut self, connection: &mut Connection, received: &mut [u8]) -> After {
         let admission = match connection.kind {
+            Kind::Tls if received[0] != TLS_HANDSHAKE => return self.refuse_stranger(connection),
             Kind::Tls => Admission::Tls,
             Kind::Tcp => {
                 let settings = connection.session.database.settings.load();
@@ -275,6 +315,19 @@ impl Service {
             },
             Admission::Refuse(text) => self.turn_back(connection, text),
         }
+    }
+
+    /// Closes a connection to a port of TLS alone that speaks something else, which would not understand an alert.
+    #[cold]
+    fn refuse_stranger(&mut self, connection: &mut Connection) -> After {
+        let shared = &connection.session.shared;
+        self.worker.counters(&connection.session.database).handshakes_failed.add(1);
+        log::verbose!(
+            "Error accepting a client connection: it does not begin with TLS (addr={} laddr={})",
+            shared.address,
+            shared.local_address
+        );
+        After::Close
     }
 
     /// Answers a connection that may not come in with bytes that are not encrypted.

@@ -53,6 +53,10 @@ pub(super) enum Stop {
 impl Service {
     /// Runs what is in the connection's own buffer.
     pub(super) fn run_input(&mut self, connection: &mut Connection) -> After {
+        // What has come counts, though the request be whole with it.
+        if self.holds_too_much(connection) {
+            return After::Close;
+        }
         let mut input = std::mem::take(&mut connection.input);
         let (consumed, stop) = self.run(connection, input.data_mut());
         input.consume(consumed);
@@ -80,22 +84,13 @@ impl Service {
         if !rest.is_empty() {
             connection.input.append(rest);
         }
-        let held = connection.input.len() + connection.session.queued_bytes();
         let shared = &connection.session.shared;
-        // As Redis counts them: what comes before a long argument is through.
-        let through = connection.parser.long_argument_start().min(connection.input.len());
-        let unread = connection.input.len() - through;
+        let unread = unread(connection);
         shared.query_bytes.store(unread, Ordering::Relaxed);
         let room = connection.input.capacity() - unread;
         shared.query_room.store(room, Ordering::Relaxed);
         features::account(&self.worker, &connection.session);
-        let is_limited = connection.session.primary.is_none();
-        if is_limited && held != 0 && connection.session.settings.query_bytes_max < held {
-            log::warning!(
-                "Closing client that reached max query buffer length: {}",
-                connection.describe()
-            );
-            self.worker.counters(&connection.session.database).query_limit_disconnections.add(1);
+        if self.holds_too_much(connection) {
             return After::Close;
         }
         match stop {
@@ -114,6 +109,24 @@ impl Service {
             }
             Stop::Close => After::Close,
         }
+    }
+
+    /// Whether what waits in a client's requests is more than `client-query-buffer-limit`: it is to be closed.
+    fn holds_too_much(&self, connection: &Connection) -> bool {
+        let session = &connection.session;
+        // Redis looks at the argument that is being read alone, so that there is no bound on those before it.
+        let len = connection.input.len();
+        let in_front = (len - unread(connection)).min(SHORT_BYTES);
+        let held = len - in_front + session.queued_bytes();
+        if held <= session.settings.query_bytes_max || session.primary.is_some() {
+            return false;
+        }
+        log::warning!(
+            "Closing client that reached max query buffer length: {}",
+            connection.describe()
+        );
+        self.worker.counters(&session.database).query_limit_disconnections.add(1);
+        true
     }
 
     /// Runs the commands in `data`, a batch at a time; returns the bytes they took and why it ended.
@@ -382,6 +395,15 @@ impl Service {
         // More is run now.
         self.moment = None;
     }
+}
+
+/// What is in front of a long argument and no longer than this is not counted against `client-query-buffer-limit`.
+const SHORT_BYTES: usize = 1 << 10;
+
+/// Bytes of requests that wait, as Redis counts them: what comes before a long argument is through.
+fn unread(connection: &Connection) -> usize {
+    let len = connection.input.len();
+    len - connection.parser.long_argument_start().min(len)
 }
 
 /// Whether there are quotes in the first line.

@@ -301,14 +301,32 @@ pub fn save_apart(
     std::thread::Builder::new().name("snapshot".into()).spawn(run).map(drop)
 }
 
-/// FLUSHALL: what is being saved is no longer wanted, and an empty file is.
-pub fn after_flush(database: &Database) {
+/// FLUSHALL: what is being saved in the background is no longer wanted. Whether an empty file is.
+pub fn is_outdated_by_flush(database: &Database) -> bool {
     let snapshots = &database.snapshots;
     if snapshots.running() == Some(Purpose::Background) && snapshots.cancel() {
         log::warning!("Background saving is given up, as all data was flushed");
     }
-    if !database.settings.load().save_points.is_empty() {
-        snapshots.schedule();
+    !database.settings.load().save_points.is_empty()
+}
+
+/// Whether a snapshot could be begun soon: none is under way for long.
+pub fn can_begin(database: &Database) -> bool {
+    match database.snapshots.running() {
+        // It ends, or has been given up.
+        Some(Purpose::Save | Purpose::Background) => true,
+        Some(Purpose::Rewrite) => false,
+        None => !database.keyspace.is_cut_open(),
+    }
+}
+
+/// Replaces the file after FLUSHALL. The data is gone whether or not that succeeds: the log says why it did not.
+pub fn save_flushed(database: &Arc<Database>, then: impl FnOnce() + Clone + Send + 'static) {
+    let ended = then.clone();
+    if let Err(error) = save_apart(database, move |_| ended()) {
+        log::warning!("Can't save: {error}");
+        database.snapshots.schedule();
+        then();
     }
 }
 

@@ -146,31 +146,31 @@ impl Snapshot {
     /// Writes all of it.
     pub fn write(&mut self, to: &mut impl Write) -> Result<(), Broken> {
         self.begun_ns = self.clock.elapsed_ns();
+        let mut slowed_keys = 0;
         while !self.is_through {
             if self.progress.is_cancelled() {
                 return Err(Broken::Cancelled);
             }
-            let walked = self.slice();
+            self.slice();
             if BUFFER_BYTES <= self.writer.buffered_bytes() {
                 self.writer.write_to(to).map_err(Broken::Write)?;
             }
-            self.lag(walked);
+            // Those as well that writers have shown.
+            let keys = self.walk.keys_done();
+            self.lag(keys - slowed_keys);
+            slowed_keys = keys;
             self.give_way();
         }
         self.writer.end();
         self.writer.write_to(to).map_err(Broken::Write)
     }
 
-    /// Goes on with the walk. How many keys it has seen.
-    fn slice(&mut self) -> u64 {
+    /// Goes on with the walk.
+    fn slice(&mut self) {
         let is_slowed = self.database.settings.load().save_delay_us != 0;
         let Self { database, walk, kept, records, writer, clock, .. } = self;
         let end_ns = clock.elapsed_ns() + SLICE_NS;
-        let mut walked = 0;
-        let emit = |db, entry: EntryRef<'_, Value>| {
-            walked += 1;
-            writer.entry(db, entry, records);
-        };
+        let emit = |db, entry: EntryRef<'_, Value>| writer.entry(db, entry, records);
         let goes_on = || !is_slowed && clock.elapsed_ns() < end_ns;
         self.is_through = walk.step(&database.keyspace, emit, goes_on);
         if kept.take_long(writer) {
@@ -179,7 +179,6 @@ impl Snapshot {
             }
         }
         self.progress.keys_done.store(walk.keys_done(), Ordering::Relaxed);
-        walked
     }
 
     /// Lets a reactor run that was woken meanwhile. The system alone would take the processor from a

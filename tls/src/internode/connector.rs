@@ -41,7 +41,9 @@ impl Connector {
         plane: Plane,
     ) -> Result<Link, Refusal> {
         let connecting = async {
-            let socket = TcpStream::connect(address)
+            let source = self.node.source();
+            let socket = source
+                .connect_async(address)
                 .await
                 .map_err(|error| Refusal::Unreachable(error.kind()))?;
             self.handshake(socket, wanted, plane).await

@@ -57,7 +57,7 @@ pub use refusal::{Quoted, Refusal, RefusalKind};
 pub use rotation::{Expiry, Lifetime, RenewalPolicy, RotationHealth};
 pub use seal::SealKey;
 pub use store::{Store, certificates_in};
-pub use succession::{Duty, Phase, Report, Succession, Waiting};
+pub use succession::{Duty, Phase, Report, Step, Succession, Waiting};
 
 use crate::error::ConfigError;
 

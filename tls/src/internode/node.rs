@@ -20,6 +20,7 @@ use super::peer::{ClusterId, Identity, NodeUid, Peer, Plane, Serial};
 use super::policy::{Authority, Trust, Versions, unix_time};
 use super::refusal::Refusal;
 use super::succession::Report;
+use crate::source::Source;
 
 /// What can be chosen. Nothing here makes a link weaker than another.
 #[derive(Clone, Debug)]
@@ -57,6 +58,7 @@ pub struct Node {
     links: Arc<Links>,
     counters: Counters,
     handshakes: Semaphore,
+    source: ArcSwap<Source>,
 }
 
 impl Node {
@@ -82,7 +84,18 @@ impl Node {
             changing: Mutex::new(()),
             links: Arc::default(),
             counters: Counters::default(),
+            source: ArcSwap::default(),
         }))
+    }
+
+    /// Where links to other nodes start from.
+    pub fn source(&self) -> Arc<Source> {
+        self.source.load_full()
+    }
+
+    /// Those that come will start from there.
+    pub fn set_source(&self, source: Source) {
+        self.source.store(Arc::new(source));
     }
 
     pub fn cluster(&self) -> ClusterId {

@@ -85,6 +85,15 @@ pub enum Duty {
     RemakeLinks,
 }
 
+/// What a node does next about its leaves and links.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Have its leaves for these planes made anew.
+    Renew(Vec<Plane>),
+    /// Make the links anew on which it shows an earlier leaf.
+    RemakeLinks,
+}
+
 /// What holds a phase up.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Waiting {
@@ -147,6 +156,24 @@ impl Succession {
             }
         }
         duties
+    }
+
+    /// Of a node's [duties](Self::duties), what is next of its leaves and links. None while it does not trust
+    /// whom it is to trust: it shows nothing that it would not believe itself.
+    pub fn step(&self, node: &Report) -> Option<Step> {
+        let duties = self.duties(node);
+        if duties.iter().any(|duty| matches!(duty, Duty::Trust(_))) {
+            return None;
+        }
+        let renewed = duties.iter().filter_map(|duty| match duty {
+            Duty::Renew(plane) => Some(*plane),
+            _ => None,
+        });
+        let planes: Vec<Plane> = renewed.collect();
+        if !planes.is_empty() {
+            return Some(Step::Renew(planes));
+        }
+        duties.contains(&Duty::RemakeLinks).then_some(Step::RemakeLinks)
     }
 
     /// Which nodes hold the phase up, and how. `members` are all nodes of the cluster.
@@ -289,6 +316,21 @@ mod tests {
         assert!(now.is_over(&members, &nodes) && now.advance(&members, &nodes).is_none());
         assert!(nodes.values().all(|node| node.trusts == set(&["new"])));
         assert_eq!(nodes[&uid(3)].can_sign, set(&[]));
+    }
+
+    #[test]
+    fn a_node_trusts_before_it_shows_and_shows_before_it_links() {
+        let mut node = node(false);
+        let now = Succession { phase: Phase::NewSigns, ..begun() };
+        assert_eq!(now.step(&node), None);
+        node.trusts = now.trusted();
+        node.old_links = 2;
+        node.leaves.insert(Plane::ALL[0], "new".into());
+        assert_eq!(now.step(&node), Some(Step::Renew(Plane::ALL[1..].to_vec())));
+        node.leaves.extend(Plane::ALL.map(|plane| (plane, "new".to_owned())));
+        assert_eq!(now.step(&node), Some(Step::RemakeLinks));
+        node.old_links = 0;
+        assert_eq!(now.step(&node), None);
     }
 
     #[test]

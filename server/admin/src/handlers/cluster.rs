@@ -13,6 +13,7 @@ use crate::admin::Admin;
 use crate::answer::{Answer, Refusal, Reply};
 use crate::auth::Right;
 use crate::bootstrap::small;
+use crate::handlers::nodes;
 use crate::request::Request;
 use crate::routes::{Route, Run, get, later, post, put};
 
@@ -309,6 +310,12 @@ async fn change_master(admin: Arc<Admin>, request: Request) -> Reply {
 async fn debuginfo(admin: Arc<Admin>, _: Request) -> Reply {
     let state = admin.state();
     let mut files = admin.live.debug_files();
+    for (node, figures) in admin.all_figures(&state).await {
+        if admin.plane.node() != Some(node.into()) {
+            let of_node = nodes::info_files(&figures);
+            files.extend(of_node.map(|(name, text)| (format!("node-{node}/{name}"), text)));
+        }
+    }
     let shown = [
         ("cluster.json", document(&state)?),
         ("policy.json", policy(&state)),

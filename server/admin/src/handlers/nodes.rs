@@ -8,7 +8,7 @@ use carnelian_cluster::state::{
 use serde_json::{Map, Value, json};
 
 use crate::admin::{Admin, action_id};
-use crate::answer::{Refusal, Reply};
+use crate::answer::{Answer, Refusal, Reply};
 use crate::auth::Right;
 use crate::live::{Figures, LocalNode};
 use crate::request::Request;
@@ -28,6 +28,10 @@ pub const ROUTES: &[Route] = &[
     get("/v1/nodes/{uid}/actions", Right::See, Run::Now(node_actions), "Work on a node"),
     get("/v1/nodes/{uid}/actions/{action}", Right::See, Run::Now(node_action), "One piece of it"),
     post("/v1/nodes/{uid}/actions/{action}", Right::Cluster, later!(act), "Begin work on a node"),
+    get("/v1/nodes/{uid}/debuginfo", Right::Cluster, later!(debuginfo), "INFO of all on a node")
+        .downloads(),
+    get("/v1/debuginfo/node", Right::Cluster, later!(own_debuginfo), "The same of this node")
+        .downloads(),
     get("/v1/proxies", Right::See, Run::Now(proxies), "What takes clients, on each node"),
     get("/v1/proxies/{uid}", Right::See, Run::Now(proxy), "What takes clients on a node"),
 ];
@@ -94,6 +98,32 @@ fn document(state: &State, node: &Node, figures: Option<&Figures>) -> Value {
         }
     }
     wire
+}
+
+/// What a node says of each database that it has a shard of: of links between nodes as well, which no port of
+/// a database tells of where it has no primary.
+async fn debuginfo(admin: Arc<Admin>, request: Request) -> Reply {
+    let node = find(&admin.state(), &request)?.uid;
+    packed(&admin, node).await
+}
+
+async fn own_debuginfo(admin: Arc<Admin>, _: Request) -> Reply {
+    let missing = || Refusal::not_found(MISSING, "This node is in no cluster");
+    packed(&admin, admin.plane.node().ok_or_else(missing)?).await
+}
+
+async fn packed(admin: &Admin, node: NodeUid) -> Reply {
+    let silent = || Refusal::new(503, "node_unavailable", format!("Node {node} does not answer"));
+    let files: Vec<(String, Vec<u8>)> =
+        info_files(&admin.figures(node).await.ok_or_else(silent)?).collect();
+    let bytes = crate::tar::tar_gz(&files);
+    Ok(Answer::File { name: "debuginfo.tar.gz", content_type: "application/x-gzip", bytes })
+}
+
+/// The text of INFO of each database, as files.
+pub fn info_files(figures: &Figures) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let files = figures.info.iter();
+    files.map(|(uid, text)| (format!("database-{uid}/info.txt"), text.clone().into_bytes()))
 }
 
 pub fn supported_versions() -> Value {

@@ -152,7 +152,15 @@ async fn logs_licence_and_description() {
     assert!(description["paths"]["/v1/cluster/certificates/rotate"]["put"].is_object());
     assert_eq!(rig.get("/v1/jsonschema?object=bdb").await.body["type"], json!("object"));
     rig.get("/v1/jsonschema?object=x").await.refuses(406, "unknown_object");
-    let download = rig.get("/v1/cluster/debuginfo").await;
-    assert_eq!(download.headers["content-type"], "application/x-gzip");
-    assert_eq!(download.headers["content-disposition"], "attachment; filename=debuginfo.tar.gz");
+    for path in ["/v1/cluster/debuginfo", "/v1/nodes/1/debuginfo", "/v1/debuginfo/node"] {
+        let download = rig.get(path).await;
+        assert_eq!(download.headers["content-type"], "application/x-gzip");
+        let disposition = "attachment; filename=debuginfo.tar.gz";
+        assert_eq!(download.headers["content-disposition"], disposition);
+    }
+    // They are packed but not compressed.
+    let download = rig.get("/v1/nodes/1/debuginfo").await;
+    assert!(download.text.contains("database-1/info.txt"), "{download:?}");
+    assert!(download.text.contains("total_commands_processed:7"), "{download:?}");
+    rig.get("/v1/nodes/9/debuginfo").await.refuses(404, "node_not_found");
 }

@@ -63,13 +63,12 @@ pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
     );
     put(
         format_args!(
-            " age={} idle={} flags={} capa={} db={} sub={} psub={} ssub={} multi={} watch={} \
+            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} \
              qbuf={query} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl=0 oll={} \
              omem={output} tot-mem={} events={} cmd={command} user=",
             seconds(client.created_ms),
             seconds(client.last_interaction_ms.load(Ordering::Relaxed)),
             letters(client),
-            if client.has(bits::CAPA_REDIRECT) { "r" } else { "" },
             client.db.load(Ordering::Relaxed),
             load(&client.channels),
             load(&client.patterns),
@@ -100,11 +99,13 @@ pub(crate) fn line(client: &ClientShared, registry: &Registry, now_ms: u64) -> V
     put(format_args!(" lib-ver="), &names.library_version);
     put(
         format_args!(
-            " io-thread={} tot-net-in={} tot-net-out={} tot-cmds={}",
+            " io-thread={} tot-net-in={} tot-net-out={} tot-cmds={} capa={}",
             client.reactor,
             client.net_input_bytes.load(Ordering::Relaxed),
             client.net_output_bytes.load(Ordering::Relaxed),
             client.commands.load(Ordering::Relaxed),
+            // Valkey's field: behind those of Redis, whose order is looked for.
+            if client.has(bits::CAPA_REDIRECT) { "r" } else { "" },
         ),
         b"",
     );

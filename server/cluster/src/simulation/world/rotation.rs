@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use carnelian_tls::internode::{Duty, Plane};
+use carnelian_tls::internode::{Plane, Step};
 use tokio::time::{Instant, sleep};
 
 use super::World;
@@ -187,22 +187,16 @@ impl Node {
             let old_links = self.net.state().old_links(self.node).len();
             let report = self.with_papers(|papers, now| papers.report(state, old_links, now));
             let Some(report) = report else { return };
-            let duties = replacement.succession.duties(&report);
-            if duties.iter().any(|duty| matches!(duty, Duty::Trust(_))) {
-                return;
-            }
-            let planes: Vec<Plane> = duties
-                .iter()
-                .filter_map(|duty| match duty {
-                    Duty::Renew(plane) => Some(*plane),
-                    _ => None,
-                })
-                .collect();
-            if !planes.is_empty() {
-                let renewed = self.renew(&planes).await;
-                trace::note(format_args!("node {} for the new authority: {renewed:?}", self.node));
-            } else if duties.contains(&Duty::RemakeLinks) {
-                self.renew_links().await;
+            match replacement.succession.step(&report) {
+                Some(Step::Renew(planes)) => {
+                    let renewed = self.renew(&planes).await;
+                    trace::note(format_args!(
+                        "node {} for the new authority: {renewed:?}",
+                        self.node
+                    ));
+                }
+                Some(Step::RemakeLinks) => self.renew_links().await,
+                None => {}
             }
         }
         let due = self.with_papers(|papers, now| {
