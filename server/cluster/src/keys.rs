@@ -158,7 +158,11 @@ impl Keys {
         revision: u64,
     ) -> Result<(), KeysError> {
         let authorities: Result<_, KeysError> = authorities.iter().map(|it| parse(it)).collect();
-        let trust = Trust::new(authorities?)?.as_of(revision);
+        let mut trust = Trust::new(authorities?)?.as_of(revision);
+        // Who was not believed before is not believed now.
+        if self.store.has_trust() {
+            trust.revocations = self.store.trust()?.revocations;
+        }
         if certificates.len() != pending.keys.len() {
             return Err(KeysError::Wrong("there has to be a certificate for each plane"));
         }
@@ -329,7 +333,10 @@ mod tests {
             .accept(&pending, &certificates, &authorities, 3)
             .expect("all is as it was asked for");
         assert!(joiner.store().has_credential(Plane::Data) && joiner.store().has_trust());
-        assert_eq!(joiner.store().trust().expect("it is there").revision(), 3);
+        let mut trust = joiner.store().trust().expect("it is there");
+        assert_eq!(trust.revision(), 3);
+        trust.revocations.serials.insert("0abc".parse().expect("it is one"), None);
+        joiner.store().save_trust(&trust).expect("there is room");
 
         // Another authority signs when the state says so.
         let next = first.new_authority(CLUSTER, now()).expect("it can be made");
@@ -345,6 +352,8 @@ mod tests {
             let signed = second.sign(&state, node, requests, now()).expect("it may");
             let by_old = joiner.accept(&pending, &signed, &authorities, 4).is_ok();
             assert_eq!(by_old, phase == Phase::BothTrusted);
+            let kept = joiner.store().trust().expect("it is there").revocations;
+            assert_eq!(kept, trust.revocations);
             let both = second.authorities(&state).expect("both are in order");
             assert_eq!(both.len(), 2);
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carnelian_tls::LeafRequest;
+use openraft::{BasicNode, RaftMetrics};
 use serde::{Deserialize, Serialize};
 
 use super::{Control, ControlError};
@@ -143,7 +144,8 @@ impl Control {
 
     /// By what to sign for a node, if this one leads and that one is a member still.
     fn state_to_sign_by(&self, node: NodeUid) -> Result<Arc<State>, String> {
-        if !self.is_leader() {
+        let member = self.member().ok_or("this node is in no cluster")?;
+        if !leads_and_knows_all(&member.raft.metrics().borrow()) {
             return Err("this node does not lead".to_owned());
         }
         let state = self.state();
@@ -169,10 +171,40 @@ async fn signed(
     signed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
+/// Whether a node leads and has applied an entry of its own, and so all that was committed before. One that was just
+/// elected might sign by an authority that is on its way out for a node that has told already that it shows a
+/// certificate of the next, and nobody would believe that node again.
+fn leads_and_knows_all(metrics: &RaftMetrics<u64, BasicNode>) -> bool {
+    metrics.current_leader == Some(metrics.id)
+        && metrics.last_applied.is_some_and(|it| it.leader_id.term == metrics.current_term)
+}
+
 fn no_cluster() -> Refused {
     Refused::new(503, "not_bootstrapped", "there is no cluster yet")
 }
 
 fn broken(error: &dyn std::fmt::Display) -> ControlError {
     ControlError::Store(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{CommittedLeaderId, RaftMetrics};
+
+    use super::leads_and_knows_all;
+    use crate::raft::LogId;
+
+    #[test]
+    fn who_was_just_elected_signs_nothing_before_it_has_caught_up() {
+        let applied = |term| Some(LogId::new(CommittedLeaderId::new(term, 2), 9));
+        let mut metrics = RaftMetrics::new_initial(1);
+        (metrics.current_term, metrics.current_leader) = (4, Some(1));
+        assert!(!leads_and_knows_all(&metrics));
+        metrics.last_applied = applied(3);
+        assert!(!leads_and_knows_all(&metrics));
+        metrics.last_applied = applied(4);
+        assert!(leads_and_knows_all(&metrics));
+        metrics.current_leader = Some(2);
+        assert!(!leads_and_knows_all(&metrics));
+    }
 }
