@@ -68,8 +68,6 @@ pub fn lead(
             let wanted = spec_of(server, here.as_ref(), described);
             if !entrance.is_furnished_by(&wanted) {
                 entrance.furnish(furnish(member, wanted)?);
-                // Certificates may have come since it has read them, and nobody knew of it.
-                entrance.renew_tls()?;
             }
             entrance
         }
@@ -80,7 +78,6 @@ pub fn lead(
             };
             let entrance = Entrance::new(uid, house);
             server.endpoints.add(Arc::clone(&entrance));
-            entrance.renew_tls()?;
             entrance
         }
     };

@@ -201,8 +201,6 @@ fn apply(
         };
         let spec = spec::of(described, &users, &server.config());
         let made = server.create_database_with(spec, prepare)?;
-        // Certificates for clients may have come since it has read them, and nobody knew of it.
-        made.tls.renew(&made.config())?;
         take_role(member, state, node, described)?;
         if is_primary && described.status == DatabaseStatus::Pending {
             wait_for_lease(&made);
