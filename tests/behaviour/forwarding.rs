@@ -19,7 +19,10 @@ fn three() -> [Member; 3] {
     let others = [Member::start(2, PASSWORD, &join), Member::start(3, PASSWORD, &join)];
     let [second, third] = others;
     let nodes = [first, second, third];
-    nodes.iter().for_each(|node| node.eventually_sees(3));
+    for node in &nodes {
+        node.eventually_sees(3);
+        node.eventually_shows_the_authority_of(&nodes[0]);
+    }
     nodes
 }
 

@@ -174,6 +174,17 @@ impl Member {
         Client::over(Transport::Tcp(self.socket(port)))
     }
 
+    /// Waits until clients verify this node by the same authorities as another one.
+    #[track_caller]
+    pub fn eventually_shows_the_authority_of(&self, other: &Self) {
+        let list = |node: &Self| std::fs::read(node.server.folder().join("client-ca.pem")).ok();
+        let ends = Instant::now() + PATIENCE;
+        while list(self) != list(other) || list(self).is_none() {
+            assert!(Instant::now() < ends, "{}", self.server.log());
+            sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The same over TLS; the error where that is refused.
     #[track_caller]
     pub fn tls_client(&self, port: u16, identity: Option<&Identity>) -> anyhow::Result<Client> {

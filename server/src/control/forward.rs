@@ -67,15 +67,19 @@ pub fn lead(
         (Some(entrance), None) => {
             let wanted = spec_of(server, here.as_ref(), described);
             if !entrance.is_furnished_by(&wanted) {
+                let _showing = member.showing.lock();
                 entrance.furnish(furnish(member, wanted)?);
             }
             entrance
         }
-        (None, _) => {
-            let house = match replica {
-                Some(replica) => House::Shared(Arc::clone(replica)),
-                None => furnish(member, spec_of(server, here.as_ref(), described))?,
-            };
+        (None, Some(replica)) => {
+            let entrance = Entrance::new(uid, House::Shared(Arc::clone(replica)));
+            server.endpoints.add(Arc::clone(&entrance));
+            entrance
+        }
+        (None, None) => {
+            let _showing = member.showing.lock();
+            let house = furnish(member, spec_of(server, here.as_ref(), described))?;
             let entrance = Entrance::new(uid, house);
             server.endpoints.add(Arc::clone(&entrance));
             entrance

@@ -94,6 +94,9 @@ pub struct Member {
     trusting: Mutex<()>,
     /// Held while what clients are shown is replaced.
     renewing: tokio::sync::Mutex<()>,
+    /// Held while certificates for clients are exchanged, and by what has read them until it is where those are found
+    /// that are to show other ones: else it would go on showing the old ones, and nobody would know.
+    showing: Mutex<()>,
     /// One attempt to join at a time.
     joining: tokio::sync::Mutex<()>,
     acceptor: AdminAcceptor,
@@ -258,6 +261,7 @@ impl Member {
             key: ArcSwapOption::new(key),
             trusting: Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
+            showing: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             acceptor,
             admin_port,

@@ -200,7 +200,10 @@ fn apply(
             Ok(())
         };
         let spec = spec::of(described, &users, &server.config());
-        let made = server.create_database_with(spec, prepare)?;
+        let made = {
+            let _showing = member.showing.lock();
+            server.create_database_with(spec, prepare)?
+        };
         take_role(member, state, node, described)?;
         if is_primary && described.status == DatabaseStatus::Pending {
             wait_for_lease(&made);
