@@ -174,12 +174,12 @@ impl Member {
         Client::over(Transport::Tcp(self.socket(port)))
     }
 
-    /// Waits until clients verify this node by the same authorities as another one.
+    /// Waits until this node shows clients what the authorities of another one have signed.
     #[track_caller]
     pub fn eventually_shows_the_authority_of(&self, other: &Self) {
         let list = |node: &Self| std::fs::read(node.server.folder().join("client-ca.pem")).ok();
         let ends = Instant::now() + PATIENCE;
-        while list(self) != list(other) || list(self).is_none() {
+        while list(self) != list(other) || self.tls_client(self.server.port(), None).is_err() {
             assert!(Instant::now() < ends, "{}", self.server.log());
             sleep(Duration::from_millis(20));
         }

@@ -128,20 +128,15 @@ async fn put_into_effect(member: &Arc<Member>, node: NodeUid, wanted: &Wanted) -
         let leaves = leaves_of(&work);
         if let Some(pending) = &pending {
             leaves.install(pending, &signed, &trust, SystemTime::now())?;
-            // Who finds the list verifies with it from then on.
-            renew_tls(&work)?;
         }
-        let is_listed_anew = leaves.leave_to_cluster(&trust)?;
-        if is_listed_anew {
-            renew_tls(&work)?;
-        }
-        let is_new = is_listed_anew || pending.is_some();
+        let is_new = leaves.leave_to_cluster(&trust)? | pending.is_some();
         if is_new {
             log::notice!(
                 "Certificates for clients: {} of {}",
                 signed.len(),
                 trust.signer().subject
             );
+            renew_tls(&work)?;
         }
         Ok(is_new)
     })
