@@ -200,6 +200,7 @@ impl Control {
         control.every(beats::TICK, Self::beat_in_time);
         control.every(failover::TICK, Self::watch_over);
         control.every(membership::TICK, Self::keep_membership);
+        control.every(membership::TICK_OF_VOTES, Self::outvote_removed);
         control.every(quorum::TICK, Self::make_room);
         control.every(work::TICK, Self::do_work);
         Ok(control)

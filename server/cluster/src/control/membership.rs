@@ -11,6 +11,9 @@ use openraft::{BasicNode, ChangeMembers};
 
 pub const TICK: Duration = Duration::from_millis(300);
 
+/// Well below the time after which a node asks for votes.
+pub const TICK_OF_VOTES: Duration = Duration::from_millis(200);
+
 /// As long as a change of members may take before the leader looks again.
 const CHANGE_TIME: Duration = Duration::from_secs(5);
 
@@ -18,6 +21,25 @@ const CHANGE_TIME: Duration = Duration::from_secs(5);
 const LAG_MAX: u64 = 64;
 
 impl Control {
+    /// A node that was removed while it was away goes on asking for votes, and gets those of nodes that were away for
+    /// as long. Each is of a later term than the others' election, which it so brings to an end. Who knows that the
+    /// node is gone does not wait as after other elections that were lost: the other would ask again meanwhile.
+    pub(super) async fn outvote_removed(self) {
+        let Some(member) = self.member() else { return };
+        let is_outdone = {
+            let metrics = member.raft.metrics().borrow().clone();
+            let voted_for = metrics.vote.leader_id().voted_for().map(uid_of);
+            let is_removed = |node: NodeUid| self.state().removed_nodes.contains(&node);
+            let membership = metrics.membership_config.membership();
+            !metrics.vote.is_committed()
+                && voted_for.is_some_and(is_removed)
+                && membership.voter_ids().any(|id| id == metrics.id)
+        };
+        if is_outdone && let Err(error) = member.raft.trigger().elect().await {
+            tracing::debug!("no election: {error}");
+        }
+    }
+
     pub(super) async fn keep_membership(self) {
         let Some((member, _)) = self.leading() else { return };
         let state = self.state();
