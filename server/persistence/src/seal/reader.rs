@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::append::Appender;
 use super::error::{Damage, SealError};
-use super::frame::{Chain, HEAD, Head, Kind, Place};
+use super::frame::{Chain, HEAD, Head, Kind, Place, TAG};
 use super::header::{self, Form};
 use super::keys::Keys;
 
@@ -160,7 +160,7 @@ impl<R: Read> SealedReader<R> {
         let head = self.buffer[start..start + HEAD].try_into().expect("that many bytes");
         let head = match Head::read(frame, head) {
             Ok(head) => head,
-            Err(damage) => return self.damaged(frame, offset, damage, start + HEAD),
+            Err(damage) => return self.damaged(frame, offset, damage, start + HEAD, 0),
         };
         if !self.have(head.size())? {
             return Ok(Frame::Missing);
@@ -168,7 +168,11 @@ impl<R: Read> SealedReader<R> {
         let start = self.sealed.start;
         let whole = &mut self.buffer[start..start + head.size()];
         if let Err(damage) = self.chain.open(head, whole) {
-            return self.damaged(frame, offset, damage, start + HEAD + head.length);
+            // The write may have got as far as into the tag.
+            let tag = start + HEAD + head.length;
+            let written = self.buffer[tag..start + head.size() - 1].iter().rposition(|it| *it != 0);
+            let zeros = tag + written.map_or(0, |last| last + 1);
+            return self.damaged(frame, offset, damage, zeros, TAG);
         }
         if head.kind != Kind::Run {
             self.text = start + HEAD..start + HEAD + head.length;
@@ -179,25 +183,29 @@ impl<R: Read> SealedReader<R> {
         Ok(Frame::Opened)
     }
 
-    /// A frame that is damaged, unless there are only zeros from its tag (or from a damaged head) to the
-    /// end of the file: that is what a loss of power leaves of a write, and no flipped bit does.
+    /// A frame that is damaged, unless there are only zeros from within its tag (or from a damaged head) to the
+    /// end of the file, and so many at least: that is what a loss of power leaves of a write, and no flipped bit does.
     fn damaged(
         &mut self,
         frame: u64,
         offset: u64,
         damage: Damage,
         mut zeros: usize,
+        least: usize,
     ) -> io::Result<Frame> {
-        let mut bytes = 0;
+        let (mut bytes, mut found) = (0, 0);
         loop {
-            if self.buffer[zeros..self.sealed.end].iter().any(|byte| *byte != 0) {
-                return Ok(Frame::Damaged(SealError::Damaged { frame, offset, damage }));
-            }
+            let rest = &self.buffer[zeros..self.sealed.end];
+            found += rest.len();
+            let is_over = rest.iter().any(|byte| *byte != 0);
             bytes += self.sealed.len() as u64;
             self.sealed = 0..0;
             zeros = 0;
-            if !self.have(1)? {
-                return Ok(Frame::Zeros(bytes));
+            if is_over || !self.have(1)? {
+                return Ok(match is_over || found < least {
+                    true => Frame::Damaged(SealError::Damaged { frame, offset, damage }),
+                    false => Frame::Zeros(bytes),
+                });
             }
         }
     }

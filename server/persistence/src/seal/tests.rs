@@ -214,6 +214,16 @@ fn zeros_where_nothing_was_written_are_a_torn_end() {
             assert!(matches!(refusal(&keys, &torn), SealError::Damaged { frame: 2, .. }));
         }
     }
+    // So they are within its tag, if there are as many as a tag has bytes.
+    for written in 1..TAG {
+        let mut torn = file[..file.len() - TAG + written].to_vec();
+        let zeros = TAG + 5;
+        torn.resize(torn.len() + zeros, 0);
+        assert_eq!(read(&keys, &torn).unwrap().0, b"firstsecond", "{written}");
+        torn.truncate(file.len());
+        let last = file[file.len() - TAG + written - 1];
+        assert!(last == 0 || matches!(refusal(&keys, &torn), SealError::Damaged { .. }));
+    }
     // There is nothing else to be zeros in a whole file.
     let file = [&whole(&keys, &[b"text"])[..], &[0; 100]].concat();
     assert!(matches!(refusal(&keys, &file), SealError::Trailing(_)));
