@@ -105,7 +105,7 @@ pub fn after_nested(
     }
     // What is read back from a file is in a file.
     if flushes_all(entry, words) && !worker.is_timeless {
-        worker.has_flushed.set(snapshot::is_outdated_by_flush(&session.database));
+        worker.has_flushed.set(snapshot::after_flush(&session.database));
     }
     let attention = session.database.attention.load(Ordering::Relaxed);
     if attention & attention::MONITORED != 0 {

@@ -49,6 +49,24 @@ fn nothing_but(node: &Member, port: u16, command: &str, expected: &str) {
     }
 }
 
+/// Where the primary of a database with a replica is, and where the replica.
+fn roles(nodes: &[Member; 3], uid: u64, places: [usize; 2]) -> (usize, usize) {
+    let primary = primary_of(nodes, uid);
+    (primary, places[usize::from(places[0] == primary)])
+}
+
+/// Stops the replica's process and, when the others know that it is away, starts the primary's anew.
+fn start_without(nodes: &mut [Member; 3], primary: usize, replica: usize) {
+    let witness = 3 - primary - replica;
+    nodes[replica].server.signal(Signal::STOP);
+    nodes[replica].server.wait_until_stopped();
+    let status = format!("/v1/nodes/{}", replica + 1);
+    nodes[witness].eventually(&status, |node| node["status"] == "down");
+    nodes[primary].server.kill();
+    nodes[primary].server.start_again().expect("it starts again");
+    nodes[primary].eventually_sees_other_than(replica);
+}
+
 /// Writes what is kept by the replica too. It has to be asked for by whoever wrote: for others WAIT counts who is
 /// there, whatever they have.
 #[track_caller]
@@ -99,8 +117,7 @@ fn a_primary_that_was_stopped_acknowledges_nothing_when_it_goes_on() {
     let port = free_port();
     let (uid, places) = make_database(&nodes, port);
     for round in 0..3 {
-        let primary = primary_of(&nodes, uid);
-        let replica = places[usize::from(places[0] == primary)];
+        let (primary, replica) = roles(&nodes, uid, places);
         keep(&nodes[primary], port, "SET kept 1");
         // One is in the middle of its work when the process is stopped, the others come meanwhile.
         let mut busy = nodes[primary].client(port);
@@ -234,8 +251,7 @@ fn a_database_can_be_told_how_long_to_wait_for_its_data() {
     let path = format!("/v1/bdbs/{uid}");
     nodes[0].change("PUT", &path, &json!({"recovery_wait_time": 1}));
     nodes[0].eventually(&path, |database| database["status"] == "active");
-    let primary = primary_of(&nodes, uid);
-    let replica = places[usize::from(places[0] == primary)];
+    let (primary, replica) = roles(&nodes, uid, places);
     nothing_but(&nodes[primary], port, "SET kept 1", "+OK");
     nodes[replica].server.kill();
     nodes[primary].server.kill();
@@ -252,17 +268,10 @@ fn a_primary_without_its_data_waits_for_a_replica_that_is_down() {
     let mut nodes = three();
     let port = free_port();
     let (uid, places) = make_database(&nodes, port);
-    let primary = primary_of(&nodes, uid);
-    let replica = places[usize::from(places[0] == primary)];
+    let (primary, replica) = roles(&nodes, uid, places);
     let witness = (0..3).find(|place| !places.contains(place)).expect("there are three");
     keep(&nodes[primary], port, "SET kept 1");
-    let status = format!("/v1/nodes/{}", replica + 1);
-    nodes[replica].server.signal(Signal::STOP);
-    nodes[replica].server.wait_until_stopped();
-    nodes[witness].eventually(&status, |node| node["status"] == "down");
-    nodes[primary].server.kill();
-    nodes[primary].server.start_again().expect("it starts again");
-    nodes[primary].eventually_sees_other_than(replica);
+    start_without(&mut nodes, primary, replica);
     // Nothing is shown or taken, and the replica is not emptied, for as long as it is away.
     let ends = Instant::now() + Duration::from_secs(3);
     while Instant::now() < ends {
@@ -278,15 +287,8 @@ fn a_primary_without_its_data_waits_for_a_replica_that_is_down() {
     keep(&nodes[replica], port, "SET other 1");
 
     // An operator can give up what the other may have.
-    let primary = primary_of(&nodes, uid);
-    let replica = places[usize::from(places[0] == primary)];
-    let status = format!("/v1/nodes/{}", replica + 1);
-    nodes[replica].server.signal(Signal::STOP);
-    nodes[replica].server.wait_until_stopped();
-    nodes[witness].eventually(&status, |node| node["status"] == "down");
-    nodes[primary].server.kill();
-    nodes[primary].server.start_again().expect("it starts again");
-    nodes[primary].eventually_sees_other_than(replica);
+    let (primary, replica) = roles(&nodes, uid, places);
+    start_without(&mut nodes, primary, replica);
     let path = format!("/v1/bdbs/{uid}/actions/recover");
     let (status, answer) = nodes[witness].ask("POST", &path, &json!({}));
     assert_eq!((status, &answer["error_code"]), (406, &json!("data_loss_not_allowed")));

@@ -519,8 +519,8 @@ fn end_flush(
     let database = &session.database;
     let frees = aftermath.changes.frees_now && !aftermath.dropped.is_empty();
     let saves = features::flushes_all(entry, words)
-        && snapshot::is_outdated_by_flush(database)
-        && is_saved_now(session);
+        && snapshot::after_flush(database)
+        && saves_now_or_later(session);
     let start = start.filter(|_| frees || saves)?;
     let waiter = Waiter::enter(session, entry.id, words, Wait::default());
     let reply = out.split_off(start);
@@ -539,7 +539,7 @@ fn end_flush(
 }
 
 /// After FLUSHALL with save points: whether the client is to wait for the new file. Else that is made when it can be.
-fn is_saved_now(session: &Session) -> bool {
+fn saves_now_or_later(session: &Session) -> bool {
     let database = &session.database;
     let is_awaited = session.reply == ReplyMode::On && session.waiter.is_none();
     let saves = is_awaited && snapshot::can_begin(database);
@@ -558,7 +558,7 @@ fn end_nested_flush(
     out: &mut Vec<u8>,
     start: usize,
 ) {
-    if is_saved_now(session) {
+    if saves_now_or_later(session) {
         let waiter = Waiter::enter(session, entry.id, words, Wait::default());
         let (ended, reply) = (Arc::clone(&waiter), out.split_off(start));
         snapshot::save_flushed(&session.database, move || ended.finish(reply));

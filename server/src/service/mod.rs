@@ -7,6 +7,7 @@ mod feed;
 mod flush;
 mod run;
 
+use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -320,14 +321,19 @@ impl Service {
     /// Closes a connection to a port of TLS alone that speaks something else, which would not understand an alert.
     #[cold]
     fn refuse_stranger(&mut self, connection: &mut Connection) -> After {
-        let shared = &connection.session.shared;
-        self.worker.counters(&connection.session.database).handshakes_failed.add(1);
-        log::verbose!(
-            "Error accepting a client connection: it does not begin with TLS (addr={} laddr={})",
-            shared.address,
-            shared.local_address
-        );
+        self.note_failed_handshake(connection, &"it does not begin with TLS");
         After::Close
+    }
+
+    #[cold]
+    fn note_failed_handshake(&self, connection: &Connection, reason: &dyn fmt::Display) {
+        let session = &connection.session;
+        self.worker.counters(&session.database).handshakes_failed.add(1);
+        log::verbose!(
+            "Error accepting a client connection: {reason} (addr={} laddr={})",
+            session.shared.address,
+            session.shared.local_address
+        );
     }
 
     /// Answers a connection that may not come in with bytes that are not encrypted.
@@ -466,13 +472,7 @@ impl Service {
     /// Tells the peer why, where an alert is due, and gives up.
     fn fail_tls(&mut self, connection: &mut Connection, error: &TlsError) -> After {
         if let Transport::Handshake(_) = connection.transport {
-            let shared = &connection.session.shared;
-            self.worker.counters(&connection.session.database).handshakes_failed.add(1);
-            log::verbose!(
-                "Error accepting a client connection: {error} (addr={} laddr={})",
-                shared.address,
-                shared.local_address
-            );
+            self.note_failed_handshake(connection, error);
         } else {
             log::verbose!("Reading from client: {error} {}", connection.describe());
         }

@@ -302,7 +302,7 @@ pub fn save_apart(
 }
 
 /// FLUSHALL: what is being saved in the background is no longer wanted. Whether an empty file is.
-pub fn is_outdated_by_flush(database: &Database) -> bool {
+pub fn after_flush(database: &Database) -> bool {
     let snapshots = &database.snapshots;
     if snapshots.running() == Some(Purpose::Background) && snapshots.cancel() {
         log::warning!("Background saving is given up, as all data was flushed");
