@@ -284,6 +284,12 @@ impl Control {
         )
     }
 
+    /// Whether this node, which leads, has heard of another one lately.
+    #[cfg(test)]
+    pub fn hears(&self, node: NodeUid) -> bool {
+        self.0.ledger.lock().silent_for(node, self.steady()) < Duration::from_secs(1)
+    }
+
     /// The time of day, as the control plane sees it.
     pub fn now(&self) -> crate::state::Time {
         self.0.environment.now()

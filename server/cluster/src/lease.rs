@@ -32,6 +32,8 @@ pub const LEASE: Duration = Duration::from_millis(1500);
 /// How long a grant may be good for by a clock that runs slow by a tenth.
 pub const LEASE_SURELY_OVER: Duration = Duration::from_millis(1650);
 
+const SLACK: Duration = LEASE_SURELY_OVER.checked_sub(LEASE).expect("it is longer");
+
 /// A majority that confirmed the leader is good for several answers.
 const CONFIRMED_FOR: Duration = Duration::from_millis(150);
 
@@ -379,7 +381,7 @@ impl Ledger {
         self.beats.insert(beat.node, Heard { at: now, process, since, reports, as_of });
         for returned in &beat.returned {
             if self.revoked.get(&returned.database) == Some(returned) {
-                self.granted.remove(&returned.database);
+                self.granted.insert(returned.database, now.saturating_sub(SLACK));
             }
         }
     }
@@ -424,9 +426,13 @@ impl Ledger {
 
     /// Whether nobody can hold a lease of this database any more.
     pub fn is_free(&self, database: DatabaseUid, now: Duration) -> bool {
-        let slack = LEASE_SURELY_OVER - LEASE;
-        let over = self.granted.get(&database).is_none_or(|until| *until + slack < now);
-        over && self.since + LEASE_SURELY_OVER < now
+        self.free_since(database) <= now
+    }
+
+    /// From when on nobody can hold a lease of this database, unless it is granted again.
+    pub fn free_since(&self, database: DatabaseUid) -> Duration {
+        let over = self.granted.get(&database).map(|until| *until + SLACK);
+        over.unwrap_or_default().max(self.since + LEASE_SURELY_OVER)
     }
 
     /// How long nothing was heard of a node.

@@ -39,6 +39,22 @@ pub fn successor(database: &Database, reports: &Reports) -> Option<NodeUid> {
     able.max_by_key(|(offset, node)| (*offset, std::cmp::Reverse(*node))).map(|(_, node)| node)
 }
 
+/// Who has the most of what may have been confirmed, once nobody is primary any more: a replica that was started anew
+/// and has its data still, or the [`successor`]. What the two have can be compared if it is of the same history.
+pub fn heir(database: &Database, reports: &Reports) -> Option<NodeUid> {
+    let follower = successor(database, reports)?;
+    let known = report_of(database, follower, reports)?;
+    let further = database.placement.replicas.iter().filter_map(|node| {
+        let report = report_of(database, *node, reports)?;
+        let is_further = report.whole
+            && !report.history.is_empty()
+            && report.history == known.history
+            && known.offset < report.offset;
+        is_further.then_some((report.offset, std::cmp::Reverse(*node)))
+    });
+    Some(further.max().map_or(follower, |(_, node)| node.0))
+}
+
 /// What a node says of its shard in the current placement.
 pub fn report_of(database: &Database, node: NodeUid, reports: &Reports) -> Option<ShardReport> {
     let of_node = reports.get(&node)?;
@@ -70,20 +86,24 @@ pub fn after_restart(
     may_tell: impl Fn(NodeUid, bool) -> bool,
 ) -> Succession {
     let placement = &database.placement;
-    let successor = successor(database, reports);
+    let heir = heir(database, reports);
     let Some(own) = report_of(database, placement.primary, reports) else {
         // It has not loaded its data yet, or cannot.
-        let other = successor.filter(|_| is_late).map(Succession::Other);
+        let other = heir.filter(|_| is_late).map(Succession::Other);
         return other.unwrap_or(Succession::Wait);
     };
-    if let Some(node) = successor
-        && let Some(best) = report_of(database, node, reports)
+    let told = |node: &NodeUid| report_of(database, *node, reports);
+    let silent = || placement.replicas.iter().filter(|node| told(node).is_none());
+    if let Some(node) = heir
+        && let Some(best) = told(&node)
     {
+        if !is_late && silent().any(|node| may_tell(*node, true)) {
+            // Another one may have more.
+            return Succession::Wait;
+        }
         let has_all = own.whole && own.history == best.history && best.offset <= own.offset;
         return if has_all { Succession::Same } else { Succession::Other(node) };
     }
-    let told = |node: &NodeUid| report_of(database, *node, reports);
-    let silent = || placement.replicas.iter().filter(|node| told(node).is_none());
     if silent().any(|node| may_tell(*node, own.whole)) && (own.whole || !is_given_up) {
         return Succession::Wait;
     }
@@ -118,12 +138,14 @@ pub fn voters(state: &State, voting: &BTreeSet<NodeUid>) -> BTreeSet<NodeUid> {
 }
 
 /// The next step towards a node without shards (or, in maintenance, without primaries): a change to ask
-/// for, or to wait for what was begun; none if it is done.
+/// for, or to wait for what was begun; none if it is done. `is_well` says whether the primary is there and has the
+/// data: while it is not, its only replica is kept wherever that is.
 pub fn emptying(
     state: &State,
     node: NodeUid,
     primaries_only: bool,
     reports: &Reports,
+    is_well: impl Fn(&Database) -> bool,
 ) -> Option<Step> {
     let mut waiting = false;
     let settled = |database: &&Database| {
@@ -140,11 +162,26 @@ pub fn emptying(
             if primaries_only {
                 continue;
             }
-            // Its replica goes elsewhere, or away if there is no elsewhere.
+            // Its replica goes elsewhere, or away if there is no elsewhere: when another one has all, or as long as
+            // the primary has.
             let mut replicas = placement.replicas.clone();
             replicas.retain(|one| *one != node);
-            if replicas.is_empty() && database.settings.replication {
-                replicas.extend(spare(state, database));
+            let has_all = |node: &NodeUid| {
+                report_of(database, *node, reports).is_some_and(|report| report.synced)
+            };
+            if !replicas.iter().any(has_all) {
+                let is_coming = replicas.iter().any(|one| state.nodes[one].takes_shards());
+                let spare = || spare(state, database).filter(|_| database.settings.replication);
+                if is_coming {
+                    waiting = true;
+                    continue;
+                } else if let Some(spare) = spare() {
+                    replicas.clone_from(&placement.replicas);
+                    replicas.push(spare);
+                } else if !is_well(database) {
+                    waiting = true;
+                    continue;
+                }
             }
             return Some(Step::Change(Change::SetReplicas {
                 database: uid,

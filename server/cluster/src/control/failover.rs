@@ -8,7 +8,7 @@ use super::{Control, Member};
 use crate::lease::{BEAT, Ledger};
 use crate::placement::{self, Reports, Succession};
 use crate::state::{
-    Change, Database, DatabaseUid, NodeStatus, NodeUid, Refused, Sensitivity, Severity, State,
+    Change, Database, DatabaseUid, NodeStatus, NodeUid, Placement, Refused, Sensitivity, Severity, State,
 };
 
 pub const TICK: Duration = Duration::from_millis(100);
@@ -71,7 +71,7 @@ impl Control {
                 let lost = ledger.silent_for(placement.primary, now) > patience;
                 let successor = if lost {
                     ledger.revoke(database.uid, placement.epoch);
-                    placement::successor(database, &reports)
+                    heir_of_lost(database, &reports, ledger, now, patience)
                 } else {
                     ledger.restore(database.uid);
                     let Some((process, since)) = ledger.process(placement.primary) else {
@@ -197,6 +197,26 @@ fn tell_of_wait(database: &Database) -> Change {
         severity: Severity::Warning,
         fields: fields.into_iter().collect(),
     }
+}
+
+/// Who takes the place of a primary that is lost. Until its lease was over, WAIT may have confirmed what one replica has
+/// and another has not: where there are several, each that is there first tells how far it is since then.
+fn heir_of_lost(
+    database: &Database,
+    reports: &Reports,
+    ledger: &Ledger,
+    now: Duration,
+    patience: Duration,
+) -> Option<NodeUid> {
+    let Placement { primary, replicas, .. } = &database.placement;
+    let since = ledger.free_since(database.uid);
+    if replicas.len() < 2 || since + TELLING < now {
+        return placement::heir(database, reports);
+    }
+    let told = told_since(reports, ledger, *primary, since);
+    let may_tell =
+        |node: &NodeUid| !told.contains_key(node) && ledger.silent_for(*node, now) <= patience;
+    if replicas.iter().any(may_tell) { None } else { placement::heir(database, &told) }
 }
 
 /// What replicas are like since a primary's process was heard of, and so after the one before it had ended: as they

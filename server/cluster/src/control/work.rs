@@ -24,24 +24,30 @@ impl Control {
         let has_all = |database: &Database, node| {
             placement::report_of(database, node, &reports).is_some_and(|report| report.synced)
         };
-        let lost = || {
-            let (ledger, now) = (self.0.ledger.lock(), self.steady());
-            placement::replace_lost(&state, self.now(), |database| {
-                let Placement { primary, holder, .. } = database.placement;
-                let process = ledger.process(primary).map(|(process, _)| process);
-                process.is_some() && process == holder && ledger.silent_for(primary, now) < 4 * BEAT
-            })
-        };
+        let lost =
+            || placement::replace_lost(&state, self.now(), |database| self.is_well(database));
         if let Some(change) = placement::repair(&state, has_all).or_else(lost) {
             self.decide(&member, change).await;
         }
     }
 
+    /// Whether a database's primary is there, and is the process that has the data.
+    fn is_well(&self, database: &Database) -> bool {
+        let (ledger, now) = (self.0.ledger.lock(), self.steady());
+        let Placement { primary, holder, .. } = database.placement;
+        let process = ledger.process(primary).map(|(process, _)| process);
+        process.is_some() && process == holder && ledger.silent_for(primary, now) < 4 * BEAT
+    }
+
     async fn work_on(&self, member: &Member, state: &State, action: &Action, node: NodeUid) {
         let reports = self.0.ledger.lock().reports(self.steady());
         let step = match action.kind {
-            ActionKind::RemoveNode => placement::emptying(state, node, false, &reports),
-            ActionKind::MaintenanceOn => placement::emptying(state, node, true, &reports),
+            ActionKind::RemoveNode => {
+                placement::emptying(state, node, false, &reports, |it| self.is_well(it))
+            }
+            ActionKind::MaintenanceOn => {
+                placement::emptying(state, node, true, &reports, |it| self.is_well(it))
+            }
             ActionKind::MaintenanceOff => placement::returning(state, node, &reports),
             _ => return,
         };

@@ -120,6 +120,10 @@ fn what_has_failed_once_does_not_fail_again() {
         232,
         // A node that was removed, and one that did not know of it, ended every election of the others.
         2490,
+        // Of two replicas the one was made primary that had been further a moment before the lease was over.
+        5490,
+        // Of two replicas the one was made primary that had been there all along, and not the one that had more.
+        8465,
     ];
     for seed in seeds {
         assert_eq!(run(seed).err(), None, "seed {seed}");

@@ -18,7 +18,7 @@ use super::trace;
 use crate::control::{Control, Signer};
 use crate::placement::ShardReport;
 use crate::raft::Store;
-use crate::state::{Change, DatabaseUid, Detail, NodeUid, Outcome, State};
+use crate::state::{Change, DatabaseUid, Detail, NodeUid, Outcome, Placement, State};
 use rotation::{Work, first_papers};
 use trouble::{add_node, create_database, create_user, new_cluster};
 
@@ -43,6 +43,8 @@ pub struct Figures {
     pub wiped: u64,
     /// How often all who had something confirmed lost it.
     pub all_lost: u64,
+    /// How often none of several replicas that had it was there when the primary was lost.
+    pub all_away: u64,
     pub joins: u64,
     pub removals: u64,
     /// Changes from one authority between nodes to another.
@@ -68,6 +70,7 @@ impl Figures {
         self.confirmed += other.confirmed;
         self.wiped += other.wiped;
         self.all_lost += other.all_lost;
+        self.all_away += other.all_away;
         self.joins += other.joins;
         self.removals += other.removals;
         self.authorities += other.authorities;
@@ -103,6 +106,8 @@ pub struct World {
     machines: BTreeMap<NodeUid, Machine>,
     /// Who has all that was confirmed; nobody, if all of them lost it.
     owners: BTreeMap<DatabaseUid, BTreeSet<NodeUid>>,
+    /// Where databases are, by the newest state.
+    placements: BTreeMap<DatabaseUid, Placement>,
     /// What clients were told.
     promised: Arc<Mutex<Promised>>,
     next_write: u64,
@@ -134,6 +139,7 @@ impl World {
             net: Net::new(seed ^ 0xA5A5),
             machines: BTreeMap::new(),
             owners: BTreeMap::new(),
+            placements: BTreeMap::new(),
             promised: Arc::default(),
             next_write: 0,
             epochs: BTreeMap::new(),
@@ -226,6 +232,7 @@ impl World {
         let opener = Box::new(move || Store::on(disk.open()));
         match Control::start(opener, environment).await {
             Ok(control) => {
+                trace::note(format_args!("node {uid} is started"));
                 self.net.up(uid, &control);
                 control.sign_with(Signer::Simulated(certificates::sign));
                 let machine = self.machines.get_mut(&uid).expect("it is there");
@@ -246,6 +253,7 @@ impl World {
         for (database, shard) in &mut machine.shards {
             shard.synced = false;
             if self.chance.u8(..4) == 0 {
+                trace::note(format_args!("database {database}: node {uid} loses its data"));
                 *shard = Shard::default();
                 self.figures.wiped += 1;
                 if let Some(owners) = self.owners.get_mut(database) {
@@ -253,6 +261,7 @@ impl World {
                 }
             }
         }
+        trace::note(format_args!("node {uid} crashes"));
         self.net.down(uid);
         self.figures.crashes += 1;
         // What is left of it talks to nobody and writes nothing.
@@ -284,6 +293,7 @@ impl World {
             states.values().flat_map(|state| state.databases.keys().copied()).collect();
         for database in databases {
             self.check_one_writer(database, &running);
+            self.note_who_was_away(database, &states);
             self.write(database, &running, &states);
             self.replicate(database, &running, &states);
         }
@@ -299,7 +309,8 @@ impl World {
                 // A node tells of the placement that it knows.
                 let epoch = it.placement.epoch;
                 let synced = shard.synced && shard.epoch == epoch;
-                let (whole, history) = (shard.whole, String::new());
+                // Each primary begins a history of its own.
+                let (whole, history) = (shard.whole, shard.epoch.to_string());
                 ShardReport { database: it.uid, epoch, synced, offset, whole, history }
             });
             let reports: Vec<_> = reports.collect();
@@ -357,6 +368,10 @@ impl World {
                          epoch {epoch}"
                     ));
                 }
+                trace::note(format_args!(
+                    "database {database}: node {uid} is primary in epoch {epoch}, with {} writes",
+                    shard.writes.len()
+                ));
                 (shard.epoch, shard.synced, shard.whole) = (epoch, true, true);
                 self.owners.entry(database).or_default().insert(*uid);
                 self.figures.failovers += u64::from(epoch > 1);
@@ -383,6 +398,36 @@ impl World {
         {
             confirmed.clear();
             self.figures.all_lost += 1;
+        }
+    }
+
+    /// Of several replicas the most advanced that is there becomes primary: what the others have, and it has not, is
+    /// lost.
+    fn note_who_was_away(
+        &mut self,
+        database: DatabaseUid,
+        states: &BTreeMap<NodeUid, Arc<State>>,
+    ) {
+        let newest = states.values().max_by_key(|state| state.revision);
+        let Some(placed) = newest.and_then(|state| state.databases.get(&database)) else { return };
+        let placement = placed.placement.clone();
+        let Some(before) = self.placements.insert(database, placement.clone()) else { return };
+        if before.primary == placement.primary || before.replicas.len() < 2 {
+            return;
+        }
+        let leaders = states.keys().filter_map(|node| self.control(*node));
+        let leader = leaders.filter(Control::is_leader).max_by_key(|it| it.state().revision);
+        let (Some(leader), Some(owners)) = (leader, self.owners.get_mut(&database)) else {
+            return;
+        };
+        owners.retain(|node| *node == placement.primary || leader.hears(*node));
+        if owners.is_empty() {
+            owners.insert(placement.primary);
+            let shard = self.machines[&placement.primary].shards.get(&database);
+            let writes = shard.map(|shard| shard.writes.clone()).unwrap_or_default();
+            let confirmed = self.confirmed.entry(database).or_default();
+            confirmed.retain(|write| writes.contains(write));
+            self.figures.all_away += 1;
         }
     }
 
@@ -415,6 +460,10 @@ impl World {
             let Some(source) = source.filter(|it| it.synced && it.epoch == placement.epoch) else {
                 continue;
             };
+            trace::note(format_args!(
+                "database {database}: node {uid} has {:?} of {primary}",
+                source.writes.last()
+            ));
             self.confirmed.insert(database, source.writes.clone());
             self.owners.insert(database, BTreeSet::from([*uid, primary]));
             let machine = self.machines.get_mut(uid).expect("it runs");

@@ -431,6 +431,99 @@ fn one_of_several_replicas_that_has_data_is_enough_in_the_end() {
 }
 
 #[test]
+fn of_several_replicas_the_one_that_has_most_is_next() {
+    use crate::placement::{Reports, ShardReport, Succession, after_restart, heir};
+
+    let mut state = with_database(3, json!({"replication": true}));
+    let database = state.databases.get_mut(&DatabaseUid(1)).expect("it is there");
+    let primary = database.placement.primary;
+    let others: Vec<NodeUid> =
+        [1, 2, 3].map(NodeUid).into_iter().filter(|it| *it != primary).collect();
+    database.placement.replicas.clone_from(&others);
+    let report = |history: &str, offset, synced, whole| ShardReport {
+        database: DatabaseUid(1),
+        epoch: 1,
+        synced,
+        offset,
+        whole,
+        history: history.to_owned(),
+    };
+    let follower = report("h", 37, true, true);
+    let with = |other: ShardReport| {
+        Reports::from([(others[0], vec![other]), (others[1], vec![follower.clone()])])
+    };
+    // One that was started anew tells of data, but not that it follows: further on, as far, of something else, not whole.
+    for (other, expected) in [
+        (report("h", 38, false, true), others[0]),
+        (report("h", 37, false, true), others[1]),
+        (report("x", 38, false, true), others[1]),
+        (report("h", 38, false, false), others[1]),
+        (report("h", 38, true, true), others[0]),
+    ] {
+        assert_eq!(heir(database, &with(other.clone())), Some(expected), "{other:?}");
+    }
+    // Where nobody is known to have all, nobody takes the place of a primary that is away.
+    let alone = Reports::from([(others[0], vec![report("h", 38, false, true)])]);
+    assert_eq!(heir(database, &alone), None);
+
+    // After a restart without data the other one is waited for, if it is there, but not for ever.
+    let empty = (primary, vec![report("new", 0, true, false)]);
+    let reports = Reports::from([empty.clone(), (others[1], vec![follower.clone()])]);
+    let judge = |reports: &Reports, is_late, waits| {
+        after_restart(database, reports, is_late, false, |_, _| waits)
+    };
+    assert_eq!(judge(&reports, false, true), Succession::Wait);
+    for (is_late, waits) in [(true, true), (false, false)] {
+        assert_eq!(judge(&reports, is_late, waits), Succession::Other(others[1]));
+    }
+    let mut reports = with(report("h", 38, false, true));
+    reports.extend([empty]);
+    assert_eq!(judge(&reports, false, true), Succession::Other(others[0]));
+}
+
+#[test]
+fn the_only_replica_is_kept_until_another_has_all() {
+    use crate::placement::{Reports, ShardReport, Step, emptying};
+
+    let mut state = with_database(3, json!({"replication": true}));
+    let uid = DatabaseUid(1);
+    let placement = state.databases[&uid].placement.clone();
+    let leaving = placement.replicas[0];
+    let spare = [1, 2, 3].map(NodeUid).into_iter().find(|it| !placement.nodes().any(|on| on == *it));
+    let spare = spare.expect("there are three nodes");
+    let set = |replicas: &[NodeUid], epoch| {
+        let (replicas, action) = (replicas.to_vec(), None);
+        Some(Step::Change(Change::SetReplicas { database: uid, replicas, epoch, action }))
+    };
+    let step = |state: &State, reports: &Reports, is_well| {
+        emptying(state, leaving, false, reports, |_| is_well)
+    };
+    let mut reports = Reports::new();
+    let first = step(&state, &reports, true);
+    assert_eq!(first, set(&[leaving, spare], 1));
+    let Some(Step::Change(change)) = first else { unreachable!("it was compared") };
+    state.apply(change, AT).expect("it may");
+    assert_eq!(step(&state, &reports, true), Some(Step::Wait));
+    let report = ShardReport {
+        database: uid,
+        epoch: 2,
+        synced: true,
+        offset: 9,
+        whole: true,
+        history: "h".to_owned(),
+    };
+    reports.insert(spare, vec![report]);
+    assert_eq!(step(&state, &reports, true), set(&[spare], 2));
+
+    // There is nobody else: the primary has all, unless it was started without.
+    let mut state = with_database(2, json!({"replication": true}));
+    let leaving = state.databases[&uid].placement.replicas[0];
+    let step = |is_well| emptying(&state, leaving, false, &Reports::new(), |_| is_well);
+    assert_eq!(step(true), set(&[], 1));
+    assert_eq!(step(false), Some(Step::Wait));
+}
+
+#[test]
 fn an_operator_has_a_primary_go_on_with_what_there_is() {
     let mut state = with_database(2, json!({"replication": true}));
     let (database, holder) = (DatabaseUid(1), 7);
