@@ -8,7 +8,8 @@ use super::{Control, Member};
 use crate::lease::{BEAT, Ledger};
 use crate::placement::{self, Reports, Succession};
 use crate::state::{
-    Change, Database, DatabaseUid, NodeStatus, NodeUid, Placement, Refused, Sensitivity, Severity, State,
+    Change, Database, DatabaseUid, NodeStatus, NodeUid, Placement, Refused, Sensitivity, Severity,
+    State,
 };
 
 pub const TICK: Duration = Duration::from_millis(100);
@@ -162,7 +163,13 @@ impl Control {
                     // What the primary said after its last write.
                     let last = ledger.heard_at(primary).filter(|at| since + 2 * BEAT < *at);
                     match (of(node), of(primary)) {
-                        (Some(replica), _) if gone => replica.synced,
+                        _ if gone => {
+                            let patience = patience(&state);
+                            match heir_of_lost(database, &reports, ledger, now, patience) {
+                                Some(heir) if heir != node => break,
+                                heir => heir.is_some(),
+                            }
+                        }
                         (Some(replica), Some(primary)) => {
                             last.is_some() && replica.synced && replica.offset >= primary.offset
                         }
@@ -274,6 +281,7 @@ mod tests {
     use super::*;
     use crate::lease::{Beat, Said};
     use crate::placement::ShardReport;
+    use crate::state::with_database;
 
     #[test]
     fn how_replicas_were_before_the_primary_was_started_is_not_counted() {
@@ -325,5 +333,61 @@ mod tests {
         assert_eq!(told(&ledger, since + 4 * BEAT), [0, 7]);
         // What was said long ago is not known any more.
         assert!(told(&ledger, since + 9 * BEAT).is_empty());
+    }
+
+    #[test]
+    fn of_several_replicas_each_tells_how_far_it_is_once_the_lease_is_over() {
+        let at = Duration::from_secs(100);
+        let mut ledger = Ledger::new(1, at);
+        let uid = DatabaseUid(1);
+        let mut state = with_database(3, serde_json::json!({"replication": true}));
+        let database = state.databases.get_mut(&uid).expect("it was made");
+        assert_eq!(database.placement.primary, NodeUid(1));
+        database.placement.replicas = [2, 3].map(NodeUid).to_vec();
+        let epoch = database.placement.epoch;
+        let beat = |node, offset, as_of| Beat {
+            node: NodeUid(node),
+            process: node.into(),
+            reports: vec![ShardReport {
+                database: uid,
+                epoch,
+                synced: true,
+                offset,
+                whole: true,
+                history: "h".to_owned(),
+            }],
+            returned: Vec::new(),
+            as_of: Some(Said::now(1, as_of)),
+        };
+        let beats = |two, three| [beat(2, two, at), beat(3, three, at)];
+        let at = at + Duration::from_secs(9);
+        let patience = Duration::from_millis(1500);
+        ledger.grant(uid, epoch, at, at).expect("it was not revoked");
+        for beat in beats(7, 5) {
+            ledger.note(&beat, at + BEAT);
+        }
+        let since = ledger.free_since(uid);
+        let next = |ledger: &Ledger, database: &Database, now| {
+            heir_of_lost(database, &ledger.reports(now), ledger, now, patience)
+        };
+        // What they said was before the lease was over.
+        for beat in beats(7, 5) {
+            ledger.note(&beat, since);
+        }
+        assert_eq!(next(&ledger, database, since), None);
+        ledger.note(&beat(2, 7, since), since + BEAT);
+        assert_eq!(next(&ledger, database, since + BEAT), None);
+        // It had gone on for longer than the other one.
+        ledger.note(&beat(3, 8, since), since + BEAT);
+        assert_eq!(next(&ledger, database, since + BEAT), Some(NodeUid(3)));
+        // Whoever is not there is not waited for, nor in the end whoever does not look at its shards.
+        for (as_of, heard) in [(since, since), (at, since + TELLING)] {
+            let mut ledger = Ledger::new(1, at);
+            ledger.note(&beat(2, 7, as_of), heard);
+            assert_eq!(next(&ledger, database, heard + BEAT), Some(NodeUid(2)));
+        }
+        // One alone has all there is.
+        database.placement.replicas.truncate(1);
+        assert_eq!(next(&ledger, database, since), Some(NodeUid(2)));
     }
 }

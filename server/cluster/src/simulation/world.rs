@@ -403,11 +403,7 @@ impl World {
 
     /// Of several replicas the most advanced that is there becomes primary: what the others have, and it has not, is
     /// lost.
-    fn note_who_was_away(
-        &mut self,
-        database: DatabaseUid,
-        states: &BTreeMap<NodeUid, Arc<State>>,
-    ) {
+    fn note_who_was_away(&mut self, database: DatabaseUid, states: &BTreeMap<NodeUid, Arc<State>>) {
         let newest = states.values().max_by_key(|state| state.revision);
         let Some(placed) = newest.and_then(|state| state.databases.get(&database)) else { return };
         let placement = placed.placement.clone();

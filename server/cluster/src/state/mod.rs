@@ -28,6 +28,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::apply::SYSTEM_RESERVED_PORTS;
+#[cfg(test)]
+pub(crate) use self::apply::tests::with_database;
 pub use action::{Action, ActionId, ActionKind, ActionStatus, Detail, Object};
 pub use authority::{
     AUTHORITY_NAME, Authority, CLIENT_AUTHORITY_NAME, ClientAuthorities, Replacement, SealedKey,

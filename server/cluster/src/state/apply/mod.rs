@@ -9,7 +9,7 @@ mod names;
 mod nodes;
 mod settings;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod users;
 
 use serde_json::{Map, Value};

@@ -489,7 +489,8 @@ fn the_only_replica_is_kept_until_another_has_all() {
     let uid = DatabaseUid(1);
     let placement = state.databases[&uid].placement.clone();
     let leaving = placement.replicas[0];
-    let spare = [1, 2, 3].map(NodeUid).into_iter().find(|it| !placement.nodes().any(|on| on == *it));
+    let spare =
+        [1, 2, 3].map(NodeUid).into_iter().find(|it| !placement.nodes().any(|on| on == *it));
     let spare = spare.expect("there are three nodes");
     let set = |replicas: &[NodeUid], epoch| {
         let (replicas, action) = (replicas.to_vec(), None);
@@ -516,7 +517,7 @@ fn the_only_replica_is_kept_until_another_has_all() {
     assert_eq!(step(&state, &reports, true), set(&[spare], 2));
 
     // There is nobody else: the primary has all, unless it was started without.
-    let mut state = with_database(2, json!({"replication": true}));
+    let state = with_database(2, json!({"replication": true}));
     let leaving = state.databases[&uid].placement.replicas[0];
     let step = |is_well| emptying(&state, leaving, false, &Reports::new(), |_| is_well);
     assert_eq!(step(true), set(&[], 1));

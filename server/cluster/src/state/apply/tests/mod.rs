@@ -89,7 +89,7 @@ fn confirm(state: &mut State, name: &str) {
 }
 
 /// With an active database 1.
-fn with_database(nodes: u32, more: serde_json::Value) -> State {
+pub(crate) fn with_database(nodes: u32, more: serde_json::Value) -> State {
     let mut state = cluster(nodes);
     let mut spec = json!({"name": "db", "memory_size": 0});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
