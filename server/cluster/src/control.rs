@@ -461,6 +461,9 @@ impl Control {
             Err(error) => return Asked::Failed(error),
         };
         if leader == member.node {
+            if self.leading().is_none() {
+                return Asked::Elsewhere;
+            }
             let led = tokio::time::timeout(time, self.lead(member, proposal.clone()));
             return led.await.unwrap_or(Asked::Elsewhere);
         }
@@ -482,6 +485,12 @@ impl Control {
                     }
                     Err(refused) => return Asked::Reply(Reply(Some(Err(refused))), 0),
                 }
+            }
+            // It is there, whatever the state says of it yet.
+            Change::AddNode(new) if new.replace == Some(member.node) => {
+                let description = format!("node {} is not down", member.node);
+                let refused = Refused::invalid("node_not_offline", description);
+                return Asked::Reply(Reply(Some(Err(refused))), 0);
             }
             _ => None,
         };
@@ -598,15 +607,14 @@ impl Control {
         self.0.engine.read().store.clone().ok_or_else(closed)
     }
 
-    /// This node, if it leads.
+    /// This node, if it leads and is to go on.
     fn leading(&self) -> Option<(Member, u64)> {
         let member = self.member()?;
         let metrics = member.raft.metrics();
         let term = {
             let metrics = metrics.borrow();
-            let leads = metrics.running_state.is_ok()
-                && metrics.current_leader == Some(metrics.id)
-                && !member.ended.now();
+            let leads =
+                metrics.running_state.is_ok() && quorum::leads(&metrics) && !member.ended.now();
             leads.then_some(metrics.current_term)?
         };
         Some((member, term))

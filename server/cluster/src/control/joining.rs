@@ -7,6 +7,7 @@ use carnelian_tls::LeafRequest;
 use openraft::{BasicNode, RaftMetrics};
 use serde::{Deserialize, Serialize};
 
+use super::quorum::leads;
 use super::{Control, ControlError};
 use crate::keys::{Admission, Keys, KeysError};
 use crate::state::{AddNode, Change, NodeStatus, NodeUid, Outcome, Refused, State, Time};
@@ -175,7 +176,7 @@ async fn signed(
 /// elected might sign by an authority that is on its way out for a node that has told already that it shows a
 /// certificate of the next, and nobody would believe that node again.
 fn leads_and_knows_all(metrics: &RaftMetrics<u64, BasicNode>) -> bool {
-    metrics.current_leader == Some(metrics.id)
+    leads(metrics)
         && metrics.last_applied.is_some_and(|it| it.leader_id.term == metrics.current_term)
 }
 
@@ -189,15 +190,20 @@ fn broken(error: &dyn std::fmt::Display) -> ControlError {
 
 #[cfg(test)]
 mod tests {
-    use openraft::{CommittedLeaderId, RaftMetrics};
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use openraft::{CommittedLeaderId, Membership, RaftMetrics};
 
     use super::leads_and_knows_all;
-    use crate::raft::LogId;
+    use crate::raft::{LogId, StoredMembership};
 
     #[test]
     fn who_was_just_elected_signs_nothing_before_it_has_caught_up() {
         let applied = |term| Some(LogId::new(CommittedLeaderId::new(term, 2), 9));
         let mut metrics = RaftMetrics::new_initial(1);
+        let voters = Membership::new(vec![BTreeSet::from([1, 2])], ());
+        metrics.membership_config = Arc::new(StoredMembership::new(applied(1), voters));
         (metrics.current_term, metrics.current_leader) = (4, Some(1));
         assert!(!leads_and_knows_all(&metrics));
         metrics.last_applied = applied(3);

@@ -53,8 +53,12 @@ impl Control {
         };
         let id = action.id.clone();
         let (change, progress) = match step {
-            // Its vote goes first: see [`placement::voters`].
-            None if action.kind == ActionKind::RemoveNode && member.votes(node) => return,
+            // Its vote goes first: see [`placement::voters`]. And who leads leaves its own end to the next.
+            None if action.kind == ActionKind::RemoveNode
+                && (node == member.node || member.votes(node)) =>
+            {
+                return;
+            }
             None => (Change::FinishAction { action: id, error: None }, None),
             Some(Step::Wait) => return,
             Some(Step::Stuck(database)) => {
