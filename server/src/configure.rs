@@ -259,6 +259,7 @@ fn reload_tls(database: &Database, config: &Config) -> Result<(), String> {
     })
 }
 
+    database.sockets.clear();
 /// Listens on other addresses, or on those of before; then tells what could not be opened.
 fn relisten(server: &Server, database: &Arc<Database>, endpoints: &Endpoints) -> Result<(), Kind> {
     let (change, result) = database.listeners.lock().change(endpoints);

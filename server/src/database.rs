@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::acl::Acl;
 use crate::aof::Aof;
 use crate::clients::{ClientIds, Clients};
+use crate::commands::Sockets;
 use crate::databases::{DatabaseSpec, FIRST, StageCell};
 use crate::dispatch::UNSAVED;
 use crate::effects::EffectLog;
@@ -87,6 +88,8 @@ pub struct Database {
     /// Its links with other nodes.
     pub internode: DatabaseChannel,
     /// Where its clients are served, and who has come through other nodes.
+    /// Its connections to servers that keys were moved to.
+    pub sockets: Sockets,
     pub endpoint: DatabaseEndpoint,
 }
 
@@ -138,6 +141,7 @@ impl Database {
             replication: Replication::default(),
             internode: DatabaseChannel::default(),
             endpoint: DatabaseEndpoint::default(),
+            sockets: Sockets::default(),
         }
     }
 

@@ -179,7 +179,8 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("pubsub_channels", pubsub.of(Kind::Channel).len());
     page.field("pubsub_patterns", pubsub.of(Kind::Pattern).len());
     page.field("pubsubshard_channels", pubsub.of(Kind::Shard).len());
-    page.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets"]);
+    page.zeros(&["latest_fork_usec", "total_forks"]);
+    page.field("migrate_cached_sockets", view.database.sockets.count());
     page.field("slave_expires_tracked_keys", view.database.replication.own_keys.count());
     page.zeros(&[
         "active_defrag_hits",
