@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use carnelian_config::{Config, DirectiveId, LogLevel, SetError};
+use carnelian_structs::collation::Collation;
 
 use crate::aof;
 use crate::database::Database;
@@ -107,6 +108,11 @@ fn prepare(
             return Err(SetError::refused(id, reason));
         }
     }
+    if let Some(id) = has(&[DirectiveId::locale_collate])
+        && Collation::named(&next.locale_collate).is_err()
+    {
+        return Err(SetError::refused(id, "Invalid locale name"));
+    }
     let tls_changed = has(TLS).or(has(&[DirectiveId::bind]));
     if let Some(id) = tls_changed {
         reload_tls(database, next).map_err(|reason| SetError::refused(id, reason))?;
@@ -172,7 +178,7 @@ fn prepare(
 fn obey(server: &Arc<Server>, database: &Arc<Database>, next: &Arc<Config>) {
     let mut settings = Settings::new(next);
     // Set by DEBUG, and not by a directive.
-    let environment = database.settings.load().environment;
+    let environment = database.settings.load().environment.clone();
     settings.environment.limits.list_packed_threshold = environment.limits.list_packed_threshold;
     settings.environment.ignores_checksums = environment.ignores_checksums;
     database.loading.set_key_delay(next.key_load_delay);

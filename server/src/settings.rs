@@ -4,11 +4,13 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use carnelian_commands::Environment;
 use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit, SavePoint};
 use carnelian_keyspace::{AccessPolicy, Limits};
+use carnelian_structs::collation::Collation;
 use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
 };
@@ -224,6 +226,7 @@ fn environment(config: &Config) -> Environment {
 /// Where a configuration has its database listen.
 pub fn endpoints(config: &Config) -> Endpoints {
     Endpoints {
+        collation: Collation::named(&config.locale_collate).unwrap_or_default().map(Arc::new),
         bind: config.bind.clone(),
         port: config.port,
         tls_port: config.tls_port,

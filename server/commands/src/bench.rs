@@ -51,7 +51,7 @@ impl Bench {
         aftermath.changes.listening = !(EventClass::KeyMiss as u32);
         aftermath.changes.watching = true;
         let db = Db::new(access, 0, self.now_ms, self.environment.policy, &mut aftermath);
-        let environment = self.environment;
+        let environment = self.environment.clone();
         let result = {
             let reply = Writer::new(&mut out, self.protocol);
             run(&mut Call {

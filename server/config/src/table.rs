@@ -119,7 +119,7 @@ directives! {
     set_proc_title: bool = "yes", Kind::Bool, StartOnly, Obeyed;
     proc_title_template: String = "{title} {listen-addr} {server-mode}",
         Kind::Text(check::title_template), AnyTime, Obeyed;
-    locale_collate: String = "", TEXT, AnyTime, Later;
+    locale_collate: String = "", TEXT, AnyTime, Obeyed;
     databases: u32 = "16", int(1, I32_MAX), StartOnly, Obeyed;
     io_threads: u32 = "0", int(0, 128), StartOnly, Obeyed;
     prefetch_batch_max_size: u32 = "16", int(0, 128), AnyTime, Later;
