@@ -259,13 +259,28 @@ const TLS: &[DirectiveId] = &[
 ];
 
 fn reload_tls(database: &Database, config: &Config) -> Result<(), String> {
+    database.sockets.clear();
     database.tls.reload(config).map_err(|error| {
         log::warning!("Failed to configure TLS: {error}");
         format!("Unable to update TLS configuration: {error}")
     })
 }
 
-    database.sockets.clear();
+/// Takes the operator's certificates as they are now, with the settings as they are. Those that will not do change nothing.
+/// Whether they are in force.
+pub fn reload_certificates(server: &Server, database: &Database) -> bool {
+    let _one_at_a_time = server.changing.lock();
+    if database.stage.get() == Stage::Gone {
+        return false;
+    }
+    log::notice!("TLS materials changed, reloading in background");
+    let is_reloaded = reload_tls(database, &database.config()).is_ok();
+    if is_reloaded {
+        log::notice!("TLS materials reloaded successfully");
+    }
+    is_reloaded
+}
+
 /// Listens on other addresses, or on those of before; then tells what could not be opened.
 fn relisten(server: &Server, database: &Arc<Database>, endpoints: &Endpoints) -> Result<(), Kind> {
     let (change, result) = database.listeners.lock().change(endpoints);

@@ -41,6 +41,8 @@ pub struct Settings {
     /// `tls-auth-clients-user`.
     pub certificate_user: CertificateUser,
     pub transit_encryption: TransitEncryption,
+    /// `tls-auto-reload-interval`: how often files are looked at, if they are.
+    pub certificates_ms: Option<u64>,
     /// None: a handshake may take for ever.
     pub handshake_timeout: Option<Duration>,
     /// `slowlog-log-slower-than`: commands that take as long or longer are logged.
@@ -103,6 +105,10 @@ impl Settings {
                 config::TransitEncryption::Preferred => TransitEncryption::Preferred,
                 config::TransitEncryption::Required => TransitEncryption::Required,
                 config::TransitEncryption::Disabled => TransitEncryption::Disabled,
+            },
+            certificates_ms: match config.tls_auto_reload_interval {
+                0 => None,
+                seconds => Some(u64::from(seconds) * 1000),
             },
             handshake_timeout: (config.tls_handshake_timeout != 0)
                 .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
@@ -220,13 +226,13 @@ fn environment(config: &Config) -> Environment {
                     | EvictionPolicy::VolatileLfu
             ),
         ignores_checksums: false,
+        collation: Collation::named(&config.locale_collate).unwrap_or_default().map(Arc::new),
     }
 }
 
 /// Where a configuration has its database listen.
 pub fn endpoints(config: &Config) -> Endpoints {
     Endpoints {
-        collation: Collation::named(&config.locale_collate).unwrap_or_default().map(Arc::new),
         bind: config.bind.clone(),
         port: config.port,
         tls_port: config.tls_port,

@@ -87,7 +87,7 @@ directives! {
     tls_auth_clients: ClientCertificates = "yes",
         Kind::Word(ClientCertificates::WORDS), AnyTime, Obeyed;
     tls_auth_clients_user: &'static str = "off", Kind::Word(&["CN", "URI", "off"]), AnyTime, Obeyed;
-    tls_auto_reload_interval: u32 = "0", int(0, I32_MAX), AnyTime, Later;
+    tls_auto_reload_interval: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed;
     tls_protocols: String = "", TEXT, AnyTime, Obeyed;
     tls_ciphers: String = "", TEXT, AnyTime, Obeyed;
     tls_ciphersuites: String = "", TEXT, AnyTime, Obeyed;
