@@ -279,7 +279,7 @@ directives! {
     min_replicas_to_write: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-to-write";
     min_replicas_max_lag: u32 = "10", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-max-lag";
     propagation_error_behavior: &'static str = "ignore",
-        Kind::Word(&["ignore", "panic", "panic-on-replicas"]), AnyTime, Later;
+        Kind::Word(&["ignore", "panic", "panic-on-replicas"]), AnyTime, Obeyed;
 
     // The control plane, and the channel between the nodes of a cluster.
     admin_port: u16 = "9443", int(0, 65535), StartOnly, Obeyed;

@@ -194,7 +194,7 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("tracking_total_keys", tracking.keys());
     page.field("tracking_total_items", tracking.items());
     page.field("tracking_total_prefixes", tracking.prefixes());
-    page.field("unexpected_error_replies", 0);
+    page.field("unexpected_error_replies", sum(|it| &it.unexpected_errors));
     page.field("total_error_replies", sum(|it| &it.error_replies));
     page.field("dump_payload_sanitizations", 0);
     let (reads, writes) = (sum(|it| &it.reads_processed), sum(|it| &it.writes_processed));
