@@ -322,16 +322,18 @@ fn talk(
 }
 
 fn converse(
-    mut channel: Channel,
+    channel: Channel,
     database: &Database,
     plan: &Plan,
     packed: &[Packed],
     now_ms: u64,
     moved: &mut Vec<usize>,
 ) -> Result<(), Failure> {
+    let mut exchange = Exchange { channel: BufReader::new(channel), has_heard: false };
     let mut requests = Vec::new();
     let mut preludes = 0;
-    if !plan.target.auth.is_empty() {
+    let channel = exchange.channel.get_ref();
+    if !plan.target.auth.is_empty() && !channel.is_trusted {
         let words: Vec<&[u8]> = plan.target.auth.iter().map(Vec::as_slice).collect();
         request(&words, &mut requests);
         preludes += 1;
@@ -339,6 +341,12 @@ fn converse(
     if channel.selected != Some(plan.db) {
         request(&[b"SELECT", plan.db.to_string().as_bytes()], &mut requests);
         preludes += 1;
+    }
+    if preludes != 0 {
+        // Waited for: if one is refused, what follows would go where it is not meant to.
+        exchange.send(&requests)?;
+        (0..preludes).try_for_each(|_| exchange.reply()?)?;
+        requests.clear();
     }
     for Packed { key, value } in packed {
         let Some((payload, expiry)) = value else {
@@ -349,39 +357,56 @@ fn converse(
         let words: [&[u8]; 5] = [b"RESTORE", key, ttl.as_bytes(), payload, b"REPLACE"];
         request(&words[..if plan.replaces { 5 } else { 4 }], &mut requests);
     }
-    let is_late =
-        |error: &io::Error| matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock);
-    channel
-        .write_all(&requests)
-        .map_err(|error| Failure::Broken { what: "writing to", is_stale: !is_late(&error) })?;
-
-    let mut replies = BufReader::new(channel);
-    let mut refused = Ok(());
-    let mut line = Vec::new();
-    for place in 0..preludes + packed.len() {
-        line.clear();
-        let read = replies.by_ref().take(REPLY_BYTES_MAX).read_until(b'\n', &mut line);
-        if line.last() != Some(&b'\n') {
-            let is_stale = place == 0 && !read.is_err_and(|error| is_late(&error));
-            return Err(Failure::Broken { what: "reading from", is_stale });
-        }
-        if let Some(error) = line.trim_ascii_end().strip_prefix(b"-") {
-            let error = String::from_utf8_lossy(error).replace('\r', " ");
-            refused = refused.and(Err(Failure::Refused(error)));
-            if place < preludes {
-                // Nothing of what follows is meant for whom or where it would go.
-                return refused;
-            }
-        } else if preludes <= place {
-            moved.push(place - preludes);
+    exchange.send(&requests)?;
+    let mut result = Ok(());
+    for place in 0..packed.len() {
+        match exchange.reply()? {
+            Ok(()) => moved.push(place),
+            refused => result = result.and(refused),
         }
     }
-    if replies.buffer().is_empty() {
-        let mut channel = replies.into_inner();
-        channel.selected = refused.is_ok().then_some(plan.db);
+    if exchange.channel.buffer().is_empty() {
+        let mut channel = exchange.channel.into_inner();
+        channel.is_trusted = true;
+        channel.selected = result.is_ok().then_some(plan.db);
         database.sockets.keep(&plan.target, channel);
     }
-    refused
+    result
+}
+
+/// Requests that go to the other server, and what comes back.
+struct Exchange {
+    channel: BufReader<Channel>,
+    /// Whether it has said anything to these.
+    has_heard: bool,
+}
+
+impl Exchange {
+    fn send(&mut self, requests: &[u8]) -> Result<(), Failure> {
+        let sent = self.channel.get_mut().write_all(requests);
+        sent.map_err(|error| self.broken("writing to", Some(&error)))
+    }
+
+    /// The next reply, if there is one: that all is well, or an error.
+    fn reply(&mut self) -> Result<Result<(), Failure>, Failure> {
+        let mut line = Vec::new();
+        let read = self.channel.by_ref().take(REPLY_BYTES_MAX).read_until(b'\n', &mut line);
+        if line.last() != Some(&b'\n') {
+            return Err(self.broken("reading from", read.err().as_ref()));
+        }
+        self.has_heard = true;
+        Ok(match line.trim_ascii_end().strip_prefix(b"-") {
+            None => Ok(()),
+            Some(error) => Err(Failure::Refused(String::from_utf8_lossy(error).replace('\r', " "))),
+        })
+    }
+
+    fn broken(&self, what: &'static str, error: Option<&io::Error>) -> Failure {
+        let is_late = error.is_some_and(|error| {
+            matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+        });
+        Failure::Broken { what, is_stale: !is_late && !self.has_heard }
+    }
 }
 
 fn request(words: &[&[u8]], out: &mut Vec<u8>) {

@@ -79,6 +79,8 @@ pub struct Channel {
     /// There, what is read and written goes through it.
     secured: Option<Secured>,
     timeout: Duration,
+    /// It has been used before, so that the password was taken.
+    pub is_trusted: bool,
     /// The logical database that is selected there, if that is known.
     pub selected: Option<i64>,
 }
@@ -89,7 +91,8 @@ impl Channel {
         let mut sockets = addresses.filter_map(|it| TcpStream::connect_timeout(&it, timeout).ok());
         let socket = sockets.next()?;
         socket.set_nodelay(true).ok()?;
-        let mut channel = Self { socket, secured: None, timeout, selected: None };
+        let mut channel =
+            Self { socket, secured: None, timeout, is_trusted: false, selected: None };
         channel.set_timeout(timeout).ok()?;
         if target.is_secured {
             let secured = channel.secure(database, timeout).map_err(|why| {
@@ -144,7 +147,7 @@ mod tests {
     fn channel(listener: &TcpListener) -> Channel {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let timeout = Duration::from_secs(1);
-        Channel { socket, secured: None, timeout, selected: None }
+        Channel { socket, secured: None, timeout, is_trusted: true, selected: None }
     }
 
     #[test]
