@@ -20,6 +20,7 @@ use carnelian_config::{
     ClientCertificates, Config, DirectiveId, Line, ShutdownFlags, Start, StartError, Supervised,
     Task,
 };
+use carnelian_structs::collation::Collation;
 
 use crate::acl;
 use crate::aof;
@@ -87,6 +88,7 @@ fn serve(arguments: &[OsString]) -> Result<()> {
     std::env::set_current_dir(&config.dir)
         .with_context(|| format!("Can't chdir to '{}'", config.dir.display()))?;
     open_log(config)?;
+    check_locale(config)?;
 
     let supervised = supervision(config);
     let in_background = process::is_in_background();
@@ -157,6 +159,22 @@ fn open_log(config: &Config) -> Result<(), StartError> {
         .open(&path)
         .map_err(|error| StartError::whole(format!("Can't open the log file: {error}")))?;
     log::write_to(Some(path));
+    Ok(())
+}
+
+fn check_locale(config: &Config) -> Result<(), StartError> {
+    match (Collation::named(&config.locale_collate), config.locale_collate.as_str()) {
+        (Ok(_), _) => {}
+        (Err(_), "") => {
+            log::warning!(
+                "The locale of the environment is not installed: SORT orders texts by bytes"
+            );
+        }
+        (Err(_), name) => {
+            let text = format!("Failed to configure LOCALE for invalid locale name '{name}'.");
+            return Err(StartError::whole(text));
+        }
+    }
     Ok(())
 }
 

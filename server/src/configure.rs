@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use carnelian_config::{Config, DirectiveId, LogLevel, SetError};
+use carnelian_structs::collation::Collation;
 
 use crate::aof;
 use crate::database::Database;
@@ -107,6 +108,11 @@ fn prepare(
             return Err(SetError::refused(id, reason));
         }
     }
+    if let Some(id) = has(&[DirectiveId::locale_collate])
+        && Collation::named(&next.locale_collate).is_err()
+    {
+        return Err(SetError::refused(id, "Invalid locale name"));
+    }
     let tls_changed = has(TLS).or(has(&[DirectiveId::bind]));
     if let Some(id) = tls_changed {
         reload_tls(database, next).map_err(|reason| SetError::refused(id, reason))?;
@@ -172,7 +178,7 @@ fn prepare(
 fn obey(server: &Arc<Server>, database: &Arc<Database>, next: &Arc<Config>) {
     let mut settings = Settings::new(next);
     // Set by DEBUG, and not by a directive.
-    let environment = database.settings.load().environment;
+    let environment = database.settings.load().environment.clone();
     settings.environment.limits.list_packed_threshold = environment.limits.list_packed_threshold;
     settings.environment.ignores_checksums = environment.ignores_checksums;
     database.loading.set_key_delay(next.key_load_delay);
@@ -253,10 +259,26 @@ const TLS: &[DirectiveId] = &[
 ];
 
 fn reload_tls(database: &Database, config: &Config) -> Result<(), String> {
+    database.sockets.clear();
     database.tls.reload(config).map_err(|error| {
         log::warning!("Failed to configure TLS: {error}");
         format!("Unable to update TLS configuration: {error}")
     })
+}
+
+/// Takes the operator's certificates as they are now, with the settings as they are. Those that will not do change nothing.
+/// Whether they are in force.
+pub fn reload_certificates(server: &Server, database: &Database) -> bool {
+    let _one_at_a_time = server.changing.lock();
+    if database.stage.get() == Stage::Gone {
+        return false;
+    }
+    log::notice!("TLS materials changed, reloading in background");
+    let is_reloaded = reload_tls(database, &database.config()).is_ok();
+    if is_reloaded {
+        log::notice!("TLS materials reloaded successfully");
+    }
+    is_reloaded
 }
 
 /// Listens on other addresses, or on those of before; then tells what could not be opened.

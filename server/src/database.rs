@@ -3,7 +3,7 @@
 //! All that belongs to a database hangs off one value and nothing of it is global, so that several
 //! may live in one process, and come and go while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::acl::Acl;
 use crate::aof::Aof;
 use crate::clients::{ClientIds, Clients};
+use crate::commands::Sockets;
 use crate::databases::{DatabaseSpec, FIRST, StageCell};
 use crate::dispatch::UNSAVED;
 use crate::effects::EffectLog;
@@ -27,6 +28,7 @@ use crate::internode::DatabaseChannel;
 use crate::latency::Latency;
 use crate::listener::Listeners;
 use crate::load::Loading;
+use crate::log;
 use crate::monitor::Monitors;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -86,6 +88,8 @@ pub struct Database {
     pub replication: Replication,
     /// Its links with other nodes.
     pub internode: DatabaseChannel,
+    /// Its connections to servers that keys were moved to.
+    pub sockets: Sockets,
     /// Where its clients are served, and who has come through other nodes.
     pub endpoint: DatabaseEndpoint,
 }
@@ -137,6 +141,7 @@ impl Database {
             active_expiry: AtomicBool::new(true),
             replication: Replication::default(),
             internode: DatabaseChannel::default(),
+            sockets: Sockets::default(),
             endpoint: DatabaseEndpoint::default(),
         }
     }
@@ -191,6 +196,7 @@ impl Database {
 /// The figures of a database. Each reactor counts in its own cache lines; readers add up.
 pub struct Stats {
     reactors: Box<[Counters]>,
+    known: Arc<ErrorCodes>,
 }
 
 /// What one reactor has counted. Only that reactor writes, so `Counter::add` is a plain store.
@@ -227,12 +233,23 @@ pub struct Counters {
     pub denied_certificates: Counter,
     pub denied_databases: Counter,
     pub error_replies: Counter,
+    /// Of commands that had worked elsewhere.
+    pub unexpected_errors: Counter,
     /// Changes to the data, as `rdb_changes_since_last_save` counts them.
     pub dirty: Counter,
     /// By the command's place in the registry.
     pub commands: Box<[CommandFigures]>,
     /// Error replies by their code. Behind a lock, since errors are rare and their codes unbounded.
     errors: Mutex<BTreeMap<String, u64>>,
+    known: Arc<ErrorCodes>,
+}
+
+/// The codes of errors that are counted one by one, on whichever reactor.
+#[derive(Default)]
+struct ErrorCodes {
+    codes: Mutex<BTreeSet<String>>,
+    /// Clients have made up too many: none is counted by itself until CONFIG RESETSTAT.
+    disabled: AtomicBool,
 }
 
 /// What one reactor has counted of one command.
@@ -250,9 +267,13 @@ pub struct CommandFigures {
 
 /// Error codes that are counted one by one; a client that makes up more is not followed.
 const ERROR_CODES_MAX: usize = 128;
+/// A longer first word is no code.
+const ERROR_CODE_BYTES: usize = 30;
+/// The one code that INFO tells of once there were too many.
+const ERRORS_DISABLED: &str = "ERRORSTATS_DISABLED";
 
 impl Counters {
-    fn new(commands: usize) -> Self {
+    fn new(commands: usize, known: &Arc<ErrorCodes>) -> Self {
         Self {
             connections_received: Counter::default(),
             connections_rejected: Counter::default(),
@@ -282,22 +303,61 @@ impl Counters {
             denied_certificates: Counter::default(),
             denied_databases: Counter::default(),
             error_replies: Counter::default(),
+            unexpected_errors: Counter::default(),
             dirty: Counter::default(),
             commands: (0..commands).map(|_| CommandFigures::default()).collect(),
             errors: Mutex::default(),
+            known: Arc::clone(known),
         }
     }
 
     /// Counts an error reply, given without its leading `-`.
     pub fn count_error(&self, text: &str) {
         self.error_replies.add(1);
-        let code = text.split(' ').next().unwrap_or_default();
+        if self.known.disabled.load(Ordering::Relaxed) {
+            return;
+        }
+        let code = error_code(text);
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;
-        } else if errors.len() < ERROR_CODES_MAX {
+        } else if self.known.admit(code) {
             errors.insert(code.to_owned(), 1);
         }
+    }
+}
+
+/// The first word of an error, if it can be one; else Redis counts the error as one without a code.
+fn error_code(text: &str) -> &str {
+    match text.split_once(' ') {
+        Some((code, _)) if code.len() <= ERROR_CODE_BYTES => code,
+        _ => "ERR",
+    }
+}
+
+impl ErrorCodes {
+    /// Whether this code may be counted by itself. The first that may not ends all counting by codes, as in Redis.
+    #[cold]
+    fn admit(&self, code: &str) -> bool {
+        let mut codes = self.codes.lock();
+        if self.disabled.load(Ordering::Relaxed) {
+            return false;
+        }
+        if codes.len() < ERROR_CODES_MAX || codes.contains(code) {
+            codes.insert(code.to_owned());
+            return true;
+        }
+        self.disabled.store(true, Ordering::Relaxed);
+        let list: Vec<&str> = codes.iter().map(String::as_str).collect();
+        log::warning!(
+            "Errorstats stopped adding new errors: there are {ERROR_CODES_MAX} codes already, which \
+             may come of scripts that make up codes. See INFO ERRORSTATS; CONFIG RESETSTAT begins \
+             anew."
+        );
+        // Clients have made them up.
+        let list = list.join(", ").replace(char::is_control, "?");
+        log::warning!("Current errors code list: {list}");
+        false
     }
 }
 
@@ -305,7 +365,8 @@ impl Stats {
     /// Figures for so many reactors and commands. There are those of one more: a script that is debugged
     /// runs on no reactor.
     pub fn new(reactors: usize, commands: usize) -> Self {
-        Self { reactors: (0..=reactors).map(|_| Counters::new(commands)).collect() }
+        let known = Arc::new(ErrorCodes::default());
+        Self { reactors: (0..=reactors).map(|_| Counters::new(commands, &known)).collect(), known }
     }
 
     /// The sum of one figure of one command over the reactors.
@@ -315,6 +376,9 @@ impl Stats {
 
     /// Error replies by their code.
     pub fn errors(&self) -> BTreeMap<String, u64> {
+        if self.known.disabled.load(Ordering::Relaxed) {
+            return BTreeMap::from([(ERRORS_DISABLED.to_owned(), 1)]);
+        }
         let mut all = BTreeMap::new();
         for counters in &self.reactors {
             for (code, count) in &*counters.errors.lock() {
@@ -371,6 +435,7 @@ impl Stats {
                 &counters.denied_certificates,
                 &counters.denied_databases,
                 &counters.error_replies,
+                &counters.unexpected_errors,
             ] {
                 counter.reset();
             }
@@ -383,6 +448,9 @@ impl Stats {
             }
             counters.errors.lock().clear();
         }
+        let mut codes = self.known.codes.lock();
+        codes.clear();
+        self.known.disabled.store(false, Ordering::Relaxed);
     }
 }
 

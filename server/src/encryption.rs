@@ -3,8 +3,10 @@
 //! A server whose folder cannot be written, and that was not asked to speak TLS in particular, serves
 //! without: it has nowhere to keep a key. It says so in the log, and goes on trying when the settings change.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -13,8 +15,12 @@ use carnelian_tls::certificates::Certificate;
 use carnelian_tls::{
     Acceptor, ConfigError, Configuration, Connector, Identity, Settings, TlsError, TlsSession,
 };
+use parking_lot::Mutex;
 
+use crate::configure;
+use crate::database::Database;
 use crate::log;
+use crate::server::Server;
 use crate::settings::{self, given};
 
 pub struct Encryption {
@@ -24,15 +30,27 @@ pub struct Encryption {
     /// Where the client CA and certificates of our own making lie. It stays when `dir` changes: clients trust
     /// that CA.
     folder: PathBuf,
+    /// The operator's files when they were last read.
+    seen: Mutex<Files>,
+    /// When they are looked at next, by the clock that nobody sets, and whether they are being looked at.
+    due_ms: AtomicU64,
+    looking: AtomicBool,
 }
 
 impl Encryption {
     /// None, for a database that nobody connects to.
     pub fn none() -> Self {
+        Self::unread(PathBuf::new())
+    }
+
+    fn unread(folder: PathBuf) -> Self {
         Self {
             acceptor: ArcSwapOption::empty(),
             asked: ArcSwapOption::empty(),
-            folder: PathBuf::new(),
+            folder,
+            seen: Mutex::default(),
+            due_ms: AtomicU64::new(0),
+            looking: AtomicBool::new(false),
         }
     }
 
@@ -43,11 +61,7 @@ impl Encryption {
 
     /// The same where what is of our own making lies in this folder.
     pub fn in_folder(config: &Config, folder: &Path) -> Result<Self, ConfigError> {
-        let encryption = Self {
-            acceptor: ArcSwapOption::empty(),
-            asked: ArcSwapOption::empty(),
-            folder: folder.to_owned(),
-        };
+        let encryption = Self::unread(folder.to_owned());
         match encryption.reload(config) {
             // The control plane comes up beside the server, and has it signed.
             Err(error @ ConfigError::NotSigned { .. }) if crate::control::was_member(config) => {
@@ -65,6 +79,8 @@ impl Encryption {
     /// Puts other settings in force for handshakes to come; where that fails, the old ones stay.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         let mut settings = settings::tls(config, &self.folder)?;
+        // Before they are read: what changes meanwhile is seen next time.
+        let files = Files::of(config);
         if let Some(asked) = self.asked.load_full() {
             asked.put_into(&mut settings);
         }
@@ -78,6 +94,7 @@ impl Encryption {
         for note in self.configuration().iter().flat_map(|configuration| &configuration.notes) {
             log::notice!("TLS: {note}");
         }
+        *self.seen.lock() = files;
         Ok(())
     }
 
@@ -118,6 +135,56 @@ impl Encryption {
     /// What is in force.
     pub fn configuration(&self) -> Option<Arc<Configuration>> {
         self.acceptor.load().as_ref().map(|acceptor| acceptor.configuration())
+    }
+}
+
+/// `tls-auto-reload-interval`: looks at the operator's files when it is time to, on a thread of its own, since a file
+/// may be slow to reach. Connections that are open stay as they are.
+pub fn tick(server: &Arc<Server>, database: &Arc<Database>, interval_ms: u64, now_ms: u64) {
+    let tls = &database.tls;
+    if now_ms < tls.due_ms.load(Ordering::Relaxed) || tls.looking.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    tls.due_ms.store(now_ms.saturating_add(interval_ms), Ordering::Relaxed);
+    let (server, other) = (Arc::clone(server), Arc::clone(database));
+    let look = move || {
+        let files = Files::of(&other.config());
+        let has_changed = *other.tls.seen.lock() != files;
+        if has_changed && !configure::reload_certificates(&server, &other) {
+            // Those that will not do are not tried again before they change.
+            *other.tls.seen.lock() = files;
+        }
+        other.tls.looking.store(false, Ordering::Relaxed);
+    };
+    if std::thread::Builder::new().name("tls-files".into()).spawn(look).is_err() {
+        tls.looking.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What can be told of files without reading them: path, place, time of the last change, and length.
+#[derive(Default, PartialEq, Eq)]
+struct Files(Vec<(PathBuf, Option<[u64; 5]>)>);
+
+impl Files {
+    /// Those that the operator has named.
+    fn of(config: &Config) -> Self {
+        let named = [&config.tls_cert_file, &config.tls_key_file, &config.tls_ca_cert_file];
+        let in_dir = |path: &PathBuf| given(path).map(|path| config.dir.join(path));
+        let mut paths: Vec<PathBuf> = named.into_iter().filter_map(in_dir).collect();
+        if let Some(folder) = in_dir(&config.tls_ca_cert_dir)
+            && let Ok(entries) = std::fs::read_dir(folder)
+        {
+            paths.extend(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())));
+        }
+        paths.sort_unstable();
+        let look = |path: PathBuf| {
+            let seen = std::fs::metadata(&path).ok().map(|it| {
+                let (seconds, rest) = (it.mtime().cast_unsigned(), it.mtime_nsec().cast_unsigned());
+                [it.dev(), it.ino(), seconds, rest, it.len()]
+            });
+            (path, seen)
+        };
+        Self(paths.into_iter().map(look).collect())
     }
 }
 

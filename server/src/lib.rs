@@ -48,6 +48,7 @@ pub mod monitor;
 mod output;
 pub mod pause;
 pub mod process;
+mod propagation;
 mod pubsub;
 pub mod rates;
 pub mod reactor;

@@ -354,7 +354,8 @@ pub fn snapshot(
     progress: &Progress,
     held: Option<&mut dyn Segments>,
 ) -> Result<Loaded, FileError> {
-    let environment = database.settings.load().environment;
+    let settings = database.settings.load_full();
+    let environment = &settings.environment;
     let limits = environment.limits;
     let trust = Trust {
         databases: database.keyspace.databases(),

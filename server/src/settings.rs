@@ -4,11 +4,13 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use carnelian_commands::Environment;
 use carnelian_config::{self as config, ClientCertificates, Config, MemoryLimit, SavePoint};
 use carnelian_keyspace::{AccessPolicy, Limits};
+use carnelian_structs::collation::Collation;
 use carnelian_tls::{
     AuthClients, ConfigError, Identity, Secret, SessionCaching, SubjectAltNames, TransitEncryption,
 };
@@ -39,6 +41,8 @@ pub struct Settings {
     /// `tls-auth-clients-user`.
     pub certificate_user: CertificateUser,
     pub transit_encryption: TransitEncryption,
+    /// `tls-auto-reload-interval`: how often files are looked at, if they are.
+    pub certificates_ms: Option<u64>,
     /// None: a handshake may take for ever.
     pub handshake_timeout: Option<Duration>,
     /// `slowlog-log-slower-than`: commands that take as long or longer are logged.
@@ -101,6 +105,10 @@ impl Settings {
                 config::TransitEncryption::Preferred => TransitEncryption::Preferred,
                 config::TransitEncryption::Required => TransitEncryption::Required,
                 config::TransitEncryption::Disabled => TransitEncryption::Disabled,
+            },
+            certificates_ms: match config.tls_auto_reload_interval {
+                0 => None,
+                seconds => Some(u64::from(seconds) * 1000),
             },
             handshake_timeout: (config.tls_handshake_timeout != 0)
                 .then(|| Duration::from_millis(config.tls_handshake_timeout.into())),
@@ -218,6 +226,7 @@ fn environment(config: &Config) -> Environment {
                     | EvictionPolicy::VolatileLfu
             ),
         ignores_checksums: false,
+        collation: Collation::named(&config.locale_collate).unwrap_or_default().map(Arc::new),
     }
 }
 

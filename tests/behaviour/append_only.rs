@@ -390,6 +390,76 @@ fn what_had_expired_meanwhile_does_not_come_back() {
     server.connect().expect("EXISTS a h", ":0");
 }
 
+/// The commands of the files that commands are appended to, each on a line.
+fn appended(server: &Server) -> String {
+    let files =
+        fs::read_dir(parts(server)).expect("a folder").map(|file| file.expect("one").path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).collect();
+    files.sort();
+    let mut lines = String::new();
+    for file in files {
+        let bytes = fs::read(file).expect("a file");
+        let mut rest = bytes.as_slice();
+        while let Some((reply, length)) = Reply::parse(rest).expect("whole commands") {
+            let words: Vec<String> = reply.elements().iter().map(|word| word.text()).collect();
+            lines += &(words.join(" ") + "\n");
+            rest = &rest[length..];
+        }
+    }
+    lines
+}
+
+#[test]
+fn fields_that_expire_are_told_one_by_one() {
+    let server = start(&["--appendfsync", "always"]);
+    let mut client = server.connect();
+    client.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    for key in ["found", "swept"] {
+        client.expect(&format!("HSET {key} a 1 b 2 c 3"), ":3");
+        client.expect(&format!("HPEXPIRE {key} 1 FIELDS 2 a b"), "[:1 :1]");
+    }
+    client.eventually("HRANDFIELD found 3", "[c]");
+    client.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
+    client.eventually("HLEN swept", ":1");
+    client.expect("SET end 1", "+OK");
+    let told = appended(&server);
+    // They went at the same time, in whichever order.
+    let told = told.replace(" b\n", " a\n");
+    let expected =
+        "MULTI\nHDEL found a\nHDEL found a\nEXEC\nHDEL swept a\nHDEL swept a\nSET end 1\n";
+    assert!(told.ends_with(expected), "{told}");
+}
+
+/// `propagation-error-behavior`: what the file says fails.
+#[test]
+fn a_command_of_the_file_that_fails_is_told_and_may_end_the_process() {
+    let mut server = start(&["--appendfsync", "always"]);
+    let mut client = server.connect();
+    client.expect("SET k v", "+OK");
+    server.kill();
+    let file = parts(&server).join("appendonly.aof.1.incr.aof");
+    let mut text = fs::read(&file).expect("a file");
+    text.extend_from_slice(b"*3\r\n$5\r\nLPUSH\r\n$1\r\nk\r\n$1\r\nx\r\n");
+    fs::write(&file, &text).expect("it can be written");
+    server.start_again().expect("it goes on");
+    let mut client = server.connect();
+    client.expect("GET k", "v");
+    assert_eq!(client.info("unexpected_error_replies"), "1");
+    let error = "This AOF-loading-client is sending an error to its server: 'WRONGTYPE";
+    assert!(server.log().contains(error), "{}", server.log());
+    client.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!(client.info("unexpected_error_replies"), "0");
+    drop(client);
+    server.kill();
+    let folder = server.folder().to_string_lossy().into_owned();
+    let strict = Server::starter()
+        .args(&ON)
+        .args(&["--dir", &folder, "--propagation-error-behavior", "panic"])
+        .try_start();
+    assert!(strict.is_err());
+}
+
 /// Lets the files of a process grow so far only.
 fn limit_files(server: &Server, bytes: Option<u64>) {
     let pid = Pid::from_raw(server.pid().try_into().expect("a pid"));

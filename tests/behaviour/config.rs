@@ -1,8 +1,9 @@
 //! CONFIG and redis.conf.
 
 use std::fs;
+use std::process::Command;
 
-use carnelian_tests::{Reply, Server, each_way, is_carnelian};
+use carnelian_tests::{Client, Reply, Server, each_way, is_carnelian, require_or_skip};
 
 #[test]
 fn getting() {
@@ -221,4 +222,78 @@ fn info_sections() {
     assert!(client.info("used_memory").parse::<u64>().expect("bytes") > 0);
     client.expect("CONFIG RESETSTAT", "+OK");
     assert!(!client.call("INFO commandstats").text().contains("cmdstat_set"));
+}
+
+#[test]
+fn error_codes_that_clients_make_up_end_the_counting_by_codes() {
+    let server = Server::start(&[]);
+    let (mut one, mut other) = (server.connect(), server.connect());
+    let fail = |client: &mut Client, code: &str| {
+        client.call(&format!("EVAL \"return redis.error_reply('{code} x')\" 0"));
+    };
+    fail(&mut one, "ABCDEFGHIJKLMNOPQRSTUVWXYZ1234");
+    fail(&mut other, "ABCDEFGHIJKLMNOPQRSTUVWXYZ12345");
+    for number in 0..126 {
+        fail(if number % 2 == 0 { &mut one } else { &mut other }, &format!("E{number}"));
+    }
+    fail(&mut other, "E0");
+    assert_eq!(one.info("errorstat_ABCDEFGHIJKLMNOPQRSTUVWXYZ1234"), "count=1");
+    assert_eq!(one.info("errorstat_ERR"), "count=1");
+    assert_eq!(one.info("errorstat_E0"), "count=2");
+    fail(&mut one, "E126");
+    fail(&mut other, "E1");
+    let shown = "errorstat_ERRORSTATS_DISABLED:count=1";
+    let page = other.call("INFO errorstats").text();
+    assert_eq!(
+        page.lines().filter(|line| line.starts_with("errorstat_")).collect::<Vec<_>>(),
+        [shown]
+    );
+    if is_carnelian() {
+        let log = server.log();
+        assert_eq!(log.matches("Errorstats stopped adding new errors").count(), 1, "{log}");
+        assert_eq!(log.matches("Current errors code list: ").count(), 1, "{log}");
+    }
+    one.expect("CONFIG RESETSTAT", "+OK");
+    fail(&mut other, "E126");
+    assert_eq!(one.info("errorstat_E126"), "count=1");
+}
+
+/// `locale-collate`, where a locale can be made.
+#[test]
+fn texts_are_sorted_as_in_the_locale() {
+    let Some(localedef) = require_or_skip("localedef") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = Command::new(localedef)
+        .args(["-i", "de_DE", "-f", "UTF-8"])
+        .arg(folder.path().join("de_DE.UTF-8"))
+        .output()
+        .expect("localedef runs");
+    let place = format!("LOCPATH={}", folder.path().display());
+    let clean = ["env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_COLLATE", place.as_str()];
+    let server = Server::starter().through(&clean).start();
+    let mut client = server.connect();
+    client.expect("RPUSH l b B a A ä", ":5");
+    client.expect("MSET w_a Z w_b z w_A ä w_ä a", "+OK");
+    client.expect("SORT l ALPHA", "[A B a b ä]");
+    client.expect("CONFIG SET locale-collate no_SUCH", "-ERR CONFIG SET failed...");
+    if !made.status.success() {
+        // The sources of locales are not installed.
+        return;
+    }
+    client.expect("CONFIG SET locale-collate de_DE.UTF-8", "+OK");
+    client.expect("SORT l ALPHA", "[a A ä b B]");
+    client.expect("SORT l ALPHA DESC LIMIT 0 2", "[B b]");
+    client.expect("SORT l BY w_* ALPHA", "[B ä A b a]");
+    // What is stored is the same everywhere.
+    client.expect("SORT l ALPHA STORE s", ":5");
+    client.expect("LRANGE s 0 -1", "[A B a b ä]");
+    client.expect("CONFIG SET locale-collate C", "+OK");
+    client.expect("SORT l ALPHA", "[A B a b ä]");
+    // The environment says it, where nothing else does.
+    let told = ["env", "-u", "LC_ALL", "LC_COLLATE=de_DE.UTF-8", place.as_str()];
+    let server = Server::starter().through(&told).start();
+    let mut client = server.connect();
+    client.expect("RPUSH l b B a A ä", ":5");
+    client.expect("SORT l ALPHA", "[a A ä b B]");
+    assert!(Server::starter().args(&["--locale-collate", "no_SUCH"]).try_start().is_err());
 }

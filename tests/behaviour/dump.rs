@@ -222,6 +222,43 @@ fn keys_move_to_another_server() {
 }
 
 #[test]
+fn migrate_keeps_its_connection_for_the_next() {
+    let (here, mut there) = (Server::start(&[]), Server::start(&[]));
+    let (mut client, mut target) = (here.connect(), there.connect());
+    let to = format!("MIGRATE 127.0.0.1 {}", there.port());
+    let came = |target: &mut Client| target.info("total_connections_received");
+    client.expect("MSET a 1 b 2 c 3 d 4 e 5 f 6", "+OK");
+    assert_eq!(client.info("migrate_cached_sockets"), "0");
+    client.expect(&format!("{to} a 0 5000"), "+OK");
+    assert_eq!(client.info("migrate_cached_sockets"), "1");
+    let before = came(&mut target);
+    client.expect(&format!("{to} b 3 5000"), "+OK");
+    client.expect(&format!("{to} c 3 5000"), "+OK");
+    assert_eq!(came(&mut target), before);
+    if is_carnelian() {
+        // Refused, and sent nowhere else; that connection is given up.
+        let refused = "-ERR Target instance replied with error: ERR...";
+        client.expect(&format!("{to} d 99 5000"), refused);
+    }
+    client.expect(&format!("{to} d 3 5000"), "+OK");
+    target.expect("GET a", "1");
+    target.expect("SELECT 3", "+OK");
+    target.expect("MGET b c d", "[2 3 4]");
+    // Closed meanwhile: a new one is opened.
+    there.restart();
+    client.expect(&format!("{to} e 0 5000"), "+OK");
+    there.connect().expect("GET e", "5");
+    for _ in 0..300 {
+        if client.info("migrate_cached_sockets") == "0" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(client.info("migrate_cached_sockets"), "0");
+    client.expect(&format!("{to} f 0 5000"), "+OK");
+}
+
+#[test]
 fn migrate_moves_one_key_or_those_behind_its_last_word() {
     let server = Server::start(&[]);
     server.connect().script(

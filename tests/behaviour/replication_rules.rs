@@ -445,3 +445,37 @@ fn reload_forgets_functions_that_are_not_in_the_file() {
     client.expect("DEBUG RELOAD NOSAVE", "+OK");
     client.expect("FUNCTION LIST", "[]");
 }
+
+/// `propagation-error-behavior`: a replica that has other data goes on, or ends.
+#[test]
+fn a_command_of_the_primarys_that_fails_is_told_and_may_end_the_replica() {
+    if !is_carnelian() {
+        return;
+    }
+    let primary = Server::start(&PRIMARY);
+    let mut replica = replica_of(&primary, &["--replica-read-only", "no"]);
+    let (mut there, mut here) = (primary.connect(), replica.connect());
+    here.eventually_up();
+    here.expect("SET k v", "+OK");
+    there.expect("SET other 1", "+OK");
+    there.expect("LPUSH k a", ":1");
+    catch_up(&mut there, &mut here);
+    assert_eq!(here.info("unexpected_error_replies"), "1");
+    eventually_logged(
+        &replica,
+        "This replica is sending an error to its master: 'WRONGTYPE Operation against a key holding \
+         the wrong kind of value' after processing the command 'LPUSH'",
+    );
+    // Whoever lets clients write to a replica has it go on.
+    here.expect("CONFIG SET propagation-error-behavior panic", "+OK");
+    there.script("MULTI => +OK\nSET other 2 => +QUEUED\nLPUSH k b => +QUEUED\nEXEC => [+OK :2]");
+    catch_up(&mut there, &mut here);
+    assert_eq!(here.info("unexpected_error_replies"), "2");
+    here.expect(
+        "CONFIG SET replica-read-only yes propagation-error-behavior panic-on-replicas",
+        "+OK",
+    );
+    there.expect("LPUSH k c", ":3");
+    assert!(!replica.wait().success());
+    assert!(replica.log().contains("This replica panicked sending an error to its master"));
+}

@@ -16,6 +16,8 @@ use carnelian_tests::{Client, Server, TlsOptions, Transport, is_carnelian, requi
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, StreamOwned};
 
+use super::replication_replica::eventually_logged;
+
 #[test]
 fn the_first_start_makes_certificates_and_the_next_keeps_them() {
     if !is_carnelian() {
@@ -157,6 +159,51 @@ fn certificates_are_swapped_while_running() {
     established.expect("PING", "+PONG");
     let shown = control.call("CONFIG GET tls-cert-file").elements()[1].text();
     assert_eq!(Path::new(&shown), new.certificate);
+}
+
+/// `tls-auto-reload-interval`: what is put into the files is shown without a word to the server.
+#[test]
+fn changed_files_are_noticed() {
+    if !is_carnelian() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let authority = Authority::new(folder.path(), "files");
+    let (old, new) = (authority.server("old"), authority.server("new"));
+    let (certificate, key) = (folder.path().join("shown.crt"), folder.path().join("shown.key"));
+    let put = |identity: &Identity| {
+        for (from, to) in [(&identity.certificate, &certificate), (&identity.key, &key)] {
+            // As tools do that replace a file: it is never half there.
+            fs::copy(from, to.with_extension("new")).expect("a writable folder");
+            fs::rename(to.with_extension("new"), to).expect("a writable folder");
+        }
+    };
+    put(&old);
+    let server = Server::starter()
+        .args(&["--tls-cert-file", &certificate.display().to_string()])
+        .args(&["--tls-key-file", &key.display().to_string()])
+        .start();
+    let options = TlsOptions::trusting(&authority.certificate);
+    let before = presented(&server, &options);
+    let mut established = Client::over(Transport::tls(server.port(), &options).expect("TLS"));
+    let mut control = server.connect();
+    put(&new);
+    control.expect("CONFIG SET tls-auto-reload-interval 1", "+OK");
+    eventually_logged(&server, "TLS materials reloaded successfully");
+    let after = presented(&server, &options);
+    assert_ne!(after, before);
+    established.expect("PING", "+PONG");
+    // What will not do changes nothing, and is told once.
+    fs::write(&certificate, "not a certificate").expect("a writable folder");
+    eventually_logged(&server, "Failed to configure TLS");
+    assert_eq!(presented(&server, &options), after);
+    put(&old);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while presented(&server, &options) != before {
+        assert!(Instant::now() < deadline, "{}", server.log());
+        sleep(Duration::from_millis(50));
+    }
+    established.expect("PING", "+PONG");
 }
 
 #[test]

@@ -45,13 +45,13 @@ impl Bench {
 
     pub fn run_words(&mut self, run: Run, words: &[&[u8]]) -> (Effect, String) {
         let mut out = Vec::new();
+        let environment = self.environment.clone();
         let mut aftermath = Aftermath::default();
         let access = self.keyspace.lock_all();
         aftermath.changes.following = true;
         aftermath.changes.listening = !(EventClass::KeyMiss as u32);
         aftermath.changes.watching = true;
         let db = Db::new(access, 0, self.now_ms, self.environment.policy, &mut aftermath);
-        let environment = self.environment;
         let result = {
             let reply = Writer::new(&mut out, self.protocol);
             run(&mut Call {

@@ -1,12 +1,15 @@
 //! One command's world: its words, the keys it may reach, where its reply goes.
 
+use std::sync::Arc;
+
 use carnelian_keyspace::{AccessPolicy, Db, EventClass, Limits};
 use carnelian_resp::{Protocol, Writer};
+use carnelian_structs::collation::Collation;
 
 use crate::effect::{Effect, Rewrite};
 
 /// What a batch takes from its surroundings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Environment {
     pub limits: Limits,
     pub policy: AccessPolicy,
@@ -17,6 +20,8 @@ pub struct Environment {
     pub shares_integers: bool,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION: RESTORE takes payloads whose checksum is wrong.
     pub ignores_checksums: bool,
+    /// `locale-collate`: how SORT orders texts; by their bytes, if there is none.
+    pub collation: Option<Arc<Collation>>,
 }
 
 impl Default for Environment {
@@ -27,6 +32,7 @@ impl Default for Environment {
             lfu_decay_minutes: 1,
             shares_integers: true,
             ignores_checksums: false,
+            collation: None,
         }
     }
 }

@@ -87,7 +87,7 @@ directives! {
     tls_auth_clients: ClientCertificates = "yes",
         Kind::Word(ClientCertificates::WORDS), AnyTime, Obeyed;
     tls_auth_clients_user: &'static str = "off", Kind::Word(&["CN", "URI", "off"]), AnyTime, Obeyed;
-    tls_auto_reload_interval: u32 = "0", int(0, I32_MAX), AnyTime, Later;
+    tls_auto_reload_interval: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed;
     tls_protocols: String = "", TEXT, AnyTime, Obeyed;
     tls_ciphers: String = "", TEXT, AnyTime, Obeyed;
     tls_ciphersuites: String = "", TEXT, AnyTime, Obeyed;
@@ -119,7 +119,7 @@ directives! {
     set_proc_title: bool = "yes", Kind::Bool, StartOnly, Obeyed;
     proc_title_template: String = "{title} {listen-addr} {server-mode}",
         Kind::Text(check::title_template), AnyTime, Obeyed;
-    locale_collate: String = "", TEXT, AnyTime, Later;
+    locale_collate: String = "", TEXT, AnyTime, Obeyed;
     databases: u32 = "16", int(1, I32_MAX), StartOnly, Obeyed;
     io_threads: u32 = "0", int(0, 128), StartOnly, Obeyed;
     prefetch_batch_max_size: u32 = "16", int(0, 128), AnyTime, Later;
@@ -279,7 +279,7 @@ directives! {
     min_replicas_to_write: u32 = "0", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-to-write";
     min_replicas_max_lag: u32 = "10", int(0, I32_MAX), AnyTime, Obeyed, "min-slaves-max-lag";
     propagation_error_behavior: &'static str = "ignore",
-        Kind::Word(&["ignore", "panic", "panic-on-replicas"]), AnyTime, Later;
+        Kind::Word(&["ignore", "panic", "panic-on-replicas"]), AnyTime, Obeyed;
 
     // The control plane, and the channel between the nodes of a cluster.
     admin_port: u16 = "9443", int(0, 65535), StartOnly, Obeyed;

@@ -23,6 +23,7 @@ use crate::database::Database;
 use crate::dispatch::{Nest, Nesting};
 use crate::load;
 use crate::log;
+use crate::propagation::{self, Sender};
 use crate::server::Server;
 use crate::session::{Session, Worker, recycle};
 
@@ -188,7 +189,7 @@ impl Replayer<'_> {
         }
         self.worker.is_timeless = false;
         if errors != self.worker.counters(&database).error_replies.value() {
-            self.report_errors();
+            self.report_errors(&queue);
         }
         self.replies.clear();
         self.queue = queue;
@@ -197,15 +198,12 @@ impl Replayer<'_> {
 
     /// Tells of commands that have failed, which none should.
     #[cold]
-    fn report_errors(&self) {
-        for line in self.replies.split(|byte| *byte == b'\n') {
-            if let Some(text) = line.strip_prefix(b"-") {
-                log::warning!(
-                    "== CRITICAL == This AOF-loading-client is sending an error to its server: '{}'",
-                    String::from_utf8_lossy(text.trim_ascii_end())
-                );
-            }
-        }
+    fn report_errors(&mut self, queue: &[(usize, usize)]) {
+        let database = &self.session.database;
+        let entries = self.worker.server.registry.entries();
+        let names = queue.iter().map(|(id, _)| &entries[*id].full_name);
+        let counters = database.stats.of(self.worker.reactor);
+        propagation::report(Sender::File, self.config, counters, names, &self.replies);
     }
 }
 

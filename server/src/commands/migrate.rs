@@ -4,8 +4,9 @@
 //! may change meanwhile: it is removed here only if it is still what the other server has been given;
 //! else it is sent once more.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+mod sockets;
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,17 +20,20 @@ use crate::blocking::{self, Waiter};
 use crate::commands::{Context, Reach, command};
 use crate::database::Database;
 use crate::dispatch::{self, Nesting, Vectors};
-use crate::log;
 use crate::mailbox::Message;
 use crate::registry::ServerCommand;
-use crate::replication::secure::Secured;
 use crate::server::Server;
 use crate::session::{ReplyMode, Worker};
+
+pub use sockets::Sockets;
+use sockets::{Channel, Target};
 
 const KEY: KeyFlags = KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::DELETE);
 
 /// How long a script that has run for too long is given until the keys are looked at again.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// No reply that belongs here is longer.
+const REPLY_BYTES_MAX: u64 = 64 << 10;
 
 pub const TABLE: &[ServerCommand] = &[ServerCommand {
     group: Group::Generic,
@@ -56,16 +60,11 @@ pub const TABLE: &[ServerCommand] = &[ServerCommand {
 
 /// What is asked for.
 struct Plan {
-    host: String,
-    port: String,
+    target: Target,
     db: i64,
     timeout: Duration,
     copies: bool,
     replaces: bool,
-    /// AUTH and its arguments.
-    auth: Vec<Vec<u8>>,
-    /// Whose certificates are shown, where the connection is one of TLS.
-    secured_by: Option<Arc<Database>>,
 }
 
 /// A key as it is sent; without a value, it is to be removed there.
@@ -77,8 +76,9 @@ struct Packed {
 /// `MIGRATE host port key|"" db timeout [COPY] [REPLACE] [AUTH password | AUTH2 user password]
 /// [KEYS key ...]`
 fn migrate(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    let (plan, keys) = read(context.args)?;
-    let plan = Plan { secured_by: secured_by(context.database), ..plan };
+    let (mut plan, keys) = read(context.args)?;
+    // Says how servers are spoken to that keys are moved to, as in Redis.
+    plan.target.is_secured = context.database.config().tls_cluster;
     let limits = context.session.settings.environment.limits;
     let now_ms = context.worker.clock.now_ms();
     let packed: Vec<Packed> = context.with_data(Reach::Keys(&keys), |call| {
@@ -91,7 +91,7 @@ fn migrate(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     }
     let is_alone = context.nesting == Nesting::Nothing;
     if !is_alone || context.session.reply != ReplyMode::On {
-        let (moved, result) = send(&plan, &packed, now_ms);
+        let (moved, result) = send(context.database, &plan, &packed, now_ms);
         if !plan.copies {
             context.with_data(Reach::Keys(&keys), |call| {
                 for place in moved {
@@ -149,12 +149,8 @@ fn read<'c>(words: &[&'c [u8]]) -> Result<(Plan, Vec<&'c [u8]>), CommandError> {
     // A wait for a day is as good as one for ever.
     let timeout = Duration::from_millis(timeout_ms.min(86_400_000));
     let (host, port) = (text(words[1]), text(words[2]));
-    Ok((Plan { host, port, db, timeout, copies, replaces, auth, secured_by: None }, keys))
-}
-
-/// `tls-cluster` says how servers are spoken to that keys are moved to, as in Redis.
-fn secured_by(database: &Arc<Database>) -> Option<Arc<Database>> {
-    database.config().tls_cluster.then(|| Arc::clone(database))
+    let target = Target { host, port, is_secured: false, auth };
+    Ok((Plan { target, db, timeout, copies, replaces }, keys))
 }
 
 fn pack(db: &mut Db<'_>, key: &[u8], limits: &Limits) -> Packed {
@@ -188,7 +184,7 @@ impl Move {
     fn start(mut self, packed: Vec<Packed>, now_ms: u64) {
         let waiter = Arc::clone(&self.waiter);
         let work = move || {
-            let (moved, result) = send(&self.plan, &packed, now_ms);
+            let (moved, result) = send(&self.waiter.database, &self.plan, &packed, now_ms);
             if self.result.is_ok() {
                 self.result = result;
             }
@@ -271,23 +267,87 @@ impl Move {
 }
 
 /// Sends keys to the other server. Which of them it has taken, and what went wrong.
-fn send(plan: &Plan, packed: &[Packed], now_ms: u64) -> (Vec<usize>, Result<(), String>) {
+fn send(
+    database: &Database,
+    plan: &Plan,
+    packed: &[Packed],
+    now_ms: u64,
+) -> (Vec<usize>, Result<(), String>) {
     let mut moved = Vec::new();
-    let result = talk(plan, packed, now_ms, &mut moved);
-    (moved, result)
+    let result = talk(database, plan, packed, now_ms, &mut moved);
+    (moved, result.map_err(|failure| failure.text()))
 }
 
-fn talk(plan: &Plan, packed: &[Packed], now_ms: u64, moved: &mut Vec<usize>) -> Result<(), String> {
-    let failed = |what: &str| format!("IOERR error or timeout {what} target instance");
-    let mut channel = connect(plan).ok_or("IOERR error or timeout connecting to the client")?;
+/// Why keys could not be sent.
+enum Failure {
+    Unreachable,
+    /// Also says whether nothing was heard at all, as of a connection that the other server has closed.
+    Broken {
+        what: &'static str,
+        is_stale: bool,
+    },
+    Refused(String),
+}
+
+impl Failure {
+    fn text(self) -> String {
+        match self {
+            Self::Unreachable => "IOERR error or timeout connecting to the client".into(),
+            Self::Broken { what, .. } => format!("IOERR error or timeout {what} target instance"),
+            Self::Refused(error) => format!("ERR Target instance replied with error: {error}"),
+        }
+    }
+}
+
+/// Uses a connection that was kept, or else a new one, and keeps it.
+fn talk(
+    database: &Database,
+    plan: &Plan,
+    packed: &[Packed],
+    now_ms: u64,
+    moved: &mut Vec<usize>,
+) -> Result<(), Failure> {
+    if let Some(mut channel) = database.sockets.take(&plan.target)
+        && channel.set_timeout(plan.timeout).is_ok()
+    {
+        match converse(channel, database, plan, packed, now_ms, moved) {
+            // It was closed since: a new one will do.
+            Err(Failure::Broken { is_stale: true, .. }) => {}
+            result => return result,
+        }
+    }
+    let channel = Channel::open(&plan.target, database, plan.timeout);
+    let channel = channel.ok_or(Failure::Unreachable)?;
+    converse(channel, database, plan, packed, now_ms, moved)
+}
+
+fn converse(
+    channel: Channel,
+    database: &Database,
+    plan: &Plan,
+    packed: &[Packed],
+    now_ms: u64,
+    moved: &mut Vec<usize>,
+) -> Result<(), Failure> {
+    let mut exchange = Exchange { channel: BufReader::new(channel), has_heard: false };
     let mut requests = Vec::new();
-    let mut preludes = 1;
-    if !plan.auth.is_empty() {
-        let words: Vec<&[u8]> = plan.auth.iter().map(Vec::as_slice).collect();
+    let mut preludes = 0;
+    let channel = exchange.channel.get_ref();
+    if !plan.target.auth.is_empty() && !channel.is_trusted {
+        let words: Vec<&[u8]> = plan.target.auth.iter().map(Vec::as_slice).collect();
         request(&words, &mut requests);
         preludes += 1;
     }
-    request(&[b"SELECT", plan.db.to_string().as_bytes()], &mut requests);
+    if channel.selected != Some(plan.db) {
+        request(&[b"SELECT", plan.db.to_string().as_bytes()], &mut requests);
+        preludes += 1;
+    }
+    if preludes != 0 {
+        // Waited for: if one is refused, what follows would go where it is not meant to.
+        exchange.send(&requests)?;
+        (0..preludes).try_for_each(|_| exchange.reply()?)?;
+        requests.clear();
+    }
     for Packed { key, value } in packed {
         let Some((payload, expiry)) = value else {
             request(&[b"DEL", key], &mut requests);
@@ -297,76 +357,56 @@ fn talk(plan: &Plan, packed: &[Packed], now_ms: u64, moved: &mut Vec<usize>) -> 
         let words: [&[u8]; 5] = [b"RESTORE", key, ttl.as_bytes(), payload, b"REPLACE"];
         request(&words[..if plan.replaces { 5 } else { 4 }], &mut requests);
     }
-    channel.write_all(&requests).map_err(|_| failed("writing to"))?;
-
-    let mut replies = BufReader::new(channel);
-    let mut refused = Ok(());
-    let mut line = String::new();
-    for place in 0..preludes + packed.len() {
-        line.clear();
-        if replies.read_line(&mut line).map_or(true, |count| count == 0) {
-            return Err(failed("reading from"));
-        }
-        if let Some(error) = line.trim_end().strip_prefix('-') {
-            let text = format!("ERR Target instance replied with error: {error}");
-            refused = refused.and(Err(text));
-            if place < preludes {
-                // Nothing of what follows is meant for whom or where it would go.
-                return refused;
-            }
-        } else if preludes <= place {
-            moved.push(place - preludes);
+    exchange.send(&requests)?;
+    let mut result = Ok(());
+    for place in 0..packed.len() {
+        match exchange.reply()? {
+            Ok(()) => moved.push(place),
+            refused => result = result.and(refused),
         }
     }
-    refused
-}
-
-/// The connection to the other server.
-struct Channel {
-    socket: TcpStream,
-    /// There, what is read and written goes through it.
-    secured: Option<Secured>,
-    timeout: Duration,
-}
-
-impl Channel {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.secured {
-            Some(secured) => secured.write(&self.socket, bytes),
-            None => (&self.socket).write_all(bytes),
-        }
+    if exchange.channel.buffer().is_empty() {
+        let mut channel = exchange.channel.into_inner();
+        channel.is_trusted = true;
+        channel.selected = result.is_ok().then_some(plan.db);
+        database.sockets.keep(&plan.target, channel);
     }
+    result
 }
 
-impl Read for Channel {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.secured {
-            Some(secured) => secured.read(&self.socket, Instant::now() + self.timeout, buffer),
-            None => (&self.socket).read(buffer),
-        }
+/// Requests that go to the other server, and what comes back.
+struct Exchange {
+    channel: BufReader<Channel>,
+    /// Whether it has said anything to these.
+    has_heard: bool,
+}
+
+impl Exchange {
+    fn send(&mut self, requests: &[u8]) -> Result<(), Failure> {
+        let sent = self.channel.get_mut().write_all(requests);
+        sent.map_err(|error| self.broken("writing to", Some(&error)))
     }
-}
 
-fn connect(plan: &Plan) -> Option<Channel> {
-    let addresses = (plan.host.as_str(), plan.port.parse().ok()?).to_socket_addrs().ok()?;
-    let mut streams = addresses.filter_map(|it| TcpStream::connect_timeout(&it, plan.timeout).ok());
-    let stream = streams.next()?;
-    stream.set_read_timeout(Some(plan.timeout)).ok()?;
-    stream.set_write_timeout(Some(plan.timeout)).ok()?;
-    let secured = match &plan.secured_by {
-        None => None,
-        Some(database) => {
-            let failed = |why: String| {
-                log::warning!("Unable to use TLS with {}:{}: {why}", plan.host, plan.port);
-            };
-            let made = database.tls.connector(&database.config());
-            let connector = made.map_err(|error| failed(error.to_string())).ok()?;
-            let end = Instant::now() + plan.timeout;
-            let shaken = Secured::shake_hands(&connector, &stream, end);
-            Some(shaken.map_err(|error| failed(error.to_string())).ok()?)
+    /// The next reply, if there is one: that all is well, or an error.
+    fn reply(&mut self) -> Result<Result<(), Failure>, Failure> {
+        let mut line = Vec::new();
+        let read = self.channel.by_ref().take(REPLY_BYTES_MAX).read_until(b'\n', &mut line);
+        if line.last() != Some(&b'\n') {
+            return Err(self.broken("reading from", read.err().as_ref()));
         }
-    };
-    Some(Channel { socket: stream, secured, timeout: plan.timeout })
+        self.has_heard = true;
+        Ok(match line.trim_ascii_end().strip_prefix(b"-") {
+            None => Ok(()),
+            Some(error) => Err(Failure::Refused(String::from_utf8_lossy(error).replace('\r', " "))),
+        })
+    }
+
+    fn broken(&self, what: &'static str, error: Option<&io::Error>) -> Failure {
+        let is_late = error.is_some_and(|error| {
+            matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+        });
+        Failure::Broken { what, is_stale: !is_late && !self.has_heard }
+    }
 }
 
 fn request(words: &[&[u8]], out: &mut Vec<u8>) {
@@ -394,7 +434,7 @@ mod tests {
         let (plan, keys) =
             read_of("MIGRATE host 1 - 2 0 COPY REPLACE AUTH2 me it KEYS a b").unwrap();
         assert!(plan.copies && plan.replaces && keys == [b"a", b"b"]);
-        assert_eq!((plan.auth.len(), plan.db, plan.timeout), (3, 2, Duration::from_secs(1)));
+        assert_eq!((plan.target.auth.len(), plan.db, plan.timeout), (3, 2, Duration::from_secs(1)));
         assert_eq!(read_of("MIGRATE host 1 k 2 0 AUTH").err().unwrap(), "ERR syntax error");
         assert!(read_of("MIGRATE host 1 k 2 0 KEYS a").err().unwrap().contains("empty string"));
     }

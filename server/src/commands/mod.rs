@@ -37,6 +37,7 @@ use carnelian_keyspace::{Hold, SegmentSet, Segments};
 use carnelian_resp::Writer;
 
 pub(crate) use connection::client_line;
+pub use migrate::Sockets;
 pub(crate) use scripting::{
     Access as ScriptAccess, check_state as check_script_state, count_script_keys,
     read_only as is_read_only,

@@ -28,6 +28,7 @@ use crate::commands::Context;
 use crate::database::Database;
 use crate::debugger;
 use crate::effects::Unit;
+use crate::encryption;
 use crate::eviction;
 use crate::expire;
 use crate::features;
@@ -844,6 +845,10 @@ pub fn tick(worker: &mut Worker) {
             database.replication.primary.tick(&server, database);
             snapshot::tick(database);
             aof::tick(&server, database);
+            database.sockets.tick();
+            if let Some(interval_ms) = database.settings.load().certificates_ms {
+                encryption::tick(&server, database, interval_ms, now_ms);
+            }
         }
         let mut sweep = worker.sweeps.remove(&database.uid).unwrap_or_default();
         expire::sweep(worker, database, &mut sweep);

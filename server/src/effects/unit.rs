@@ -13,6 +13,10 @@ pub(super) const UNKNOWN: usize = usize::MAX;
 /// A unit of this size keeps no memory for the next: it becomes a piece of the log as it is.
 pub(super) const LARGE_BYTES: usize = 64 << 10;
 
+/// Each field that has expired is told by itself, as Redis does. With a longer key than this the fields of
+/// a hash are told together: thousands of them could make gigabytes of one key.
+const REPEATED_KEY_BYTES: usize = 4 << 10;
+
 /// Effects of the units of work that a reactor runs, until they are in the log.
 #[derive(Default)]
 pub struct Unit {
@@ -212,10 +216,14 @@ impl Unit {
             self.command(db, &[name, &key]);
         }
         for (db, key, fields) in changes.expired_hash_fields.drain(..) {
-            let (head, fields) = ([b"HDEL".as_slice(), &key], fields.iter().map(Vec::as_slice));
-            self.select(db);
-            write_command(&mut self.bytes, 2 + fields.len(), head.into_iter().chain(fields));
-            self.commands += 1;
+            let at_once = if key.len() <= REPEATED_KEY_BYTES { 1 } else { fields.len() };
+            for some in fields.chunks(at_once) {
+                self.select(db);
+                let words = [b"HDEL".as_slice(), &key].into_iter();
+                let words = words.chain(some.iter().map(Vec::as_slice));
+                write_command(&mut self.bytes, 2 + some.len(), words);
+                self.commands += 1;
+            }
         }
     }
 
@@ -343,6 +351,27 @@ pub(super) fn write_select(out: &mut Vec<u8>, db: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_that_expire_are_told_one_by_one_unless_their_key_is_long() {
+        let told = |key: &[u8], closes: bool| {
+            let fields = vec![b"a".to_vec(), b"b".to_vec()];
+            let mut changes = Changes::default();
+            changes.expired_hash_fields.push((0, key.into(), fields));
+            let mut unit = Unit::default();
+            unit.departures(&mut changes, false);
+            if closes {
+                unit.close();
+            }
+            String::from_utf8(unit.bytes).unwrap()
+        };
+        let field = |name: &str| format!("*3\r\n$4\r\nHDEL\r\n$1\r\nh\r\n$1\r\n{name}\r\n");
+        let both = field("a") + &field("b");
+        assert_eq!(told(b"h", false), both);
+        assert_eq!(told(b"h", true), format!("*1\r\n$5\r\nMULTI\r\n{both}*1\r\n$4\r\nEXEC\r\n"));
+        let long = vec![b'k'; REPEATED_KEY_BYTES + 1];
+        assert_eq!(told(&long, true).matches("HDEL").count(), 1);
+    }
 
     #[test]
     fn what_was_sent_is_kept_only_where_that_is_how_it_would_be_written() {

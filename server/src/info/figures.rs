@@ -179,7 +179,8 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("pubsub_channels", pubsub.of(Kind::Channel).len());
     page.field("pubsub_patterns", pubsub.of(Kind::Pattern).len());
     page.field("pubsubshard_channels", pubsub.of(Kind::Shard).len());
-    page.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets"]);
+    page.zeros(&["latest_fork_usec", "total_forks"]);
+    page.field("migrate_cached_sockets", view.database.sockets.count());
     page.field("slave_expires_tracked_keys", view.database.replication.own_keys.count());
     page.zeros(&[
         "active_defrag_hits",
@@ -193,7 +194,7 @@ pub(super) fn stats(view: &View<'_>, page: &mut Page) {
     page.field("tracking_total_keys", tracking.keys());
     page.field("tracking_total_items", tracking.items());
     page.field("tracking_total_prefixes", tracking.prefixes());
-    page.field("unexpected_error_replies", 0);
+    page.field("unexpected_error_replies", sum(|it| &it.unexpected_errors));
     page.field("total_error_replies", sum(|it| &it.error_replies));
     page.field("dump_payload_sanitizations", 0);
     let (reads, writes) = (sum(|it| &it.reads_processed), sum(|it| &it.writes_processed));

@@ -12,7 +12,7 @@ use super::gate;
 use super::link;
 use super::replica::Following;
 use crate::dispatch;
-use crate::log;
+use crate::propagation::{self, Sender};
 use crate::session::{Batch, Next, Outcome, Session, Worker};
 
 /// What a session has if its peer is the server that the database follows.
@@ -59,8 +59,11 @@ pub fn run_batch(
             worker.scratch.unit.relay(source, session.db.into(), &pending);
         }
     }
+    let errors = worker.counters(&session.database).error_replies.value();
     let outcome = dispatch::run_commands(worker, session, batch, out);
-    complain(session, batch, &outcome, &out[start..]);
+    if errors != worker.counters(&session.database).error_replies.value() {
+        complain(worker, session, batch, &outcome, &out[start..]);
+    }
     out.truncate(start);
 
     let unit = &mut worker.scratch.unit;
@@ -118,17 +121,18 @@ pub fn is_shut_out(session: &Session) -> bool {
 }
 
 /// An error is no reply that a primary should get: its data and ours differ now.
-fn complain(session: &Session, batch: &Batch<'_>, outcome: &Outcome, replies: &[u8]) {
-    if replies.first() != Some(&b'-') || outcome.ran == 0 {
-        return;
-    }
-    let line = replies.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let name = batch.command(0)[0];
-    log::warning!(
-        "== CRITICAL == This replica is sending an error to its master: '{}' after processing the \
-         command '{}' (or one close behind it) of {}",
-        line.escape_ascii(),
-        name[..name.len().min(64)].escape_ascii(),
-        session.shared.address,
-    );
+#[cold]
+fn complain(
+    worker: &Worker,
+    session: &Session,
+    batch: &Batch<'_>,
+    outcome: &Outcome,
+    replies: &[u8],
+) {
+    let names = (0..outcome.ran).map(|index| batch.command(index)[0]);
+    // Has no reply, or one that is meant for the primary.
+    let names = names.filter(|name| !name.eq_ignore_ascii_case(b"REPLCONF"));
+    let config = session.database.config();
+    let counters = worker.counters(&session.database);
+    propagation::report(Sender::Primary, &config, counters, names, replies);
 }

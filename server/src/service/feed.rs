@@ -6,6 +6,7 @@ use super::{After, Service};
 use crate::connection::{Connection, Stream, Transport};
 use crate::database::Database;
 use crate::log;
+use crate::propagation::{self, Sender};
 use crate::replication::feed::Fed;
 
 /// No more than this waits for the socket of a replica; the rest stays where it is for all.
@@ -73,15 +74,9 @@ impl Service {
         let entries = self.worker.server.registry.entries();
         let command = entries.get(last).map_or("?", |entry| &entry.full_name);
         let reply = self.replies.get(connection.staged.clone()).unwrap_or_default();
-        if let Some(error) = reply.strip_prefix(b"-") {
-            let error = error.split(|&byte| byte == b'\r').next().unwrap_or_default();
-            // It may quote what the client has sent.
-            let error = String::from_utf8_lossy(error).replace(char::is_control, "?");
-            log::warning!(
-                "== CRITICAL == This master is sending an error to its replica: '{error}' after \
-                 processing the command '{command}'"
-            );
-        }
+        let database = &connection.session.database;
+        let counters = self.worker.counters(database);
+        propagation::report(Sender::Replica, &database.config(), counters, [command], reply);
         log::warning!(
             "Replica generated a reply to command '{command}', disconnecting it: {}",
             connection.describe()

@@ -7,6 +7,7 @@
 
 // The file of the `resp` crate: scores in a listpack have the text they have in replies, and the two
 // crates may not know each other.
+pub mod collation;
 #[allow(dead_code, reason = "only a part is used here")]
 #[path = "../../resp/src/double.rs"]
 mod double;

@@ -142,7 +142,7 @@ fn idletime(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 /// `OBJECT FREQ key`
 fn freq(call: &mut Call<'_>) -> Result<Effect, CommandError> {
-    let (now_ms, environment) = (call.now_ms(), *call.environment);
+    let (now_ms, environment) = (call.now_ms(), call.environment);
     look(call, |entry| match environment.policy {
         AccessPolicy::Lfu { .. } => {
             Ok(frequency(entry.access(), now_ms, environment.lfu_decay_minutes).into())

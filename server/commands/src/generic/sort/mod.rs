@@ -7,6 +7,7 @@ mod pattern;
 use std::cmp::Ordering;
 
 use carnelian_keyspace::{Db, EventClass};
+use carnelian_structs::collation::Collation;
 
 use crate::call::Call;
 use crate::command::{Categories, DataCommand, Flags, Group, Scope};
@@ -83,7 +84,12 @@ fn sort_ro(call: &mut Call<'_>) -> Result<Effect, CommandError> {
 
 fn run(call: &mut Call<'_>, options: &Options<'_>) -> Result<Effect, CommandError> {
     let (elements, order) = elements::load(&mut call.db, call.args[1], options)?;
-    let chosen = choose(&mut call.db, &elements, order, options)?;
+    // What is stored has to be the same everywhere.
+    let collation = match options.store {
+        Some(_) => None,
+        None => call.environment.collation.as_deref(),
+    };
+    let chosen = choose(&mut call.db, &elements, order, options, collation)?;
     if let Some(key) = options.store {
         return Ok(store(call, key, &elements, &chosen, options));
     }
@@ -97,6 +103,7 @@ fn choose(
     elements: &Elements,
     order: Order,
     options: &Options<'_>,
+    collation: Option<&Collation>,
 ) -> Result<Vec<usize>, CommandError> {
     let all = 0..elements.len();
     let range = options.range(elements.len());
@@ -106,7 +113,16 @@ fn choose(
         (Order::Open, By::Lookup(by)) if options.alpha => {
             // What is missing comes first, and what is equal stays as it was.
             let weights = weights(db, elements, by);
-            let compare = |a: &usize, b: &usize| weights[*a].cmp(&weights[*b]);
+            let Some(collation) = collation else {
+                let compare = |a: &usize, b: &usize| weights[*a].cmp(&weights[*b]);
+                return Ok(in_order(all.collect(), range, down, compare));
+            };
+            let weights: Vec<_> =
+                weights.iter().map(|it| it.as_deref().map(Collation::text)).collect();
+            let compare = |a: &usize, b: &usize| match (&weights[*a], &weights[*b]) {
+                (Some(a), Some(b)) => collation.compare(a, b),
+                (a, b) => a.is_some().cmp(&b.is_some()),
+            };
             in_order(all.collect(), range, down, compare)
         }
         (Order::Open, by) if !options.alpha => {
@@ -118,6 +134,12 @@ fn choose(
             sorted.into_iter().map(|scored| scored.index).collect()
         }
         (Order::Open | Order::Text, _) => {
+            if let (Order::Open, Some(collation)) = (order, collation) {
+                let text = |index| Collation::text(elements.get(index));
+                let texts: Vec<_> = all.clone().map(text).collect();
+                let compare = |a: &usize, b: &usize| collation.compare(&texts[*a], &texts[*b]);
+                return Ok(in_order(all.collect(), range, down, compare));
+            }
             let compare = |a: &usize, b: &usize| elements.get(*a).cmp(elements.get(*b));
             in_order(all.collect(), range, down, compare)
         }
