@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use rand::RngCore;
+
 use super::{Control, Member};
 use crate::lease::BEAT;
 use crate::placement::{self, Step};
+use crate::raft::Chance;
 use crate::state::{
-    Action, ActionKind, Change, Database, NodeUid, Object, Outcome, Placement, Refused, State,
+    Action, ActionId, ActionKind, Change, Database, DatabaseStatus, NodeStatus, NodeUid, Object,
+    Outcome, Placement, Refused, State, Time, TransferKind,
 };
 
 pub const TICK: Duration = Duration::from_millis(300);
@@ -32,6 +36,9 @@ impl Control {
                 process.is_some() && process == holder && ledger.silent_for(primary, now) < 4 * BEAT
             })
         };
+        if let Some(change) = due_backup(&state, self.now()) {
+            self.decide(&member, change).await;
+        }
         if let Some(change) = placement::repair(&state, has_all).or_else(lost) {
             self.decide(&member, change).await;
         }
@@ -73,6 +80,31 @@ impl Control {
             }
         }
     }
+}
+
+/// The first backup that is due and can begin.
+fn due_backup(state: &State, now: Time) -> Option<Change> {
+    let under_way =
+        state.databases.values().filter(|it| it.transfers.backup.is_under_way()).count();
+    if state.policy.max_simultaneous_backups as usize <= under_way {
+        return None;
+    }
+    state.databases.values().find_map(|database| {
+        let is_idle = database.status == DatabaseStatus::Active
+            && database.action.is_none()
+            && database.transfers.current().is_none();
+        let primary = state.nodes.get(&database.placement.primary)?;
+        let at_s = database.next_backup_s(&state.jobs)?;
+        if !is_idle || now.seconds() < at_s || primary.status == NodeStatus::Down {
+            return None;
+        }
+        Some(Change::StartTransfer {
+            database: database.uid,
+            kind: TransferKind::Backup,
+            locations: vec![database.settings.backup_location.clone()?],
+            id: ActionId(format!("{:016x}{:016x}", Chance.next_u64(), Chance.next_u64())),
+        })
+    })
 }
 
 /// By the shards that are still there.

@@ -11,9 +11,9 @@ use super::cluster::{AlertPatch, ClusterPatch};
 use super::database::WirePatch;
 use super::user::Management;
 use super::{
-    AclUid, ActionId, Authority, Certificate, CertificateName, DatabaseUid, JobsPatch, NodeFacts,
-    NodePatch, NodeSettings, NodeStatus, NodeUid, PolicyPatch, RoleUid, Severity, ShardUid,
-    SharedCertificate, UserUid,
+    AclUid, ActionId, Authority, Certificate, CertificateName, DatabaseUid, JobsPatch, Location,
+    NodeFacts, NodePatch, NodeSettings, NodeStatus, NodeUid, PolicyPatch, RoleUid, Severity,
+    ShardUid, SharedCertificate, TransferKind, TransferReport, UserUid,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +81,26 @@ pub enum Change {
     SetTraffic {
         database: DatabaseUid,
         stopped: bool,
+    },
+
+    /// Has the node of its primary write its data out, or take others in.
+    StartTransfer {
+        database: DatabaseUid,
+        kind: TransferKind,
+        locations: Vec<Location>,
+        id: ActionId,
+    },
+    /// How far the node is with it.
+    ReportTransfer {
+        database: DatabaseUid,
+        kind: TransferKind,
+        id: ActionId,
+        report: TransferReport,
+    },
+    /// Forgets how the last one ended.
+    ResetTransfer {
+        database: DatabaseUid,
+        kind: TransferKind,
     },
 
     /// Makes a replica the primary. `epoch` is the one that the decision was made on.

@@ -13,7 +13,7 @@ use crate::state::{
     ActionId, ActionKind, AlertPatch, AlertSetting, Database, DatabasePatch, DatabaseSettings,
     DatabaseStatus, DatabaseUid, Detail, Enforce, NodeUid, Object, Outcome, PasswordChange,
     Persistence, Placement, ProxyPolicy, Refused, ReplicaBuffer, ReplicaSync, ShardUid,
-    ShardsPlacement, State, SubjectRule, Time, WirePatch,
+    ShardsPlacement, State, SubjectRule, Time, Transfers, WirePatch,
 };
 
 /// The alerts that each database has, all off at first.
@@ -96,6 +96,7 @@ impl State {
             revision: 1,
             action: None,
             replica_moved: None,
+            transfers: Transfers::default(),
         };
         self.databases.insert(uid, database);
         let (kind, object) = (ActionKind::CreateDatabase, Object::Database(uid));
@@ -534,8 +535,18 @@ impl State {
         if settings.backup && settings.backup_interval == 0 {
             return invalid("missing_backup_interval", "backups need a backup_interval");
         }
+        match &settings.backup_location {
+            Some(location) => location.check("backup_location")?,
+            None if settings.backup => {
+                return invalid("missing_backup_location", "backups need a backup_location");
+            }
+            None => {}
+        }
+        if settings.backup && settings.backup_interval <= settings.backup_interval_offset {
+            let description = "backup_interval_offset has to be less than backup_interval";
+            return invalid("invalid_param", description);
+        }
         for (is_asked_for, what) in [
-            (settings.backup, "backup: no backups are made"),
             (settings.email_alerts, "email_alerts: no mail is sent"),
             (
                 !settings.disabled_commands.is_empty(),

@@ -10,6 +10,7 @@ mod nodes;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod transfers;
 mod users;
 
 use serde_json::{Map, Value};
@@ -71,6 +72,13 @@ impl State {
                 self.set_database_alerts(database, &alerts)
             }
             Change::SetTraffic { database, stopped } => self.set_traffic(database, stopped),
+            Change::StartTransfer { database, kind, locations, id } => {
+                self.start_transfer(database, kind, locations, id, at)
+            }
+            Change::ReportTransfer { database, kind, id, report } => {
+                self.report_transfer(database, kind, &id, report, at)
+            }
+            Change::ResetTransfer { database, kind } => self.reset_transfer(database, kind),
             Change::Promote { database, node, epoch, action, holder } => {
                 self.promote(database, (node, holder), epoch, action, at)
             }

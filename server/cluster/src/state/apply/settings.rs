@@ -70,10 +70,12 @@ impl State {
         let runs_here = Jobs {
             cert_rotation_job_settings: merged.cert_rotation_job_settings.clone(),
             node_checks_job_settings: merged.node_checks_job_settings.clone(),
+            backup_job_settings: merged.backup_job_settings.clone(),
             ..self.jobs.clone()
         };
         if runs_here != merged {
-            let description = "only certificate rotation and node checks run by the clock here";
+            let description =
+                "only certificate rotation, node checks and backups run by the clock here";
             return Err(Refused::invalid("not_supported", description));
         }
         let validity =
