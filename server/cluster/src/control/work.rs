@@ -9,11 +9,14 @@ use crate::lease::BEAT;
 use crate::placement::{self, Step};
 use crate::raft::Chance;
 use crate::state::{
-    Action, ActionId, ActionKind, Change, Database, DatabaseStatus, NodeStatus, NodeUid, Object,
-    Outcome, Placement, Refused, State, Time, TransferKind,
+    Action, ActionId, ActionKind, Change, Database, DatabaseStatus, DatabaseUid, Detail,
+    NodeStatus, NodeUid, Object, Outcome, Placement, Refused, State, Time, TransferKind,
 };
 
 pub const TICK: Duration = Duration::from_millis(300);
+
+/// How long a step of moving a database's shards may take.
+const REBALANCE_TIME: Duration = Duration::from_secs(1800);
 
 impl Control {
     pub(super) async fn do_work(self) {
@@ -21,8 +24,13 @@ impl Control {
         let state = self.state();
         let running = state.actions.values().filter(|action| !action.status.is_over());
         for action in running {
-            let Object::Node(node) = action.object else { continue };
-            self.work_on(&member, &state, action, node).await;
+            match action.object {
+                Object::Node(node) => self.work_on(&member, &state, action, node).await,
+                Object::Database(database) if action.kind == ActionKind::Rebalance => {
+                    self.rebalance(&member, &state, action, database).await;
+                }
+                _ => {}
+            }
         }
         let reports = self.0.ledger.lock().reports(self.steady());
         let has_all = |database: &Database, node| {
@@ -41,6 +49,53 @@ impl Control {
         }
         if let Some(change) = placement::repair(&state, has_all).or_else(lost) {
             self.decide(&member, change).await;
+        }
+    }
+
+    /// The next step of moving a database's shards.
+    async fn rebalance(
+        &self,
+        member: &Member,
+        state: &State,
+        action: &Action,
+        database: DatabaseUid,
+    ) {
+        let Detail::Rebalance { primary, replicas } = &action.detail else { return };
+        let Some(database) = state.databases.get(&database) else { return };
+        let reports = self.0.ledger.lock().reports(self.steady());
+        let id = action.id.clone();
+        let step = match self.now().since(action.heartbeat) < REBALANCE_TIME {
+            true => placement::rebalancing(state, database, *primary, replicas, &reports),
+            false => Err("nothing has come of it for too long".to_owned()),
+        };
+        let change = match step {
+            Ok(Some(Step::Wait | Step::Stuck(_))) => return,
+            Ok(Some(Step::Change(change))) => change,
+            Ok(None) => Change::FinishAction { action: id, error: None },
+            Err(error) => Change::FinishAction { action: id, error: Some(error) },
+        };
+        let (progress, step) = match &change {
+            Change::FinishAction { .. } => {
+                self.decide(member, change).await;
+                return;
+            }
+            Change::Promote { .. } => (60.0, "changing roles"),
+            _ if database.placement.primary == *primary => (80.0, "removing a shard"),
+            _ => (20.0, "adding a shard"),
+        };
+        let made = match &change {
+            // Both the old primary and the new one have to be ready.
+            Change::Promote { .. } => self.change(change).await.map_err(|error| error.refusal()),
+            _ => self.decide(member, change).await.unwrap_or(Ok(Outcome::Unchanged)),
+        };
+        match made {
+            Ok(_) => {
+                let step = step.to_owned();
+                self.decide(member, Change::AdvanceAction { action: id, progress, step }).await;
+            }
+            Err(Refused { description, .. }) => {
+                tracing::info!("rebalancing database {}: {description}", database.uid);
+            }
         }
     }
 

@@ -143,6 +143,16 @@ pub enum Change {
         action: Option<ActionId>,
     },
 
+    /// Has the shards of a database be there in the end, step by step: nothing is given up before what takes its place
+    /// has all data.
+    Rebalance {
+        database: DatabaseUid,
+        primary: NodeUid,
+        replicas: Vec<NodeUid>,
+        epoch: u64,
+        action: ActionId,
+    },
+
     /// A node did its part of an action, or could not.
     ConfirmAction {
         action: ActionId,

@@ -502,6 +502,37 @@ impl State {
         Ok(action.map_or(Outcome::Done, Outcome::Action))
     }
 
+    pub(super) fn rebalance(
+        &mut self,
+        uid: DatabaseUid,
+        (primary, replicas): (NodeUid, Vec<NodeUid>),
+        epoch: u64,
+        action: ActionId,
+        at: Time,
+    ) -> Result<Outcome, Refused> {
+        let database = self.database(uid)?;
+        check_epoch(database, epoch)?;
+        if database.status != DatabaseStatus::Active {
+            return Err(Refused::conflict("busy", format!("database {uid} is being changed")));
+        }
+        let wanted: BTreeSet<_> = replicas.iter().copied().chain([primary]).collect();
+        if wanted.len() != replicas.len() + 1 || replicas.len() != database.placement.replicas.len()
+        {
+            let description = "a database keeps its shards, each on a node of its own";
+            return Err(Refused::invalid("replication_node_violation", description));
+        }
+        for node in &wanted {
+            if !database.is_on(*node) && !self.node(*node)?.takes_shards() {
+                let description = format!("node {node} takes no shards");
+                return Err(Refused::invalid("replication_node_violation", description));
+            }
+        }
+        let (kind, object) = (ActionKind::Rebalance, Object::Database(uid));
+        let detail = Detail::Rebalance { primary, replicas };
+        self.begin(action.clone(), kind, object, BTreeSet::new(), detail, at)?;
+        Ok(Outcome::Action(action))
+    }
+
     /// What a database can be, whoever asks.
     fn check(&self, settings: &DatabaseSettings) -> Result<(), Refused> {
         let invalid = |code, description: &str| Err(Refused::invalid(code, description));
@@ -666,6 +697,13 @@ impl State {
             .collect();
         free.sort_by_key(|node| (shards(*node), *node));
         free
+    }
+
+    /// The same for a database that there is, whose own shards take no place.
+    pub(crate) fn candidates_but(&self, database: &Database) -> Vec<NodeUid> {
+        let mut others = self.clone();
+        others.databases.remove(&database.uid);
+        others.candidates(&database.settings)
     }
 
     pub(super) fn database(&self, uid: DatabaseUid) -> Result<&Database, Refused> {

@@ -91,6 +91,10 @@ impl State {
                 self.set_replicas(database, replicas, epoch, action, at)
             }
 
+            Change::Rebalance { database, primary, replicas, epoch, action } => {
+                self.rebalance(database, (primary, replicas), epoch, action, at)
+            }
+
             Change::ConfirmAction { action, node, error } => {
                 self.confirm_action(&action, node, error, at)
             }
