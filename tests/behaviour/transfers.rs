@@ -157,7 +157,7 @@ fn what_is_exported_is_redis_own_format_and_can_be_imported_elsewhere() {
     assert_eq!(digest(&mut client), expected);
 
     // Several files: what they have in common is as the last one has it.
-    let mut source = member.client(free_of(&member, &from));
+    let mut source = member.client(port_of(&member, &from));
     source.expect("FLUSHALL", "+OK");
     source.expect("SET text newer", "+OK");
     source.expect("SET single one", "+OK");
@@ -197,7 +197,7 @@ fn what_is_exported_is_redis_own_format_and_can_be_imported_elsewhere() {
 }
 
 /// The port of a database.
-fn free_of(member: &Member, path: &str) -> u16 {
+fn port_of(member: &Member, path: &str) -> u16 {
     let port = member.get(path)["endpoints"][0]["port"].as_u64().expect("a port");
     u16::try_from(port).expect("a port")
 }
@@ -299,11 +299,10 @@ fn one_at_a_time_and_one_that_its_process_did_not_end_has_failed() {
     // The database can be changed meanwhile, and saved behind it.
     member.change("PUT", &path, &json!({"maxclients": 77}));
     client.expect("CONFIG GET maxclients", "[maxclients 77]");
-    client.expect("BGSAVE SCHEDULE", "+Background saving scheduled");
     let hidden = |folder: &Path| files_in(folder).len();
-    while hidden(folder.path()) == 0 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    member.eventually(&path, |database| database["export_progress"].as_f64() > Some(0.0));
+    client.expect("BGSAVE SCHEDULE", "+Background saving scheduled");
+    assert_eq!(hidden(folder.path()), 1);
 
     member.server.signal(Signal::KILL);
     member.server.wait();
@@ -368,8 +367,7 @@ fn replicas_and_files_have_what_was_imported_when_it_has_succeeded() {
         node.server.start_again().expect("it starts again");
     }
     nodes[0].eventually_sees(2);
-    let mut client = nodes[0].client(port);
-    client.eventually("DEBUG DIGEST", &expected);
+    eventually_has(&nodes[0], port, &expected);
 
     // The replica's data, as the primary.
     let shards = nodes[0].get(&format!("{to}/shards"));
@@ -380,8 +378,26 @@ fn replicas_and_files_have_what_was_imported_when_it_has_succeeded() {
         let all = shards.as_array().map(Vec::as_slice).unwrap_or_default();
         all.iter().any(|it| it["role"] == "master" && it["uid"] != shard.as_str())
     });
-    let mut client = nodes[0].client(port);
-    client.eventually("DEBUG DIGEST", &expected);
+    eventually_has(&nodes[0], port, &expected);
+}
+
+/// Until the data are these, on a connection of its own: roles change.
+#[track_caller]
+fn eventually_has(member: &Member, port: u16, expected: &str) {
+    let mut last = String::new();
+    for _ in 0..3000 {
+        let mut client = member.client(port);
+        if client.try_send(b"DEBUG DIGEST\r\n").is_ok()
+            && let Ok(reply) = client.try_read()
+        {
+            last = reply.to_string();
+            if last.trim_start_matches('+') == expected {
+                return;
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("the data are {last}, not {expected}:\n{}", member.server.log());
 }
 
 #[test]

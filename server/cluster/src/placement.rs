@@ -289,7 +289,8 @@ pub fn balanced(
     only_failovers: bool,
     operations_max: usize,
 ) -> Blueprint {
-    let others = || state.databases.values().filter(|other| other.uid != database.uid);
+    let uid = database.uid;
+    let others = || state.databases.values().filter(move |other| other.uid != uid);
     let shards = |node: NodeUid| others().filter(|other| other.is_on(node)).count();
     let primaries =
         |node: NodeUid| others().filter(|other| other.placement.primary == node).count();

@@ -239,7 +239,6 @@ impl DatabaseSettings {
         "hash_slots_policy",
         "implicit_shard_key",
         "master_persistence",
-        "max_aof_file_size",
         "max_aof_load_time",
         "max_client_pipeline",
         "max_pipelined",

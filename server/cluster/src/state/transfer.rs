@@ -203,8 +203,8 @@ impl Transfers {
 
     /// The one that is under way: there is one at a time.
     pub fn current(&self) -> Option<(TransferKind, &Transfer)> {
-        let all = TransferKind::ALL.into_iter().map(|kind| (kind, self.of(kind)));
-        all.into_iter().find(|(_, transfer)| transfer.is_under_way())
+        let mut all = TransferKind::ALL.into_iter().map(|kind| (kind, self.of(kind)));
+        all.find(|(_, transfer)| transfer.is_under_way())
     }
 
     /// Their members of the object of a database.
