@@ -90,8 +90,8 @@ impl Control {
         };
         match made {
             Ok(_) => {
-                let step = step.to_owned();
-                self.decide(member, Change::AdvanceAction { action: id, progress, step }).await;
+                let (action, step) = (action.id.clone(), step.to_owned());
+                self.decide(member, Change::AdvanceAction { action, progress, step }).await;
             }
             Err(Refused { description, .. }) => {
                 tracing::info!("rebalancing database {}: {description}", database.uid);
