@@ -203,3 +203,59 @@ fn another_authority_takes_the_place_of_the_first_on_all_nodes() {
         assert!(events.contains(kind), "{kind}: {events}");
     }
 }
+
+#[test]
+fn authorities_live_and_change_as_the_cluster_has_set_it() {
+    if !is_carnelian() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Member::create(1);
+    let port = free_port();
+    let spec = json!({"name": "db", "memory_size": 0, "port": port, "tls_mode": "enabled"});
+    node.change("POST", "/v1/bdbs", &spec);
+    let old = known(folder.path(), "old.pem", &node);
+    eventually_verified(&node, port, &old);
+    let wrong = [
+        json!({"client_ca_validity_days": 1}),
+        json!({"client_ca_validity_days": 36_501}),
+        json!({"client_ca_validity_days": 30}),
+        json!({"client_ca_switch_before_expiry_days": 0}),
+        json!({"client_ca_switch_before_expiry_days": 3652}),
+        json!({"client_ca_successor_after_days": 3622}),
+    ];
+    for patch in wrong {
+        let (status, answer) = node.ask("PUT", "/v1/cluster", &patch);
+        assert_eq!((status, &answer["error_code"]), (400, &json!("invalid_param")), "{patch}");
+    }
+    let wrong = json!({"client_ca_successor_after_days": "soon"});
+    let (status, answer) = node.ask("PUT", "/v1/cluster", &wrong);
+    assert_eq!((status, &answer["error_code"]), (400, &json!("invalid_schema")), "{answer}");
+    let path = "/v1/cluster/certificates/client_ca";
+    assert_eq!(node.get(path)["serverCaCerts"].as_array().map(Vec::len), Some(1));
+
+    // One that is to have a successor from its first day on, which lives for a century.
+    let patch = json!({"client_ca_validity_days": 36_500, "client_ca_successor_after_days": 0});
+    node.change("PUT", "/v1/cluster", &patch);
+    let shown = node.eventually(path, |it| it["serverCaCerts"][1].is_object());
+    let year = |place: usize, field: &str| -> u32 {
+        let text = shown["serverCaCerts"][place][field].as_str().expect("a time");
+        text[..4].parse().expect("a year")
+    };
+    assert_eq!(year(0, "expireTime") - year(0, "createTime"), 10);
+    assert!((99..=100).contains(&(year(1, "expireTime") - year(1, "createTime"))), "{shown}");
+    assert_eq!(shown["signer"], shown["serverCaCerts"][0]["serialNumber"]);
+    eventually("the list has no successor", || read(&list(&node)).matches("BEGIN").count() == 2);
+    let both = read(&list(&node));
+    let new = folder.path().join("new.pem");
+    fs::write(&new, &both[read(&old).len()..]).expect("it can be written");
+    assert!(is_verified(&node, port, &old) && !is_verified(&node, port, &new));
+
+    // And which signs from now on, as the first one has less than that left.
+    let patch = json!({"client_ca_switch_before_expiry_days": 4000});
+    node.change("PUT", "/v1/cluster", &patch);
+    let successor = shown["serverCaCerts"][1]["serialNumber"].clone();
+    node.eventually(path, |it| it["signer"] == successor);
+    eventually_verified(&node, port, &new);
+    eventually("the old one still signs", || !is_verified(&node, port, &old));
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::read_to_string;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -443,4 +444,114 @@ fn a_replica_whose_node_stays_away_is_made_anew_elsewhere() {
     let again = || nodes[spare].client(port);
     eventually_over(&mut client, again, "SET more 1", "+OK");
     eventually_over(&mut client, again, "GET k", "w");
+}
+
+#[test]
+fn shards_are_moved_to_where_there_are_fewer_without_losing_a_write() {
+    if !is_carnelian() {
+        return;
+    }
+    let first = Member::create(1);
+    let place = first.place();
+    let join = ["--cluster-join", &*place];
+    let second = Member::start(2, PASSWORD, &join);
+    first.eventually_sees(2);
+    let port = free_port();
+    let mut uids = Vec::new();
+    for (number, port) in [port, free_port(), free_port()].into_iter().enumerate() {
+        let spec = json!({
+            "name": format!("db-{number}"), "port": port, "memory_size": 100 << 20,
+            "replication": true,
+        });
+        let uid = first.change("POST", "/v1/bdbs", &spec)["uid"].as_u64().expect("its uid");
+        first.eventually(&format!("/v1/bdbs/{uid}"), |database| database["status"] == "active");
+        uids.push(uid);
+    }
+    let third = Member::start(3, PASSWORD, &join);
+    for node in [&first, &second, &third] {
+        node.eventually_sees(3);
+    }
+    let path = format!("/v1/bdbs/{}/actions/rebalance", uids[0]);
+    let shards = || -> Vec<u64> {
+        let shards = first.get(&format!("/v1/bdbs/{}/shards", uids[0]));
+        let mut all = shards.as_array().cloned().unwrap_or_default();
+        all.sort_by_key(|shard| shard["role"] != "master");
+        let node = |it: &Value| it["node_uid"].as_str().and_then(|uid| uid.parse().ok());
+        all.iter().map(|it| node(it).expect("a node")).collect()
+    };
+    let is_over = AtomicBool::new(false);
+    let acknowledged = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_until(&first, port, &is_over));
+        rebalance(&first, &path, &shards, &uids);
+        is_over.store(true, Ordering::SeqCst);
+        writer.join().expect("the writer is in order")
+    });
+    let mut client = first.client(port);
+    assert!(!acknowledged.is_empty());
+    for number in acknowledged {
+        client.expect(&format!("GET w:{number}"), &number.to_string());
+    }
+}
+
+/// The numbers whose writes were acknowledged, on whatever connection.
+fn write_until(node: &Member, port: u16, is_over: &AtomicBool) -> Vec<u32> {
+    let mut acknowledged = Vec::new();
+    let mut client = node.client(port);
+    for number in 0.. {
+        if is_over.load(Ordering::SeqCst) {
+            break;
+        }
+        let sent = client.try_send(format!("SET w:{number} {number}\r\n").as_bytes());
+        match sent.map_err(anyhow::Error::from).and_then(|()| client.try_read()) {
+            Ok(reply) if reply.to_string() == "+OK" => acknowledged.push(number),
+            // Its primary is another now, or about to be.
+            _ => {
+                sleep(Duration::from_millis(10));
+                client = node.client(port);
+            }
+        }
+    }
+    acknowledged
+}
+
+fn rebalance(first: &Member, path: &str, shards: &impl Fn() -> Vec<u64>, uids: &[u64]) {
+    let nodes_of = |blueprint: &Value| -> Vec<u64> {
+        let nodes = blueprint[0]["nodes"].as_array().cloned().unwrap_or_default();
+        let node = |it: &Value| it["node_uid"].as_str().and_then(|uid| uid.parse().ok());
+        nodes.iter().map(|it| node(it).expect("a node")).collect()
+    };
+    let finish = |answer: &Value| {
+        let action = answer["action_uid"].as_str().expect("its uid").to_owned();
+        let path = format!("/v1/actions/{action}");
+        let ended = first.eventually(&path, |it| {
+            ["completed", "failed"].contains(&it["status"].as_str().unwrap_or(""))
+        });
+        assert_eq!(ended["status"], "completed", "{ended}");
+    };
+    let before = shards();
+    // No step at all.
+    let plan = first.change("PUT", &format!("{path}?dry_run=true&max_operations=0"), &Value::Null);
+    assert_eq!(nodes_of(&plan), before);
+    let plan = first.change("PUT", &format!("{path}?dry_run=true"), &Value::Null);
+    assert_eq!(plan[0]["slot_range"], "0-16383");
+    let wanted = nodes_of(&plan);
+    assert!(wanted != before && wanted.contains(&3), "{before:?} {plan}");
+    assert_eq!(shards(), before, "a rehearsal moves nothing");
+    finish(&first.change("PUT", &path, &Value::Null));
+    assert_eq!(shards(), wanted);
+    let plan = first.change("PUT", &format!("{path}?dry_run=true"), &Value::Null);
+    assert_eq!(nodes_of(&plan), wanted, "it is even now");
+    finish(&first.change("PUT", &path, &Value::Null));
+    assert_eq!(shards(), wanted);
+
+    // Roles alone: all primaries are brought to one node, and one goes away again.
+    let primary = first.get(&format!("/v1/bdbs/{}/shards", uids[1]));
+    assert!(primary.as_array().is_some_and(|all| all.len() == 2));
+    let plan = first.change("PUT", &format!("{path}?dry_run&only_failovers=true"), &Value::Null);
+    let mut sorted = (nodes_of(&plan), wanted.clone());
+    sorted.0.sort_unstable();
+    sorted.1.sort_unstable();
+    assert_eq!(sorted.0, sorted.1, "no shard is moved");
+    finish(&first.change("PUT", &format!("{path}?only_failovers=true"), &Value::Null));
+    assert_eq!(shards(), nodes_of(&plan));
 }

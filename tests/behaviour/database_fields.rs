@@ -132,6 +132,40 @@ fn what_is_changed_is_in_force_at_once() {
 }
 
 #[test]
+fn an_append_only_file_is_rewritten_when_it_is_longer_than_it_may_be() {
+    if !is_carnelian() {
+        return;
+    }
+    let database = Database::new();
+    database.set(&json!({"data_persistence": "aof", "max_aof_file_size": 4 << 20}));
+    let mut client = database.client();
+    let value = "x".repeat(100 << 10);
+    let write = |client: &mut Client, count: usize| {
+        for _ in 0..count {
+            client.expect(&format!("SET k {value}"), "+OK");
+        }
+    };
+    // By itself a file of less than 64 MB is not rewritten.
+    write(&mut client, 20);
+    client.expect("CONFIG GET auto-aof-rewrite-min-size", "[auto-aof-rewrite-min-size 67108864]");
+    assert_eq!(client.info("aof_rewrite_in_progress"), "0");
+    let is_long = |client: &mut Client| {
+        client.info("aof_current_size").parse::<u64>().expect("a number") > 2_000_000
+    };
+    assert!(is_long(&mut client));
+    write(&mut client, 30);
+    for _ in 0..3000 {
+        if !is_long(&mut client) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(!is_long(&mut client), "{}", database.member.server.log());
+    assert!(database.member.server.log().contains("Starting automatic rewriting of AOF"));
+    client.expect("STRLEN k", ":102400");
+}
+
+#[test]
 fn who_may_come_in_and_what_they_may_speak_is_changed_for_those_who_come() {
     if !is_carnelian() {
         return;

@@ -68,3 +68,4 @@ mod strings;
 mod tls;
 mod tracking;
 mod transactions;
+mod transfers;

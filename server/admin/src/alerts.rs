@@ -198,6 +198,9 @@ impl View<'_> {
 
     pub fn database(&self, name: &str, setting: &AlertSetting, database: &Database) -> Finding {
         let threshold = threshold(setting);
+        if name == "bdb_backup_delayed" {
+            return self.backup(database, threshold);
+        }
         let text = self
             .figures
             .get(&database.placement.primary.0)
@@ -225,6 +228,18 @@ impl View<'_> {
             }
             _ => Finding::default(),
         }
+    }
+
+    /// A backup is due an interval after the last one that succeeded, or after they were asked for.
+    fn backup(&self, database: &Database, threshold: Option<f64>) -> Finding {
+        let settings = &database.settings;
+        if !settings.backup {
+            return Finding::default();
+        }
+        let last = database.transfers.backup.succeeded.unwrap_or(database.last_changed);
+        let due_s = last.seconds().saturating_add(settings.backup_interval);
+        let late_min = (self.now_s as f64 - due_s as f64).max(0.0) / 60.0;
+        found(above(late_min, threshold), json!({"backup_delay_minutes": late_min.floor()}))
     }
 
     /// The mean over the last ten seconds.

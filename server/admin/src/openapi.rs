@@ -3,6 +3,7 @@
 
 use carnelian_cluster::state::{
     ClusterSettings, DatabaseSettings, Jobs, NodeFacts, NodeSettings, Policy, RedisAcl, Role,
+    TransferKind,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -169,6 +170,43 @@ fn components() -> Map<String, Value> {
             "loading": {"type": "object"}, "redis_info": {"type": "object"},
         },
     });
+    let location = json!({
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "enum": ["mount_point"]},
+            "path": {"type": "string", "description": "As the node with the primary sees it"},
+        },
+        "required": ["type", "path"],
+        "additionalProperties": false,
+    });
+    let mail = json!({"type": "boolean", "enum": [false]});
+    let export = json!({
+        "type": "object",
+        "properties": {"export_location": location, "email_notification": mail},
+        "required": ["export_location"],
+        "additionalProperties": false,
+    });
+    let import = json!({
+        "type": "object",
+        "properties": {
+            "dataset_import_sources": {"type": "array", "items": location},
+            "email_notification": mail,
+        },
+        "required": ["dataset_import_sources"],
+        "additionalProperties": false,
+    });
+    database["properties"]["backup_location"] = location;
+    for kind in TransferKind::ALL.map(TransferKind::name) {
+        let properties = &mut database["properties"];
+        for (name, schema) in
+            [("status", "string"), ("failure_reason", "string"), ("progress", "number")]
+        {
+            properties[format!("{kind}_{name}")] = json!({"type": schema, "readOnly": true});
+        }
+        if kind != "import" {
+            properties[format!("last_{kind}_time")] = json!({"type": "string", "readOnly": true});
+        }
+    }
     let error = json!({
         "type": "object",
         "properties": {"error_code": text(), "description": text(), "message": text()},
@@ -185,6 +223,8 @@ fn components() -> Map<String, Value> {
             ("User", user),
             ("Role", of(&Role::built_in()[0])),
             ("RedisAcl", of(&RedisAcl::built_in()[0])),
+            ("Export", export),
+            ("Import", import),
             ("Error", error),
         ]
         .map(|(name, schema)| (name.to_owned(), schema)),

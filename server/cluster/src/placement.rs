@@ -310,6 +310,93 @@ pub fn replace_lost(
     })
 }
 
+/// Where the shards of a database would better be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blueprint {
+    pub primary: NodeUid,
+    pub replicas: Vec<NodeUid>,
+}
+
+/// A placement that is more even than the one there is, by so many moves and changes of roles at most. Nodes are
+/// compared by what they have of other databases, as for a database that is made: first by shards, then by primaries.
+/// Nothing is moved that would not make it better.
+pub fn balanced(
+    state: &State,
+    database: &Database,
+    only_failovers: bool,
+    operations_max: usize,
+) -> Blueprint {
+    let uid = database.uid;
+    let others = || state.databases.values().filter(move |other| other.uid != uid);
+    let shards = |node: NodeUid| others().filter(|other| other.is_on(node)).count();
+    let primaries =
+        |node: NodeUid| others().filter(|other| other.placement.primary == node).count();
+    let rack = |node: NodeUid| state.nodes.get(&node).map(|it| it.settings.rack_id.as_str());
+    let may_have = state.candidates_but(database);
+    let mut left = operations_max;
+    let mut nodes: Vec<NodeUid> = database.placement.nodes().collect();
+    // Replicas first: that costs one step less.
+    for place in (0..nodes.len()).rev().filter(|_| !only_failovers) {
+        let here = nodes[place];
+        let is_apart = |node: NodeUid| {
+            let mut rest = nodes.iter().enumerate().filter(|(other, _)| *other != place);
+            !database.settings.rack_aware || rest.all(|(_, other)| rack(*other) != rack(node))
+        };
+        let free = may_have.iter().copied().filter(|node| !nodes.contains(node));
+        let best = free.filter(|node| is_apart(*node)).min_by_key(|node| (shards(*node), *node));
+        let Some(best) = best.filter(|_| 0 < left) else { continue };
+        if !may_have.contains(&here) || shards(best) < shards(here) {
+            nodes[place] = best;
+            left -= 1;
+        }
+    }
+    let rank = |node: NodeUid| (!may_have.contains(&node), primaries(node));
+    let best = (1..nodes.len()).min_by_key(|place| (rank(nodes[*place]), nodes[*place]));
+    if let Some(best) = best.filter(|best| 0 < left && rank(nodes[*best]) < rank(nodes[0])) {
+        nodes.swap(0, best);
+    }
+    Blueprint { primary: nodes[0], replicas: nodes[1..].to_vec() }
+}
+
+/// The next step towards a blueprint; none if it is reached. An error if it cannot be.
+pub fn rebalancing(
+    state: &State,
+    database: &Database,
+    primary: NodeUid,
+    replicas: &[NodeUid],
+    reports: &Reports,
+) -> Result<Option<Step>, String> {
+    let (placement, uid) = (&database.placement, database.uid);
+    let epoch = placement.epoch;
+    let wanted = || std::iter::once(primary).chain(replicas.iter().copied());
+    let is_up =
+        |node: NodeUid| state.nodes.get(&node).is_some_and(|node| node.status != NodeStatus::Down);
+    if let Some(node) = wanted().find(|node| !is_up(*node)) {
+        return Err(format!("node {node} is down"));
+    }
+    let place = |replicas| {
+        Ok(Some(Step::Change(Change::SetReplicas { database: uid, replicas, epoch, action: None })))
+    };
+    let missing: Vec<_> = wanted().filter(|node| !database.is_on(*node)).collect();
+    if let Some(node) = missing.iter().find(|node| !state.nodes[node].takes_shards()) {
+        return Err(format!("node {node} takes no shards any more"));
+    }
+    if !missing.is_empty() {
+        return place([placement.replicas.clone(), missing].concat());
+    }
+    let has_all = |node| report_of(database, node, reports).is_some_and(|it| it.synced);
+    if !wanted().all(has_all) {
+        return Ok(Some(Step::Wait));
+    }
+    if placement.primary != primary {
+        return Ok(Some(Step::Change(promotion(uid, primary, epoch))));
+    }
+    if placement.replicas.iter().any(|node| !replicas.contains(node)) {
+        return place(replicas.to_vec());
+    }
+    Ok(None)
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     Change(Change),

@@ -23,6 +23,11 @@ use crate::log;
 use crate::server::Server;
 use crate::snapshot::{Broken, Claim, Plan, Purpose, Snapshot, Synced};
 
+/// A file that is longer than its database may have is rewritten once it has grown by so much.
+const TOO_LONG_PERCENT: u64 = 10;
+/// No file is too long that is shorter than this.
+const LONGEST_MIN: u64 = 1 << 20;
+
 /// After so many failures in a row the next rewrite waits, longer each time.
 const FAILURES_MAX: u32 = 3;
 const PAUSE_MINUTES_MAX: u64 = 60;
@@ -255,7 +260,7 @@ pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
         if !asked && state.mode != Mode::On || database.snapshots.running().is_some() {
             return;
         }
-        let growth = if asked { None } else { growth(&config, &state) };
+        let growth = if asked { None } else { growth(database, &config, &state) };
         if !asked && growth.is_none() || is_limited(&mut state.rewrites) {
             return;
         }
@@ -270,12 +275,18 @@ pub fn tick(server: &Arc<Server>, database: &Arc<Database>) {
 }
 
 /// By how many percent the file has grown, if that is too much.
-fn growth(config: &Config, state: &super::State) -> Option<u64> {
+fn growth(database: &Database, config: &Config, state: &super::State) -> Option<u64> {
     let folder = state.folder.as_ref()?;
     let percentage = u64::from(config.auto_aof_rewrite_percentage);
-    if percentage == 0 || folder.bytes() <= config.auto_aof_rewrite_min_size {
+    let most = database.spec.load().as_ref().map_or(0, |spec| spec.aof_bytes_max);
+    // What is longer because the data are is not rewritten all the time.
+    let percentage = if most != 0 && most.max(LONGEST_MIN) < folder.bytes() {
+        TOO_LONG_PERCENT
+    } else if percentage == 0 || folder.bytes() <= config.auto_aof_rewrite_min_size {
         return None;
-    }
+    } else {
+        percentage
+    };
     let grown = u128::from(folder.bytes()) * 100 / u128::from(folder.base_bytes().max(1));
     let grown = u64::try_from(grown).unwrap_or(u64::MAX).saturating_sub(100);
     (percentage <= grown).then_some(grown)

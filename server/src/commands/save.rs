@@ -58,7 +58,7 @@ const FAILED: CommandError = CommandError::Other(std::borrow::Cow::Borrowed("ERR
 ///
 /// The client waits; others do not. If the append-only file is being rewritten, it waits for that too.
 fn save(context: &mut Context<'_>) -> Result<Effect, CommandError> {
-    if context.database.snapshots.running().is_some_and(|purpose| purpose != Purpose::Rewrite) {
+    if context.database.snapshots.running().is_some_and(Purpose::is_save) {
         return Err(IN_PROGRESS);
     }
     let session = &mut *context.session;
@@ -93,7 +93,7 @@ fn bgsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
     };
     let database = Arc::clone(&context.session.database);
     let running = database.snapshots.running();
-    if running.is_some_and(|purpose| purpose != Purpose::Rewrite) {
+    if running.is_some_and(Purpose::is_save) {
         return Err(IN_PROGRESS);
     }
     // A transaction holds locks: the cut comes after it.
@@ -138,8 +138,8 @@ fn lastsave(context: &mut Context<'_>) -> Result<Effect, CommandError> {
 fn claim(context: &Context<'_>) -> Result<Claim, CommandError> {
     let database = &context.session.database;
     database.snapshots.claim(database, Purpose::Background).map_err(|running| match running {
-        Purpose::Rewrite => refusal(context, &Unbegun::Taken),
-        _ => IN_PROGRESS,
+        running if running.is_save() => IN_PROGRESS,
+        _ => refusal(context, &Unbegun::Taken),
     })
 }
 

@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at the certificates themselves.
 const LOOK_CLOSELY: Duration = Duration::from_secs(60);
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// What certificates have to be like: as long as that does not change they only age.
 #[derive(PartialEq)]
 struct Wanted {
@@ -166,7 +168,7 @@ pub async fn guide(member: &Arc<Member>, state: &State) -> Result<()> {
     let now = SystemTime::now();
     let all = &state.client_authorities;
     let Some(trust) = all.trust() else { return give_own(member, now).await };
-    match next(&ClientCaPolicy::default(), &trust?, state, now) {
+    match next(&policy_of(state), &trust?, state, now) {
         Some(Next::Add) => add_successor(member).await,
         Some(Next::Switch) => {
             let from = first(all);
@@ -180,6 +182,18 @@ pub async fn guide(member: &Arc<Member>, state: &State) -> Result<()> {
             Ok(member.control.change(change).await.map(drop)?)
         }
         None => Ok(()),
+    }
+}
+
+/// How long authorities live and when they change, as the cluster has set it.
+fn policy_of(state: &State) -> ClientCaPolicy {
+    let Some(cluster) = &state.cluster else { return ClientCaPolicy::default() };
+    let days = |days: u32| DAY * days;
+    let settings = &cluster.settings;
+    ClientCaPolicy {
+        validity: days(settings.client_ca_validity_days),
+        successor_after: days(settings.client_ca_successor_after_days),
+        switch_before_expiry: days(settings.client_ca_switch_before_expiry_days),
     }
 }
 
@@ -229,7 +243,7 @@ async fn give_own(member: &Arc<Member>, now: SystemTime) -> Result<()> {
 pub async fn add_successor(member: &Arc<Member>) -> Result<()> {
     let state = member.control.state();
     let after = state.client_authorities.listed.last().map(|it| it.fingerprint.clone());
-    let life = ClientCaPolicy::default().validity;
+    let life = policy_of(&state).validity;
     let made = blocking(move || Ok(AuthorityPem::create(SystemTime::now(), life)?)).await?;
     add(member, made, after).await?;
     log::notice!("The client CA has a successor, which clients are to be told of");
@@ -252,8 +266,6 @@ mod tests {
 
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(86_400);
-
     fn authority(pem: &AuthorityPem) -> Authority {
         Authority {
             fingerprint: pem.certificate.clone(),
@@ -261,6 +273,17 @@ mod tests {
             key: SealedKey(Vec::new()),
             created: Time(0),
         }
+    }
+
+    #[test]
+    fn a_cluster_that_has_set_nothing_goes_by_the_usual_policy() {
+        assert_eq!(policy_of(&State::default()), ClientCaPolicy::default());
+        let settings = carnelian_cluster::state::ClusterSettings::default();
+        let days = [settings.client_ca_validity_days, settings.client_ca_successor_after_days];
+        let policy = ClientCaPolicy::default();
+        assert_eq!(days.map(|days| DAY * days), [policy.validity, policy.successor_after]);
+        let days = settings.client_ca_switch_before_expiry_days;
+        assert_eq!(DAY * days, policy.switch_before_expiry);
     }
 
     #[test]

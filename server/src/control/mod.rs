@@ -8,6 +8,7 @@
 //! - [`forward`] leads clients to the nodes where databases are served.
 //! - [`leaves`] looks after the certificates between nodes, [`trust`] after whose are believed; [`clients`] after
 //!   those that clients are shown, and [`shared`] after those that all nodes show.
+//! - [`transfers`] writes data out and takes data in as operators ask for it.
 //! - [`live`] is what the REST interface sees of the process.
 //!
 //! All of it runs on a small runtime of its own, which reactors never wait for. A server that is started as a Redis
@@ -27,6 +28,7 @@ mod plane;
 mod reconcile;
 mod shared;
 mod spec;
+mod transfers;
 mod trust;
 
 use std::fs::DirBuilder;
@@ -217,6 +219,7 @@ async fn run(
     tokio::spawn(leaves::watch(Arc::clone(&member)));
     tokio::spawn(shared::follow(Arc::clone(&member)));
     tokio::spawn(clients::follow(Arc::clone(&member)));
+    tokio::spawn(transfers::follow(Arc::clone(&member)));
     reconcile::follow(member).await;
     Ok(())
 }

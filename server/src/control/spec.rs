@@ -154,6 +154,7 @@ fn change(spec: &mut DatabaseSpec, described: &Described, base: &DatabaseSetting
         spec.maxclients = most(settings);
     }
     spec.resp3 = settings.resp3;
+    spec.aof_bytes_max = settings.max_aof_file_size;
     if all || settings.tracking_table_max_keys != base.tracking_table_max_keys {
         spec.tracking_table_max_keys = settings.tracking_table_max_keys;
     }

@@ -41,6 +41,8 @@ pub struct DatabaseSpec {
     pub maxclients: u32,
     /// Whether clients may choose RESP3.
     pub resp3: bool,
+    /// An append-only file that is longer is rewritten as soon as that may make it shorter; 0: any length.
+    pub aof_bytes_max: u64,
     pub repl_backlog_size: u64,
     /// How much a replica may leave unread.
     pub replica_buffer: OutputLimit,
@@ -166,6 +168,7 @@ impl DatabaseSpec {
             certificate: None,
             maxclients: built_in.maxclients,
             resp3: true,
+            aof_bytes_max: 0,
             repl_backlog_size: built_in.repl_backlog_size,
             replica_buffer: built_in.client_output_buffer_limit.replica,
             tracking_table_max_keys: built_in.tracking_table_max_keys,
@@ -205,6 +208,7 @@ impl DatabaseSpec {
             certificate: kept.and_then(|spec| spec.certificate.clone()),
             maxclients: config.maxclients,
             resp3: kept.is_none_or(|spec| spec.resp3),
+            aof_bytes_max: kept.map_or(0, |spec| spec.aof_bytes_max),
             repl_backlog_size: config.repl_backlog_size,
             replica_buffer: config.client_output_buffer_limit.replica,
             tracking_table_max_keys: config.tracking_table_max_keys,

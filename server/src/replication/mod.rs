@@ -8,6 +8,7 @@ mod channels;
 pub mod failover;
 pub mod feed;
 pub mod full_sync;
+pub mod import;
 pub mod link;
 pub mod own_keys;
 pub mod primary;

@@ -37,7 +37,7 @@ const THREADS_MAX: usize = 4;
 pub struct Loaded {
     pub keyspace: Keyspace,
     /// As FUNCTION RESTORE takes them.
-    functions: Vec<u8>,
+    pub(super) functions: Vec<u8>,
     /// The logical database that the stream behind it goes on in.
     pub selected: Option<usize>,
     pub keys: u64,
@@ -48,8 +48,8 @@ pub struct Loaded {
 
 /// Hears of what a snapshot has beside keys.
 #[derive(Default)]
-struct Notes {
-    sources: Vec<Vec<u8>>,
+pub(super) struct Notes {
+    pub(super) sources: Vec<Vec<u8>>,
     sources_bytes: usize,
     selected: Option<usize>,
 }
@@ -119,7 +119,7 @@ pub fn load(
 }
 
 /// Tries libraries of functions out, before those that are there give way to them.
-fn compile(sources: &[Vec<u8>]) -> Result<Vec<u8>, String> {
+pub(super) fn compile(sources: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     let failed = |text: &[u8]| format!("Failed loading library, {}", text.escape_ascii());
     let mut engine = Engine::new(ScriptLimits::default())?;
     let clock = Clock::new();
@@ -138,6 +138,19 @@ pub fn replace(
     held: &mut dyn Segments,
     with: Option<&Loaded>,
 ) -> Result<(), String> {
+    let replaced = put(worker, database, held, with);
+    // Nobody who waits is served by what a primary sends in one piece.
+    worker.scratch.ready.clear();
+    replaced
+}
+
+/// The same, after which those who wait for keys are to be served.
+pub(super) fn put(
+    worker: &mut Worker,
+    database: &Database,
+    held: &mut dyn Segments,
+    with: Option<&Loaded>,
+) -> Result<(), String> {
     let mut scratch = std::mem::take(&mut worker.scratch);
     let settings = database.settings.load();
     let Vectors { aftermath, ready, .. } = &mut *scratch;
@@ -151,8 +164,6 @@ pub fn replace(
         }),
     }
     dispatch::hear(database, db.changes, ready);
-    // Nobody who waits is served by what a primary sends in one piece.
-    ready.clear();
     let functions = with.map_or(Ok(()), |loaded| {
         let mut engine = database.scripting.engine(database).map_err(|it| it.to_string())?;
         let mut host = LoadHost::new(&worker.clock);

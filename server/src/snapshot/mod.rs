@@ -4,6 +4,7 @@
 //! asks for it, so that it is the state as of the command; a thread of its own does the rest. Who wants to take one
 //! for another purpose claims the same place ([`Snapshots::claim`]) and writes a [`Snapshot`] where it likes.
 
+mod export;
 mod file;
 mod source;
 
@@ -16,6 +17,7 @@ use carnelian_keyspace::{Access, Busy, Hold};
 use carnelian_persistence::seal::Output;
 use parking_lot::{Condvar, Mutex};
 
+pub use export::{Unwritten, export, part};
 pub use file::{Failed, Synced, Target};
 pub use source::{Aux, Broken, Plan, Progress, Snapshot};
 
@@ -38,6 +40,15 @@ pub enum Purpose {
     Background,
     /// The base of the append-only file.
     Rewrite,
+    /// A file for others.
+    Export,
+}
+
+impl Purpose {
+    /// Whether it is the file of snapshots that is written.
+    pub fn is_save(self) -> bool {
+        matches!(self, Self::Save | Self::Background)
+    }
 }
 
 /// The snapshots of one database: which is being taken, and what became of the last.
@@ -137,7 +148,7 @@ impl Snapshots {
         let progress = Arc::new(Progress::default());
         let since_s = now_s();
         state.running = Some(Running { purpose, since_s, progress: Arc::clone(&progress) });
-        state.saves += u64::from(purpose != Purpose::Rewrite);
+        state.saves += u64::from(purpose.is_save());
         if purpose == Purpose::Background {
             state.last_try_s = since_s;
             state.is_scheduled = false;
@@ -315,7 +326,7 @@ pub fn can_begin(database: &Database) -> bool {
     match database.snapshots.running() {
         // It ends, or has been given up.
         Some(Purpose::Save | Purpose::Background) => true,
-        Some(Purpose::Rewrite) => false,
+        Some(Purpose::Rewrite | Purpose::Export) => false,
         None => !database.keyspace.is_cut_open(),
     }
 }

@@ -14,19 +14,21 @@ mod nodes;
 mod roles;
 pub mod shards;
 mod stats;
+mod transfers;
 mod users;
 
 use crate::routes::Route;
 
 /// Every route there is.
 pub fn routes() -> impl Iterator<Item = Route> {
-    let tables: [&'static [Route]; 16] = [
+    let tables: [&'static [Route]; 17] = [
         bootstrap::ROUTES,
         joining::ROUTES,
         cluster::ROUTES,
         certificates::ROUTES,
         bdbs::ROUTES,
         databases::ROUTES,
+        transfers::ROUTES,
         nodes::ROUTES,
         shards::ROUTES,
         actions::ROUTES,

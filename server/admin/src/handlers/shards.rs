@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use carnelian_cluster::placement::{self, Blueprint};
 use carnelian_cluster::state::{
     Change, Database, DatabaseUid, NodeStatus, NodeUid, Outcome, ShardUid, State,
 };
@@ -13,10 +14,11 @@ use crate::admin::{Admin, action_id};
 use crate::answer::{Refusal, Reply};
 use crate::auth::Right;
 use crate::bootstrap::small;
+use crate::handlers::bdbs;
 use crate::info;
 use crate::live::Figures;
 use crate::request::Request;
-use crate::routes::{Route, get, later, post};
+use crate::routes::{Route, get, later, post, put};
 use crate::time;
 
 pub const ROUTES: &[Route] = &[
@@ -31,6 +33,13 @@ pub const ROUTES: &[Route] = &[
     ),
     post("/v1/shards/actions/migrate", Right::Databases, later!(migrate), "Move shards"),
     post("/v1/shards/{uid}/actions/migrate", Right::Databases, later!(migrate_one), "Move a shard"),
+    put(
+        "/v1/bdbs/{uid}/actions/rebalance",
+        Right::Databases,
+        later!(rebalance),
+        "Move its shards to where nodes have fewer; with dry_run tells where that is. \
+         only_failovers: changes roles only. max_operations: at most so many moves",
+    ),
 ];
 
 /// A shard of the state: a database's data on one node.
@@ -311,4 +320,56 @@ async fn move_shards(admin: &Admin, request: &Request, uids: &[u32]) -> Reply {
         admin.change(change).await?;
     }
     Ok(json!({ "action_uid": action }).into())
+}
+
+/// One step at a time, in the background: nothing is given up before what takes its place has all data.
+async fn rebalance(admin: Arc<Admin>, request: Request) -> Reply {
+    let state = admin.state();
+    let database = bdbs::find(&state, &request)?;
+    request.object()?;
+    let most = match request.query.get("max_operations") {
+        None => usize::MAX,
+        Some(text) => text.parse::<u32>().map_err(|_| {
+            Refusal::new(400, "invalid_param", "max_operations: a number is expected")
+        })? as usize,
+    };
+    let only_failovers = switch(&request, "only_failovers")?;
+    let is_dry_run = switch(&request, "dry_run")?;
+    let Blueprint { primary, replicas } =
+        placement::balanced(&state, database, only_failovers, most);
+    let blueprint = blueprint(primary, &replicas);
+    let change = Change::Rebalance {
+        database: database.uid,
+        primary,
+        replicas,
+        epoch: database.placement.epoch,
+        action: action_id()?,
+    };
+    if is_dry_run {
+        admin.plane.rehearse(&change)?;
+        return Ok(blueprint.into());
+    }
+    match admin.change(change).await? {
+        Outcome::Action(action) => Ok(json!({ "action_uid": action }).into()),
+        _ => Ok(json!({}).into()),
+    }
+}
+
+/// There is one primary, which has all slots.
+fn blueprint(primary: NodeUid, replicas: &[NodeUid]) -> Value {
+    let node = |node: &NodeUid, role: &str| json!({"node_uid": node.to_string(), "role": role});
+    let mut nodes = vec![node(&primary, "master")];
+    nodes.extend(replicas.iter().map(|replica| node(replica, "slave")));
+    json!([{"nodes": nodes, "slot_range": "0-16383"}])
+}
+
+/// A switch of the query that is not to be mistaken: shards move by it.
+fn switch(request: &Request, name: &str) -> Result<bool, Refusal> {
+    match request.query.get(name) {
+        None | Some("false" | "0") => Ok(false),
+        Some("" | "true" | "1") => Ok(true),
+        Some(_) => {
+            Err(Refusal::new(400, "invalid_param", format!("{name}: true or false is expected")))
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod certificates;
 mod databases;
 mod harness;
 mod rladmin;
+mod transfers;
 mod transport;
 mod users;
 mod views;

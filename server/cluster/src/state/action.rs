@@ -52,6 +52,8 @@ pub enum ActionKind {
     Failover,
     #[serde(rename = "migrate_shards")]
     Migrate,
+    #[serde(rename = "rebalance")]
+    Rebalance,
     #[serde(rename = "remove_node")]
     RemoveNode,
     #[serde(rename = "maintenance_on")]
@@ -72,6 +74,7 @@ impl ActionKind {
             Self::DeleteDatabase => "SMDeleteBDB",
             Self::Failover => "failover",
             Self::Migrate => "migrate_shards",
+            Self::Rebalance => "rebalance",
             Self::RemoveNode => "remove_node",
             Self::MaintenanceOn => "maintenance_on",
             Self::MaintenanceOff => "maintenance_off",
@@ -131,6 +134,11 @@ pub enum Detail {
     Update {
         graceful: bool,
         previous: Box<DatabaseSettings>,
+    },
+    /// Where the shards are to be in the end.
+    Rebalance {
+        primary: NodeUid,
+        replicas: Vec<NodeUid>,
     },
     /// All internal certificates, or this one.
     Rotate {

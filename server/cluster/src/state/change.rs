@@ -11,9 +11,9 @@ use super::cluster::{AlertPatch, ClusterPatch};
 use super::database::WirePatch;
 use super::user::Management;
 use super::{
-    AclUid, ActionId, Authority, Certificate, CertificateName, DatabaseUid, JobsPatch, NodeFacts,
-    NodePatch, NodeSettings, NodeStatus, NodeUid, PolicyPatch, RoleUid, Severity, ShardUid,
-    SharedCertificate, UserUid,
+    AclUid, ActionId, Authority, Certificate, CertificateName, DatabaseUid, JobsPatch, Location,
+    NodeFacts, NodePatch, NodeSettings, NodeStatus, NodeUid, PolicyPatch, RoleUid, Severity,
+    ShardUid, SharedCertificate, TransferKind, TransferReport, UserUid,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,6 +83,26 @@ pub enum Change {
         stopped: bool,
     },
 
+    /// Has the node of its primary write its data out, or take others in.
+    StartTransfer {
+        database: DatabaseUid,
+        kind: TransferKind,
+        locations: Vec<Location>,
+        id: ActionId,
+    },
+    /// How far the node is with it.
+    ReportTransfer {
+        database: DatabaseUid,
+        kind: TransferKind,
+        id: ActionId,
+        report: TransferReport,
+    },
+    /// Forgets how the last one ended.
+    ResetTransfer {
+        database: DatabaseUid,
+        kind: TransferKind,
+    },
+
     /// Makes a replica the primary. `epoch` is the one that the decision was made on.
     Promote {
         database: DatabaseUid,
@@ -121,6 +141,16 @@ pub enum Change {
         /// An operator's, to be reported as work; None if the leader acts by itself.
         #[serde(default)]
         action: Option<ActionId>,
+    },
+
+    /// Has the shards of a database be there in the end, step by step: nothing is given up before what takes its place
+    /// has all data.
+    Rebalance {
+        database: DatabaseUid,
+        primary: NodeUid,
+        replicas: Vec<NodeUid>,
+        epoch: u64,
+        action: ActionId,
     },
 
     /// A node did its part of an action, or could not.

@@ -77,6 +77,11 @@ settings! {
         bigstore_driver: BigstoreDriver = BigstoreDriver::Speedb,
         /// The life of certificates between nodes (ours).
         internal_cert_validity_days: u32 = 45,
+        /// How long an authority for clients lives that is made from now on, at what age it gets a successor, and how long
+        /// before its end that begins to sign (ours).
+        client_ca_validity_days: u32 = 3652,
+        client_ca_successor_after_days: u32 = 1826,
+        client_ca_switch_before_expiry_days: u32 = 30,
         /// (ours)
         internode_port: u16 = 3342,
     }

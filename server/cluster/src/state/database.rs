@@ -5,8 +5,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::cluster::AlertSetting;
+use super::cron::Cron;
+use super::jobs::Jobs;
 use super::settings::settings;
-use super::{ActionId, DatabaseUid, NodeUid, Refused, ShardUid, Time};
+use super::{ActionId, DatabaseUid, Location, NodeUid, Refused, ShardUid, Time, Transfers};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Database {
@@ -35,11 +37,40 @@ pub struct Database {
     /// When a replica was moved by itself as its node was down, and which node that was.
     #[serde(default)]
     pub replica_moved: Option<(Time, NodeUid)>,
+    #[serde(default)]
+    pub transfers: Transfers,
 }
 
 impl Database {
+    /// When the next backup is to begin, if any: with the first run of the job from the end of an interval on. The first
+    /// one does not wait for that.
+    pub fn next_backup_s(&self, jobs: &Jobs) -> Option<u64> {
+        let settings = &self.settings;
+        let job = &jobs.backup_job_settings;
+        if !settings.backup || !job.enabled || settings.backup_interval == 0 {
+            return None;
+        }
+        let from_s = match self.transfers.backup.begun {
+            None => self.last_changed.seconds() + 1,
+            Some(begun) => {
+                let (every, offset) = (settings.backup_interval, settings.backup_interval_offset);
+                let intervals = begun.seconds().saturating_sub(offset) / every + 1;
+                intervals.saturating_mul(every).saturating_add(offset)
+            }
+        };
+        Cron::parse(&job.cron_expression)?.next(from_s)
+    }
+
     pub fn is_on(&self, node: NodeUid) -> bool {
         self.placement.nodes().any(|one| one == node)
+    }
+
+    /// What it is while no action changes it.
+    pub fn status_at_rest(&self) -> DatabaseStatus {
+        match self.transfers.import.is_under_way() {
+            true => DatabaseStatus::ImportPending,
+            false => DatabaseStatus::Active,
+        }
     }
 
     /// Whether clients have to present a certificate: only if that was asked for, or there are some.
@@ -71,13 +102,11 @@ impl Database {
             "topology_epoch": self.topology_epoch,
             "background_op": [{"status": "idle"}],
             "syncer_mode": "centralized",
-            "backup_status": "", "export_status": "", "import_status": "",
-            "backup_progress": 0.0, "export_progress": 0.0, "import_progress": 0.0,
-            "backup_failure_reason": "", "export_failure_reason": "", "import_failure_reason": "",
-            "last_backup_time": "", "last_export_time": "",
         });
         if let (Value::Object(wire), Value::Object(more)) = (&mut wire, more) {
             wire.extend(more);
+            wire.extend(self.transfers.to_wire());
+            wire.retain(|name, value| name != "backup_location" || !value.is_null());
             if let Some(action) = &self.action {
                 wire.insert("action_uid".to_owned(), action.0.clone().into());
             }
@@ -184,6 +213,8 @@ settings! {
         email_alerts: bool = false,
         backup: bool = false,
         backup_interval: u64 = 0,
+        backup_interval_offset: u64 = 0,
+        backup_location: Option<Location> = None,
         db_conns_auditing: bool = false,
         metrics_export_all: bool = false,
         replica_sync: ReplicaSync = ReplicaSync::Disabled,
@@ -202,14 +233,12 @@ impl DatabaseSettings {
         "authentication_admin_pass",
         "authentication_ssl_crdt_certs",
         "auto_upgrade",
-        "backup_interval",
         "conns",
         "conns_type",
         "db_conns_auditing",
         "hash_slots_policy",
         "implicit_shard_key",
         "master_persistence",
-        "max_aof_file_size",
         "max_aof_load_time",
         "max_client_pipeline",
         "max_pipelined",
@@ -387,6 +416,9 @@ impl DatabasePatch {
         if let Some(Value::Bool(ssl)) = ssl {
             let mode = if ssl { TlsMode::Enabled } else { TlsMode::Disabled };
             fields.entry("tls_mode").or_insert_with(|| mode.word().into());
+        }
+        if let Some(location) = fields.get("backup_location").filter(|it| !it.is_null()) {
+            Location::from_wire("backup_location", location)?;
         }
         let uid = number(&mut fields, "uid")?;
         let password = text(&mut fields, "authentication_redis_pass")?;

@@ -33,7 +33,7 @@ pub struct RotationJob {
 }
 
 settings! {
-    /// `GET /v1/job_scheduler`: renewing certificates and checking nodes; the others are there because clients
+    /// `GET /v1/job_scheduler`: renewing certificates, checking nodes and backups; the others are there because clients
     /// expect them, and are off. A patch is a JSON object that is merged into it job by job ([`Jobs::merged`]).
     Jobs, JobsFields {
         cert_rotation_job_settings: RotationJob = RotationJob {
@@ -41,7 +41,7 @@ settings! {
             enabled: true,
             expiry_days_before_rotation: None,
         },
-        backup_job_settings: Job = Job::new("*/5 * * * *", false, &[]),
+        backup_job_settings: Job = Job::new("*/5 * * * *", true, &[]),
         log_rotation_job_settings: Job = Job::new("*/5 * * * *", false, &[]),
         node_checks_job_settings: Job = Job::new("0 * * * *", true, &[]),
         bdb_usage_report_job_settings: Job =

@@ -20,6 +20,7 @@ mod permissions;
 mod policy;
 mod settings;
 mod time;
+mod transfer;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +58,7 @@ pub use node::{Node, NodeFacts, NodePatch, NodeSettings, NodeStatus};
 pub use permissions::DatabaseUser;
 pub use policy::{Policy, PolicyPatch, PubsubDefault, Sensitivity, UpgradePolicy};
 pub use time::Time;
+pub use transfer::{Location, Transfer, TransferKind, TransferReport, TransferStage, Transfers};
 pub use user::{Management, RedisAcl, Role, User, UserStatus};
 
 /// The most nodes a cluster has, and how many of them vote.

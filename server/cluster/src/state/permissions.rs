@@ -151,6 +151,7 @@ mod tests {
             revision: 1,
             action: None,
             replica_moved: None,
+            transfers: Transfers::default(),
         }
     }
 

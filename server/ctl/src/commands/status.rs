@@ -95,7 +95,11 @@ pub fn run(client: &Client, words: Words) -> anyhow::Result<()> {
     }
     let databases = client.get("/v1/bdbs")?;
     if options.shows(Section::Databases) {
-        sections.push(("DATABASES:", databases_table(&databases, &options)));
+        let alerts = match options.has_extra("backups") {
+            true => client.get("/v1/bdbs/alerts?ignore_settings=true")?,
+            false => Value::Null,
+        };
+        sections.push(("DATABASES:", databases_table(&databases, &alerts, &options)));
     }
     let shards = client.get("/v1/shards?extra_info_keys=used_memory")?;
     if options.shows(Section::Endpoints) {
@@ -212,7 +216,8 @@ pub fn nodes_table(client: &Client, nodes: &Value, options: &Options) -> anyhow:
     Ok(options.table(&columns, rows))
 }
 
-fn databases_table(databases: &Value, options: &Options) -> String {
+fn databases_table(databases: &Value, alerts: &Value, options: &Options) -> String {
+    let backups = options.has_extra("backups");
     let encryption = options.has_extra("internode_encryption");
     let versions = options.has_extra("redis_version");
     let mut columns = vec![
@@ -226,6 +231,9 @@ fn databases_table(databases: &Value, options: &Options) -> String {
         "PERSISTENCE",
         "ENDPOINT",
     ];
+    if backups {
+        columns.extend(["BACKUP_PROGRESS", "MISSING_BACKUP_TIME"]);
+    }
     if versions {
         columns.push("REDIS_VERSION");
     }
@@ -250,6 +258,9 @@ fn databases_table(databases: &Value, options: &Options) -> String {
             text(&database["data_persistence"]),
             format!("{}:{}", text(&endpoint["dns_name"]), endpoint["port"]),
         ];
+        if backups {
+            row.extend(backup(database, alerts));
+        }
         if versions {
             row.push(text(&database["version"]));
         }
@@ -259,6 +270,17 @@ fn databases_table(databases: &Value, options: &Options) -> String {
         rows.push(row);
     }
     options.table(&columns, rows)
+}
+
+/// How far the one is that is being made, and for how long one has been missing.
+fn backup(database: &Value, alerts: &Value) -> [String; 2] {
+    let progress = match database["backup_status"].as_str() {
+        Some("exporting") => format!("{:.0}%", database["backup_progress"].as_f64().unwrap_or(0.0)),
+        _ => "-".to_owned(),
+    };
+    let alert = &alerts[database["uid"].to_string()]["bdb_backup_delayed"];
+    let late = alert["change_value"]["backup_delay_minutes"].as_f64().filter(|late| 0.0 < *late);
+    [progress, late.map_or_else(|| "-".to_owned(), |late| format!("{late:.0}m"))]
 }
 
 /// Every node's port of a database is its endpoint. The primary's node comes first, under the policy; others
@@ -358,9 +380,24 @@ mod tests {
             "redis_info": {"used_memory": "1048576"}}]);
         let extra = vec!["internode_encryption".to_owned()];
         let options = Options { extra, ..Options::default() };
-        let table = databases_table(&databases, &options);
+        let table = databases_table(&databases, &json!(null), &options);
         assert!(table.lines().next().unwrap().ends_with("DATA_INTERNODE"), "{table}");
         assert!(table.contains("redis-11103.c.local:11103 enabled"), "{table}");
+        let extra = vec!["backups".to_owned()];
+        let backups = Options { extra, ..Options::default() };
+        let mut during = databases.clone();
+        during[0]["backup_status"] = json!("exporting");
+        during[0]["backup_progress"] = json!(42.0);
+        let late = json!({"bdb_backup_delayed": {"change_value": {"backup_delay_minutes": 7.0}}});
+        for (databases, alerts, end) in
+            [(&databases, json!({}), ["-", "-"]), (&during, json!({ "3": late }), ["42%", "7m"])]
+        {
+            let table = databases_table(databases, &alerts, &backups);
+            let rows: Vec<Vec<&str>> =
+                table.lines().map(|line| line.split_whitespace().collect()).collect();
+            assert!(rows[0].ends_with(&["BACKUP_PROGRESS", "MISSING_BACKUP_TIME"]), "{table}");
+            assert!(rows[1].ends_with(&end), "{table}");
+        }
         let nodes = json!([{"uid": 2, "status": "active"}, {"uid": 1, "status": "active"},
             {"uid": 3, "status": "down"}]);
         let table = endpoints_table(&databases, &nodes, &shards, &options);

@@ -204,10 +204,10 @@ impl State {
                 if let Detail::Update { previous, .. } = detail {
                     database.settings = *previous;
                 }
-                database.status = DatabaseStatus::Active;
+                database.status = database.status_at_rest();
                 database.last_changed = at;
             }
-            (_, false) => database.status = DatabaseStatus::Active,
+            (_, false) => database.status = database.status_at_rest(),
         }
     }
 

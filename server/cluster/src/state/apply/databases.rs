@@ -13,7 +13,7 @@ use crate::state::{
     ActionId, ActionKind, AlertPatch, AlertSetting, Database, DatabasePatch, DatabaseSettings,
     DatabaseStatus, DatabaseUid, Detail, Enforce, NodeUid, Object, Outcome, PasswordChange,
     Persistence, Placement, ProxyPolicy, Refused, ReplicaBuffer, ReplicaSync, ShardUid,
-    ShardsPlacement, State, SubjectRule, Time, WirePatch,
+    ShardsPlacement, State, SubjectRule, Time, Transfers, WirePatch,
 };
 
 /// The alerts that each database has, all off at first.
@@ -96,6 +96,7 @@ impl State {
             revision: 1,
             action: None,
             replica_moved: None,
+            transfers: Transfers::default(),
         };
         self.databases.insert(uid, database);
         let (kind, object) = (ActionKind::CreateDatabase, Object::Database(uid));
@@ -501,6 +502,37 @@ impl State {
         Ok(action.map_or(Outcome::Done, Outcome::Action))
     }
 
+    pub(super) fn rebalance(
+        &mut self,
+        uid: DatabaseUid,
+        (primary, replicas): (NodeUid, Vec<NodeUid>),
+        epoch: u64,
+        action: ActionId,
+        at: Time,
+    ) -> Result<Outcome, Refused> {
+        let database = self.database(uid)?;
+        check_epoch(database, epoch)?;
+        if database.status != DatabaseStatus::Active {
+            return Err(Refused::conflict("busy", format!("database {uid} is being changed")));
+        }
+        let wanted: BTreeSet<_> = replicas.iter().copied().chain([primary]).collect();
+        if wanted.len() != replicas.len() + 1 || replicas.len() != database.placement.replicas.len()
+        {
+            let description = "a database keeps its shards, each on a node of its own";
+            return Err(Refused::invalid("replication_node_violation", description));
+        }
+        for node in &wanted {
+            if !database.is_on(*node) && !self.node(*node)?.takes_shards() {
+                let description = format!("node {node} takes no shards");
+                return Err(Refused::invalid("replication_node_violation", description));
+            }
+        }
+        let (kind, object) = (ActionKind::Rebalance, Object::Database(uid));
+        let detail = Detail::Rebalance { primary, replicas };
+        self.begin(action.clone(), kind, object, BTreeSet::new(), detail, at)?;
+        Ok(Outcome::Action(action))
+    }
+
     /// What a database can be, whoever asks.
     fn check(&self, settings: &DatabaseSettings) -> Result<(), Refused> {
         let invalid = |code, description: &str| Err(Refused::invalid(code, description));
@@ -534,8 +566,18 @@ impl State {
         if settings.backup && settings.backup_interval == 0 {
             return invalid("missing_backup_interval", "backups need a backup_interval");
         }
+        match &settings.backup_location {
+            Some(location) => location.check("backup_location")?,
+            None if settings.backup => {
+                return invalid("missing_backup_location", "backups need a backup_location");
+            }
+            None => {}
+        }
+        if settings.backup && settings.backup_interval <= settings.backup_interval_offset {
+            let description = "backup_interval_offset has to be less than backup_interval";
+            return invalid("invalid_param", description);
+        }
         for (is_asked_for, what) in [
-            (settings.backup, "backup: no backups are made"),
             (settings.email_alerts, "email_alerts: no mail is sent"),
             (
                 !settings.disabled_commands.is_empty(),
@@ -655,6 +697,13 @@ impl State {
             .collect();
         free.sort_by_key(|node| (shards(*node), *node));
         free
+    }
+
+    /// The same for a database that there is, whose own shards take no place.
+    pub(crate) fn candidates_but(&self, database: &Database) -> Vec<NodeUid> {
+        let mut others = self.clone();
+        others.databases.remove(&database.uid);
+        others.candidates(&database.settings)
     }
 
     pub(super) fn database(&self, uid: DatabaseUid) -> Result<&Database, Refused> {

@@ -10,6 +10,7 @@ mod nodes;
 mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
+mod transfers;
 mod users;
 
 use serde_json::{Map, Value};
@@ -71,6 +72,13 @@ impl State {
                 self.set_database_alerts(database, &alerts)
             }
             Change::SetTraffic { database, stopped } => self.set_traffic(database, stopped),
+            Change::StartTransfer { database, kind, locations, id } => {
+                self.start_transfer(database, kind, locations, id, at)
+            }
+            Change::ReportTransfer { database, kind, id, report } => {
+                self.report_transfer(database, kind, &id, report, at)
+            }
+            Change::ResetTransfer { database, kind } => self.reset_transfer(database, kind),
             Change::Promote { database, node, epoch, action, holder } => {
                 self.promote(database, (node, holder), epoch, action, at)
             }
@@ -81,6 +89,10 @@ impl State {
             }
             Change::SetReplicas { database, replicas, epoch, action } => {
                 self.set_replicas(database, replicas, epoch, action, at)
+            }
+
+            Change::Rebalance { database, primary, replicas, epoch, action } => {
+                self.rebalance(database, (primary, replicas), epoch, action, at)
             }
 
             Change::ConfirmAction { action, node, error } => {

@@ -178,6 +178,7 @@ impl State {
         }
         if status == NodeStatus::Down {
             self.excuse(uid, at)?;
+            self.fail_transfers_of(uid, at);
         }
         Ok(Outcome::Done)
     }
@@ -279,6 +280,7 @@ impl State {
             return Err(Refused::conflict("node_not_empty", description));
         }
         self.excuse(uid, at)?;
+        self.fail_transfers_of(uid, at);
         self.nodes.remove(&uid);
         self.removed_nodes.insert(uid);
         self.certificates.retain(|certificate| certificate.node_uid != uid);

@@ -70,10 +70,12 @@ impl State {
         let runs_here = Jobs {
             cert_rotation_job_settings: merged.cert_rotation_job_settings.clone(),
             node_checks_job_settings: merged.node_checks_job_settings.clone(),
+            backup_job_settings: merged.backup_job_settings.clone(),
             ..self.jobs.clone()
         };
         if runs_here != merged {
-            let description = "only certificate rotation and node checks run by the clock here";
+            let description =
+                "only certificate rotation, node checks and backups run by the clock here";
             return Err(Refused::invalid("not_supported", description));
         }
         let validity =
@@ -107,6 +109,18 @@ fn check_cluster(settings: &ClusterSettings) -> Result<(), Refused> {
     }
     if !(2..=365).contains(&settings.internal_cert_validity_days) {
         return Err(Refused::bad("invalid_param", "internal_cert_validity_days is 2 to 365"));
+    }
+    let (life, before) =
+        (settings.client_ca_validity_days, settings.client_ca_switch_before_expiry_days);
+    if !(2..=36_500).contains(&life) || before == 0 || life <= before {
+        let description = "client_ca_validity_days is 2 to 36500, and more than \
+            client_ca_switch_before_expiry_days, which is at least 1";
+        return Err(Refused::bad("invalid_param", description));
+    }
+    // Clients are to have time to learn of the successor before they are shown what it signs.
+    if life - before <= settings.client_ca_successor_after_days {
+        let description = "client_ca_successor_after_days has to end before the successor signs";
+        return Err(Refused::bad("invalid_param", description));
     }
     if !(8..=256).contains(&settings.password_min_length) {
         return Err(Refused::bad("invalid_param", "password_min_length is 8 to 256"));

@@ -24,8 +24,8 @@ fn certificates_are_rotated_thirty_days_after_they_were_made() {
     refused(&state, jobs(wrong), 400, "invalid_schema");
     let never = json!({"cert_rotation_job_settings": {"cron_expression": "0 0 31 2 *"}});
     refused(&state, jobs(never), 400, "invalid_param");
-    let backup = json!({"backup_job_settings": {"enabled": true}});
-    refused(&state, jobs(backup), 406, "not_supported");
+    let report = json!({"bdb_usage_report_job_settings": {"enabled": true}});
+    refused(&state, jobs(report), 406, "not_supported");
     let sundays = json!({"node_checks_job_settings": {"cron_expression": "0 3 * * sun"}});
     state.apply(jobs(sundays), AT).unwrap();
     state.apply(jobs(rotation(20)), AT).unwrap();

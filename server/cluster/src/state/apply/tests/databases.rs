@@ -61,7 +61,13 @@ fn databases_that_cannot_be_are_refused_by_their_own_codes() {
     let oss = json!({"oss_cluster": true, "proxy_policy": "single"});
     case(oss, 406, "invalid_oss_cluster_configuration");
     case(json!({"backup": true}), 406, "missing_backup_interval");
-    case(json!({"backup": true, "backup_interval": 60}), 406, "not_supported");
+    case(json!({"backup": true, "backup_interval": 60}), 406, "missing_backup_location");
+    let place = json!({"type": "mount_point", "path": "/b"});
+    let late = json!({
+        "backup": true, "backup_interval": 60, "backup_interval_offset": 60,
+        "backup_location": place,
+    });
+    case(late, 406, "invalid_param");
     case(json!({"disabled_commands": "FLUSHALL"}), 406, "not_supported");
     case(json!({"replica_sync": "enabled"}), 406, "not_supported");
     let wrong = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -8,6 +8,7 @@ mod cluster;
 mod databases;
 mod nodes;
 mod properties;
+mod transfers;
 mod users;
 
 use std::collections::BTreeMap;

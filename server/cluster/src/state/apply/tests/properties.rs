@@ -81,6 +81,26 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => id().prop_map(|action| Change::RotateCertificates { name: None, action }),
         1 => (database(), any::<bool>())
             .prop_map(|(database, stopped)| Change::SetTraffic { database, stopped }),
+        3 => (database(), kind(), id()).prop_map(|(database, kind, id)| Change::StartTransfer {
+            database,
+            kind,
+            locations: vec![Location::MountPoint { path: "/there".to_owned() }],
+            id,
+        }),
+        3 => (database(), kind(), id(), report_of_transfer()).prop_map(
+            |(database, kind, id, report)| Change::ReportTransfer { database, kind, id, report }
+        ),
+        1 => (database(), kind())
+            .prop_map(|(database, kind)| Change::ResetTransfer { database, kind }),
+        1 => (database(), node(), prop::collection::vec(node(), 0..2), 0..6_u64, id()).prop_map(
+            |(database, primary, replicas, epoch, action)| Change::Rebalance {
+                database,
+                primary,
+                replicas,
+                epoch,
+                action,
+            }
+        ),
         1 => (id(), name()).prop_map(|(action, name)| Change::ReplaceAuthority {
             authority: Box::new(authority(name)),
             action,
@@ -94,6 +114,19 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn kind() -> impl Strategy<Value = TransferKind> {
+    prop::sample::select(TransferKind::ALL.to_vec())
+}
+
+fn report_of_transfer() -> impl Strategy<Value = TransferReport> {
+    prop_oneof![
+        Just(TransferReport::Begun),
+        any::<u8>().prop_map(TransferReport::Progress),
+        Just(TransferReport::Succeeded),
+        Just(TransferReport::Failed("no".to_owned())),
+    ]
+}
+
 /// What holds whatever was asked for.
 fn check(state: &State) {
     for database in state.databases.values() {
@@ -104,6 +137,15 @@ fn check(state: &State) {
         assert!(nodes.iter().all(|node| state.is_member(*node)), "shards are on members");
         let busy = state.running(Object::Database(database.uid)).map(|action| &action.id);
         assert_eq!(database.action.as_ref(), busy, "a database knows its action");
+        let transfers = TransferKind::ALL.map(|kind| database.transfers.of(kind));
+        let under_way = transfers.iter().filter(|transfer| transfer.is_under_way());
+        assert!(under_way.clone().count() <= 1, "one transfer at a time");
+        let is_member = |node: NodeUid| state.is_member(node);
+        assert!(under_way.flat_map(|it| it.node).all(is_member), "members do the work");
+        assert!(transfers.iter().all(|transfer| transfer.progress <= 100));
+        if database.status == DatabaseStatus::ImportPending {
+            assert!(database.transfers.import.is_under_way(), "it ends with the import");
+        }
     }
     for action in state.actions.values() {
         assert!(action.progress.is_finite());
