@@ -11,6 +11,7 @@ use super::super::folder::{Folder, Incr};
 use super::super::syncer::Syncer;
 use super::super::{FileError, Level, reason};
 use super::lot::Lot;
+use super::patience::Patience;
 use super::sink::Sink;
 use super::{Fsync, Rotate, Rotated, Shared, Source};
 
@@ -19,12 +20,6 @@ const NAP: Duration = Duration::from_millis(5);
 
 /// How many lots may be written without a pause, with policies under which nobody waits for them.
 const LOTS_MAX: u32 = 64;
-
-/// How long others are waited for after a flush, at the most.
-const PATIENCE_MAX: Duration = Duration::from_millis(5);
-
-/// A shorter wait than this takes longer than itself.
-const PATIENCE_MIN: Duration = Duration::from_micros(30);
 
 /// The pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -55,7 +50,8 @@ pub(super) struct Appender {
     /// When a write failed last, if the last one did.
     failed_at: Option<Instant>,
     complained: Option<Instant>,
-    /// Until when to wait for those who have just been released.
+    /// Whether to wait for those who have just been released, and until when.
+    patience: Patience,
     patient_until: Option<Instant>,
     /// How many lots may still be written without a pause, as of when.
     lots: u32,
@@ -92,6 +88,7 @@ impl Appender {
             stamped: 0,
             failed_at: None,
             complained: None,
+            patience: Patience::default(),
             patient_until: None,
             lots: LOTS_MAX,
             lots_at: Instant::now(),
@@ -125,10 +122,13 @@ impl Appender {
     /// Waits for those who have just been released to append again, if they do so soon.
     fn gather(&mut self) {
         let Some(until) = self.patient_until.take() else { return };
-        while !self.shared.has_orders.load(Ordering::Acquire) && self.source.expects_more() {
+        while !self.shared.has_orders.load(Ordering::Acquire) {
+            if !self.source.expects_more() {
+                return self.patience.learn(true);
+            }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                return self.patience.learn(false);
             }
             self.shared.doorbell.nap(left);
         }
@@ -237,8 +237,7 @@ impl Appender {
             let result = self.sink.medium.sync_data();
             let (now, time) = (Instant::now(), began.elapsed());
             self.shared.events.took("aof-fsync-always", time);
-            let patience = (time / 2).min(PATIENCE_MAX);
-            self.patient_until = (PATIENCE_MIN <= patience).then(|| now + patience);
+            self.patient_until = self.patience.after(time).map(|wait| now + wait);
             if let Err(error) = result {
                 self.complain(|| format!("Can't persist AOF for fsync error: {}", reason(&error)));
                 // Neither is it known what is on disk, nor will the next flush try it again: only
