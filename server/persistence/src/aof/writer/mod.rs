@@ -11,7 +11,7 @@
 //!
 //! Idle, it is parked. The first append wakes it through the [`Doorbell`]. With `always` it goes on as
 //! long as there is something, and sleeps again; but after a flush it gives those who waited for it as long
-//! as that took to come back, if lately they did ([`patience`]), so that they share the next one with
+//! as that took to come back, if lately they did (`patience.rs`), so that they share the next one with
 //! those who came meanwhile. With other policies it may write some dozens of lots in a burst and then one
 //! in 5 ms: when that is used up it does not listen, and looks after that time; so under load an append
 //! costs one load, and lots are large.
