@@ -214,7 +214,7 @@ fn nothing_is_given_up_before_what_takes_its_place_has_all() {
     };
     refused(&state, rebalance(3, 4, 9), 409, "stale_epoch");
     refused(&state, rebalance(3, 3, 1), 406, "replication_node_violation");
-    refused(&state, rebalance(3, 7, 1), 404, "node_not_found");
+    refused(&state, rebalance(3, 7, 1), 404, "node_not_exist");
     state.apply(rebalance(3, 4, 1), AT).unwrap();
     refused(&state, rebalance(3, 4, 1), 409, "busy");
     let step = |state: &State, synced: &[u32]| {
