@@ -59,10 +59,12 @@ pub fn report<N: AsRef<[u8]>>(
         collect(&reply, &mut errors);
         for error in &errors {
             counters.unexpected_errors.add(1);
+            // It may quote what a client has sent.
+            let error = String::from_utf8_lossy(&error[..error.len().min(4096)]);
+            let error = error.replace(char::is_control, "?");
             log::warning!(
-                "== CRITICAL == This {us} is sending an error to its {them}: '{}' after processing \
-                 the command '{name}'",
-                error[..error.len().min(4096)].escape_ascii()
+                "== CRITICAL == This {us} is sending an error to its {them}: '{error}' after \
+                 processing the command '{name}'"
             );
         }
         if !errors.is_empty() && sender.is_fatal(config) {
