@@ -537,18 +537,18 @@ fn rebalance(first: &Member, path: &str, shards: &impl Fn() -> Vec<u64>, uids: &
     let wanted = nodes_of(&plan);
     assert!(wanted != before && wanted.contains(&3), "{before:?} {plan}");
     assert_eq!(shards(), before, "a rehearsal moves nothing");
-    finish(&first.change("PUT", &path, &Value::Null));
+    finish(&first.change("PUT", path, &Value::Null));
     assert_eq!(shards(), wanted);
     let plan = first.change("PUT", &format!("{path}?dry_run=true"), &Value::Null);
     assert_eq!(nodes_of(&plan), wanted, "it is even now");
-    finish(&first.change("PUT", &path, &Value::Null));
+    finish(&first.change("PUT", path, &Value::Null));
     assert_eq!(shards(), wanted);
 
     // Roles alone: all primaries are brought to one node, and one goes away again.
     let primary = first.get(&format!("/v1/bdbs/{}/shards", uids[1]));
     assert!(primary.as_array().is_some_and(|all| all.len() == 2));
     let plan = first.change("PUT", &format!("{path}?dry_run&only_failovers=true"), &Value::Null);
-    let mut sorted = (nodes_of(&plan), wanted.clone());
+    let mut sorted = (nodes_of(&plan), wanted);
     sorted.0.sort_unstable();
     sorted.1.sort_unstable();
     assert_eq!(sorted.0, sorted.1, "no shard is moved");

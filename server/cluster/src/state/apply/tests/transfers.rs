@@ -205,18 +205,18 @@ fn shards_move_to_where_there_are_fewer_and_primaries_too() {
 #[test]
 fn nothing_is_given_up_before_what_takes_its_place_has_all() {
     let mut state = uneven();
-    let rebalance = |primary, replica, epoch| Change::Rebalance {
+    let rebalance = |primary, replica, epoch, name| Change::Rebalance {
         database: UID,
         primary: NodeUid(primary),
         replicas: vec![NodeUid(replica)],
         epoch,
-        action: action("move"),
+        action: action(name),
     };
-    refused(&state, rebalance(3, 4, 9), 409, "stale_epoch");
-    refused(&state, rebalance(3, 3, 1), 406, "replication_node_violation");
-    refused(&state, rebalance(3, 7, 1), 404, "node_not_exist");
-    state.apply(rebalance(3, 4, 1), AT).unwrap();
-    refused(&state, rebalance(3, 4, 1), 409, "busy");
+    refused(&state, rebalance(3, 4, 9, "a"), 409, "stale_epoch");
+    refused(&state, rebalance(3, 3, 1, "a"), 406, "replication_node_violation");
+    refused(&state, rebalance(3, 7, 1, "a"), 404, "node_not_exist");
+    state.apply(rebalance(3, 4, 1, "a"), AT).unwrap();
+    refused(&state, rebalance(3, 4, 1, "b"), 409, "busy");
     let step = |state: &State, synced: &[u32]| {
         let database = &state.databases[&UID];
         let report = |node: &u32| {
