@@ -34,6 +34,11 @@ pub struct Member {
 /// Asks the server that has its data in a folder, over its local socket: for who asks beside others.
 #[track_caller]
 pub fn ask(folder: &Path, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let ends = Instant::now() + PATIENCE;
+    // A server takes commands a moment before it listens there.
+    while UnixStream::connect(folder.join("admin.sock")).is_err() && Instant::now() < ends {
+        sleep(Duration::from_millis(20));
+    }
     try_ask(folder, method, path, body).expect("an answer of the admin socket")
 }
 
@@ -104,7 +109,7 @@ impl Member {
     /// Asks over the local socket. Status, and the document of the answer.
     #[track_caller]
     pub fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        self.try_ask(method, path, body).expect("an answer of the admin socket")
+        ask(self.server.folder(), method, path, body)
     }
 
     /// The same of one that may not be there.
