@@ -298,7 +298,7 @@ fn one_at_a_time_and_one_that_its_process_did_not_end_has_failed() {
     assert_eq!((status, &answer["error_code"]), (409, &json!("busy")), "{answer}");
     // The database can be changed meanwhile, and saved behind it.
     member.change("PUT", &path, &json!({"maxclients": 77}));
-    client.expect("CONFIG GET maxclients", "[maxclients 77]");
+    client.eventually("CONFIG GET maxclients", "[maxclients 77]");
     let hidden = |folder: &Path| files_in(folder).len();
     member.eventually(&path, |database| database["export_progress"].as_f64() > Some(0.0));
     client.expect("BGSAVE SCHEDULE", "+Background saving scheduled");
@@ -356,7 +356,7 @@ fn replicas_and_files_have_what_was_imported_when_it_has_succeeded() {
     client.expect("SET new value", "+OK");
     client.expect("WAIT 1 0", ":1");
     client.expect("DEL new", ":1");
-    client.expect("WAIT 1 0", ":1");
+    client.expect("WAITAOF 1 1 0", "[:1 :1]");
 
     // Both shards end without a word; from the files it is the same.
     for node in &mut nodes {
@@ -373,7 +373,19 @@ fn replicas_and_files_have_what_was_imported_when_it_has_succeeded() {
     let shards = nodes[0].get(&format!("{to}/shards"));
     let primary = shards.as_array().and_then(|all| all.iter().find(|it| it["role"] == "master"));
     let shard = primary.expect("a primary")["uid"].as_str().expect("its uid").to_owned();
-    nodes[0].change("POST", &format!("/v1/shards/{shard}/actions/failover"), &Value::Null);
+    // Not before the primary has found out that it goes on, and its replica has come back.
+    let failover = format!("/v1/shards/{shard}/actions/failover");
+    let ends = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let (status, answer) = nodes[0].ask("POST", &failover, &Value::Null);
+        if status == 200 {
+            break;
+        }
+        let is_early = ["replica_not_ready", "stale_epoch"].map(Value::from);
+        assert!(is_early.contains(&answer["error_code"]), "{status} {answer}");
+        assert!(std::time::Instant::now() < ends, "{status} {answer}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     nodes[0].eventually(&format!("{to}/shards"), |shards| {
         let all = shards.as_array().map(Vec::as_slice).unwrap_or_default();
         all.iter().any(|it| it["role"] == "master" && it["uid"] != shard.as_str())
